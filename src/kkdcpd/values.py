@@ -1,0 +1,211 @@
+"""The values that cross a layer: frozen dataclasses and enums, nothing that acts.
+
+No I/O, no parsing and no policy may live here. Words are those of RFC 4120, RFC 3244 and [MS-KKDCP];
+`kerb_message` always bears its 4-octet length (RFC 4120 7.2.2), `payload` never does.
+"""
+
+import enum
+from dataclasses import dataclass
+
+__all__ = [
+    "Attempt",
+    "AttemptResult",
+    "ClientConnection",
+    "FailureReason",
+    "KdcEndpoint",
+    "KdcReply",
+    "KdcService",
+    "MessageKind",
+    "Outcome",
+    "PrincipalName",
+    "ProxyMessage",
+    "ProxyRequest",
+    "ReplyFacts",
+    "Transport",
+]
+
+
+class Transport(enum.Enum):
+    """How an endpoint is spoken to (RFC 4120 7.2)."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class KdcService(enum.Enum):
+    """What an endpoint serves, with the port it has by default."""
+
+    KDC = "kdc"
+    KPASSWD = "kpasswd"
+
+    @property
+    def default_port(self) -> int:
+        """88 for the KDC (RFC 4120 7.2), 464 for kpasswd (RFC 3244 section 2)."""
+        return 88 if self is KdcService.KDC else 464
+
+
+class MessageKind(enum.Enum):
+    """What a kerb-message is: the requests that are relayed and the replies that may come back."""
+
+    AS_REQ = "AS_REQ"
+    TGS_REQ = "TGS_REQ"
+    KPASSWD_REQ = "KPASSWD_REQ"
+    AS_REP = "AS_REP"
+    TGS_REP = "TGS_REP"
+    KPASSWD_REP = "KPASSWD_REP"
+    KRB_ERROR = "KRB_ERROR"
+
+
+class FailureReason(enum.Enum):
+    """Why one attempt at one endpoint brought no reply."""
+
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    CONNECT_TIMEOUT = "connect_timeout"
+    REPLY_TIMEOUT = "reply_timeout"
+    CLOSED = "closed"
+    RESET = "reset"
+    BAD_REPLY = "bad_reply"
+    REPLY_TOO_BIG = "reply_too_big"
+
+
+class Outcome(enum.Enum):
+    """How a request ended: the one word that status, log line and metrics share."""
+
+    ANSWERED = "answered"
+    MALFORMED_HTTP = "malformed_http"
+    MALFORMED_MESSAGE = "malformed_message"
+    NO_TARGET_DOMAIN = "no_target_domain"
+    PATH_NOT_FOUND = "path_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_TIMEOUT = "body_timeout"
+    REALM_NOT_SERVED = "realm_not_served"
+    NO_KDC_KNOWN = "no_kdc_known"
+    NO_KDC_REACHED = "no_kdc_reached"
+    NO_KDC_REPLY = "no_kdc_reply"
+    CLIENT_GONE = "client_gone"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrincipalName:
+    """RFC 4120 5.2.2. Components are UTF-8 where they can be, else surrogate escapes: nothing is lost."""
+
+    name_type: int
+    components: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Components joined by `/`, what would be ambiguous escaped as MIT's krb5_unparse_name does."""
+        return "/".join(map(_escape_component, self.components))
+
+
+def _escape_component(component: str) -> str:
+    if "/" in component or "@" in component or "\\" in component:
+        return component.replace("\\", "\\\\").replace("/", "\\/").replace("@", "\\@")
+    return component
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyMessage:
+    """KDC-PROXY-MESSAGE ([MS-KKDCP] 2.2.2).
+
+    `has_length_prefix` is false when the sender left out the prefix, as Apple's clients did up to macOS 14;
+    `kerb_message` bears it all the same.
+    """
+
+    kerb_message: bytes
+    target_domain: str | None = None
+    dclocator_hint: int | None = None
+    has_length_prefix: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyRequest:
+    """A request that is known to be well formed, with all of it that can be seen in clear.
+
+    `target_domain` is what the client asked for, `realm` what the inner message names: the KDC's realm of a
+    KDC-REQ, the ticket's realm of a kpasswd request. `cname` is None where it is hidden (TGS-REQ, kpasswd).
+    """
+
+    kind: MessageKind
+    service: KdcService
+    target_domain: str
+    realm: str
+    kerb_message: bytes
+    dclocator_hint: int | None = None
+    cname: PrincipalName | None = None
+    sname: PrincipalName | None = None
+    etypes: tuple[int, ...] = ()
+    padata_types: tuple[int, ...] = ()
+    is_armored: bool = False
+    kpasswd_version: int | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """The Kerberos message without its length: a UDP datagram."""
+        return self.kerb_message[4:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KdcEndpoint:
+    """One host, port and transport of a KDC. `name` is the host as configured, `address` an IP address."""
+
+    name: str
+    address: str
+    port: int
+    transport: Transport
+
+    def __str__(self) -> str:
+        host = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{self.transport.value}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One send to one endpoint, not yet made."""
+
+    endpoint: KdcEndpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptResult:
+    """What came of an attempt: a reply's payload, or the reason why there is none.
+
+    `is_written` is true once the first octet of the message may have reached the endpoint.
+    """
+
+    attempt: Attempt
+    payload: bytes | None = None
+    failure: FailureReason | None = None
+    is_written: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyFacts:
+    """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped."""
+
+    kind: MessageKind
+    error_code: int | None = None
+    crealm: str | None = None
+    cname: PrincipalName | None = None
+    sname: PrincipalName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KdcReply:
+    """The reply that goes back to the client, and how it was had."""
+
+    payload: bytes
+    facts: ReplyFacts
+    endpoint: KdcEndpoint
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConnection:
+    """Who asks: `address` and `port` of the peer (`unix` and 0 for a unix socket), `tls` its TLS version."""
+
+    address: str
+    port: int = 0
+    tls: str | None = None
