@@ -1,0 +1,303 @@
+"""RFC 4120's messages, as far as they can be seen without keys.
+
+Requests are read strictly and whole: [MS-KKDCP] 5.1 wants only valid messages relayed. Replies are the KDC's
+business: what kind they are and what they say in clear is read, the rest is passed over.
+"""
+
+from dataclasses import dataclass
+
+from kkdcpd.errors import MalformedError
+from kkdcpd.protocol import der
+from kkdcpd.protocol.der import ABSENT, Field, Grammar, Span
+from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
+
+__all__ = [
+    "AP_REP_TAG",
+    "KRB_PRIV_TAG",
+    "KdcReq",
+    "read_ap_req",
+    "read_kdc_req",
+    "read_krb_priv",
+    "read_reply",
+]
+
+TICKET_TAG = b"\x61"
+AS_REQ_TAG = b"\x6a"
+TGS_REQ_TAG = b"\x6c"
+AP_REQ_TAG = b"\x6e"
+AP_REP_TAG = b"\x6f"
+KRB_PRIV_TAG = b"\x75"
+
+PVNO = 5
+PA_TGS_REQ = 1
+PA_FX_FAST = 136
+
+_REQUESTS = {AS_REQ_TAG[0]: MessageKind.AS_REQ, TGS_REQ_TAG[0]: MessageKind.TGS_REQ}
+_REPLIES = {0x6B: MessageKind.AS_REP, 0x6D: MessageKind.TGS_REP, 0x7E: MessageKind.KRB_ERROR}
+
+_KDC_REQ = Grammar(
+    "KDC-REQ",
+    Field(1, der.INTEGER),
+    Field(2, der.INTEGER),
+    Field(3, der.SEQUENCE, is_optional=True),
+    Field(4, der.SEQUENCE),
+)
+_KDC_REQ_BODY = Grammar(
+    "KDC-REQ-BODY",
+    Field(0, der.BIT_STRING),
+    Field(1, der.SEQUENCE, is_optional=True),
+    Field(2, der.GENERAL_STRING),
+    Field(3, der.SEQUENCE, is_optional=True),
+    Field(4, der.GENERALIZED_TIME, is_optional=True),
+    Field(5, der.GENERALIZED_TIME),
+    Field(6, der.GENERALIZED_TIME, is_optional=True),
+    Field(7, der.INTEGER),
+    Field(8, der.SEQUENCE),
+    Field(9, der.SEQUENCE, is_optional=True),
+    Field(10, der.SEQUENCE, is_optional=True),
+    Field(11, der.SEQUENCE, is_optional=True),
+)
+_PA_DATA = Grammar("PA-DATA", Field(1, der.INTEGER), Field(2, der.OCTET_STRING))
+_PRINCIPAL_NAME = Grammar("PrincipalName", Field(0, der.INTEGER), Field(1, der.SEQUENCE))
+_HOST_ADDRESS = Grammar("HostAddress", Field(0, der.INTEGER), Field(1, der.OCTET_STRING))
+_ENCRYPTED_DATA = Grammar(
+    "EncryptedData",
+    Field(0, der.INTEGER),
+    Field(1, der.INTEGER, is_optional=True),
+    Field(2, der.OCTET_STRING),
+)
+_TICKET = Grammar(
+    "Ticket",
+    Field(0, der.INTEGER),
+    Field(1, der.GENERAL_STRING),
+    Field(2, der.SEQUENCE),
+    Field(3, der.SEQUENCE),
+)
+_AP_REQ = Grammar(
+    "AP-REQ",
+    Field(0, der.INTEGER),
+    Field(1, der.INTEGER),
+    Field(2, der.BIT_STRING),
+    Field(3, TICKET_TAG),
+    Field(4, der.SEQUENCE),
+)
+_KRB_PRIV = Grammar("KRB-PRIV", Field(0, der.INTEGER), Field(1, der.INTEGER), Field(3, der.SEQUENCE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KdcReq:
+    """What an AS-REQ or TGS-REQ says in clear (RFC 4120 5.4.1)."""
+
+    kind: MessageKind
+    realm: str
+    cname: PrincipalName | None
+    sname: PrincipalName | None
+    etypes: tuple[int, ...]
+    padata_types: tuple[int, ...]
+
+    @property
+    def is_armored(self) -> bool:
+        """Whether the request's inside is hidden by FAST (RFC 6113 5.4.2)."""
+        return PA_FX_FAST in self.padata_types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketFacts:
+    """What a ticket says in clear (RFC 4120 5.3)."""
+
+    realm: str
+    sname: PrincipalName
+
+
+def read_kdc_req(data: bytes, span: Span) -> KdcReq:
+    """Read an AS-REQ or TGS-REQ that fills `span`, every field of it (RFC 4120 5.4.1).
+
+    Raises:
+        MalformedError: it is neither, not DER, or against the specification's grammar.
+    """
+    sequence, tag = _open(data, span, AS_REQ_TAG + TGS_REQ_TAG)
+    pvno, msg_type, padata, body = der.read_fields(data, sequence, _KDC_REQ)
+    _check_header(data, pvno, msg_type, tag)
+    padata_types = _read_padata(data, padata, must_prove_ticket=tag == TGS_REQ_TAG[0])
+    return _read_body(data, body, _REQUESTS[tag], padata_types)
+
+
+def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
+    """Open `[APPLICATION n] SEQUENCE` that fills `span`: the SEQUENCE's contents and the outer tag."""
+    outer = der.read_element(data, *span, tags)
+    sequence = der.read_element(data, *outer, der.SEQUENCE)
+    if not span[1] == outer[1] == sequence[1]:
+        raise MalformedError(f"octets after the end of the message with tag 0x{data[span[0]]:02x}")
+    return sequence, data[span[0]]
+
+
+def _check_header(data: bytes, pvno: Span, msg_type: Span, tag: int) -> None:
+    """Check that the protocol version is 5 and the message type the tag's number (RFC 4120 5.10)."""
+    if der.read_integer(data, pvno) != PVNO or der.read_integer(data, msg_type) != tag & 0x1F:
+        raise MalformedError(f"pvno or msg-type doesn't fit the tag 0x{tag:02x}")
+
+
+def _read_padata(data: bytes, span: Span, *, must_prove_ticket: bool) -> tuple[int, ...]:
+    """Read the types of the padata; a TGS-REQ must bear a PA-TGS-REQ (RFC 4120 5.2.7.1)."""
+    types = []
+    for item in der.read_items(data, span, der.SEQUENCE) if span is not ABSENT else ():
+        number, value = der.read_fields(data, item, _PA_DATA)
+        padata_type = der.read_integer(data, number)
+        if must_prove_ticket and padata_type == PA_TGS_REQ:
+            read_ap_req(data, value)
+        types.append(padata_type)
+    if must_prove_ticket and PA_TGS_REQ not in types:
+        raise MalformedError("a TGS-REQ without PA-TGS-REQ")
+    return tuple(types)
+
+
+def _read_body(data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...]) -> KdcReq:
+    fields = der.read_fields(data, span, _KDC_REQ_BODY)
+    options, cname, realm, sname, start, till, renew, nonce, etypes, addresses, authorization, tickets = (
+        fields
+    )
+    der.read_bit_string(data, options)
+    for time in (start, till, renew):
+        if time is not ABSENT:
+            der.read_time(data, time)
+    der.read_integer(data, nonce)
+    if addresses is not ABSENT:
+        _check_addresses(data, addresses)
+    if authorization is not ABSENT:
+        _check_encrypted_data(data, authorization)
+    if tickets is not ABSENT:
+        for ticket in der.read_items(data, tickets, TICKET_TAG):
+            _read_ticket(data, ticket)
+    return KdcReq(
+        kind=kind,
+        realm=_text(data, realm),
+        cname=_read_principal(data, cname) if cname is not ABSENT else None,
+        sname=_read_principal(data, sname) if sname is not ABSENT else None,
+        etypes=tuple([der.read_integer(data, item) for item in der.read_items(data, etypes, der.INTEGER)]),
+        padata_types=padata_types,
+    )
+
+
+def _text(data: bytes, span: Span) -> str:
+    """KerberosStrings are UTF-8 in the field, whatever RFC 4120 5.2.1 says; no octet is lost."""
+    return data[span[0] : span[1]].decode("utf-8", "surrogateescape")
+
+
+def _read_principal(data: bytes, span: Span) -> PrincipalName:
+    name_type, name_string = der.read_fields(data, span, _PRINCIPAL_NAME)
+    return PrincipalName(
+        name_type=der.read_integer(data, name_type),
+        components=tuple(
+            [_text(data, item) for item in der.read_items(data, name_string, der.GENERAL_STRING)]
+        ),
+    )
+
+
+def _check_addresses(data: bytes, span: Span) -> None:
+    for item in der.read_items(data, span, der.SEQUENCE):
+        address_type, _ = der.read_fields(data, item, _HOST_ADDRESS)
+        der.read_integer(data, address_type)
+
+
+def _check_encrypted_data(data: bytes, span: Span) -> None:
+    etype, kvno, _ = der.read_fields(data, span, _ENCRYPTED_DATA)
+    der.read_integer(data, etype)
+    if kvno is not ABSENT:
+        der.read_integer(data, kvno)
+
+
+def _read_ticket(data: bytes, span: Span) -> TicketFacts:
+    """Read a Ticket from inside its application tag."""
+    sequence = der.read_element(data, *span, der.SEQUENCE)
+    if sequence[1] != span[1]:
+        raise MalformedError(f"octet {sequence[1]}: octets after the end of a Ticket")
+    version, realm, sname, encrypted = der.read_fields(data, sequence, _TICKET)
+    if der.read_integer(data, version) != PVNO:
+        raise MalformedError(f"octet {version[0]}: a Ticket's tkt-vno that isn't 5")
+    _check_encrypted_data(data, encrypted)
+    return TicketFacts(realm=_text(data, realm), sname=_read_principal(data, sname))
+
+
+def read_ap_req(data: bytes, span: Span) -> TicketFacts:
+    """Read an AP-REQ that fills `span` and return what its ticket says in clear (RFC 4120 5.5.1).
+
+    Raises:
+        MalformedError: it is none, not DER, or against the specification's grammar.
+    """
+    sequence, tag = _open(data, span, AP_REQ_TAG)
+    pvno, msg_type, options, ticket, authenticator = der.read_fields(data, sequence, _AP_REQ)
+    _check_header(data, pvno, msg_type, tag)
+    der.read_bit_string(data, options)
+    _check_encrypted_data(data, authenticator)
+    return _read_ticket(data, ticket)
+
+
+def read_krb_priv(data: bytes, span: Span) -> None:
+    """Check a KRB-PRIV that fills `span`; all it says is encrypted (RFC 4120 5.7.1).
+
+    Raises:
+        MalformedError: it is none, not DER, or against the specification's grammar.
+    """
+    sequence, tag = _open(data, span, KRB_PRIV_TAG)
+    pvno, msg_type, encrypted = der.read_fields(data, sequence, _KRB_PRIV)
+    _check_header(data, pvno, msg_type, tag)
+    _check_encrypted_data(data, encrypted)
+
+
+def read_reply(data: bytes, span: Span) -> ReplyFacts:
+    """Read what an AS-REP, TGS-REP or KRB-ERROR that fills `span` says in clear (RFC 4120 5.4.2, 5.9.1).
+
+    Raises:
+        MalformedError: it is none of them, its length is wrong, or a KRB-ERROR bears no code.
+    """
+    sequence, tag = _open(data, span, bytes(_REPLIES))
+    fields = der.scan_fields(data, sequence)
+    if _REPLIES[tag] is MessageKind.KRB_ERROR:
+        return ReplyFacts(
+            kind=MessageKind.KRB_ERROR,
+            error_code=_error_code(data, fields),
+            crealm=_optional_text(data, fields, 7),
+            cname=_optional_principal(data, fields, 8),
+            sname=_optional_principal(data, fields, 10),
+        )
+    return ReplyFacts(
+        kind=_REPLIES[tag],
+        crealm=_optional_text(data, fields, 3),
+        cname=_optional_principal(data, fields, 4),
+        sname=_ticket_sname(data, fields),
+    )
+
+
+_Fields = dict[int, tuple[int, int, int]]
+
+
+def _error_code(data: bytes, fields: _Fields) -> int:
+    tag, *span = fields.get(6, (0, 0, 0))
+    if tag != der.INTEGER[0]:
+        raise MalformedError("a KRB-ERROR without error-code")
+    return der.read_integer(data, (span[0], span[1]))
+
+
+def _optional_text(data: bytes, fields: _Fields, number: int) -> str | None:
+    tag, start, stop = fields.get(number, (0, 0, 0))
+    return _text(data, (start, stop)) if tag == der.GENERAL_STRING[0] else None
+
+
+def _optional_principal(data: bytes, fields: _Fields, number: int) -> PrincipalName | None:
+    tag, start, stop = fields.get(number, (0, 0, 0))
+    if tag != der.SEQUENCE[0]:
+        return None
+    try:
+        return _read_principal(data, (start, stop))
+    except MalformedError:
+        return None
+
+
+def _ticket_sname(data: bytes, fields: _Fields) -> PrincipalName | None:
+    tag, start, stop = fields.get(5, (0, 0, 0))
+    if tag != TICKET_TAG[0]:
+        return None
+    try:
+        return _read_ticket(data, (start, stop)).sname
+    except MalformedError:
+        return None

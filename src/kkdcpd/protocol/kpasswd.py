@@ -1,0 +1,87 @@
+"""The password-change protocol's framing (RFC 3244 section 2): what is around the AP-REQ and the KRB-PRIV.
+
+Both messages begin with a length and a version of two octets each and the length of the AP-REQ or AP-REP.
+"""
+
+import struct
+from dataclasses import dataclass, replace
+
+from kkdcpd.errors import MalformedError
+from kkdcpd.protocol import der, kerberos
+from kkdcpd.protocol.der import Span
+from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
+
+__all__ = ["KpasswdReq", "is_kpasswd", "read_kpasswd_reply", "read_kpasswd_req"]
+
+CHANGE_VERSION = 0x0001
+"""The user's own change (draft-ietf-cat-kerb-chg-password-02); replies bear it to either version."""
+
+SET_VERSION = 0xFF80
+"""RFC 3244's set-or-change; Heimdal sends it for plain changes too."""
+
+_HEADER = struct.Struct(">HHH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KpasswdReq:
+    """What a kpasswd request says in clear: its version and the ticket's realm and service."""
+
+    version: int
+    realm: str
+    sname: PrincipalName
+
+
+def is_kpasswd(data: bytes, span: Span) -> bool:
+    """Whether `span` begins as a kpasswd message of exactly this length and a known version.
+
+    No AS-REQ or TGS-REQ does, though its first octet could pass for a length: its DER length would have to be
+    a version.
+    """
+    start, stop = span
+    if stop - start < _HEADER.size:
+        return False
+    length, version, _ = _HEADER.unpack_from(data, start)
+    return length == stop - start and version in (CHANGE_VERSION, SET_VERSION)
+
+
+def read_kpasswd_req(data: bytes, span: Span) -> KpasswdReq:
+    """Read a request: AP-REQ, then KRB-PRIV, with lengths that agree.
+
+    Raises:
+        MalformedError: any of it isn't so.
+    """
+    version, first, second = _split(data, span)
+    ticket = kerberos.read_ap_req(data, first)
+    kerberos.read_krb_priv(data, second)
+    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname)
+
+
+def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:
+    """Read a framed reply: AP-REP and KRB-PRIV, or (AP-REP length 0) a KRB-ERROR.
+
+    Raises:
+        MalformedError: it is neither.
+    """
+    _, first, second = _split(data, span)
+    if first[0] != first[1]:
+        ap_rep = der.read_element(data, *first, kerberos.AP_REP_TAG)
+        krb_priv = der.read_element(data, *second, kerberos.KRB_PRIV_TAG)
+        if ap_rep[1] != first[1] or krb_priv[1] != second[1]:
+            raise MalformedError("a kpasswd reply whose lengths don't agree")
+        return ReplyFacts(kind=MessageKind.KPASSWD_REP)
+    facts = kerberos.read_reply(data, second)
+    if facts.kind is not MessageKind.KRB_ERROR:
+        raise MalformedError(f"a kpasswd reply that holds an {facts.kind.value}")
+    return replace(facts, kind=MessageKind.KPASSWD_REP)
+
+
+def _split(data: bytes, span: Span) -> tuple[int, Span, Span]:
+    """Return the version, the span of the AP-REQ or AP-REP, and that of what follows it."""
+    if not is_kpasswd(data, span):
+        raise MalformedError("a kpasswd message with a wrong length or version")
+    start, stop = span
+    _, version, first_octets = _HEADER.unpack_from(data, start)
+    start += _HEADER.size
+    if first_octets > stop - start:
+        raise MalformedError("a kpasswd message whose lengths don't agree")
+    return version, (start, start + first_octets), (start + first_octets, stop)

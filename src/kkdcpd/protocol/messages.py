@@ -1,0 +1,73 @@
+"""What a kerb-message is: requests are classified, replies inspected. Nothing is decided about them here."""
+
+from kkdcpd.errors import MalformedError, NoTargetDomainError
+from kkdcpd.protocol import kerberos, kpasswd
+from kkdcpd.protocol.framing import PREFIX_OCTETS
+from kkdcpd.values import KdcService, MessageKind, ProxyMessage, ProxyRequest, ReplyFacts
+
+__all__ = ["classify", "inspect_reply"]
+
+_FITTING_REPLIES = {
+    MessageKind.AS_REQ: (MessageKind.AS_REP, MessageKind.KRB_ERROR),
+    MessageKind.TGS_REQ: (MessageKind.TGS_REP, MessageKind.KRB_ERROR),
+    MessageKind.KPASSWD_REQ: (MessageKind.KPASSWD_REP, MessageKind.KRB_ERROR),
+}
+
+
+def classify(message: ProxyMessage) -> ProxyRequest:
+    """Check that a client's message is a well-formed request, and say which ([MS-KKDCP] 3.2.5.1).
+
+    Raises:
+        MalformedError: the kerb-message is no AS-REQ, TGS-REQ or kpasswd request.
+        NoTargetDomainError: it is, but bears no target-domain.
+    """
+    data = message.kerb_message
+    span = PREFIX_OCTETS, len(data)
+    if kpasswd.is_kpasswd(data, span):
+        change = kpasswd.read_kpasswd_req(data, span)
+        return ProxyRequest(
+            kind=MessageKind.KPASSWD_REQ,
+            service=KdcService.KPASSWD,
+            target_domain=_target_domain(message),
+            realm=change.realm,
+            kerb_message=data,
+            dclocator_hint=message.dclocator_hint,
+            sname=change.sname,
+            kpasswd_version=change.version,
+        )
+    request = kerberos.read_kdc_req(data, span)
+    return ProxyRequest(
+        kind=request.kind,
+        service=KdcService.KDC,
+        target_domain=_target_domain(message),
+        realm=request.realm,
+        kerb_message=data,
+        dclocator_hint=message.dclocator_hint,
+        cname=request.cname,
+        sname=request.sname,
+        etypes=request.etypes,
+        padata_types=request.padata_types,
+        is_armored=request.is_armored,
+    )
+
+
+def _target_domain(message: ProxyMessage) -> str:
+    if not message.target_domain:
+        raise NoTargetDomainError("no target-domain")
+    return message.target_domain
+
+
+def inspect_reply(request: MessageKind, payload: bytes) -> ReplyFacts:
+    """Check that a payload can be the reply to such a request, and say what it tells in clear.
+
+    A kpasswd request may be answered by a framed reply or by a bare KRB-ERROR.
+
+    Raises:
+        MalformedError: it is no reply, or one to another kind of request.
+    """
+    span = 0, len(payload)
+    is_framed = request is MessageKind.KPASSWD_REQ and kpasswd.is_kpasswd(payload, span)
+    facts = kpasswd.read_kpasswd_reply(payload, span) if is_framed else kerberos.read_reply(payload, span)
+    if facts.kind not in _FITTING_REPLIES[request]:
+        raise MalformedError(f"an {facts.kind.value} in reply to an {request.value}")
+    return facts
