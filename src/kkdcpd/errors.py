@@ -2,6 +2,8 @@
 
 KkdcpdError
 ├── ConfigError               the configuration can't be used: one problem or many
+├── SettingError              one value of it can't be used; who knows its key makes a ConfigProblem of this
+├── ListenError               an address can't be listened on
 ├── RequestError              the client's fault
 │   ├── MalformedError        octets that are not what the specification says
 │   ├── NoTargetDomainError   [MS-KKDCP] 3.2.5.1, step 2
@@ -18,6 +20,7 @@ Those that can end a request bear its `outcome`. Their text is for the operator'
 addresses and never goes to a client.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,6 +34,7 @@ __all__ = [
     "ConfigProblem",
     "ExchangeError",
     "KkdcpdError",
+    "ListenError",
     "LocateError",
     "MalformedError",
     "NoKdcKnownError",
@@ -39,6 +43,7 @@ __all__ = [
     "NoTargetDomainError",
     "RealmNotServedError",
     "RequestError",
+    "SettingError",
 ]
 
 
@@ -64,6 +69,34 @@ class ConfigError(KkdcpdError):
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+class SettingError(KkdcpdError):
+    """One value can't be used. `problem` goes on from the value, as in `"*" has no port`.
+
+    Without a `remedy` of its own it has the one that fits every value of the setting.
+    """
+
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(problem)
+
+
+class ListenError(KkdcpdError):
+    """An address of the configuration can't be listened on, for the system's reason in `error`."""
+
+    def __init__(self, address: object, error: OSError) -> None:
+        remedy = _LISTEN_REMEDIES.get(error.errno or 0, "correct the address, or make it available")
+        super().__init__(f"can't listen on {address}: {error.strerror}; {remedy}")
+
+
+_LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "stop the program that has it (`ss -ltnp` names it), or choose another port",
+    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE, and a unix socket a folder we may write to",
+    errno.EADDRNOTAVAIL: "no interface of this host has the address: correct it, or bring the interface up",
+    errno.ENOENT: "make the folder of the unix socket",
+}
 
 
 class RequestError(KkdcpdError):

@@ -21,6 +21,8 @@ __all__ = [
     "ProxyMessage",
     "ProxyRequest",
     "ReplyFacts",
+    "Route",
+    "Served",
     "Transport",
 ]
 
@@ -163,9 +165,11 @@ class KdcEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One send to one endpoint, not yet made."""
+    """One send to one endpoint, not yet made. Deadlines are absolute, in seconds of the loop's clock."""
 
     endpoint: KdcEndpoint
+    connect_deadline: float
+    reply_deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +204,28 @@ class KdcReply:
     facts: ReplyFacts
     endpoint: KdcEndpoint
     attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a request may go: the realm as it is configured, and its endpoints in order of preference."""
+
+    realm: str
+    endpoints: tuple[KdcEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What the pipeline made of a request: a reply exactly when the outcome is ANSWERED.
+
+    `detail` is for the operator: it may name internal addresses.
+    """
+
+    outcome: Outcome
+    realm: str | None = None
+    reply: KdcReply | None = None
+    attempts: int = 0
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

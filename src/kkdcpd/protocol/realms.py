@@ -11,7 +11,7 @@ _LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def fold_realm(name: str) -> str:
-    """What equal realm names have in common.
+    """Return what equal realm names have in common.
 
     RFC 4120 6.1 compares realms case-sensitively, but domain-style realms are DNS names: clients spell them
     as users typed them and Windows ignores their case. So they compare as in RFC 4343: only ASCII letters

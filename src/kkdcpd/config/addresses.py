@@ -1,0 +1,167 @@
+"""Where to listen and whom to ask: the texts that name an address, and what they mean.
+
+Pure: no name is resolved and no socket is touched.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kkdcpd.errors import SettingError
+from kkdcpd.values import KdcService, Transport
+
+__all__ = [
+    "ANY_HOST",
+    "EndpointSpec",
+    "ListenAddress",
+    "parse_endpoint",
+    "parse_listen_address",
+    "parse_server_name",
+]
+
+ANY_HOST = "*"
+
+_MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets with its NUL
+_MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 octets on the wire
+_MAX_PORT = 65535
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
+# RFC 1123 2.1, with the underscore that Active Directory allows in host names.
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
+
+_TRANSPORTS = {"tcp": (Transport.TCP,), "udp": (Transport.UDP,)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenAddress:
+    """Where to listen: `unix_path`, or else `host` (an IP address or ANY_HOST) and `port` (0: any free)."""
+
+    host: str = ANY_HOST
+    port: int = 0
+    unix_path: Path | None = None
+
+    def __str__(self) -> str:
+        if self.unix_path:
+            return f"unix:{self.unix_path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody outside this host can connect."""
+        if self.unix_path:
+            return True
+        return self.host != ANY_HOST and ipaddress.ip_address(self.host).is_loopback
+
+    def overlaps(self, other: "ListenAddress") -> bool:
+        """Whether only one of the two can be bound."""
+        if self.unix_path or other.unix_path:
+            return self.unix_path == other.unix_path
+        return self.port == other.port != 0 and self._shares_host(other)
+
+    def _shares_host(self, other: "ListenAddress") -> bool:
+        if ANY_HOST in {self.host, other.host}:
+            return True
+        mine, theirs = ipaddress.ip_address(self.host), ipaddress.ip_address(other.host)
+        if mine.version != theirs.version:
+            return False
+        return mine == theirs or mine.is_unspecified or theirs.is_unspecified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSpec:
+    """A KDC as configured: a host name or IP address, a port, and the transports in the order to try them."""
+
+    host: str
+    port: int
+    transports: tuple[Transport, ...]
+
+    def overlaps(self, other: "EndpointSpec") -> bool:
+        """Whether both name one endpoint, so that a message could reach it twice."""
+        same_place = (self.host.lower(), self.port) == (other.host.lower(), other.port)
+        return same_place and not set(self.transports).isdisjoint(other.transports)
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """Read `host:port`, `[v6]:port`, `*:port` or `unix:/path`."""
+    if text.startswith("unix:"):
+        return ListenAddress(unix_path=_parse_unix_path(text.removeprefix("unix:")))
+    host, port = _split_port(text)
+    if port is None:
+        raise SettingError("has no port")
+    if host == ANY_HOST:
+        return ListenAddress(host=ANY_HOST, port=_parse_port(port, least=0))
+    address = _ip_address(host)
+    if address is None:
+        raise SettingError("does not begin with an IP address")
+    return ListenAddress(host=address, port=_parse_port(port, least=0))
+
+
+def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
+    """Read `host`, `host:port`, or either after `tcp://` or `udp://`; IPv6 in brackets if a port follows.
+
+    A bare host is asked over TCP, and over UDP only where TCP can't connect: a reply of any size passes, and
+    no datagram is repeated that must not be.
+    """
+    scheme, separator, place = text.rpartition("://")
+    if separator and scheme.lower() not in _TRANSPORTS:
+        raise SettingError(
+            f"begins with {scheme}://, which is no transport", "write tcp://, udp:// or neither"
+        )
+    host, port = (place, None) if _ip_address(place) else _split_port(place)
+    return EndpointSpec(
+        host=_ip_address(host) or _checked_name(host),
+        port=service.default_port if port is None else _parse_port(port, least=1),
+        transports=_TRANSPORTS.get(scheme.lower(), (Transport.TCP, Transport.UDP)),
+    )
+
+
+def parse_server_name(text: str) -> str:
+    """Read a DNS name as TLS clients send it in SNI; `*.` before it stands for any one label."""
+    _checked_name(text.removeprefix("*."))
+    return text.lower()
+
+
+def _split_port(text: str) -> tuple[str, str | None]:
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None:
+        raise SettingError("has an IPv6 address that is not in brackets", "write it as in [2001:db8::1]:88")
+    bracketed = found["bracketed"]
+    if bracketed is not None and ":" not in bracketed:
+        raise SettingError("has brackets round what is no IPv6 address")
+    return bracketed or found["plain"], found["port"]
+
+
+def _parse_port(text: str, *, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= _MAX_PORT):
+        raise SettingError(f"has a port that is no number from {least} to {_MAX_PORT}")
+    return int(text)
+
+
+def _ip_address(text: str) -> str | None:
+    """Return the IP address in its canonical form, if it is one."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def _checked_name(name: str) -> str:
+    if not name.isascii():
+        raise SettingError(
+            "has a name that is not ASCII", "write the name's ASCII form, such as xn--bcher-kva.example"
+        )
+    # RFC 1123 2.1: no top-level domain is numeric, so this is an IP address with a slip of the pen.
+    if ":" in name or name.removesuffix(".").rpartition(".")[2].isdigit():
+        raise SettingError("has no valid IP address")
+    if len(name) > _MAX_NAME_LENGTH or not _HOST_NAME.fullmatch(name):
+        raise SettingError("has no valid host name")
+    return name
+
+
+def _parse_unix_path(text: str) -> Path:
+    if not text.startswith("/") or "\0" in text:
+        raise SettingError("has no absolute path")
+    if len(text.encode()) > _MAX_UNIX_PATH_BYTES:
+        raise SettingError(f"has a path of more than {_MAX_UNIX_PATH_BYTES} octets, which no socket can have")
+    return Path(text)

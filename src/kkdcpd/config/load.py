@@ -1,0 +1,152 @@
+"""From a file's name to a configuration that can be used, or to every reason why it can't.
+
+The texts are judged first, then the files they name: a wrong path is worth a word only in a sound file.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from kkdcpd.config.certificates import inspect_pair
+from kkdcpd.config.kinds import collected
+from kkdcpd.config.reader import Table, join
+from kkdcpd.config.schema import AdditionalCertificate, Config, RealmConfig, TlsConfig
+from kkdcpd.errors import ConfigError, ConfigProblem
+
+__all__ = ["LoadedConfig", "load_config", "read_config"]
+
+Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
+
+_POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
+_SYNTAX_REMEDIES = {
+    "Invalid value": 'write texts in double quotes, as in level = "info"',
+    "Cannot overwrite a value": "write each key only once",
+    "Cannot declare": "write each [section] only once",
+}
+_ANY_SYNTAX_REMEDY = (
+    'write key = value, with texts in double quotes; sections look like [http] or [realms."NAME"]'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedConfig:
+    """A configuration that can be used, and what its administrator should know."""
+
+    config: Config
+    warnings: tuple[ConfigProblem, ...]
+
+
+def load_config(path: Path, *, now: datetime) -> LoadedConfig:
+    """Read the configuration and inspect the certificates that it names.
+
+    Raises:
+        ConfigError: it can't be used, for each of `problems`.
+    """
+    config = read_config(_read_text(path), source=path)
+    problems: list[ConfigProblem] = []
+    warnings = list(_warn_of_no_kpasswd(config))
+    if config.tls is None:
+        return LoadedConfig(config=config, warnings=tuple(warnings))
+    tls = _inspected(config.tls, now, problems, warnings)
+    if problems:
+        raise ConfigError(problems)
+    return LoadedConfig(config=replace(config, tls=tls), warnings=tuple(warnings))
+
+
+def read_config(text: str, *, source: Path) -> Config:
+    """Read the text of a configuration; no file is opened.
+
+    Raises:
+        ConfigError: it can't be used, for each of `problems`.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(str(error), source)]) from error
+    config = Table(form=Config).read(document, "")
+    if config.tls is None or not any(listener.tls for listener in config.listen):
+        return replace(config, tls=None)
+    directory = source.absolute().parent
+    tls = _anchored(config.tls, directory)
+    return replace(
+        config, tls=replace(tls, additional=tuple(_anchored(pair, directory) for pair in tls.additional))
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        octets = path.read_bytes()
+    except FileNotFoundError as error:
+        remedy = "copy config.toml.example there and fill it in, or name another file with --config"
+        problem = ConfigProblem(key=str(path), problem="there is no such file", remedy=remedy)
+        raise ConfigError([problem]) from error
+    except OSError as error:
+        remedy = "let the user that kkdcpd starts as read it"
+        problem = ConfigProblem(key=str(path), problem=f"can't be read: {error.strerror}", remedy=remedy)
+        raise ConfigError([problem]) from error
+    try:
+        return octets.decode("utf-8-sig")  # Windows' editors put a byte order mark before UTF-8
+    except UnicodeDecodeError as error:
+        line = octets.count(b"\n", 0, error.start) + 1
+        problem = ConfigProblem(
+            key=f"{path}, line {line}", problem="is not UTF-8", remedy="save the file in UTF-8"
+        )
+        raise ConfigError([problem]) from error
+
+
+def _syntax_problem(message: str, source: Path) -> ConfigProblem:
+    position = _POSITION.search(message)
+    place = f"line {position['line']}" if position and position["line"] else "at its end"
+    return ConfigProblem(
+        key=f"{source}, {place}",
+        problem=f"is not TOML: {_POSITION.sub('', message)}",
+        remedy=next(
+            (remedy for start, remedy in _SYNTAX_REMEDIES.items() if message.startswith(start)),
+            _ANY_SYNTAX_REMEDY,
+        ),
+    )
+
+
+def _anchored(pair: Pair, directory: Path) -> Pair:
+    return replace(pair, certificate=directory / pair.certificate, key=directory / pair.key)
+
+
+def _inspected(
+    tls: TlsConfig, now: datetime, problems: list[ConfigProblem], warnings: list[ConfigProblem]
+) -> TlsConfig:
+    """Return `tls` with every server name known."""
+    with collected(problems):
+        warnings += inspect_pair(tls.certificate, tls.key, section="tls", now=now).warnings
+    additional = []
+    for position, pair in enumerate(tls.additional):
+        section = f"tls.additional[{position}]"
+        with collected(problems):
+            facts = inspect_pair(pair.certificate, pair.key, section=section, now=now)
+            warnings += facts.warnings
+            names = pair.server_names or _server_names(facts.dns_names, section)
+            additional.append(replace(pair, server_names=names))
+    return replace(tls, additional=tuple(additional))
+
+
+def _server_names(dns_names: tuple[str, ...], section: str) -> tuple[str, ...]:
+    if dns_names:
+        return dns_names
+    problem = "is missing, and the certificate bears no DNS name either"
+    remedy = 'write the names it is for, such as ["kdc.example.com"]'
+    raise ConfigError([ConfigProblem(key=f"{section}.server_names", problem=problem, remedy=remedy)])
+
+
+def _warn_of_no_kpasswd(config: Config) -> Iterator[ConfigProblem]:
+    return (_no_kpasswd(realm) for realm in config.realms if not realm.kpasswd)
+
+
+def _no_kpasswd(realm: RealmConfig) -> ConfigProblem:
+    return ConfigProblem(
+        key=join(join("realms", realm.name), "kpasswd"),
+        problem="is missing, so password changes are refused for this realm",
+        remedy=f'add the servers that change passwords, often the KDCs: kpasswd = ["{realm.kdc[0].host}"]',
+    )

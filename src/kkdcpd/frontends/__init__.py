@@ -1,0 +1,1 @@
+"""The ways in. Each turns octets into a request and an outcome into octets; they never import each other."""

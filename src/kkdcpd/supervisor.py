@@ -1,0 +1,152 @@
+"""The life of the process: listening sockets, TLS key, signals. To serve is the worker's business."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import uvloop
+
+import kkdcpd
+from kkdcpd.config import ANY_HOST, Config, ListenAddress, ListenConfig
+from kkdcpd.errors import ConfigProblem, ListenError
+from kkdcpd.frontends.door import Listener
+from kkdcpd.tls import build_server_context
+from kkdcpd.worker import Worker
+
+__all__ = ["serve", "warn"]
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+
+
+def warn(problems: Iterable[ConfigProblem]) -> None:
+    """Log what the operator should mend, though it keeps nothing from running."""
+    for problem in problems:
+        logger.warning(
+            "check",
+            extra={"fields": {"key": problem.key, "problem": problem.problem, "remedy": problem.remedy}},
+        )
+
+
+def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ListenError: an address can't be listened on.
+    """
+    with contextlib.ExitStack() as stack:
+        listeners = [listener for listen in config.listen for listener in _open(listen, stack)]
+        tls_context = build_server_context(config.tls) if config.tls else None
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(config, listeners, tls_context))
+
+
+async def _run(config: Config, listeners: list[Listener], tls_context: ssl.SSLContext | None) -> None:
+    worker = Worker(config, listeners, tls_context)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    fields = {
+        "version": kkdcpd.__version__,
+        "listen": ",".join(listener.url for listener in listeners),
+        "realms": ",".join(realm.name for realm in config.realms),
+    }
+    logger.info("ready", extra={"fields": fields})
+    await worker.run(stop)
+    logger.info("stopped")
+
+
+def _open(listen: ListenConfig, stack: contextlib.ExitStack) -> Iterator[Listener]:
+    """Open the sockets of one [[listen]]: two for `*`, one for every other address."""
+    address = listen.address
+    try:
+        if address.unix_path:
+            sock = stack.enter_context(_open_unix(address.unix_path, listen.unix_mode))
+            stack.callback(address.unix_path.unlink, missing_ok=True)
+            yield _listener(listen, sock)
+            return
+        for sock in _open_inet(address):
+            yield _listener(listen, stack.enter_context(sock))
+    except OSError as error:
+        raise ListenError(address, error) from error
+
+
+def _listener(listen: ListenConfig, sock: socket.socket) -> Listener:
+    scheme = "https" if listen.tls else "http"
+    name = sock.getsockname()
+    place = f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+    return Listener(
+        socket=sock,
+        url=f"{scheme}+unix:{name}" if sock.family == socket.AF_UNIX else f"{scheme}://{place}",
+        tls=listen.tls,
+    )
+
+
+def _open_inet(address: ListenAddress) -> Iterator[socket.socket]:
+    """Each family has a socket of its own, so that no IPv4 client ever shows as ::ffff:192.0.2.1."""
+    if address.host != ANY_HOST:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        yield _bind(family, address.host, address.port)
+        return
+    sock = _bind(socket.AF_INET, "0.0.0.0", address.port)  # noqa: S104 - asked for by `*`
+    yield sock
+    if _has_ipv6():
+        yield _bind(socket.AF_INET6, "::", sock.getsockname()[1])
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has IPv6 at all: without it, `*` means IPv4."""
+    return socket.has_ipv6 and Path("/proc/net/if_inet6").exists()
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_unix(path: Path, mode: int) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # Between bind and chmod nobody but us may connect.
+        umask = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(umask)
+        path.chmod(mode)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket file that a killed process left; one that is listened on stays, and bind fails."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
