@@ -1,0 +1,96 @@
+"""Kerberos' own client programs, with a krb5.conf and a credential cache of their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.program import PATIENCE_SECONDS, Completed, environment, run
+
+__all__ = ["KerberosClient", "RealmServers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealmServers:
+    """Where a client finds a realm's servers: https:// URLs of a proxy, or HOST:PORT."""
+
+    kdc: tuple[str, ...]
+    kpasswd: tuple[str, ...] = ()
+
+    @classmethod
+    def behind(cls, *proxy_urls: str) -> "RealmServers":
+        """Both services by way of the same proxies."""
+        return cls(kdc=proxy_urls, kpasswd=proxy_urls)
+
+
+class KerberosClient:
+    """MIT's client programs; the first of `realms` is the default one.
+
+    Each client has its own folder, so that several may run at the same time. `http_anchors` is the PEM file
+    with the authorities that it trusts; by default they are the system's.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        realms: Mapping[str, RealmServers],
+        *,
+        http_anchors: Path | None = None,
+        libdefaults: Sequence[str] = (),
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.krb5_conf = directory / "krb5.conf"
+        self.credential_cache = f"FILE:{directory / 'ccache'}"
+        self.environment = environment(
+            directory, KRB5_CONFIG=self.krb5_conf, KRB5CCNAME=self.credential_cache
+        )
+        self.krb5_conf.write_text(_krb5_conf(realms, http_anchors, libdefaults))
+
+    def kinit(
+        self, principal: str, password: str, *options: str, timeout: float = PATIENCE_SECONDS
+    ) -> Completed:
+        """Log in."""
+        return self.run("kinit", *options, principal, stdin=f"{password}\n", timeout=timeout)
+
+    def kvno(self, service: str, *options: str, timeout: float = PATIENCE_SECONDS) -> Completed:
+        """Get a ticket for a service."""
+        return self.run("kvno", *options, service, timeout=timeout)
+
+    def kpasswd(self, principal: str, old: str, new: str, *, timeout: float = PATIENCE_SECONDS) -> Completed:
+        """Change a password."""
+        return self.run("kpasswd", principal, stdin=f"{old}\n{new}\n{new}\n", timeout=timeout)
+
+    def klist(self, *options: str) -> Completed:
+        """List the tickets."""
+        return self.run("klist", *options)
+
+    def kdestroy(self) -> Completed:
+        """Throw the tickets away."""
+        return self.run("kdestroy")
+
+    def run(self, *command: str, stdin: str = "", timeout: float = PATIENCE_SECONDS) -> Completed:
+        """Run any program in this client's environment."""
+        return run(*command, environment=self.environment, stdin=stdin, timeout=timeout)
+
+
+def _krb5_conf(
+    realms: Mapping[str, RealmServers], http_anchors: Path | None, libdefaults: Sequence[str]
+) -> str:
+    lines = [
+        "[libdefaults]",
+        f"    default_realm = {next(iter(realms))}",
+        "    dns_lookup_kdc = false",
+        "    dns_lookup_realm = false",
+        "    dns_canonicalize_hostname = false",
+        *(f"    {line}" for line in libdefaults),
+        "",
+        "[realms]",
+    ]
+    for name, servers in realms.items():
+        lines += [
+            f"    {name} = {{",
+            *(f"        kdc = {kdc}" for kdc in servers.kdc),
+            *(f"        kpasswd_server = {kpasswd}" for kpasswd in servers.kpasswd),
+            *([f"        http_anchors = FILE:{http_anchors}"] if http_anchors else []),
+            "    }",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,46 @@
+"""kkdcpd as a process: `python -m kkdcpd --config FILE`."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from lab.program import PATIENCE_SECONDS, Program
+
+__all__ = ["Daemon", "is_exchange"]
+
+# Text or JSON. After `ready` come the listening addresses; what stands before it may hold a time of day.
+_READY = re.compile(r"\bready\b(?P<addresses>.*)")
+_PORT = re.compile(r"(?:\[[^]]*\]|[\w.*-]+):(\d+)\b")
+_EXCHANGE = re.compile(r'\S+ \w+ exchange |.*"event": "exchange"')
+
+
+def is_exchange(line: str) -> bool:
+    """Whether a line of kkdcpd's log, text or JSON, is the one that each exchange leaves."""
+    return bool(_EXCHANGE.match(line))
+
+
+class Daemon(Program):
+    """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
+
+    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration.
+    """
+
+    def __init__(self, directory: Path, config: str, *, timeout: float = PATIENCE_SECONDS) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config = directory / "config.toml"
+        self.config.write_text(config)
+        super().__init__(
+            "kkdcpd", sys.executable, "-m", "kkdcpd", "--config", str(self.config), environment=os.environ
+        )
+        try:
+            self.ports = _ports(self.wait_for_line(lambda line: bool(_READY.search(line)), timeout=timeout))
+        except BaseException:
+            self.stop()
+            raise
+
+
+def _ports(ready_line: str) -> tuple[int, ...]:
+    ready = _READY.search(ready_line)
+    assert ready is not None
+    return tuple(int(port) for port in _PORT.findall(ready["addresses"]))

@@ -1,0 +1,224 @@
+"""Runs other programs: short ones to their end, long ones in the background. No wait is without a bound.
+
+Nothing here knows Kerberos or kkdcpd.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Completed", "Program", "ProgramError", "environment", "find_program", "run"]
+
+# Longer than any program here takes on a busy machine, shorter than anyone waits for one that hangs. MIT's
+# clients give up after 24 s by themselves, and then tell more than a time-out does.
+PATIENCE_SECONDS = 30.0
+
+# Daemons live where an ordinary user's PATH doesn't look (openSUSE has its own place for Kerberos).
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/mit/bin", "/usr/lib/mit/sbin")
+
+
+class ProgramError(Exception):
+    """A program is missing, failed, hung or didn't say what was waited for; the text shows its output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What came of a program that ran to its end. `output` is stdout and stderr as they came."""
+
+    command: tuple[str, ...]
+    exit_code: int
+    output: str
+    seconds: float
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the program says that it succeeded."""
+        return self.exit_code == 0
+
+    def expect_ok(self) -> Self:
+        """Raise what the program said unless it succeeded."""
+        if not self.is_ok:
+            raise ProgramError(f"{' '.join(self.command)}: exit code {self.exit_code}\n{self.output}")
+        return self
+
+
+def environment(home: Path, **settings: str | Path) -> dict[str, str]:
+    """Build a child's environment: ours without its Kerberos settings, and nothing of the user's `home`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
+    return {
+        **inherited,
+        "HOME": str(home),
+        "LC_ALL": "C",
+        "PATH": _search_path(),
+        "TMPDIR": str(home),
+        **{name: str(value) for name, value in settings.items()},
+    }
+
+
+def find_program(name: str) -> str:
+    """Return the program's path, or say how to get it."""
+    path = shutil.which(name, path=_search_path())
+    if path is None:
+        raise ProgramError(f"{name} isn't installed: lab/install-packages installs what the lab needs")
+    return path
+
+
+def _search_path() -> str:
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS))
+
+
+def run(
+    *command: str,
+    environment: Mapping[str, str],
+    stdin: str = "",
+    timeout: float = PATIENCE_SECONDS,
+) -> Completed:
+    """Run a program to its end; whether it succeeded is for the caller to judge."""
+    started = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [find_program(command[0]), *command[1:]],
+            check=False,
+            env=environment,
+            errors="replace",
+            input=stdin,
+            # Its own session: Ctrl-C is for us alone, and a prompt can't reach for the user's terminal.
+            start_new_session=True,
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        so_far = (error.stdout or b"").decode(errors="replace")
+        raise ProgramError(f"{' '.join(command)}: not done after {timeout} s\n{so_far}") from error
+    return Completed(
+        command=command,
+        exit_code=done.returncode,
+        output=done.stdout,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class Program:
+    """A program that runs in the background from here on, until `stop`; its output is kept line by line."""
+
+    def __init__(self, name: str, *command: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._lines: list[str] = []
+        self._has_ended = False
+        self._changed = threading.Condition()
+        self._process = subprocess.Popen(
+            [find_program(command[0]), *command[1:]],
+            env=environment,
+            errors="replace",
+            start_new_session=True,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All lines of output so far. Their count is the `after` of a later wait."""
+        with self._changed:
+            return tuple(self._lines)
+
+    def wait_for_lines(
+        self,
+        matches: Callable[[str], bool],
+        *,
+        count: int = 1,
+        after: int = 0,
+        timeout: float = PATIENCE_SECONDS,
+    ) -> Sequence[str]:
+        """Wait for `count` lines that match, past the first `after` ones; return all that match by then."""
+
+        def found() -> list[str]:
+            return [line for line in self._lines[after:] if matches(line)]
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_ended or len(found()) >= count, timeout)
+            if len(found()) >= count:
+                return found()
+        end = "ended" if self._has_ended else f"said nothing of the kind for {timeout} s"
+        raise self._error(f"{end}, when {count} lines were awaited and {len(found())} had come")
+
+    def wait_for_line(
+        self, matches: Callable[[str], bool], *, after: int = 0, timeout: float = PATIENCE_SECONDS
+    ) -> str:
+        """Wait for the first line that matches, past the first `after` ones."""
+        return self.wait_for_lines(matches, after=after, timeout=timeout)[0]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it still runs."""
+        self._process.send_signal(number)
+
+    def wait(self, *, timeout: float = PATIENCE_SECONDS) -> int:
+        """Wait for the program's end; return its exit code, negative if a signal ended it."""
+        try:
+            exit_code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise self._error(f"still runs after {timeout} s") from error
+        # A child that it left behind may hold the output open: then what has come has to do.
+        self._reader.join(1.0)
+        return exit_code
+
+    def stop(self, *, timeout: float = PATIENCE_SECONDS) -> int:
+        """Ask the program to end (SIGTERM) and return its exit code; kill it and raise if it doesn't.
+
+        Does no harm when it has ended already.
+        """
+        self._process.terminate()
+        try:
+            return self.wait(timeout=timeout)
+        except ProgramError as error:
+            self._kill()
+            raise self._error(f"DIDN'T END on SIGTERM within {timeout} s and was killed") from error
+
+    def _kill(self) -> None:
+        # It leads the process group of its own session, so this ends its children too, and nobody else.
+        os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                with self._changed:
+                    self._lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    def _error(self, what: str) -> ProgramError:
+        output = "\n".join(self.lines) or "(no output)"
+        return ProgramError(f"{self.name} (pid {self.pid}) {what}; its output:\n{output}")

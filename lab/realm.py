@@ -1,0 +1,244 @@
+"""A throwaway MIT realm: a database, its KDCs and a kpasswd server, on free high ports of loopback.
+
+Each server has a kdc.conf of its own, which differs from the others' in what it listens on. So another KDC
+over the same database is one more file and one more process.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from kkdcpd.values import Transport
+from lab.ports import free_port
+from lab.program import Completed, Program, ProgramError, environment, run
+
+__all__ = ["Kdc", "MitRealm", "Principal", "ServerOptions", "oversized_tickets"]
+
+LOOPBACK = ("127.0.0.1",)
+BOTH_TRANSPORTS = frozenset(Transport)
+
+# A port found free is taken by somebody else once in a long while, so the third clash is no clash.
+_PORT_TRIES = 3
+
+_Started = TypeVar("_Started")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """One to be made: with a random key unless it has a password.
+
+    `options` are those of kadmin's addprinc, such as +requires_preauth.
+    """
+
+    name: str
+    password: str | None = None
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Lines to add to sections of the servers' profile; `realm` is the realm's own part of [realms]."""
+
+    libdefaults: tuple[str, ...] = ()
+    kdcdefaults: tuple[str, ...] = ()
+    realm: tuple[str, ...] = ()
+
+
+def oversized_tickets(*, octets: int = 6000) -> ServerOptions:
+    """Make whoever logs in by SPAKE get a ticket over `octets` long, which is too big for the KDC's UDP.
+
+    Tickets state by which means their owner logged in, and this means has several long names. The KDC's limit
+    is set to what its manual says is the default: 1.20's real one is 64 KiB.
+    """
+    name_length = 1000  # a line of a profile may be 2 KiB long
+    names = (f"{number:0{name_length}}" for number in range(octets // name_length + 1))
+    return ServerOptions(
+        libdefaults=("spake_preauth_groups = edwards25519",),
+        kdcdefaults=("spake_preauth_kdc_challenge = edwards25519", "kdc_max_dgram_reply_size = 4096"),
+        realm=tuple(f"spake_preauth_indicator = {name}" for name in names),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kdc:
+    """One running krb5kdc, which listens on the same port of each address."""
+
+    program: Program
+    addresses: tuple[str, ...]
+    port: int
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """HOST:PORT of each address, as krb5.conf and kkdcpd's configuration have it."""
+        return tuple(_endpoint(address, self.port) for address in self.addresses)
+
+
+class MitRealm:
+    """A realm that exists while its context does. It needs no root, nor any port below 1024.
+
+    `kdcs` are its KDCs. `kadmind` is its kpasswd server, by TCP and UDP at `kpasswd_endpoint`, HOST:PORT. The
+    `lines` of these programs tell what they were asked.
+    """
+
+    kadmind: Program
+    kpasswd_endpoint: str
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "KK.TEST",
+        principals: Sequence[Principal] = (),
+        addresses: Sequence[str] = LOOPBACK,
+        transports: Collection[Transport] = BOTH_TRANSPORTS,
+        options: ServerOptions | None = None,
+    ) -> None:
+        if ":" in str(directory):
+            raise ValueError(f"{directory}: KRB5_CONFIG and KRB5_KDC_PROFILE are lists that colons divide")
+        self.directory = directory
+        self.name = name
+        self.kdcs: list[Kdc] = []
+        self._principals = principals
+        self._addresses = addresses
+        self._transports = transports
+        self._options = options or ServerOptions()
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as unless_done:
+            unless_done.push(self)
+            self._create_database()
+            self._start_kadmind()
+            self.start_kdc(addresses=self._addresses, transports=self._transports)
+            unless_done.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._running.close()
+
+    @property
+    def kdc(self) -> Kdc:
+        """The first KDC."""
+        return self.kdcs[0]
+
+    def start_kdc(
+        self,
+        *,
+        addresses: Sequence[str] = LOOPBACK,
+        transports: Collection[Transport] = BOTH_TRANSPORTS,
+    ) -> Kdc:
+        """Start one more KDC over the same database; it ends with the realm."""
+
+        def start(port: int) -> Kdc:
+            listen = " ".join(_endpoint(address, port) for address in addresses)
+            # An empty list is how krb5kdc is told not to listen at all.
+            program = self._start_server(
+                f"kdc-{port}",
+                ("krb5kdc", "-n"),
+                f'kdc_listen = "{listen if Transport.UDP in transports else ""}"',
+                f'kdc_tcp_listen = "{listen if Transport.TCP in transports else ""}"',
+                ready="commencing operation",
+            )
+            return Kdc(program=program, addresses=tuple(addresses), port=port)
+
+        kdc = _on_a_free_port(addresses, start)
+        self.kdcs.append(kdc)
+        return kdc
+
+    def kadmin(self, *command: str) -> Completed:
+        """Run one command of kadmin.local, which must succeed."""
+        return self._run("kadmin.local", "-r", self.name, *command)
+
+    def _start_kadmind(self) -> None:
+        address = self._addresses[0]
+
+        def start(port: int) -> Program:
+            self.kpasswd_endpoint = _endpoint(address, port)
+            return self._start_server(
+                "kadmind",
+                ("kadmind", "-nofork"),
+                f"kpasswd_listen = {self.kpasswd_endpoint}",
+                # Nobody asks its other service, and this one can be told to take any port.
+                f"kadmind_listen = {_endpoint(address, 0)}",
+                ready="starting",
+            )
+
+        self.kadmind = _on_a_free_port((address,), start)
+
+    def _create_database(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._write("kadm5.acl")
+        self._write(
+            "krb5.conf",
+            "[libdefaults]",
+            f"default_realm = {self.name}",
+            "dns_lookup_kdc = false",
+            "dns_lookup_realm = false",
+            *self._options.libdefaults,
+            "[logging]",
+            "default = STDERR",
+        )
+        self._write_profile("kdc")
+        self._run("kdb5_util", "-r", self.name, "create", "-s", "-P", "nobody types this")
+        for principal in self._principals:
+            key = ("-randkey",) if principal.password is None else ("-pw", principal.password)
+            self.kadmin("addprinc", *key, *principal.options, principal.name)
+
+    def _start_server(self, name: str, command: tuple[str, ...], *listen: str, ready: str) -> Program:
+        self._write_profile(name, *listen)
+        program = Program(name, *command, environment=self._environment(name))
+        self._running.callback(program.stop)
+        # Both say this only when their sockets are bound and listening: what is sent from now on is heard.
+        program.wait_for_line(lambda line: ready in line)
+        return program
+
+    def _run(self, *command: str) -> Completed:
+        return run(*command, environment=self._environment("kdc")).expect_ok()
+
+    def _environment(self, profile: str) -> dict[str, str]:
+        return environment(
+            self.directory,
+            KRB5_CONFIG=self.directory / "krb5.conf",
+            KRB5_KDC_PROFILE=self.directory / f"{profile}.conf",
+            KRB5RCACHEDIR=self.directory,
+        )
+
+    def _write_profile(self, name: str, *listen: str) -> None:
+        self._write(
+            f"{name}.conf",
+            "[kdcdefaults]",
+            *self._options.kdcdefaults,
+            "[realms]",
+            f"{self.name} = {{",
+            f"database_name = {self.directory / 'principal'}",
+            f"key_stash_file = {self.directory / 'stash'}",
+            f"acl_file = {self.directory / 'kadm5.acl'}",
+            *self._options.realm,
+            *listen,
+            "}",
+        )
+
+    def _write(self, file_name: str, *lines: str) -> None:
+        (self.directory / file_name).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _on_a_free_port(addresses: Sequence[str], start: Callable[[int], _Started]) -> _Started:
+    for _ in range(_PORT_TRIES - 1):
+        try:
+            return start(free_port(addresses))
+        except ProgramError as error:
+            if "Address already in use" not in str(error):
+                raise
+    return start(free_port(addresses))
