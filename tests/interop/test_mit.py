@@ -1,0 +1,110 @@
+"""MIT's own clients against MIT's own KDC, with kkdcpd between them and nothing else in reach."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lab.authority import Authority
+from lab.client import KerberosClient, RealmServers
+from tests.interop.conftest import PASSWORD, REALM, SERVICE, Site
+
+
+@pytest.fixture(params=["tcp_site", "udp_site"])
+def one_transport(request: pytest.FixtureRequest) -> tuple[Site, str]:
+    site: Site = request.getfixturevalue(request.param)
+    return site, str(request.param).partition("_")[0]
+
+
+def test_login_and_service_ticket_work_over_either_transport(one_transport: tuple[Site, str]) -> None:
+    site, transport = one_transport
+    before = len(site.daemon.lines)
+    client = site.clients()
+    client.kinit("alice", PASSWORD).expect_ok()
+    client.kvno(SERVICE).expect_ok()
+    assert SERVICE in client.klist().output
+    exchanges = site.exchanges(before)
+    assert [line["kind"] for line in exchanges] == ["AS_REQ", "AS_REQ", "TGS_REQ"]
+    assert [line["reply"] for line in exchanges] == ["KRB_ERROR", "AS_REP", "TGS_REP"]
+    assert {line["transport"] for line in exchanges} == {transport}
+    assert {line["attempts"] for line in exchanges} == {"1"}
+    assert {line["cname"] for line in exchanges} == {"alice"}
+
+
+def test_password_change_works_over_either_transport(one_transport: tuple[Site, str]) -> None:
+    site, transport = one_transport
+    before = len(site.daemon.lines)
+    site.clients().kpasswd("bob", PASSWORD, "battery staple").expect_ok()
+    assert site.clients().kinit("bob", "battery staple").is_ok
+    refused = site.clients().kinit("bob", PASSWORD)
+    assert not refused.is_ok
+    assert "Password incorrect" in refused.output
+    [change] = [line for line in site.exchanges(before) if line["kind"] == "KPASSWD_REQ"]
+    assert (change["reply"], change["transport"], change["version"]) == ("KPASSWD_REP", transport, "0x0001")
+
+
+def test_bare_host_is_asked_over_tcp(site: Site) -> None:
+    before = len(site.daemon.lines)
+    site.clients().kinit("alice", PASSWORD).expect_ok()
+    assert {line["transport"] for line in site.exchanges(before)} == {"tcp"}
+
+
+def test_wrong_password_is_told_by_the_kdc_and_named_in_the_log(site: Site) -> None:
+    before = len(site.daemon.lines)
+    assert "Password incorrect" in site.clients().kinit("carol", "wrong").output
+    last = site.exchanges(before)[-1]
+    assert (last["cname"], last["error"], last["error_name"]) == ("carol", "24", "KDC_ERR_PREAUTH_FAILED")
+
+
+def test_unknown_user_is_told_by_the_kdc(site: Site) -> None:
+    assert "not found in Kerberos database" in site.clients().kinit("mallory", "x").output
+
+
+def test_ticket_too_big_for_udp_comes_by_tcp_and_the_client_never_knows(big_ticket_site: Site) -> None:
+    before = len(big_ticket_site.daemon.lines)
+    client = big_ticket_site.clients()
+    client.kinit("alice", PASSWORD).expect_ok()
+    client.kvno(SERVICE).expect_ok()
+    exchanges = big_ticket_site.exchanges(before)
+    assert "52" not in [line.get("error") for line in exchanges]
+    [big] = [line for line in exchanges if line["reply"] == "AS_REP"]
+    assert (big["transport"], big["attempts"]) == ("tcp", "2")
+    assert int(big["out"]) > 4096
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_certificate_is_accepted_by_name_and_by_address(site: Site, tmp_path: Path, host: str) -> None:
+    port = site.daemon.ports[1 if host == "[::1]" else 0]
+    client = _client(site, tmp_path, f"https://{host}:{port}/KdcProxy", site.authority.certificate)
+    client.kinit("alice", PASSWORD).expect_ok()
+
+
+def test_certificate_is_chosen_by_server_name(site: Site, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 other.kk.test unknown.kk.test\n")
+    port = site.daemon.ports[0]
+    outcomes = {}
+    for name in ("other.kk.test", "unknown.kk.test"):
+        url = f"https://{name}:{port}/KdcProxy"
+        client = _client(site, tmp_path / name, url, site.authority.certificate)
+        command = f"mount --bind {hosts} /etc/hosts && exec kinit alice"
+        unshare = ("unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]))
+        outcomes[name] = client.run(*unshare, "sh", "-c", command, stdin=f"{PASSWORD}\n").is_ok
+    # The second gets the default certificate, whose names it isn't among.
+    assert outcomes == {"other.kk.test": True, "unknown.kk.test": False}
+
+
+def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why(
+    site: Site, tmp_path: Path
+) -> None:
+    before = len(site.daemon.lines)
+    stranger = Authority(tmp_path / "stranger")
+    client = _client(site, tmp_path, site.url, stranger.certificate)
+    assert not client.kinit("alice", PASSWORD).is_ok
+    line = site.daemon.wait_for_line(lambda line: "tls handshake failed" in line, after=before)
+    assert "http_anchors" in line
+    assert not site.exchanges(before)
+
+
+def _client(site: Site, directory: Path, url: str, anchors: Path) -> KerberosClient:
+    return KerberosClient(directory / "client", {REALM: RealmServers.behind(url)}, http_anchors=anchors)
