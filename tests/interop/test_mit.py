@@ -75,7 +75,7 @@ def test_ticket_too_big_for_udp_comes_by_tcp_and_the_client_never_knows(big_tick
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
 def test_certificate_is_accepted_by_name_and_by_address(site: Site, tmp_path: Path, host: str) -> None:
     port = site.daemon.ports[1 if host == "[::1]" else 0]
-    client = _client(site, tmp_path, f"https://{host}:{port}/KdcProxy", site.authority.certificate)
+    client = _client(tmp_path, f"https://{host}:{port}/KdcProxy", site.authority.certificate)
     client.kinit("alice", PASSWORD).expect_ok()
 
 
@@ -86,7 +86,7 @@ def test_certificate_is_chosen_by_server_name(site: Site, tmp_path: Path) -> Non
     outcomes = {}
     for name in ("other.kk.test", "unknown.kk.test"):
         url = f"https://{name}:{port}/KdcProxy"
-        client = _client(site, tmp_path / name, url, site.authority.certificate)
+        client = _client(tmp_path / name, url, site.authority.certificate)
         command = f"mount --bind {hosts} /etc/hosts && exec kinit alice"
         unshare = ("unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]))
         outcomes[name] = client.run(*unshare, "sh", "-c", command, stdin=f"{PASSWORD}\n").is_ok
@@ -99,12 +99,12 @@ def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why
 ) -> None:
     before = len(site.daemon.lines)
     stranger = Authority(tmp_path / "stranger")
-    client = _client(site, tmp_path, site.url, stranger.certificate)
+    client = _client(tmp_path, site.url, stranger.certificate)
     assert not client.kinit("alice", PASSWORD).is_ok
     line = site.daemon.wait_for_line(lambda line: "tls handshake failed" in line, after=before)
     assert "http_anchors" in line
     assert not site.exchanges(before)
 
 
-def _client(site: Site, directory: Path, url: str, anchors: Path) -> KerberosClient:
+def _client(directory: Path, url: str, anchors: Path) -> KerberosClient:
     return KerberosClient(directory / "client", {REALM: RealmServers.behind(url)}, http_anchors=anchors)
