@@ -78,6 +78,8 @@ def _request_fields(request: ProxyRequest, served: Served) -> dict[str, object]:
         fields["sname"] = str(request.sname)
     if request.padata_types:
         fields["padata"] = ",".join(map(str, request.padata_types))
+    if request.is_armored:
+        fields["armor"] = "fast"
     if request.kpasswd_version:
         fields["version"] = f"{request.kpasswd_version:#06x}"
     if request.dclocator_hint is not None:

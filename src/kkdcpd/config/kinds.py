@@ -19,7 +19,6 @@ __all__ = [
     "ListOf",
     "Number",
     "Text",
-    "alternatives",
     "collected",
     "no_items_rule",
     "wrong_type",
@@ -102,7 +101,7 @@ class Choice:
     @property
     def remedy(self) -> str:
         """What to write: the words."""
-        return f"write {alternatives(self.words)}"
+        return f"write {_alternatives(self.words)}"
 
     def read(self, value: object, key: str) -> str:
         """Return the word."""
@@ -170,18 +169,18 @@ def collected(problems: list[ConfigProblem]) -> Iterator[None]:
         problems += error.problems
 
 
-def alternatives(words: Iterable[str]) -> str:
-    """Write the words as a sentence has them: `"a", "b" or "c"`."""
-    *others, last = map(_quoted, words)
-    return f"{', '.join(others)} or {last}" if others else last
-
-
 def wrong_type(value: object, key: str, remedy: str) -> ConfigError:
     """Return the error for a value of a type that `key` can't have."""
     container = _CONTAINER_NAMES.get(type(value))
     if container:
         return _error(key, f"is {container}", remedy)
     return _error(key, f"{_quoted(value)} is {_TYPE_NAMES.get(type(value), 'a date or time')}", remedy)
+
+
+def _alternatives(words: Iterable[str]) -> str:
+    """Write the words as a sentence has them: `"a", "b" or "c"`."""
+    *others, last = map(_quoted, words)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _error(key: str, problem: str, remedy: str) -> ConfigError:

@@ -22,8 +22,11 @@ __all__ = ["LoadedConfig", "load_config", "read_config"]
 Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
+_QUOTES_REMEDY = 'write texts in double quotes, as in level = "info"'
 _SYNTAX_REMEDIES = {
-    "Invalid value": 'write texts in double quotes, as in level = "info"',
+    "Invalid value": _QUOTES_REMEDY,
+    # `level = info` begins with TOML's infinity.
+    "Expected newline or end of document after a statement": _QUOTES_REMEDY,
     "Cannot overwrite a value": "write each key only once",
     "Cannot declare": "write each [section] only once",
 }
@@ -66,7 +69,7 @@ def read_config(text: str, *, source: Path) -> Config:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_syntax_problem(str(error), source)]) from error
+        raise ConfigError([_syntax_problem(str(error), text, source)]) from error
     config = Table(form=Config).read(document, "")
     if config.tls is None or not any(listener.tls for listener in config.listen):
         return replace(config, tls=None)
@@ -98,16 +101,14 @@ def _read_text(path: Path) -> str:
         raise ConfigError([problem]) from error
 
 
-def _syntax_problem(message: str, source: Path) -> ConfigProblem:
+def _syntax_problem(message: str, text: str, source: Path) -> ConfigProblem:
     position = _POSITION.search(message)
-    place = f"line {position['line']}" if position and position["line"] else "at its end"
+    line = position["line"] if position else None
+    remedies = (remedy for start, remedy in _SYNTAX_REMEDIES.items() if message.startswith(start))
     return ConfigProblem(
-        key=f"{source}, {place}",
+        key=f"{source}, line {line or len(text.splitlines())}",
         problem=f"is not TOML: {_POSITION.sub('', message)}",
-        remedy=next(
-            (remedy for start, remedy in _SYNTAX_REMEDIES.items() if message.startswith(start)),
-            _ANY_SYNTAX_REMEDY,
-        ),
+        remedy=next(remedies, _ANY_SYNTAX_REMEDY),
     )
 
 

@@ -155,6 +155,6 @@ def _after_unquoted_dot(body: object, known: Iterable[str]) -> str:
 def _unquoted(key: str, name: str) -> ConfigProblem:
     return ConfigProblem(
         key=f"{key}.{name}",
-        problem="TOML takes the dots for tables within tables, as the name is not in quotes",
+        problem="its dots make tables within tables, as the name is not in quotes",
         remedy=f"write [{join(key, name)}]",
     )

@@ -43,7 +43,8 @@ _ADDRESS = Text(
 )
 _MODE = Text(parse=parse_mode, remedy='write octal digits in quotes, such as "0660"')
 _PATH = Text(parse=parse_http_path, remedy='write a plain path such as "/KdcProxy"')
-_FILE = Text(parse=Path, remedy='write a path such as "/etc/kkdcpd/tls/certificate.pem"')
+_CERTIFICATE = Text(parse=Path, remedy='write a path such as "/etc/kkdcpd/tls/certificate.pem"')
+_KEY = Text(parse=Path, remedy='write a path such as "/etc/kkdcpd/tls/key.pem"')
 _SERVER_NAME = Text(
     parse=parse_server_name, remedy='write a DNS name such as "kdc.example.com" or "*.example.com"'
 )
@@ -155,8 +156,8 @@ class HttpConfig:
 class AdditionalCertificate:
     """[[tls.additional]]: a certificate for clients that ask for one of its names by SNI (RFC 6066 3)."""
 
-    certificate: Path = field(metadata=setting(_FILE, "PEM file: the certificate, then its chain."))
-    key: Path = field(metadata=setting(_FILE, "PEM file: the certificate's private key."))
+    certificate: Path = field(metadata=setting(_CERTIFICATE, "PEM file: the certificate, then its chain."))
+    key: Path = field(metadata=setting(_KEY, "PEM file: the certificate's private key."))
     server_names: tuple[str, ...] = field(
         default=(),
         metadata=setting(
@@ -185,11 +186,11 @@ class TlsConfig:
 
     certificate: Path = field(
         default=Path("/etc/kkdcpd/tls/certificate.pem"),
-        metadata=setting(_FILE, "PEM file: the server's certificate, then its chain."),
+        metadata=setting(_CERTIFICATE, "PEM file: the server's certificate, then its chain."),
     )
     key: Path = field(
         default=Path("/etc/kkdcpd/tls/key.pem"),
-        metadata=setting(_FILE, "PEM file: the certificate's private key, without passphrase."),
+        metadata=setting(_KEY, "PEM file: the certificate's private key, without passphrase."),
     )
     minimum_version: Literal["1.2", "1.3"] = field(
         default="1.2", metadata=setting(Choice(words=("1.2", "1.3")), "The oldest version of TLS spoken.")

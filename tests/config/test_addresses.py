@@ -1,0 +1,181 @@
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.config.addresses import (
+    EndpointSpec,
+    ListenAddress,
+    parse_endpoint,
+    parse_listen_address,
+    parse_server_name,
+)
+from kkdcpd.errors import SettingError
+from kkdcpd.values import KdcService, Transport
+
+BOTH = (Transport.TCP, Transport.UDP)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1:443", ListenAddress(host="192.0.2.1", port=443)),
+        ("[2001:DB8:0::1]:443", ListenAddress(host="2001:db8::1", port=443)),
+        ("*:443", ListenAddress(host="*", port=443)),
+        ("127.0.0.1:0", ListenAddress(host="127.0.0.1", port=0)),
+        ("unix:/run/kkdcpd/http.sock", ListenAddress(unix_path=Path("/run/kkdcpd/http.sock"))),
+    ],
+)
+def test_listen_address_is_read(text: str, expected: ListenAddress) -> None:
+    assert parse_listen_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["192.0.2.1:443", "[2001:db8::1]:443", "*:443", "unix:/run/kkdcpd/http.sock"]
+)
+def test_listen_address_is_written_as_it_is_read(text: str) -> None:
+    assert str(parse_listen_address(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("*", "has no port"),
+        ("", "has no port"),
+        (":443", "does not begin with an IP address"),
+        ("[::1]", "has no port"),
+        ("kdc.example.com:443", "does not begin with an IP address"),
+        ("::1:443", "has an IPv6 address that is not in brackets"),
+        ("[192.0.2.1]:443", "has brackets round what is no IPv6 address"),
+        ("[]:443", "has brackets round what is no IPv6 address"),
+        ("*:65536", "has a port that is no number from 0 to 65535"),
+        ("*:", "has a port that is no number from 0 to 65535"),
+        ("*:-1", "has a port that is no number from 0 to 65535"),
+        ("*:٤٤٣", "has a port that is no number from 0 to 65535"),
+        ("unix:http.sock", "has no absolute path"),
+        ("unix:/" + 107 * "x", "has a path of more than 107 octets, which no socket can have"),
+    ],
+)
+def test_bad_listen_address_is_refused_with_the_reason(text: str, problem: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_listen_address(text)
+    assert caught.value.problem == problem
+
+
+def test_longest_unix_path_is_taken() -> None:
+    assert parse_listen_address("unix:/" + 106 * "x").unix_path == Path("/" + 106 * "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_local"),
+    [
+        ("127.0.0.1:80", True),
+        ("127.1.2.3:80", True),
+        ("[::1]:80", True),
+        ("unix:/run/http.sock", True),
+        ("*:80", False),
+        ("0.0.0.0:80", False),
+        ("192.0.2.1:80", False),
+        ("[::]:80", False),
+    ],
+)
+def test_only_loopback_and_unix_sockets_are_local(text: str, *, is_local: bool) -> None:
+    assert parse_listen_address(text).is_local is is_local
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("*:443", "*:443", True),
+        ("*:443", "192.0.2.1:443", True),
+        ("0.0.0.0:443", "192.0.2.1:443", True),
+        ("[::]:443", "[::1]:443", True),
+        ("[::0:1]:443", "[::1]:443", True),
+        ("unix:/a", "unix:/a", True),
+        ("*:443", "*:444", False),
+        ("*:0", "*:0", False),
+        ("0.0.0.0:443", "[::]:443", False),
+        ("127.0.0.1:443", "127.0.0.2:443", False),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "*:443", False),
+    ],
+)
+def test_addresses_overlap_if_only_one_can_be_bound(one: str, other: str, *, overlap: bool) -> None:
+    first, second = parse_listen_address(one), parse_listen_address(other)
+    assert (first.overlaps(second), second.overlaps(first)) == (overlap, overlap)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kdc1.example.com", EndpointSpec(host="kdc1.example.com", port=88, transports=BOTH)),
+        ("kdc1.example.com.", EndpointSpec(host="kdc1.example.com.", port=88, transports=BOTH)),
+        ("dc_1.ad.test:1088", EndpointSpec(host="dc_1.ad.test", port=1088, transports=BOTH)),
+        ("tcp://kdc1", EndpointSpec(host="kdc1", port=88, transports=(Transport.TCP,))),
+        ("UDP://kdc1:99", EndpointSpec(host="kdc1", port=99, transports=(Transport.UDP,))),
+        ("192.0.2.1", EndpointSpec(host="192.0.2.1", port=88, transports=BOTH)),
+        ("2001:db8::1", EndpointSpec(host="2001:db8::1", port=88, transports=BOTH)),
+        ("[2001:db8::1]", EndpointSpec(host="2001:db8::1", port=88, transports=BOTH)),
+        ("udp://[2001:db8::1]:99", EndpointSpec(host="2001:db8::1", port=99, transports=(Transport.UDP,))),
+    ],
+)
+def test_endpoint_is_read(text: str, expected: EndpointSpec) -> None:
+    assert parse_endpoint(text, service=KdcService.KDC) == expected
+
+
+def test_kpasswd_has_its_own_default_port() -> None:
+    assert parse_endpoint("kdc1.example.com", service=KdcService.KPASSWD).port == 464
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "has no valid host name"),
+        ("tcp://", "has no valid host name"),
+        ("*", "has no valid host name"),
+        ("kdc1.example.com/KdcProxy", "has no valid host name"),
+        ("kdc1.example.com, kdc2.example.com", "has no valid host name"),
+        ("-kdc.example.com", "has no valid host name"),
+        ("kdc..example.com", "has no valid host name"),
+        (64 * "x" + ".example.com", "has no valid host name"),
+        (".".join(127 * ["xy"]), "has no valid host name"),
+        ("kdc1.example.com:0", "has a port that is no number from 1 to 65535"),
+        ("kdc1.example.com:kerberos", "has a port that is no number from 1 to 65535"),
+        ("192.0.2.300", "has no valid IP address"),
+        ("[2001:db8::x]:88", "has no valid IP address"),
+        ("2001:db8::1::88", "has an IPv6 address that is not in brackets"),
+        ("https://kdc1.example.com", "begins with https://, which is no transport"),
+        ("://kdc1.example.com", "begins with ://, which is no transport"),
+        ("kdc.bücher.example", "has a name that is not ASCII"),
+    ],
+)
+def test_bad_endpoint_is_refused_with_the_reason(text: str, problem: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_endpoint(text, service=KdcService.KDC)
+    assert caught.value.problem == problem
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("kdc1", "KDC1:88", True),
+        ("kdc1", "udp://kdc1", True),
+        ("tcp://kdc1", "udp://kdc1", False),
+        ("kdc1", "kdc1:89", False),
+        ("kdc1", "kdc2", False),
+    ],
+)
+def test_endpoints_overlap_if_host_port_and_a_transport_are_the_same(
+    one: str, other: str, *, overlap: bool
+) -> None:
+    first, second = (parse_endpoint(text, service=KdcService.KDC) for text in (one, other))
+    assert first.overlaps(second) is overlap
+
+
+def test_server_name_is_folded() -> None:
+    assert parse_server_name("*.Example.COM") == "*.example.com"
+
+
+@pytest.mark.parametrize("text", ["*", "a.*.example.com", "*example.com", "192.0.2.1", ""])
+def test_bad_server_name_is_refused(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_server_name(text)

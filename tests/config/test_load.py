@@ -1,0 +1,428 @@
+"""What an administrator reads: THE table of broken configurations, and the files a configuration names."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.config import Config, load_config, read_config
+from kkdcpd.errors import ConfigError
+
+from .conftest import NOT_AFTER, Issuer
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+SOURCE = Path("/etc/kkdcpd/config.toml")
+
+REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc1.example.com"]\n'
+PLAIN = '[[listen]]\naddress = "127.0.0.1:80"\ntls = false\n'
+
+LISTEN_REMEDY = (
+    'write an IP address and a port such as "192.0.2.1:443" or "[2001:db8::1]:443", '
+    'or "*:443" for all addresses, or "unix:/run/kkdcpd/http.sock"'
+)
+KDC_REMEDY = (
+    'write a host such as "kdc1.example.com", "kdc1.example.com:88", '
+    '"tcp://kdc1.example.com" or "[2001:db8::1]"'
+)
+SYNTAX_REMEDY = 'write key = value, with texts in double quotes; sections look like [http] or [realms."NAME"]'
+
+BROKEN = {
+    "a file without a realm": (
+        "",
+        'realms: is missing; add a realm: a section [realms."EXAMPLE.COM"] with kdc = ["kdc1.example.com"]',
+    ),
+    "no realm in the realms": (
+        "[realms]",
+        'realms: is empty; add a realm: a section [realms."EXAMPLE.COM"] with kdc = ["kdc1.example.com"]',
+    ),
+    "a realm without KDCs": (
+        '[realms."EXAMPLE.COM"]',
+        'realms."EXAMPLE.COM".kdc: is missing; write a list of hosts, such as kdc = ["kdc1.example.com"]',
+    ),
+    "an empty list of KDCs": (
+        '[realms."EXAMPLE.COM"]\nkdc = []',
+        'realms."EXAMPLE.COM".kdc: is empty; write a list of hosts, such as kdc = ["kdc1.example.com"]',
+    ),
+    "one KDC that is no list": (
+        '[realms."EXAMPLE.COM"]\nkdc = "kdc1.example.com"',
+        (
+            'realms."EXAMPLE.COM".kdc: "kdc1.example.com" is text; '
+            'write a list of hosts, such as kdc = ["kdc1.example.com"]'
+        ),
+    ),
+    "a realm without its quotes": (
+        '[realms.AD.EXAMPLE.COM]\nkdc = ["kdc1.example.com"]',
+        (
+            "realms.AD.EXAMPLE.COM: its dots make tables within tables, as the name is not in quotes; "
+            'write [realms."AD.EXAMPLE.COM"]'
+        ),
+    ),
+    "a realm twice in different case": (
+        REALM + '[realms."example.com."]\nkdc = ["kdc2.example.com"]',
+        (
+            'realms."example.com.": "example.com." is the same name as realms."EXAMPLE.COM", '
+            "as case and a last dot don't count; remove one of them"
+        ),
+    ),
+    "an alias that is another realm": (
+        REALM + '[realms."AD.TEST"]\nkdc = ["dc1.ad.test"]\naliases = ["AD", "Example.Com"]',
+        (
+            'realms."AD.TEST".aliases[1]: "Example.Com" is the same name as realms."EXAMPLE.COM", '
+            "as case and a last dot don't count; remove one of them"
+        ),
+    ),
+    "a realm with a control character": (
+        '[realms."EXAMPLE\\tCOM"]\nkdc = ["kdc1.example.com"]',
+        (
+            'realms."EXAMPLE\\tCOM": "EXAMPLE\\tCOM" has a control character in it; '
+            'write a name such as "EXAMPLE.COM"'
+        ),
+    ),
+    "a KDC as a URL": (
+        '[realms.TEST]\nkdc = ["https://kdc1/KdcProxy"]',
+        (
+            'realms.TEST.kdc[0]: "https://kdc1/KdcProxy" begins with https://, which is no transport; '
+            "write tcp://, udp:// or neither"
+        ),
+    ),
+    "two KDCs in one text": (
+        '[realms.TEST]\nkdc = ["kdc1.example.com kdc2.example.com"]',
+        'realms.TEST.kdc[0]: "kdc1.example.com kdc2.example.com" has no valid host name; ' + KDC_REMEDY,
+    ),
+    "a KDC with a port that is none": (
+        '[realms.TEST]\nkdc = ["kdc1", "kdc2:70000"]',
+        'realms.TEST.kdc[1]: "kdc2:70000" has a port that is no number from 1 to 65535; ' + KDC_REMEDY,
+    ),
+    "an IPv6 address without brackets": (
+        '[realms.TEST]\nkdc = ["2001:db8::1::88"]',
+        (
+            'realms.TEST.kdc[0]: "2001:db8::1::88" has an IPv6 address that is not in brackets; '
+            "write it as in [2001:db8::1]:88"
+        ),
+    ),
+    "a KDC twice": (
+        '[realms.TEST]\nkdc = ["kdc1.example.com", "tcp://KDC1.example.com:88"]',
+        "realms.TEST.kdc[1]: names the same endpoint as realms.TEST.kdc[0]; remove one of them",
+    ),
+    "kpasswd with an address that is none": (
+        '[realms.TEST]\nkdc = ["kdc1"]\nkpasswd = ["10.0.0.256"]',
+        (
+            'realms.TEST.kpasswd[0]: "10.0.0.256" has no valid IP address; '
+            'write a host such as "kdc1.example.com", "kdc1.example.com:464", '
+            '"tcp://kdc1.example.com" or "[2001:db8::1]"'
+        ),
+    ),
+    "a misspelt setting": (
+        REALM + "[http]\nmax_body_byte = 4096",
+        "http.max_body_byte: there is no such setting; did you mean max_body_bytes?",
+    ),
+    "a misspelt section": (
+        REALM + "[upstreams]\nconnect_timeout = 1",
+        "upstreams: there is no such setting; did you mean upstream?",
+    ),
+    "a setting from somewhere else": (
+        REALM + "[log]\nsyslog = true",
+        "log.syslog: there is no such setting; remove it, or use one of format, level",
+    ),
+    "a misspelt setting that is required": (
+        '[realms."EXAMPLE.COM"]\nkcd = ["kdc1.example.com"]',
+        'realms."EXAMPLE.COM".kcd: there is no such setting; did you mean kdc?',
+    ),
+    "a number with a unit": (
+        REALM + '[http]\nmax_body_bytes = "128k"',
+        'http.max_body_bytes: "128k" is text; write a whole number of bytes from 1024 to 1048576',
+    ),
+    "a number that is too small": (
+        REALM + "[http]\nmax_body_bytes = 1023",
+        "http.max_body_bytes: 1023 is too small; write a whole number of bytes from 1024 to 1048576",
+    ),
+    "a boolean for a number": (
+        REALM + "[upstream]\nreply_timeout = true",
+        "upstream.reply_timeout: true is a boolean; write a number of seconds from 0.1 to 300",
+    ),
+    "milliseconds for seconds": (
+        REALM + "[upstream]\nreply_timeout = 20000",
+        "upstream.reply_timeout: 20000 is too large; write a number of seconds from 0.1 to 300",
+    ),
+    "timeouts out of order": (
+        REALM + "[upstream]\nreach_timeout = 25.5",
+        (
+            "upstream.reach_timeout: 25.5 seconds is longer than reply_timeout, which is 20; "
+            "write 20 or less, or raise reply_timeout"
+        ),
+    ),
+    "a connect that takes too long": (
+        REALM + "[upstream]\nconnect_timeout = 6",
+        (
+            "upstream.connect_timeout: 6 seconds is longer than reach_timeout, which is 5; "
+            "write 5 or less, or raise reach_timeout"
+        ),
+    ),
+    "text for a boolean": (
+        REALM + '[[listen]]\ntls = "off"',
+        'listen[0].tls: "off" is text; write true or false',
+    ),
+    "plain HTTP to everybody": (
+        REALM + '[[listen]]\naddress = "*:80"\ntls = false',
+        (
+            "listen[0].tls: without TLS, whoever is on the way to *:80 could read and alter messages; "
+            "write tls = true, or listen on 127.0.0.1, [::1] or a unix socket, "
+            "or accept it with plain_http_anywhere = true"
+        ),
+    ),
+    "a name to listen on": (
+        REALM + '[[listen]]\naddress = "kdc.example.com:443"',
+        'listen[0].address: "kdc.example.com:443" does not begin with an IP address; ' + LISTEN_REMEDY,
+    ),
+    "a port alone to listen on": (
+        REALM + "[[listen]]\naddress = 443",
+        "listen[0].address: 443 is a whole number; " + LISTEN_REMEDY,
+    ),
+    "two listeners at one address": (
+        REALM + '[[listen]]\n[[listen]]\naddress = "192.0.2.1:443"',
+        (
+            "listen[1].address: 192.0.2.1:443 is taken by listen[0] already (*:443); "
+            "remove one of the two, or give it another port"
+        ),
+    ),
+    "one listener as a table": (
+        REALM + '[listen]\naddress = "*:443"',
+        "listen: is a table; write each as a section [[listen]]",
+    ),
+    "a mode as a number": (
+        REALM + '[[listen]]\naddress = "unix:/run/http.sock"\nunix_mode = 0o660',
+        'listen[0].unix_mode: 432 is a whole number; write octal digits in quotes, such as "0660"',
+    ),
+    "a path without its slash": (
+        REALM + '[http]\npaths = ["KdcProxy"]',
+        'http.paths[0]: "KdcProxy" does not begin with /; write "/KdcProxy"',
+    ),
+    "a path with a query": (
+        REALM + '[http]\npaths = ["/KdcProxy?x"]',
+        (
+            'http.paths[0]: "/KdcProxy?x" has characters that a plain path can\'t have; '
+            'write a plain path such as "/KdcProxy"'
+        ),
+    ),
+    "a path twice": (
+        REALM + '[http]\npaths = ["/KdcProxy", "/kdcproxy"]',
+        "http.paths[1]: is the same path as http.paths[0], as case doesn't count; remove one of them",
+    ),
+    "no path": (
+        REALM + "[http]\npaths = []",
+        'http.paths: is empty; write a list of paths, such as ["/KdcProxy"]',
+    ),
+    "an old version of TLS": (
+        REALM + '[tls]\nminimum_version = "1.0"',
+        'tls.minimum_version: "1.0" is not one of its values; write "1.2" or "1.3"',
+    ),
+    "a version of TLS as a number": (
+        REALM + "[tls]\nminimum_version = 1.3",
+        'tls.minimum_version: 1.3 is a fractional number; write "1.2" or "1.3"',
+    ),
+    "another certificate without its key": (
+        REALM + '[[tls.additional]]\ncertificate = "other.pem"',
+        'tls.additional[0].key: is missing; write a path such as "/etc/kkdcpd/tls/key.pem"',
+    ),
+    "a server name twice": (
+        REALM
+        + '[[tls.additional]]\ncertificate = "a"\nkey = "a"\nserver_names = ["a.example"]\n'
+        + '[[tls.additional]]\ncertificate = "b"\nkey = "b"\nserver_names = ["b.example", "A.example"]',
+        (
+            'tls.additional[1].server_names: "a.example" is a server name of tls.additional[0] already; '
+            "remove it from one of them"
+        ),
+    ),
+    "an unknown word": (
+        REALM + '[log]\nlevel = "verbose"',
+        'log.level: "verbose" is not one of its values; write "debug", "info", "warning" or "error"',
+    ),
+    "text without quotes": (
+        REALM + "[log]\nlevel = info",
+        (
+            "/etc/kkdcpd/config.toml, line 4: is not TOML: "
+            "Expected newline or end of document after a statement; "
+            'write texts in double quotes, as in level = "info"'
+        ),
+    ),
+    "a path without quotes": (
+        REALM + "[tls]\nkey = /etc/key.pem\n",
+        (
+            "/etc/kkdcpd/config.toml, line 4: is not TOML: Invalid value; "
+            'write texts in double quotes, as in level = "info"'
+        ),
+    ),
+    "a setting twice": (
+        REALM + 'kdc = ["kdc2.example.com"]',
+        "/etc/kkdcpd/config.toml, line 3: is not TOML: Cannot overwrite a value; write each key only once",
+    ),
+    "a section twice": (
+        REALM + REALM,
+        (
+            "/etc/kkdcpd/config.toml, line 3: is not TOML: Cannot declare ('realms', 'EXAMPLE.COM') twice; "
+            "write each [section] only once"
+        ),
+    ),
+    "another format": (
+        "[realms]\nEXAMPLE.COM {\n",
+        "/etc/kkdcpd/config.toml, line 2: is not TOML: Expected '=' after a key in a key/value pair; "
+        + SYNTAX_REMEDY,
+    ),
+    "a list that doesn't end": (
+        '[realms.TEST]\nkdc = ["kdc1"',
+        "/etc/kkdcpd/config.toml, line 2: is not TOML: Unclosed array; " + SYNTAX_REMEDY,
+    ),
+    "several things at once": (
+        '[http]\nbody_timeout = 0\npath = ["/"]\n[realms."EXAMPLE.COM"]\nkdc = ["kdc:0"]\n[log]\nformat = 1',
+        "http.path: there is no such setting; did you mean paths?\n"
+        "http.body_timeout: 0 is too small; write a number of seconds from 0.1 to 120\n"
+        'log.format: 1 is a whole number; write "text" or "json"\n'
+        'realms."EXAMPLE.COM".kdc[0]: "kdc:0" has a port that is no number from 1 to 65535; ' + KDC_REMEDY,
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "lines"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_configuration_tells_what_to_write_instead(text: str, lines: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(text, source=SOURCE)
+    assert str(caught.value) == lines
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        'address = "*:80"\ntls = false\nplain_http_anywhere = true',
+        'address = "[::1]:80"\ntls = false',
+        'address = "unix:/run/http.sock"\ntls = false',
+    ],
+)
+def test_plain_http_is_taken_where_it_is_meant(listener: str) -> None:
+    config = read_config(f"{REALM}[[listen]]\n{listener}", source=SOURCE)
+    assert [found.tls for found in config.listen] == [False]
+
+
+def test_whole_seconds_are_seconds_too() -> None:
+    config = read_config(REALM + "[upstream]\nreach_timeout = 6", source=SOURCE)
+    assert isinstance(config.upstream.reach_timeout, float)
+
+
+def test_certificates_are_not_needed_without_tls() -> None:
+    assert read_config(REALM + PLAIN + "[tls]\ncertificate = 'none'", source=SOURCE).tls is None
+
+
+def _load(tmp_path: Path, text: str, *, now: datetime = NOW) -> tuple[Config, str]:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    loaded = load_config(path, now=now)
+    return loaded.config, "\n".join(map(str, loaded.warnings))
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, now=NOW)
+    return str(caught.value)
+
+
+SOUND = REALM + 'kpasswd = ["kdc1.example.com"]\n'
+
+
+def test_paths_are_relative_to_the_configuration_file(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.issue("kdc.example.com")
+    text = SOUND + "[tls]\ncertificate = 'certificate.pem'\nkey = 'key.pem'"
+    config, warnings = _load(tmp_path, text)
+    assert config.tls is not None
+    assert (config.tls.certificate, config.tls.key) == (tmp_path / "certificate.pem", tmp_path / "key.pem")
+    assert warnings == ""
+
+
+def test_realm_without_kpasswd_is_a_warning(tmp_path: Path) -> None:
+    _config, warnings = _load(
+        tmp_path, PLAIN + SOUND + '[realms."AD.TEST"]\nkdc = ["dc1.ad.test", "dc2.ad.test"]'
+    )
+    assert warnings == (
+        'realms."AD.TEST".kpasswd: is missing, so password changes are refused for this realm; '
+        'add the servers that change passwords, often the KDCs: kpasswd = ["dc1.ad.test"]'
+    )
+
+
+ADDITIONAL = (
+    "[tls]\ncertificate = 'certificate.pem'\nkey = 'key.pem'\n"
+    "[[tls.additional]]\ncertificate = 'other-certificate.pem'\nkey = 'other-key.pem'\n"
+)
+
+
+def test_server_names_are_the_certificates_own_by_default(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.issue("kdc.example.com")
+    issuer.issue("kdc.example.net", "*.example.org", file="other-")
+    config, _warnings = _load(tmp_path, SOUND + ADDITIONAL)
+    assert config.tls is not None
+    assert config.tls.additional[0].server_names == ("kdc.example.net", "*.example.org")
+
+
+def test_configured_server_names_win(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.issue("kdc.example.com")
+    issuer.issue("kdc.example.net", file="other-")
+    config, _warnings = _load(tmp_path, SOUND + ADDITIONAL + 'server_names = ["KDC.example.org"]')
+    assert config.tls is not None
+    assert config.tls.additional[0].server_names == ("kdc.example.org",)
+
+
+def test_additional_certificate_without_any_server_name_is_told(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.issue("kdc.example.com")
+    issuer.issue("192.0.2.1", file="other-")
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, SOUND + ADDITIONAL)
+    assert str(caught.value) == (
+        "tls.additional[0].server_names: is missing, and the certificate bears no DNS name either; "
+        'write the names it is for, such as ["kdc.example.com"]'
+    )
+
+
+def test_every_bad_file_of_every_pair_is_told(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.issue("kdc.example.com", file="other-")
+    (tmp_path / "other-key.pem").unlink()
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, SOUND + ADDITIONAL)
+    assert [problem.key for problem in caught.value.problems] == [
+        "tls.certificate",
+        "tls.key",
+        "tls.additional[0].key",
+    ]
+
+
+def test_warnings_of_every_pair_are_told(issuer: Issuer, tmp_path: Path) -> None:
+    issuer.issue("kdc.example.com")
+    _certificate, key = issuer.issue("kdc.example.net", file="other-")
+    key.chmod(0o644)
+    _config, warnings = _load(tmp_path, SOUND + ADDITIONAL, now=NOT_AFTER)
+    assert [line.split(":")[0] for line in warnings.splitlines()] == [
+        "tls.certificate",
+        "tls.additional[0].certificate",
+        "tls.additional[0].key",
+    ]
+
+
+def test_missing_configuration_is_told(tmp_path: Path) -> None:
+    assert _refusal(tmp_path / "config.toml") == (
+        f"{tmp_path}/config.toml: there is no such file; "
+        "copy config.toml.example there and fill it in, or name another file with --config"
+    )
+
+
+def test_unreadable_configuration_is_told(tmp_path: Path) -> None:
+    assert _refusal(tmp_path) == (
+        f"{tmp_path}: can't be read: Is a directory; let the user that kkdcpd starts as read it"
+    )
+
+
+def test_configuration_that_is_not_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"# one\n# B\xfccher\n")
+    assert _refusal(path) == f"{path}, line 2: is not UTF-8; save the file in UTF-8"
+
+
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (PLAIN + SOUND).encode())
+    assert load_config(path, now=NOW).config.realms[0].name == "EXAMPLE.COM"
