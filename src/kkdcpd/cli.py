@@ -38,7 +38,8 @@ class ExitCode(enum.IntEnum):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    path = os.environ.get("KKDCPD_CONFIG") or DEFAULT_CONFIG
+    options = _parser().parse_args(arguments, argparse.Namespace(config=path))
     run = _check if options.command == "check" else _serve
     try:
         return run(Path(options.config))
@@ -64,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"kkdcpd {__version__}")
-    parser.set_defaults(config=os.environ.get("KKDCPD_CONFIG") or DEFAULT_CONFIG)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("serve", parents=[common], help="serve in the foreground (the default)")
     commands.add_parser("check", parents=[common], help="check the configuration and everything it names")

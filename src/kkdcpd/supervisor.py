@@ -72,7 +72,7 @@ def _open(listen: ListenConfig, stack: contextlib.ExitStack) -> Iterator[Listene
     try:
         if address.unix_path:
             sock = stack.enter_context(_open_unix(address.unix_path, listen.unix_mode))
-            stack.callback(address.unix_path.unlink, missing_ok=True)
+            stack.callback(_remove_own, address.unix_path, _identity(address.unix_path))
             yield _listener(listen, sock)
             return
         for sock in _open_inet(address):
@@ -149,4 +149,17 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
+            path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one at its place; an inode's number alone may be used again."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _remove_own(path: Path, identity: tuple[int, int]) -> None:
+    """Remove our socket file, unless a process that follows us has put its own there."""
+    with contextlib.suppress(FileNotFoundError):
+        if _identity(path) == identity:
             path.unlink()

@@ -45,4 +45,5 @@ class Worker:
             door.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await door
+        self._door.close()
         await self._frontend.stop(STOP_SECONDS)

@@ -241,7 +241,7 @@ def _timeouts_grow(upstream: UpstreamConfig, key: str) -> Iterator[ConfigProblem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """[log]: what is told on standard error."""
+    """[log]: what is told on standard output."""
 
     format: Literal["text", "json"] = field(
         default="text", metadata=setting(Choice(words=("text", "json")), "How a log line looks.")

@@ -60,6 +60,11 @@ class Door:
             for listener in self._listeners:
                 tasks.create_task(self._accept(listener, tasks), name=f"accept {listener.url}")
 
+    def close(self) -> None:
+        """Close the listeners: clients are refused from now on, where else they would wait to be accepted."""
+        for listener in self._listeners:
+            listener.socket.close()
+
     async def _accept(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:

@@ -51,6 +51,8 @@ class HttpsFrontend:
 
     async def stop(self, timeout: float) -> None:
         """Finish what is in flight, at most for `timeout` seconds, and close every connection."""
+        # Idle connections end here: aiohttp would wait the whole time for them.
+        self._server.pre_shutdown()
         await self._server.shutdown(timeout)
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -58,17 +60,16 @@ class HttpsFrontend:
         connection.request_begins()
         call = _Call(client=connection.client)
         try:
-            served = await self._serve(http, call)
+            response = _respond(call, await self._serve(http, call))
         except (asyncio.CancelledError, ConnectionError):
             _close(call, Served(outcome=Outcome.CLIENT_GONE), None)
             raise
         except Exception as error:
             # The last resort: what isn't ours is a bug, and the client gets its answer all the same.
             logger.exception("bug in request", extra={"fields": {"id": call.request_id}})
-            served = Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__)
+            response = _respond(call, Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__))
         finally:
             connection.request_ends()
-        response = _respond(call, served)
         if http.version < HttpVersion11 or connection.is_used_up:
             # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
             response.force_close()

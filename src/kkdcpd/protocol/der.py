@@ -207,6 +207,8 @@ def read_integer(data: bytes, span: Span) -> int:
         raise MalformedError(f"octet {start}: an INTEGER of {stop - start} octets")
     if data[start] in (0, 0xFF) and data[start] >> 7 == data[start + 1] >> 7:
         raise MalformedError(f"octet {start}: an INTEGER not in its shortest form")
+    if stop - start == MAX_INTEGER_OCTETS and data[start]:
+        raise MalformedError(f"octet {start}: an INTEGER of more than 32 bits")
     return int.from_bytes(data[start:stop], "big", signed=True)
 
 

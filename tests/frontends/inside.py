@@ -1,0 +1,102 @@
+"""kkdcpd's worker in the test's own event loop, for what must hold on every loop."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from kkdcpd.config import read_config
+from kkdcpd.frontends.door import Listener
+from kkdcpd.worker import Worker
+
+__all__ = ["PATIENCE_SECONDS", "Talk", "listening", "running_worker"]
+
+PATIENCE_SECONDS = 10.0
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    *, host: str = "127.0.0.1", unix_path: Path | None = None, tls: bool = False
+) -> AsyncIterator[Listener]:
+    """Listen on any free port of the address, or on a unix socket."""
+    family = socket.AF_UNIX if unix_path else socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        sock.bind(str(unix_path) if unix_path else (host, 0))
+        sock.listen()
+        yield Listener(socket=sock, url="test:", tls=tls)
+
+
+@contextlib.asynccontextmanager
+async def running_worker(
+    settings: str, *listeners: Listener, tls_context: ssl.SSLContext | None = None
+) -> AsyncIterator[asyncio.Event]:
+    """Run a worker with this configuration, on these listeners; the event stops it."""
+    config = read_config(settings, source=Path("/nowhere/config.toml"))
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(Worker(config, listeners, tls_context).run(stop), name="worker")
+        try:
+            yield stop
+        finally:
+            stop.set()
+
+
+class Talk:
+    """A client's connection; every wait is bounded."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def to(cls, listener: Listener, *, tls: ssl.SSLContext | None = None) -> AsyncIterator["Talk"]:
+        """Connect to a listener."""
+        place = listener.socket.getsockname()
+        name = "localhost" if tls else None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            if isinstance(place, str):
+                reader, writer = await asyncio.open_unix_connection(place)
+            else:
+                reader, writer = await asyncio.open_connection(
+                    place[0], place[1], ssl=tls, server_hostname=name
+                )
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Our own end of the connection."""
+        address: tuple[str, int] = self._writer.get_extra_info("sockname")
+        return address[:2]
+
+    async def send(self, octets: bytes) -> None:
+        """Send octets."""
+        self._writer.write(octets)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._writer.drain()
+
+    async def response(self) -> tuple[int, bytes]:
+        """Wait for a response; return its status and body."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+            length = next(line for line in head.split("\r\n") if line.startswith("Content-Length: "))
+            return int(head.split(" ")[1]), await self._reader.readexactly(int(length.partition(": ")[2]))
+
+    async def rest(self) -> bytes:
+        """Wait for the end of the connection; return what came before it."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            try:
+                return await self._reader.read()
+            except ConnectionError:
+                return b""
+
+    def reset(self) -> None:
+        """End the connection with a RST."""
+        self._writer.transport.abort()

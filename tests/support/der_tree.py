@@ -1,0 +1,100 @@
+"""Valid messages as trees, to break them at one place and keep all lengths around it right.
+
+Nested messages are in the tree as well: the kerb-message with its length or RFC 3244's header, and the AP-REQ
+in PA-TGS-REQ. A shape of its own, so that no code of the reader under test is trusted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Node", "break_at", "parse"]
+
+OCTET_STRING = 0x04
+AP_REQ = 0x6E
+CONSTRUCTED = 0x20
+
+
+@dataclass(eq=False)
+class Node:
+    """An element: its children, after the length of a nested message, or contents that are opaque."""
+
+    tag: int
+    contents: bytes
+    path: str
+    children: list["Node"] = field(default_factory=list)
+    is_prefixed: bool = False
+    is_kpasswd: bool = False
+
+    def walk(self) -> Iterator["Node"]:
+        """This node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    @property
+    def is_constructed(self) -> bool:
+        """Whether it consists of elements by its tag, not because an OCTET STRING happens to hold some."""
+        return bool(self.tag & CONSTRUCTED)
+
+
+def parse(octets: bytes) -> Node:
+    """Parse a valid KDC-PROXY-MESSAGE whose kerb-message bears its length."""
+    (root,) = _elements(octets, "")
+    assert break_at(root) == octets
+    return root
+
+
+def break_at(node: Node, target: Node | None = None, replacement: bytes = b"") -> bytes:
+    """Encode the tree with `replacement` for the whole element `target`."""
+    if node is target:
+        return replacement
+    return element(node.tag, contents_of(node, target, replacement))
+
+
+def contents_of(node: Node, target: Node | None = None, replacement: bytes = b"") -> bytes:
+    """Encode what the element holds."""
+    if not node.children:
+        return node.contents
+    parts = [break_at(child, target, replacement) for child in node.children]
+    octets = b"".join(parts)
+    if node.is_kpasswd:
+        version = node.contents[6:8]
+        octets = (len(octets) + 6).to_bytes(2, "big") + version + len(parts[0]).to_bytes(2, "big") + octets
+    return len(octets).to_bytes(4, "big") + octets if node.is_prefixed else octets
+
+
+def element(tag: int, contents: bytes) -> bytes:
+    """An element in DER."""
+    length = len(contents)
+    if length < 0x80:
+        return bytes((tag, length)) + contents
+    octets = length.to_bytes(2 if length > 0xFF else 1, "big")
+    return bytes((tag, 0x80 | len(octets))) + octets + contents
+
+
+def _elements(octets: bytes, path: str) -> list[Node]:
+    nodes: list[Node] = []
+    while octets:
+        tag, length, start = octets[0], octets[1], 2
+        if length & 0x80:
+            start += length & 0x7F
+            length = int.from_bytes(octets[2:start], "big")
+        node = Node(tag, octets[start : start + length], f"{path}/{tag:02x}.{len(nodes)}")
+        _add_children(node)
+        nodes.append(node)
+        octets = octets[start + length :]
+    return nodes
+
+
+def _add_children(node: Node) -> None:
+    octets = node.contents
+    if node.is_constructed:
+        node.children = _elements(octets, node.path)
+    if node.tag != OCTET_STRING:
+        return
+    if len(octets) > 10 and octets[:4] == (len(octets) - 4).to_bytes(4, "big"):
+        node.is_prefixed = True
+        node.is_kpasswd = octets[4:6] == octets[2:4]
+        node.children = _elements(octets[10 if node.is_kpasswd else 4 :], node.path)
+    elif len(octets) > 6 and octets[0] == AP_REQ:
+        node.children = _elements(octets, node.path)

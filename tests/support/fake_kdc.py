@@ -1,0 +1,443 @@
+"""A KDC on loopback that does as it is told, for whatever a real one can't be made to do.
+
+Scripts say what becomes of one TCP connection or of one datagram; `reply` is the honest one. In a test's own
+event loop:
+
+    async with FakeKdc(tcp=garbage()) as kdc:
+        ...  # talk to 127.0.0.1, kdc.port
+        assert kdc.tcp_messages == [payload]
+
+and where the test has none, because kkdcpd is a process:
+
+    with FakeKdcThread(tcp=reply(payload)) as kdc:
+        ...
+
+One port serves both transports. Without a script a transport refuses; with DROP, TCP is a host that never
+answers a SYN. Scripts may be replaced by other scripts at any time: `kdc.tcp = silent()`.
+"""
+
+import asyncio
+import contextlib
+import enum
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar, cast
+
+__all__ = [
+    "DROP",
+    "REFUSE",
+    "FakeKdc",
+    "FakeKdcThread",
+    "Link",
+    "Script",
+    "announce",
+    "close_after_message",
+    "close_at_once",
+    "dribble",
+    "flood",
+    "garbage",
+    "reply",
+    "reset_after_message",
+    "send",
+    "silent",
+]
+
+PATIENCE_SECONDS = 10.0
+"""Longer than anything here takes on a busy machine."""
+
+PREFIX_OCTETS = 4
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+T = TypeVar("T")
+Address = tuple[str | Any, int]
+
+
+class Unheard(enum.Enum):
+    """Why nobody at the port hears a client."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
+
+
+REFUSE: Final = Unheard.REFUSE
+DROP: Final = Unheard.DROP
+
+
+class Link(Protocol):
+    """One TCP connection, or one datagram and the way back to its sender."""
+
+    async def message(self) -> bytes:
+        """Wait for the next message and return its payload. If the client goes first, the script ends."""
+
+    async def reply(self, payload: bytes) -> None:
+        """Send a payload, after its length where the transport is TCP."""
+
+    async def write(self, octets: bytes) -> None:
+        """Send octets as they are."""
+
+    async def hold(self) -> None:
+        """Say nothing until the client goes."""
+
+    def reset(self) -> None:
+        """Let the end of the script be a RST."""
+
+
+Script = Callable[[Link], Awaitable[None]]
+
+
+def reply(*payloads: bytes, when: asyncio.Event | None = None) -> Script:
+    """Answer messages with these payloads in turn; the last one serves for all further messages.
+
+    With `when`, answers wait until it is set (from another thread: `FakeKdcThread.set`).
+    """
+    left = list(payloads)
+
+    async def script(link: Link) -> None:
+        await link.message()
+        payload = left.pop(0) if len(left) > 1 else left[0]
+        if when:
+            await when.wait()
+        await link.reply(payload)
+        await link.hold()
+
+    return script
+
+
+def send(octets: bytes) -> Script:
+    """Take the message, send these very octets, then close."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+        await link.write(octets)
+
+    return script
+
+
+def garbage() -> Script:
+    """Answer with a well-framed message that is none of Kerberos'."""
+    return reply(b"This is not Kerberos.")
+
+
+def silent() -> Script:
+    """Take the message and say nothing, until the client goes."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+        await link.hold()
+
+    return script
+
+
+def close_at_once() -> Script:
+    """Close the connection before anything was read; the client may see a RST for what it sent."""
+
+    async def script(link: Link) -> None:
+        del link
+
+    return script
+
+
+def close_after_message() -> Script:
+    """Take the message and close the connection."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+
+    return script
+
+
+def reset_after_message() -> Script:
+    """Take the message and reset the connection."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+        link.reset()
+
+    return script
+
+
+def dribble(payload: bytes) -> Script:
+    """Answer over TCP with one octet a segment."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+        for octet in len(payload).to_bytes(PREFIX_OCTETS, "big") + payload:
+            await link.write(bytes((octet,)))
+            await asyncio.sleep(0)
+        await link.hold()
+
+    return script
+
+
+def announce(length: int, octets: bytes = b"") -> Script:
+    """Announce a reply of `length` octets (up to 4 GiB), send `octets` of it and hold the connection."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+        await link.write(length.to_bytes(PREFIX_OCTETS, "big") + octets)
+        await link.hold()
+
+    return script
+
+
+def flood(length: int = 0xFFFFFFFF) -> Script:
+    """Announce a reply of `length` octets, then send without end."""
+
+    async def script(link: Link) -> None:
+        await link.message()
+        await link.write(length.to_bytes(PREFIX_OCTETS, "big"))
+        while True:
+            await link.write(bytes(65536))
+
+    return script
+
+
+class FakeKdc:
+    """A KDC in the running event loop. `port` is one port for TCP and UDP.
+
+    `connections` counts those that were accepted; `tcp_messages` and `udp_messages` are the payloads that
+    came, none left out.
+    """
+
+    def __init__(
+        self, *, tcp: Script | Unheard = REFUSE, udp: Script | Unheard = REFUSE, host: str = "127.0.0.1"
+    ) -> None:
+        self.tcp = tcp
+        self.udp = udp
+        self.host = host
+        self.port = 0
+        self.connections = 0
+        self.tcp_messages: list[bytes] = []
+        self.udp_messages: list[bytes] = []
+        self._arrival = asyncio.Condition()
+        self._links: set[asyncio.Task[None]] = set()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            tcp = self._bind(socket.SOCK_STREAM, stack)
+            udp = None if self.udp is REFUSE else self._bind(socket.SOCK_DGRAM, stack)
+            if self.tcp is DROP:
+                self._fill(tcp, stack)
+            self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(self._end_links)
+            if not isinstance(self.tcp, Unheard):
+                tcp.listen()
+                self._start(self._accept(tcp), "accepts")
+            if udp:
+                datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                    lambda: _Datagrams(self._receive), sock=udp
+                )
+                stack.callback(datagrams.close)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def messages(self) -> list[bytes]:
+        """All payloads, those of TCP first."""
+        return self.tcp_messages + self.udp_messages
+
+    async def wait_for_messages(self, count: int = 1) -> Sequence[bytes]:
+        """Wait until as many messages have come, and return all of them."""
+        async with asyncio.timeout(PATIENCE_SECONDS), self._arrival:
+            await self._arrival.wait_for(lambda: len(self.messages) >= count)
+        return self.messages
+
+    def _bind(self, kind: socket.SocketKind, stack: contextlib.AsyncExitStack) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        sock = stack.enter_context(socket.socket(family, kind))
+        sock.setblocking(False)
+        sock.bind((self.host, self.port))
+        self.port = sock.getsockname()[1]
+        return sock
+
+    def _fill(self, listener: socket.socket, stack: contextlib.AsyncExitStack) -> None:
+        """Take the only places in the queue of connections: Linux drops the SYNs of all others."""
+        listener.listen(0)
+        for _ in range(2):
+            filler = stack.enter_context(socket.socket(listener.family, socket.SOCK_STREAM))
+            filler.setblocking(False)
+            filler.connect_ex((self.host, self.port))
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = self._tasks.create_task(work, name=f"fake KDC {name}")
+        self._links.add(task)
+        task.add_done_callback(self._links.discard)
+
+    def _end_links(self) -> None:
+        for task in self._links:
+            task.cancel()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            self.connections += 1
+            self._start(self._run_tcp(sock), "talks")
+
+    async def _run_tcp(self, sock: socket.socket) -> None:
+        assert not isinstance(self.tcp, Unheard)
+        with sock, contextlib.suppress(OSError, EOFError):
+            await self.tcp(_Connection(sock, self._note_tcp))
+
+    def _receive(self, transport: asyncio.DatagramTransport, payload: bytes, peer: Address) -> None:
+        self.udp_messages.append(payload)
+        self._start(self._run_udp(_Datagram(transport, payload, peer)), "answers")
+
+    async def _run_udp(self, link: Link) -> None:
+        assert not isinstance(self.udp, Unheard)
+        await self._announce_arrival()
+        await self.udp(link)
+
+    async def _note_tcp(self, payload: bytes) -> None:
+        self.tcp_messages.append(payload)
+        await self._announce_arrival()
+
+    async def _announce_arrival(self) -> None:
+        async with self._arrival:
+            self._arrival.notify_all()
+
+
+class _Connection:
+    """The link of a TCP connection."""
+
+    def __init__(self, sock: socket.socket, note: Callable[[bytes], Awaitable[None]]) -> None:
+        self._sock = sock
+        self._note = note
+
+    async def message(self) -> bytes:
+        payload = await self._read(int.from_bytes(await self._read(PREFIX_OCTETS), "big"))
+        await self._note(payload)
+        return payload
+
+    async def _read(self, count: int) -> bytes:
+        octets = b""
+        while len(octets) < count:
+            chunk = await asyncio.get_running_loop().sock_recv(self._sock, count - len(octets))
+            if not chunk:
+                raise EOFError
+            octets += chunk
+        return octets
+
+    async def reply(self, payload: bytes) -> None:
+        await self.write(len(payload).to_bytes(PREFIX_OCTETS, "big") + payload)
+
+    async def write(self, octets: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, octets)
+
+    async def hold(self) -> None:
+        while await asyncio.get_running_loop().sock_recv(self._sock, 65536):
+            pass
+
+    def reset(self) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """What comes by UDP; uvloop has no sock_recvfrom."""
+
+    def __init__(self, receive: Callable[[asyncio.DatagramTransport, bytes, Address], None]) -> None:
+        self._receive = receive
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        self._receive(self._transport, data, addr)
+
+
+class _Datagram:
+    """The link of a datagram."""
+
+    def __init__(self, transport: asyncio.DatagramTransport, payload: bytes, peer: Address) -> None:
+        self._transport = transport
+        self._payload = payload
+        self._peer = peer
+
+    async def message(self) -> bytes:
+        return self._payload
+
+    async def reply(self, payload: bytes) -> None:
+        await self.write(payload)
+
+    async def write(self, octets: bytes) -> None:
+        self._transport.sendto(octets, self._peer)
+
+    async def hold(self) -> None:
+        """Nobody can tell when the sender of a datagram goes."""
+
+    def reset(self) -> None:
+        raise TypeError("a datagram can't be reset")
+
+
+class FakeKdcThread:
+    """A FakeKdc with an event loop and a thread of its own, for tests without a loop."""
+
+    def __init__(
+        self, *, tcp: Script | Unheard = REFUSE, udp: Script | Unheard = REFUSE, host: str = "127.0.0.1"
+    ) -> None:
+        self._kdc = FakeKdc(tcp=tcp, udp=udp, host=host)
+        self._runner = asyncio.Runner()
+        self._thread = threading.Thread(target=self._runner.get_loop().run_forever, name="fake KDC")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._await(self._kdc.__aenter__())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._await(self._kdc.__aexit__(kind, error, traceback))
+        finally:
+            loop = self._runner.get_loop()
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join(PATIENCE_SECONDS)
+            self._runner.close()
+
+    @property
+    def port(self) -> int:
+        """The port, for TCP and UDP."""
+        return self._kdc.port
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted."""
+        return self._kdc.connections
+
+    @property
+    def messages(self) -> Sequence[bytes]:
+        """All payloads that came so far, those of TCP first."""
+        return tuple(self._kdc.messages)
+
+    def play(self, *, tcp: Script | None = None, udp: Script | None = None) -> None:
+        """Replace scripts; connections under way keep theirs."""
+        self._kdc.tcp = tcp or self._kdc.tcp
+        self._kdc.udp = udp or self._kdc.udp
+
+    def set(self, event: asyncio.Event) -> None:
+        """Set an event that scripts wait for."""
+        self._runner.get_loop().call_soon_threadsafe(event.set)
+
+    def wait_for_messages(self, count: int = 1) -> Sequence[bytes]:
+        """Wait until as many messages have come, and return all of them."""
+        return self._await(self._kdc.wait_for_messages(count))
+
+    def _await(self, work: Coroutine[None, None, T]) -> T:
+        loop = self._runner.get_loop()
+        return asyncio.run_coroutine_threadsafe(work, loop).result(2 * PATIENCE_SECONDS)

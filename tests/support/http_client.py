@@ -1,0 +1,138 @@
+"""An HTTP client of few words: it sends the very octets that it is given and tells the very ones it got.
+
+Blocking, for tests of the process. Every wait is bounded by PATIENCE_SECONDS.
+"""
+
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["HttpClient", "Response", "post"]
+
+PATIENCE_SECONDS = 10.0
+"""Longer than any answer takes on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """An HTTP response with a Content-Length. Header names are in lower case."""
+
+    version: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str:
+        """The id that the log line bears as well."""
+        return self.headers["x-ms-request-id"]
+
+
+def post(
+    body: bytes,
+    *headers: str,
+    path: str = "/KdcProxy",
+    version: str = "HTTP/1.1",
+    method: str = "POST",
+) -> bytes:
+    """Build a request, with no header but Content-Length, HTTP/1.1's Host and the given ones."""
+    host = ("Host: localhost",) if version == "HTTP/1.1" else ()
+    lines = (f"{method} {path} {version}", *host, f"Content-Length: {len(body)}", *headers, "", "")
+    return "\r\n".join(lines).encode() + body
+
+
+class HttpClient:
+    """One connection to a port of `host`, or to a unix socket; with a `tls` context it speaks TLS."""
+
+    def __init__(
+        self, place: int | Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        plain = socket.socket(socket.AF_UNIX if isinstance(place, Path) else _family(host))
+        plain.settimeout(PATIENCE_SECONDS)
+        try:
+            plain.connect(str(place) if isinstance(place, Path) else (host, place))
+            # A close without close_notify shall be told from one with it.
+            self.socket = (
+                tls.wrap_socket(plain, server_hostname=host, suppress_ragged_eofs=False) if tls else plain
+            )
+        except BaseException:
+            plain.close()
+            raise
+        self._received = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.socket.close()
+
+    def send(self, octets: bytes) -> None:
+        """Send octets."""
+        self.socket.sendall(octets)
+
+    def send_what_is_taken(self, octets: bytes) -> None:
+        """Send octets to a server that may close before it has read them all."""
+        try:
+            self.socket.sendall(octets)
+        except (ConnectionError, ssl.SSLError):
+            return
+
+    def ask(self, octets: bytes) -> Response:
+        """Send a request and wait for its response."""
+        self.send(octets)
+        return self.response()
+
+    def response(self, *, method: str = "POST") -> Response:
+        """Wait for the next response."""
+        head = self._take(self._find(b"\r\n\r\n")).decode("latin-1")
+        status_line, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
+        version, status, _ = status_line.split(" ", 2)
+        headers = {
+            name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)
+        }
+        length = 0 if method == "HEAD" else int(headers["content-length"])
+        while len(self._received) < length:
+            self._read()
+        return Response(version=version, status=int(status), headers=headers, body=self._take(length))
+
+    def wait_for(self, octets: bytes) -> None:
+        """Wait for these very octets, and drop them."""
+        assert self._take(self._find(octets)) == octets
+
+    def is_closed_in_time(self) -> bool:
+        """Wait for the end of the connection: true if it is a proper one and nothing more came before it.
+
+        Over TLS, proper means by close_notify.
+        """
+        try:
+            return not self._received and self.socket.recv(1) == b""
+        except (TimeoutError, ssl.SSLEOFError, ConnectionResetError):
+            return False
+
+    def _find(self, octets: bytes) -> int:
+        while octets not in self._received:
+            self._read()
+        return self._received.index(octets) + len(octets)
+
+    def _read(self) -> None:
+        chunk = self.socket.recv(65536)
+        if not chunk:
+            raise EOFError(f"the connection ended after {self._received!r}")
+        self._received += chunk
+
+    def _take(self, count: int) -> bytes:
+        taken, self._received = self._received[:count], self._received[count:]
+        return taken
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

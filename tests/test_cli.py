@@ -1,0 +1,181 @@
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import kkdcpd
+from kkdcpd.cli import ExitCode, main
+from lab.authority import Authority
+from lab.program import Completed, run
+
+REALM = """
+[realms."EXAMPLE.COM"]
+kdc = ["kdc.example.com"]
+"""
+KPASSWD = 'kpasswd = ["kdc.example.com"]\n'
+PLAIN = '[[listen]]\naddress = "127.0.0.1:0"\ntls = false\n'
+
+
+@pytest.fixture(autouse=True)
+def _no_config_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KKDCPD_CONFIG", raising=False)
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a configuration and return its path."""
+
+    def write(text: str, name: str = "config.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def kkdcpd_process(*arguments: str, **environment: str) -> Completed:
+    return run(sys.executable, "-m", "kkdcpd", *arguments, environment={**os.environ, **environment})
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"kkdcpd {kkdcpd.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_names_commands_options_and_exit_codes(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(arguments)
+    text = capsys.readouterr().out
+    for word in ("serve", "check", "--config", "--version", "KKDCPD_CONFIG", "/etc/kkdcpd/config.toml"):
+        assert word in text
+    codes = [int(code) for code in re.findall(r"^  (\d+) ", text, re.MULTILINE)]
+    assert codes == list(ExitCode)
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_each_command_has_its_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "--config FILE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["dance"], ["--dance"], ["check", "more"], ["--config"]])
+def test_wrong_command_line_is_exit_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: kkdcpd" in capsys.readouterr().err
+
+
+def test_check_finds_a_good_configuration_good(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(PLAIN + REALM + KPASSWD)
+    assert main(["check", "--config", str(path)]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert captured.out == f"{path}: good; realms served: EXAMPLE.COM\n"
+    assert not captured.err
+
+
+def test_check_tells_of_warnings(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--config", str(write(PLAIN + REALM))]) == ExitCode.OK
+    captured = capsys.readouterr()
+    assert captured.err.startswith('warning: realms."EXAMPLE.COM".kpasswd: is missing, ')
+    assert captured.err.count("\n") == 1
+    assert ": good;" in captured.out
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["serve"], []])
+def test_every_problem_of_a_configuration_is_a_line(
+    write: Write, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    path = write("http.colour = 1\nhttp.body_timeout = -1\n" + PLAIN + REALM)
+    assert main(["--config", str(path), *arguments]) == ExitCode.CONFIG
+    captured = capsys.readouterr()
+    assert not captured.out
+    lines = captured.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: http.") for line in lines)
+
+
+def test_missing_configuration_is_exit_code_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.toml"
+    assert main(["check", "--config", str(path)]) == 78
+    assert capsys.readouterr().err.startswith(f"error: {path}: there is no such file; ")
+
+
+def test_check_looks_at_certificates(
+    write: Write, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = authority.issue("localhost", file_name="expired", is_expired=True)
+    tls = f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    main(["check", "--config", str(write(tls + REALM + KPASSWD))])
+    assert "tls.certificate: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_config_option_stands_on_either_side_of_the_command(
+    write: Write, capsys: pytest.CaptureFixture[str], position: str
+) -> None:
+    option = ["--config", str(write(PLAIN + REALM + KPASSWD))]
+    assert main([*option, "check"] if position == "before" else ["check", *option]) == ExitCode.OK
+    assert capsys.readouterr().out
+
+
+def test_environment_names_the_configuration(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(PLAIN + REALM + KPASSWD)
+    monkeypatch.setenv("KKDCPD_CONFIG", str(path))
+    assert main(["check"]) == ExitCode.OK
+    assert str(path) in capsys.readouterr().out
+
+
+def test_option_is_stronger_than_the_environment(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KKDCPD_CONFIG", str(write("", name="bad.toml")))
+    good = write(PLAIN + REALM + KPASSWD)
+    assert main(["check", "--config", str(good)]) == ExitCode.OK
+    assert str(good) in capsys.readouterr().out
+
+
+def test_empty_environment_variable_is_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KKDCPD_CONFIG", "")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out
+
+
+def test_process_ends_with_the_exit_code(tmp_path: Path) -> None:
+    done = kkdcpd_process("check", KKDCPD_CONFIG=str(tmp_path / "none.toml"))
+    assert (done.exit_code, done.output.count("\n")) == (78, 1)
+    assert done.output.startswith("error: ")
+
+
+def test_process_without_arguments_serves(tmp_path: Path) -> None:
+    done = kkdcpd_process(KKDCPD_CONFIG=str(tmp_path / "none.toml"))
+    assert done.exit_code == 78
+
+
+def test_process_tells_its_version() -> None:
+    assert kkdcpd_process("--version").expect_ok().output == f"kkdcpd {kkdcpd.__version__}\n"
+
+
+def test_address_that_cannot_be_had_is_exit_code_1(write: Write) -> None:
+    path = write(PLAIN.replace("127.0.0.1:0", "unix:/nowhere/http.sock") + REALM + KPASSWD)
+    done = kkdcpd_process("--config", str(path))
+    assert done.exit_code == 1
+    assert done.output == (
+        "error: can't listen on unix:/nowhere/http.sock: No such file or directory; "
+        "make the folder of the unix socket\n"
+    )

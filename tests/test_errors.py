@@ -1,0 +1,102 @@
+import errno
+import inspect
+import os
+
+import pytest
+
+from kkdcpd import errors
+from kkdcpd.config import ListenAddress
+from kkdcpd.errors import (
+    ConfigError,
+    ConfigProblem,
+    ExchangeError,
+    KkdcpdError,
+    ListenError,
+    LocateError,
+    NoKdcReachedError,
+    RequestError,
+    SettingError,
+)
+from kkdcpd.values import Attempt, AttemptResult, FailureReason, KdcEndpoint, Outcome, Transport
+
+ERRORS = [
+    item
+    for _, item in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(item, Exception) and item.__module__ == errors.__name__
+]
+ENDS_A_REQUEST = [
+    error
+    for error in ERRORS
+    if issubclass(error, RequestError | LocateError | ExchangeError)
+    and error not in {RequestError, LocateError, ExchangeError}
+]
+
+
+def result(name: str, failure: FailureReason | None) -> AttemptResult:
+    endpoint = KdcEndpoint(name=name, address="192.0.2.10", port=88, transport=Transport.TCP)
+    attempt = Attempt(endpoint=endpoint, connect_deadline=1, reply_deadline=2)
+    return AttemptResult(attempt=attempt, failure=failure)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_every_error_has_the_one_root(error: type[Exception]) -> None:
+    assert issubclass(error, KkdcpdError)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_every_error_is_in_the_drawn_tree_and_can_be_imported(error: type[Exception]) -> None:
+    assert error.__name__ in (errors.__doc__ or "")
+    assert error.__name__ in errors.__all__
+
+
+@pytest.mark.parametrize("error", ENDS_A_REQUEST)
+def test_every_error_that_ends_a_request_bears_an_outcome_of_its_own(error: type[RequestError]) -> None:
+    assert isinstance(error.outcome, Outcome)
+    assert [other for other in ENDS_A_REQUEST if other.outcome is error.outcome] == [error]
+
+
+def test_problem_names_its_key_and_its_remedy() -> None:
+    problem = ConfigProblem(key="http.paths", problem="is empty", remedy="write a path")
+    assert str(problem) == "http.paths: is empty; write a path"
+
+
+def test_configuration_error_tells_every_problem_on_a_line() -> None:
+    problems = [ConfigProblem(key=key, problem="is wrong", remedy="mend it") for key in "ab"]
+    error = ConfigError(problems)
+    assert error.problems == tuple(problems)
+    assert str(error) == "a: is wrong; mend it\nb: is wrong; mend it"
+
+
+def test_setting_error_may_have_no_remedy_of_its_own() -> None:
+    assert SettingError("has no port").remedy is None
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EADDRINUSE, "stop the program that has it"),
+        (errno.EACCES, "CAP_NET_BIND_SERVICE"),
+        (errno.EADDRNOTAVAIL, "no interface of this host has the address"),
+        (errno.ENOENT, "make the folder"),
+        (errno.EMFILE, "correct the address"),
+    ],
+)
+def test_listen_error_names_address_reason_and_remedy(number: int, remedy: str) -> None:
+    text = str(ListenError(ListenAddress(host="::1", port=443), OSError(number, os.strerror(number))))
+    assert text.startswith(f"can't listen on [::1]:443: {os.strerror(number)}; ")
+    assert remedy in text
+
+
+def test_listen_error_without_number_has_a_remedy_too() -> None:
+    assert "correct the address" in str(ListenError("x", OSError("strange")))
+
+
+def test_exchange_error_tells_each_attempt() -> None:
+    error = NoKdcReachedError(
+        [result("a", FailureReason.REFUSED), result("b", FailureReason.CONNECT_TIMEOUT)]
+    )
+    assert str(error) == "tcp://a:88 refused; tcp://b:88 connect_timeout"
+
+
+def test_exchange_error_tells_of_a_reply_that_was_of_no_use() -> None:
+    assert str(NoKdcReachedError([result("a", None)])) == "tcp://a:88 replied"

@@ -1,0 +1,218 @@
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kkdcpd import journal
+from kkdcpd.journal import ExchangeRecord
+from kkdcpd.values import (
+    ClientConnection,
+    KdcEndpoint,
+    KdcReply,
+    KdcService,
+    MessageKind,
+    Outcome,
+    PrincipalName,
+    ProxyRequest,
+    ReplyFacts,
+    Served,
+    Transport,
+)
+
+ALICE = PrincipalName(name_type=1, components=("alice",))
+KRBTGT = PrincipalName(name_type=2, components=("krbtgt", "EXAMPLE.COM"))
+
+AS_REQ = ProxyRequest(
+    kind=MessageKind.AS_REQ,
+    service=KdcService.KDC,
+    target_domain="example.com",
+    realm="EXAMPLE.COM",
+    kerb_message=b"\x00\x00\x00\x06secret",
+    cname=ALICE,
+    sname=KRBTGT,
+    padata_types=(2, 149),
+)
+TGS_REQ = replace(AS_REQ, kind=MessageKind.TGS_REQ, cname=None)
+KPASSWD_REQ = replace(
+    AS_REQ,
+    kind=MessageKind.KPASSWD_REQ,
+    service=KdcService.KPASSWD,
+    cname=None,
+    sname=PrincipalName(name_type=1, components=("kadmin", "changepw")),
+    padata_types=(),
+    kpasswd_version=0xFF80,
+)
+ENDPOINT = KdcEndpoint(name="kdc.example.com", address="192.0.2.10", port=88, transport=Transport.TCP)
+AS_REP = ReplyFacts(kind=MessageKind.AS_REP, cname=PrincipalName(name_type=1, components=("Alice",)))
+WRONG_PASSWORD = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=24)
+
+
+def answered(facts: ReplyFacts = AS_REP, endpoint: KdcEndpoint = ENDPOINT, attempts: int = 1) -> Served:
+    reply = KdcReply(payload=b"secret too", facts=facts, endpoint=endpoint, attempts=attempts)
+    return Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", reply=reply, attempts=attempts)
+
+
+RECORD = ExchangeRecord(
+    request_id="0123abcd",
+    client=ClientConnection(address="192.0.2.7", port=50123, tls="TLSv1.3"),
+    served=answered(),
+    request=AS_REQ,
+    status=200,
+    milliseconds=1.25,
+    bytes_in=199,
+    bytes_out=900,
+)
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "kkdcpd")
+    return caplog
+
+
+def written(record: ExchangeRecord, log: pytest.LogCaptureFixture) -> dict[str, Any]:
+    log.clear()
+    journal.write(record)
+    (line,) = log.records
+    assert line.message == "exchange"
+    fields: dict[str, Any] = line.fields  # type: ignore[attr-defined]
+    return fields
+
+
+def test_answered_request_has_its_fields_in_order(log: pytest.LogCaptureFixture) -> None:
+    assert list(written(RECORD, log).items()) == [
+        ("id", "0123abcd"),
+        ("client", "192.0.2.7"),
+        ("port", 50123),
+        ("tls", "TLSv1.3"),
+        ("realm", "EXAMPLE.COM"),
+        ("kind", "AS_REQ"),
+        ("cname", "alice"),
+        ("sname", "krbtgt/EXAMPLE.COM"),
+        ("padata", "2,149"),
+        ("kdc", "kdc.example.com:88"),
+        ("transport", "tcp"),
+        ("reply", "AS_REP"),
+        ("attempts", 1),
+        ("outcome", "answered"),
+        ("status", 200),
+        ("ms", 1.2),
+        ("in", 199),
+        ("out", 900),
+    ]
+
+
+def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> None:
+    fields = written(replace(RECORD, served=answered(WRONG_PASSWORD)), log)
+    assert (fields["reply"], fields["error"], fields["error_name"]) == (
+        "KRB_ERROR",
+        24,
+        "KDC_ERR_PREAUTH_FAILED",
+    )
+
+
+def test_request_that_was_not_understood_has_no_fields_of_its_own(log: pytest.LogCaptureFixture) -> None:
+    served = Served(outcome=Outcome.MALFORMED_MESSAGE, detail="octet 0: no")
+    record = replace(RECORD, request=None, served=served, status=400, bytes_out=90)
+    assert list(written(record, log)) == [
+        "id",
+        "client",
+        "port",
+        "tls",
+        "outcome",
+        "detail",
+        "status",
+        "ms",
+        "in",
+        "out",
+    ]
+
+
+def test_realm_that_is_not_served_is_the_target_domain(log: pytest.LogCaptureFixture) -> None:
+    served = Served(outcome=Outcome.REALM_NOT_SERVED, detail="neither")
+    assert written(replace(RECORD, served=served, status=503), log)["realm"] == "example.com"
+
+
+def test_failure_tells_what_was_tried(log: pytest.LogCaptureFixture) -> None:
+    served = Served(
+        outcome=Outcome.NO_KDC_REACHED,
+        realm="EXAMPLE.COM",
+        attempts=2,
+        detail="tcp://a:88 refused; tcp://b:88 refused",
+    )
+    fields = written(replace(RECORD, served=served, status=503), log)
+    assert (fields["attempts"], fields["detail"]) == (2, "tcp://a:88 refused; tcp://b:88 refused")
+    assert {"kdc", "transport", "reply"}.isdisjoint(fields)
+
+
+def test_client_that_is_gone_has_no_status(log: pytest.LogCaptureFixture) -> None:
+    record = replace(RECORD, served=Served(outcome=Outcome.CLIENT_GONE), status=None)
+    assert "status" not in written(record, log)
+
+
+def test_hidden_cname_is_that_of_the_reply(log: pytest.LogCaptureFixture) -> None:
+    assert written(replace(RECORD, request=TGS_REQ), log)["cname"] == "Alice"
+
+
+def test_cname_that_nobody_tells_is_left_out(log: pytest.LogCaptureFixture) -> None:
+    assert "cname" not in written(replace(RECORD, request=TGS_REQ, served=answered(WRONG_PASSWORD)), log)
+
+
+def test_password_change_has_its_version_and_no_padata(log: pytest.LogCaptureFixture) -> None:
+    fields = written(replace(RECORD, request=KPASSWD_REQ), log)
+    assert (fields["version"], "padata" in fields) == ("0xff80", False)
+
+
+def test_version_of_a_password_change_has_four_digits(log: pytest.LogCaptureFixture) -> None:
+    request = replace(KPASSWD_REQ, kpasswd_version=1)
+    assert written(replace(RECORD, request=request), log)["version"] == "0x0001"
+
+
+def test_armored_request_says_so(log: pytest.LogCaptureFixture) -> None:
+    assert written(replace(RECORD, request=replace(AS_REQ, is_armored=True)), log)["armor"] == "fast"
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"), [(0, "0x0"), (0x600, "0x600"), (-0x80000000, "0x80000000"), (0x80000000, "0x80000000")]
+)
+def test_hint_is_a_flag_field_however_it_was_encoded(
+    log: pytest.LogCaptureFixture, hint: int, shown: str
+) -> None:
+    assert written(replace(RECORD, request=replace(AS_REQ, dclocator_hint=hint)), log)["hint"] == shown
+
+
+def test_kdc_by_ipv6_address_has_brackets(log: pytest.LogCaptureFixture) -> None:
+    endpoint = replace(ENDPOINT, name="2001:db8::1", address="2001:db8::1")
+    assert written(replace(RECORD, served=answered(endpoint=endpoint)), log)["kdc"] == "[2001:db8::1]:88"
+
+
+def test_client_of_a_unix_socket_has_no_port(log: pytest.LogCaptureFixture) -> None:
+    fields = written(replace(RECORD, client=ClientConnection(address="unix")), log)
+    assert (fields["client"], fields["tls"], "port" in fields) == ("unix", "none", False)
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixture, outcome: Outcome) -> None:
+    written(replace(RECORD, served=Served(outcome=outcome)), log)
+    expected = {
+        Outcome.NO_KDC_KNOWN: "WARNING",
+        Outcome.NO_KDC_REACHED: "WARNING",
+        Outcome.NO_KDC_REPLY: "WARNING",
+        Outcome.INTERNAL_ERROR: "ERROR",
+    }
+    assert log.records[0].levelname == expected.get(outcome, "INFO")
+
+
+def test_nothing_of_a_message_gets_into_the_line(log: pytest.LogCaptureFixture) -> None:
+    assert "secret" not in str(written(RECORD, log))
+
+
+def test_nothing_is_written_below_the_level(log: pytest.LogCaptureFixture) -> None:
+    log.set_level(logging.WARNING, "kkdcpd")
+    journal.write(RECORD)
+    assert not log.records
+
+
+def test_times_are_rounded(log: pytest.LogCaptureFixture) -> None:
+    assert written(replace(RECORD, milliseconds=1234.5678), log)["ms"] == 1234.6

@@ -1,0 +1,135 @@
+"""What holds the house together: each file has its tests, imports point down, the docs tell what is there."""
+
+import ast
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kkdcpd import journal
+from kkdcpd.frontends import responses
+from kkdcpd.values import Outcome, Served
+from lab.program import run
+from tests.test_journal import AS_REQ, KPASSWD_REQ, RECORD, WRONG_PASSWORD, answered
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "kkdcpd"
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.startswith("__"))
+NOT_REFUSED = {Outcome.ANSWERED, Outcome.CLIENT_GONE}
+
+
+def rows(document: str, *headings: str) -> Iterator[list[str]]:
+    """The rows of the table with these first headings."""
+    lines = iter((ROOT / "docs" / document).read_text().splitlines())
+    for line in lines:
+        if cells(line)[: len(headings)] == list(headings):
+            break
+    else:
+        pytest.fail(f"docs/{document} has no table with {headings}")
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield cells(line)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def words(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_source_file_has_its_test_file(source: Path) -> None:
+    folder = source.relative_to(PACKAGE).parent
+    assert (ROOT / "tests" / folder / f"test_{source.name}").is_file()
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_source_file_begins_with_what_it_is_for(source: Path) -> None:
+    assert ast.get_docstring(ast.parse(source.read_text()))
+
+
+def test_imports_point_down() -> None:
+    # As a program: called from here, it would silence the loggers of all other tests.
+    program = str(Path(sys.executable).with_name("lint-imports"))
+    run(program, "--config", str(ROOT / "pyproject.toml"), "--no-cache", environment=os.environ).expect_ok()
+
+
+def test_every_outcome_is_documented_once() -> None:
+    documented = [word for row in rows("http.md", "status", "outcome in the log") for word in words(row[1])]
+    assert sorted(documented) == sorted(outcome.value for outcome in Outcome)
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome not in NOT_REFUSED])
+def test_status_and_fate_of_the_connection_are_as_documented(outcome: Outcome) -> None:
+    (row,) = (
+        row for row in rows("http.md", "status", "outcome in the log") if words(row[1]) == [outcome.value]
+    )
+    response = responses.refuse(outcome, "0123abcd")
+    fate = "closes" if response.keep_alive is False else "stays"
+    assert (row[0], row[-1]) == (str(response.status), fate)
+
+
+def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kkdcpd")
+    for record in (
+        replace(RECORD, request=replace(AS_REQ, is_armored=True, dclocator_hint=1)),
+        replace(RECORD, request=KPASSWD_REQ, served=answered(WRONG_PASSWORD)),
+        replace(RECORD, served=Served(outcome=Outcome.NO_KDC_REACHED, attempts=1, detail="why")),
+    ):
+        journal.write(record)
+    fields: set[str] = set()
+    for line in caplog.records:
+        fields.update(line.fields)  # type: ignore[attr-defined]
+    documented = [word for row in rows("log.md", "field", "meaning") for word in words(row[0])]
+    assert sorted(documented) == sorted(fields)
+
+
+def events() -> Iterator[tuple[str, str]]:
+    """Each event in the source, with its level."""
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="logger"), attr=level),
+                    args=[ast.Constant(value=str(event)), *_],
+                ):
+                    yield event, "error" if level == "exception" else level
+
+
+def test_every_other_line_is_documented_with_its_level() -> None:
+    documented = {words(row[0])[0]: row[1] for row in rows("log.md", "event", "level")}
+    assert documented == dict(events())
+
+
+def test_every_field_in_the_source_is_documented() -> None:
+    named: dict[str, Any] = {
+        words(row[0])[0]: words(row[2]) for row in rows("log.md", "event", "level", "fields")
+    }
+    documented = {word for fields in named.values() for word in fields}
+    written = {
+        key.value
+        for source in SOURCES
+        if source.name != "journal.py"
+        for node in ast.walk(ast.parse(source.read_text()))
+        for key in _keys_of_fields(node)
+    }
+    assert written <= documented
+
+
+def _keys_of_fields(node: ast.AST) -> Iterator[Any]:
+    """The keys of `{"fields": {...}}`."""
+    match node:
+        case ast.Dict(keys=[ast.Constant(value="fields")], values=[value]):
+            for inner in ast.walk(value):
+                if isinstance(inner, ast.Dict):
+                    yield from inner.keys

@@ -1,0 +1,154 @@
+"""The pipeline with the real locator and the real ways out, before KDCs that do as they are told."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from kkdcpd.config import EndpointSpec, RealmConfig, UpstreamConfig
+from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.locate.static import StaticLocator
+from kkdcpd.pipeline import Pipeline
+from kkdcpd.protocol import kkdcp, messages
+from kkdcpd.upstream.driver import Upstream
+from kkdcpd.values import FailureReason, MessageKind, Outcome, ProxyRequest, Served, Transport
+from tests.support.fake_kdc import DROP, FakeKdc, close_after_message, garbage, reply, silent
+from tests.support.messages import as_rep, as_req, envelope, kpasswd_rep, kpasswd_req, krb_error
+
+BOTH = (Transport.TCP, Transport.UDP)
+ERROR = krb_error(25)
+TIMEOUTS = UpstreamConfig(connect_timeout=0.2, reach_timeout=0.5, reply_timeout=1.0)
+
+
+def request(payload: bytes | None = None, realm: str = "EXAMPLE.COM") -> ProxyRequest:
+    return messages.classify(kkdcp.decode_proxy_message(envelope(payload or as_req(), realm)))
+
+
+def spec(kdc: FakeKdc, transports: tuple[Transport, ...] = BOTH) -> EndpointSpec:
+    return EndpointSpec(host=kdc.host, port=kdc.port, transports=transports)
+
+
+async def served(
+    asked: ProxyRequest,
+    kdcs: Sequence[EndpointSpec] = (),
+    kpasswd: Sequence[EndpointSpec] = (),
+    upstream: UpstreamConfig = TIMEOUTS,
+) -> Served:
+    realm = RealmConfig(name="EXAMPLE.COM", kdc=tuple(kdcs), kpasswd=tuple(kpasswd), aliases=("EXAMPLE",))
+    pipeline = Pipeline(locator=StaticLocator([realm], HostResolver(timeout=1)), upstream=Upstream(upstream))
+    return await pipeline.serve(asked)
+
+
+@pytest.mark.parametrize("payload", [ERROR, as_rep()], ids=["KRB-ERROR", "AS-REP"])
+async def test_reply_of_the_kdc_is_the_reply(payload: bytes) -> None:
+    async with FakeKdc(tcp=reply(payload)) as kdc:
+        result = await served(request(), [spec(kdc)])
+    assert result.reply
+    assert (result.outcome, result.reply.payload, result.attempts) == (Outcome.ANSWERED, payload, 1)
+
+
+async def test_kdc_gets_the_message_as_the_client_sent_it() -> None:
+    message = as_req(realm="Example.com", nonce=4711)
+    async with FakeKdc(tcp=reply(ERROR)) as kdc:
+        await served(request(message, "EXAMPLE"), [spec(kdc)])
+        assert kdc.messages == [message]
+
+
+@pytest.mark.parametrize("realm", ["EXAMPLE.COM", "example.com", "Example.Com.", "EXAMPLE", "example"])
+async def test_realm_is_found_by_any_of_its_names_and_called_as_configured(realm: str) -> None:
+    async with FakeKdc(tcp=reply(ERROR)) as kdc:
+        result = await served(request(realm=realm), [spec(kdc)])
+    assert (result.outcome, result.realm) == (Outcome.ANSWERED, "EXAMPLE.COM")
+
+
+async def test_realm_that_is_not_served_reaches_nobody() -> None:
+    async with FakeKdc(tcp=reply(ERROR), udp=reply(ERROR)) as kdc:
+        result = await served(request(realm="OTHER"), [spec(kdc)])
+        assert (result.outcome, result.reply, result.attempts) == (Outcome.REALM_NOT_SERVED, None, 0)
+        assert kdc.connections == 0
+
+
+async def test_password_change_goes_to_the_kpasswd_server_alone() -> None:
+    async with FakeKdc(tcp=reply(ERROR)) as kdc, FakeKdc(tcp=reply(kpasswd_rep())) as kpasswd:
+        result = await served(request(kpasswd_req()), [spec(kdc)], [spec(kpasswd)])
+        assert (len(kdc.messages), len(kpasswd.messages)) == (0, 1)
+    assert result.reply
+    assert result.reply.facts.kind is MessageKind.KPASSWD_REP
+
+
+async def test_password_change_without_a_server_for_it_is_no_kdc_known() -> None:
+    async with FakeKdc(tcp=reply(ERROR)) as kdc:
+        result = await served(request(kpasswd_req()), [spec(kdc)])
+        assert kdc.connections == 0
+    assert (result.outcome, result.detail) == (
+        Outcome.NO_KDC_KNOWN,
+        'realms."EXAMPLE.COM".kpasswd is empty',
+    )
+
+
+async def test_second_kdc_answers_when_the_first_refuses() -> None:
+    async with FakeKdc() as first, FakeKdc(tcp=reply(ERROR)) as second:
+        result = await served(request(), [spec(first), spec(second)])
+    assert (result.outcome, result.attempts) == (Outcome.ANSWERED, 2)
+
+
+async def test_second_kdc_answers_when_the_first_is_dead() -> None:
+    async with FakeKdc(tcp=DROP) as first, FakeKdc(tcp=reply(ERROR)) as second:
+        result = await served(request(), [spec(first), spec(second)])
+    assert (result.outcome, result.attempts) == (Outcome.ANSWERED, 2)
+
+
+async def test_nobody_else_gets_a_message_that_a_kdc_has_taken() -> None:
+    async with FakeKdc(tcp=close_after_message()) as first, FakeKdc(tcp=reply(ERROR)) as second:
+        result = await served(request(), [spec(first), spec(second)])
+        assert second.connections == 0
+    assert (result.outcome, result.reply) == (Outcome.NO_KDC_REPLY, None)
+    assert result.detail == f"tcp://127.0.0.1:{first.port} closed"
+
+
+async def test_silent_kdc_is_no_kdc_reply_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    async with FakeKdc(tcp=silent()) as kdc:
+        started = loop.time()
+        result = await served(request(), [spec(kdc)])
+        assert loop.time() - started < 2 * TIMEOUTS.reply_timeout
+    assert (result.outcome, result.realm) == (Outcome.NO_KDC_REPLY, "EXAMPLE.COM")
+
+
+async def test_garbage_is_no_reply() -> None:
+    async with FakeKdc(tcp=garbage()) as kdc:
+        result = await served(request(), [spec(kdc)])
+    assert (result.outcome, result.reply) == (Outcome.NO_KDC_REPLY, None)
+    assert FailureReason.BAD_REPLY.value in (result.detail or "")
+
+
+async def test_kdcs_that_cannot_be_reached_are_all_named() -> None:
+    async with FakeKdc() as first, FakeKdc() as second:
+        kdcs = [spec(first, (Transport.TCP,)), spec(second, (Transport.TCP,))]
+        result = await served(request(), kdcs)
+    assert (result.outcome, result.attempts, result.realm) == (Outcome.NO_KDC_REACHED, 2, "EXAMPLE.COM")
+    assert result.detail == f"tcp://127.0.0.1:{first.port} refused; tcp://127.0.0.1:{second.port} refused"
+
+
+async def test_kdc_that_speaks_udp_alone_is_asked_by_udp() -> None:
+    async with FakeKdc(udp=reply(ERROR)) as kdc:
+        result = await served(request(), [spec(kdc)])
+        assert len(kdc.udp_messages) == 1
+    assert (result.outcome, result.attempts) == (Outcome.ANSWERED, 2)
+
+
+async def test_reply_that_is_too_big_for_udp_comes_by_tcp() -> None:
+    async with FakeKdc(udp=reply(krb_error(52)), tcp=reply(as_rep())) as kdc:
+        result = await served(request(), [spec(kdc, (Transport.UDP,))])
+        assert (len(kdc.udp_messages), len(kdc.tcp_messages)) == (1, 1)
+    assert result.reply
+    assert result.reply.payload == as_rep()
+
+
+async def test_cancelled_exchange_ends_its_connection() -> None:
+    async with FakeKdc(tcp=silent()) as kdc, asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(served(request(), [spec(kdc)], upstream=UpstreamConfig()), name="exchange")
+        await kdc.wait_for_messages()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()

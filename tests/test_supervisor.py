@@ -1,0 +1,282 @@
+"""The life of the process: how it starts, what it holds meanwhile, how it ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.daemon import Daemon, is_exchange
+from lab.program import Completed, run
+from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
+from tests.support.fake_kdc import FakeKdcThread, reply
+from tests.support.http_client import HttpClient
+
+SECONDS_TO_STOP = 5.0
+"""Less than any of the timeouts that could end a process by itself."""
+
+
+@pytest.fixture
+def may_answer() -> asyncio.Event:
+    """Set when the KDC may answer: from the start, unless a test clears it."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def kdc(may_answer: asyncio.Event) -> Iterator[FakeKdcThread]:
+    with FakeKdcThread(tcp=reply(REPLY_PAYLOAD, when=may_answer)) as running:
+        yield running
+
+
+def config(kdc: FakeKdcThread, *addresses: str, extra: str = "") -> str:
+    listeners = "".join(
+        f'[[listen]]\naddress = "{address}"\ntls = false\nplain_http_anywhere = true\n{extra}\n'
+        for address in addresses
+    )
+    return f'{listeners}[realms."EXAMPLE.COM"]\nkdc = ["tcp://127.0.0.1:{kdc.port}"]\n'
+
+
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(tmp_path: Path, kdc: FakeKdcThread) -> Iterator[Start]:
+    """Start daemons, each in a folder of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*addresses: str, extra: str = "") -> Daemon:
+            folder = tmp_path / f"daemon-{len(list(tmp_path.glob('daemon-*')))}"
+            return stack.enter_context(Daemon(folder, config(kdc, *addresses, extra=extra)))
+
+        yield start
+
+
+@pytest.fixture
+def fail_to_start(tmp_path: Path, kdc: FakeKdcThread) -> Callable[..., Completed]:
+    """Run a daemon that ends by itself."""
+
+    def fail(*addresses: str) -> Completed:
+        path = tmp_path / "failing.toml"
+        path.write_text(config(kdc, *addresses))
+        return run(sys.executable, "-m", "kkdcpd", "--config", str(path), environment=os.environ)
+
+    return fail
+
+
+def wait_until_refused(place: int | Path) -> None:
+    """Wait until a daemon that ends takes no more connections."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            HttpClient(place).socket.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_an_idle_process_with_exit_code_0(start: Start, number: signal.Signals) -> None:
+    daemon = start("127.0.0.1:0")
+    daemon.send_signal(number)
+    assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+    assert parse_line(daemon.lines[-1])["event"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_in_mid_request_lets_it_finish(
+    start: Start, kdc: FakeKdcThread, may_answer: asyncio.Event, number: signal.Signals
+) -> None:
+    may_answer.clear()
+    daemon = start("127.0.0.1:0")
+    with HttpClient(daemon.ports[0]) as client:
+        client.send(GOOD_REQUEST)
+        kdc.wait_for_messages()
+        daemon.send_signal(number)
+        wait_until_refused(daemon.ports[0])
+        kdc.set(may_answer)
+        assert client.response().body == GOOD_REPLY
+        assert client.is_closed_in_time()
+    assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+    exchange, stopped = map(parse_line, daemon.lines[-2:])
+    assert (exchange["outcome"], stopped["event"]) == ("answered", "stopped")
+
+
+def test_second_request_on_a_connection_is_not_served_while_the_process_ends(
+    start: Start, kdc: FakeKdcThread, may_answer: asyncio.Event
+) -> None:
+    may_answer.clear()
+    daemon = start("127.0.0.1:0")
+    with HttpClient(daemon.ports[0]) as client:
+        client.send(GOOD_REQUEST)
+        kdc.wait_for_messages()
+        daemon.send_signal(signal.SIGTERM)
+        wait_until_refused(daemon.ports[0])
+        client.send(GOOD_REQUEST)
+        kdc.set(may_answer)
+        assert client.response().body == GOOD_REPLY
+        assert client.is_closed_in_time()
+    assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+    assert len(kdc.messages) == 1
+
+
+def test_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    with HttpClient(daemon.ports[0]) as client, HttpClient(daemon.ports[0]):
+        client.ask(GOOD_REQUEST)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+
+
+def test_half_a_head_does_not_hold_up_the_end(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    with HttpClient(daemon.ports[0]) as client:
+        client.ask(GOOD_REQUEST)
+        client.send(GOOD_REQUEST[:30])
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+
+
+def test_ready_line_tells_version_addresses_and_realms(start: Start) -> None:
+    daemon = start("127.0.0.1:0", "[::1]:0")
+    ready = next(line for line in map(parse_line, daemon.lines) if line["event"] == "ready")
+    assert ready["listen"] == f"http://127.0.0.1:{daemon.ports[0]},http://[::1]:{daemon.ports[1]}"
+    assert ready["realms"] == "EXAMPLE.COM"
+    assert ready["version"]
+
+
+def test_warnings_of_the_configuration_are_logged(start: Start) -> None:
+    first = parse_line(start("127.0.0.1:0").lines[0])
+    assert (first["level"], first["event"], first["key"]) == (
+        "warning",
+        "check",
+        'realms."EXAMPLE.COM".kpasswd',
+    )
+
+
+def test_star_listens_on_both_families_with_one_port(start: Start) -> None:
+    daemon = start("*:0")
+    assert len(daemon.ports) == 2
+    assert len(set(daemon.ports)) == 1
+    for host in ("127.0.0.1", "::1"):
+        with HttpClient(daemon.ports[0], host=host) as client:
+            assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+    exchanges = daemon.wait_for_lines(is_exchange, count=2)
+    assert [parse_line(line)["client"] for line in exchanges] == ["127.0.0.1", "::1"]
+
+
+def test_ipv6_address_is_listened_on(start: Start) -> None:
+    with HttpClient(start("[::1]:0").ports[0], host="::1") as client:
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+
+
+def test_all_of_ipv6_leaves_ipv4_to_others(start: Start) -> None:
+    port = start("[::]:0").ports[0]
+    with pytest.raises(ConnectionRefusedError):
+        HttpClient(port)
+
+
+def test_port_can_be_had_again_at_once(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    port = daemon.ports[0]
+    with HttpClient(port) as client:
+        client.ask(GOOD_REQUEST)
+        daemon.stop()
+    assert start(f"127.0.0.1:{port}").ports == (port,)
+
+
+def test_address_in_use_is_exit_code_1_and_a_line_that_helps(
+    start: Start, fail_to_start: Callable[..., Completed]
+) -> None:
+    address = f"127.0.0.1:{start('127.0.0.1:0').ports[0]}"
+    done = fail_to_start(address)
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == (
+        f"error: can't listen on {address}: Address already in use; stop the program that has it "
+        "(`ss -ltnp` names it), or choose another port"
+    )
+    assert "Traceback" not in done.output
+
+
+def test_address_of_another_host_is_exit_code_1(fail_to_start: Callable[..., Completed]) -> None:
+    done = fail_to_start("192.0.2.1:4443")
+    assert done.exit_code == 1
+    assert "no interface of this host has the address" in done.output
+
+
+def test_unix_socket_is_removed_at_the_end(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    daemon = start(f"unix:{path}")
+    with HttpClient(path) as client:
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+    assert daemon.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("setting", "mode"), [("", 0o660), ('unix_mode = "0600"', 0o600)])
+def test_unix_socket_has_the_mode_of_the_configuration(
+    start: Start, tmp_path: Path, setting: str, mode: int
+) -> None:
+    path = tmp_path / "http.sock"
+    start(f"unix:{path}", extra=setting)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_unix_socket_that_a_killed_process_left_is_replaced(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    start(f"unix:{path}")
+    with HttpClient(path) as client:
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+
+
+def test_unix_socket_that_is_listened_on_is_left_alone(
+    start: Start, tmp_path: Path, fail_to_start: Callable[..., Completed]
+) -> None:
+    path = tmp_path / "http.sock"
+    start(f"unix:{path}")
+    done = fail_to_start(f"unix:{path}")
+    assert done.exit_code == 1
+    assert f"can't listen on unix:{path}: Address already in use" in done.output
+    with HttpClient(path) as client:
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+
+
+def test_file_that_is_no_socket_is_left_alone(
+    tmp_path: Path, fail_to_start: Callable[..., Completed]
+) -> None:
+    path = tmp_path / "precious.txt"
+    path.write_text("precious")
+    assert fail_to_start(f"unix:{path}").exit_code == 1
+    assert path.read_text() == "precious"
+
+
+def test_process_that_ends_leaves_its_successor_s_unix_socket(
+    start: Start, tmp_path: Path, kdc: FakeKdcThread, may_answer: asyncio.Event
+) -> None:
+    path = tmp_path / "http.sock"
+    may_answer.clear()
+    first = start(f"unix:{path}")
+    with HttpClient(path) as client:
+        client.send(GOOD_REQUEST)
+        kdc.wait_for_messages()
+        first.send_signal(signal.SIGTERM)
+        wait_until_refused(path)
+        start(f"unix:{path}")
+        kdc.set(may_answer)
+        assert client.response().body == GOOD_REPLY
+        assert first.wait(timeout=SECONDS_TO_STOP) == 0
+    with HttpClient(path) as client:
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+
+
+def test_first_address_is_let_go_when_the_second_cannot_be_had(
+    tmp_path: Path, fail_to_start: Callable[..., Completed]
+) -> None:
+    path = tmp_path / "http.sock"
+    assert fail_to_start(f"unix:{path}", "192.0.2.1:4443").exit_code == 1
+    assert not path.exists()

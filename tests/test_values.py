@@ -1,0 +1,84 @@
+import dataclasses
+import inspect
+
+import pytest
+
+from kkdcpd import values
+from kkdcpd.values import (
+    KdcEndpoint,
+    KdcService,
+    MessageKind,
+    Outcome,
+    PrincipalName,
+    ProxyRequest,
+    Transport,
+)
+
+DATACLASSES = [item for _, item in inspect.getmembers(values, dataclasses.is_dataclass)]
+
+
+@pytest.mark.parametrize("value", DATACLASSES)
+def test_values_cannot_be_changed_and_name_their_fields(value: type) -> None:
+    parameters = value.__dataclass_params__  # type: ignore[attr-defined]
+    assert parameters.frozen
+    assert all(field.kw_only for field in dataclasses.fields(value))
+    assert hasattr(value, "__slots__")
+
+
+def test_everything_public_is_exported() -> None:
+    classes = [
+        name
+        for name, item in inspect.getmembers(values, inspect.isclass)
+        if item.__module__ == values.__name__
+    ]
+    assert sorted(values.__all__) == sorted(classes)
+
+
+@pytest.mark.parametrize(("service", "port"), [(KdcService.KDC, 88), (KdcService.KPASSWD, 464)])
+def test_service_has_its_port(service: KdcService, port: int) -> None:
+    assert service.default_port == port
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_outcomes_are_words_for_logs(outcome: Outcome) -> None:
+    assert outcome.value == outcome.name.lower()
+
+
+@pytest.mark.parametrize(
+    ("components", "text"),
+    [
+        (("alice",), "alice"),
+        (("HTTP", "www.example.com"), "HTTP/www.example.com"),
+        (("alice@example.com",), "alice\\@example.com"),
+        (("a/b",), "a\\/b"),
+        (("a\\b",), "a\\\\b"),
+        (("a\\", "b"), "a\\\\/b"),
+        ((), ""),
+        (("", ""), "/"),
+    ],
+)
+def test_principal_is_written_as_mit_does(components: tuple[str, ...], text: str) -> None:
+    assert str(PrincipalName(name_type=1, components=components)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "transport", "text"),
+    [
+        ("kdc.example.com", Transport.TCP, "tcp://kdc.example.com:88"),
+        ("192.0.2.10", Transport.UDP, "udp://192.0.2.10:88"),
+        ("2001:db8::1", Transport.TCP, "tcp://[2001:db8::1]:88"),
+    ],
+)
+def test_endpoint_is_written_as_in_the_configuration(name: str, transport: Transport, text: str) -> None:
+    assert str(KdcEndpoint(name=name, address="192.0.2.10", port=88, transport=transport)) == text
+
+
+def test_payload_is_the_message_without_its_length() -> None:
+    request = ProxyRequest(
+        kind=MessageKind.AS_REQ,
+        service=KdcService.KDC,
+        target_domain="A",
+        realm="A",
+        kerb_message=b"\x00\x00\x00\x03abc",
+    )
+    assert request.payload == b"abc"
