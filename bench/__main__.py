@@ -1,0 +1,17 @@
+"""Run every benchmark; exit 1 if any limit is broken."""
+
+import sys
+
+from bench import codec
+
+BENCHMARKS = (codec,)
+
+
+def main() -> int:
+    """Run them one after the other and return the exit status."""
+    results = [benchmark.run() for benchmark in BENCHMARKS]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

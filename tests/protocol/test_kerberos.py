@@ -1,0 +1,375 @@
+from typing import Any
+
+import pytest
+
+from kkdcpd.errors import MalformedError
+from kkdcpd.protocol import der, kerberos
+from kkdcpd.protocol.kerberos import KdcReq
+from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
+from tests.support import messages
+
+KRBTGT = PrincipalName(name_type=2, components=("krbtgt", "EXAMPLE.COM"))
+ALICE = PrincipalName(name_type=1, components=("alice",))
+
+
+def _read_request(octets: bytes) -> KdcReq:
+    return kerberos.read_kdc_req(octets, (0, len(octets)))
+
+
+def _read_reply(octets: bytes) -> ReplyFacts:
+    return kerberos.read_reply(octets, (0, len(octets)))
+
+
+def _tagged(tag: int, *fields: tuple[int, bytes]) -> bytes:
+    """A message of our own making, for what pyasn1's schemas won't write."""
+    return der.encode(tag, der.encode(0x30, b"".join(der.encode_explicit(*field) for field in fields)))
+
+
+def test_an_as_req_tells_its_names_and_types() -> None:
+    request = _read_request(messages.as_req(padata=[(149, b""), (150, b"")], etypes=(18, 17)))
+
+    assert request == KdcReq(
+        kind=MessageKind.AS_REQ,
+        realm="EXAMPLE.COM",
+        cname=ALICE,
+        sname=KRBTGT,
+        etypes=(18, 17),
+        padata_types=(149, 150),
+    )
+    assert not request.is_armored
+
+
+def test_a_tgs_req_has_no_cname_and_begins_with_its_ticket() -> None:
+    request = _read_request(messages.tgs_req())
+
+    assert request.kind is MessageKind.TGS_REQ
+    assert request.cname is None
+    assert request.sname == PrincipalName(name_type=1, components=("HTTP", "www.example.com"))
+    assert request.padata_types == (1,)
+
+
+@pytest.mark.parametrize(
+    "request_", [messages.as_req(padata=[(136, b"fast")]), messages.tgs_req(padata=[(136, b"")])]
+)
+def test_a_request_with_fast_is_armored(request_: bytes) -> None:
+    assert _read_request(request_).is_armored
+
+
+def test_an_as_req_may_lack_everything_that_is_optional() -> None:
+    request = _read_request(messages.as_req(padata=(), cname=None, sname=None))
+
+    assert (request.cname, request.sname, request.padata_types) == (None, None, ())
+
+
+def test_a_request_may_have_everything_that_is_optional() -> None:
+    request = _read_request(
+        messages.tgs_req(
+            cname=(1, ("alice",)),
+            start="20260101000000Z",
+            renew="20260108000000Z",
+            addresses=[(2, b"\x7f\x00\x00\x01"), (24, bytes(16))],
+            authorization=b"encrypted",
+            tickets=[(1, ("host", "a")), (1, ("host", "b"))],
+        )
+    )
+
+    assert request.cname == ALICE
+
+
+@pytest.mark.parametrize("number", [9, 11], ids=["addresses", "additional tickets"])
+def test_a_list_that_is_empty_is_as_if_absent(number: int) -> None:
+    """RFC 4120 5.1.3: it should not be sent, but should be accepted."""
+    before, etypes, _ = messages.as_req(padata=(), etypes=(18,)).rpartition(b"\xa8\x05\x30\x03\x02\x01\x12")
+    header = b"\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a"
+    body = before[before.index(b"\xa0\x07\x03\x05") :] + etypes + der.encode_explicit(number, b"\x30\x00")
+    padata = der.encode_explicit(3, b"\x30\x00")
+    fields = header + padata + der.encode_explicit(4, der.encode(0x30, body))
+
+    request = _read_request(der.encode(0x6A, der.encode(0x30, fields)))
+
+    assert (request.cname, request.etypes, request.padata_types) == (ALICE, (18,), ())
+
+
+@pytest.mark.parametrize(
+    ("realm", "cname"),
+    [
+        ("BÜCHER.EXAMPLE", ("jürgen",)),
+        ("B\udcdcCHER", ("j\udcfcrgen",)),
+        ("A/B@C", ("a/b", "c@d", "e\\f", "")),
+        ("NUL\x00.EXAMPLE", ("\x00\n\x7f",)),
+        ("EXAMPLE.COM", ()),
+    ],
+    ids=["UTF-8", "not UTF-8", "what would be ambiguous", "control characters", "no components"],
+)
+def test_no_octet_of_a_name_is_lost(realm: str, cname: tuple[str, ...]) -> None:
+    request = _read_request(messages.as_req(realm=realm, cname=(10, cname)))
+
+    assert request.realm == realm
+    assert request.cname == PrincipalName(name_type=10, components=cname)
+
+
+@pytest.mark.parametrize(
+    ("etypes", "nonce"),
+    [((23, -133, -128, 3, 1, 24, -135), 0), ((), -1), ((18,), 2**32 - 1), ((18,), -(2**31))],
+    ids=["Windows XP's etypes", "no etypes", "nonce of UInt32", "nonce of Int32"],
+)
+def test_integers_may_be_negative_or_unsigned(etypes: tuple[int, ...], nonce: int) -> None:
+    assert _read_request(messages.as_req(etypes=etypes, nonce=nonce)).etypes == etypes
+
+
+@pytest.mark.parametrize("options", [b"", b"\x40", bytes(4), b"\xff" * 5])
+def test_flags_may_have_fewer_or_more_than_32_bits(options: bytes) -> None:
+    assert _read_request(messages.as_req(options=options)).cname == ALICE
+
+
+@pytest.mark.parametrize(
+    ("field", "items"),
+    [
+        ("etypes", [18] * 257),
+        ("padata", [(149, b"")] * 257),
+        ("addresses", [(2, bytes(4))] * 257),
+        ("tickets", [(1, ("host",))] * 257),
+        ("cname", (1, ["a"] * 257)),
+    ],
+)
+def test_a_list_of_more_than_256_items_is_refused(field: str, items: Any) -> None:
+    with pytest.raises(MalformedError, match="a list of more than 256 items"):
+        _read_request(messages.as_req(**{field: items}))
+
+
+@pytest.mark.parametrize(
+    ("request_", "old", "new"),
+    [
+        (messages.as_req(), b"\xa1\x03\x02\x01\x05", b"\xa1\x03\x02\x01\x04"),
+        (messages.as_req(), b"\xa2\x03\x02\x01\x0a", b"\xa2\x03\x02\x01\x0c"),
+        (messages.tgs_req(), b"\xa2\x03\x02\x01\x0c", b"\xa2\x03\x02\x01\x0a"),
+        (
+            messages.tgs_req(),
+            b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0e",
+            b"\xa0\x03\x02\x01\x04\xa1\x03\x02\x01\x0e",
+        ),
+        (messages.tgs_req(), b"\xa1\x03\x02\x01\x0e", b"\xa1\x03\x02\x01\x0f"),
+        (messages.tgs_req(), b"\xa0\x03\x02\x01\x05\xa1\x0d", b"\xa0\x03\x02\x01\x04\xa1\x0d"),
+        (messages.tgs_req(), b"\x6e\x82", b"\x6f\x82"),
+        (messages.as_req(), b"20370919071450Z", b"2037091907145.Z"),
+        (messages.as_req(), b"\x03\x05\x00\x40", b"\x03\x05\x08\x40"),
+    ],
+    ids=[
+        "pvno 4",
+        "AS-REQ that says it is a TGS-REQ",
+        "TGS-REQ that says it is an AS-REQ",
+        "AP-REQ of pvno 4",
+        "AP-REQ that says it is an AP-REP",
+        "ticket of version 4",
+        "PA-TGS-REQ that holds an AP-REP",
+        "till with a fraction",
+        "eight unused bits",
+    ],
+)
+def test_a_request_with_a_wrong_value_is_refused(request_: bytes, old: bytes, new: bytes) -> None:
+    assert request_.count(old) == 1
+
+    with pytest.raises(MalformedError):
+        _read_request(request_.replace(old, new))
+
+
+def test_an_additional_ticket_must_be_a_ticket() -> None:
+    before, _, after = messages.tgs_req(tickets=[(1, ("host",))]).rpartition(b"\x61\x82")
+
+    with pytest.raises(MalformedError, match="tag 0x62 where 0x61 belongs"):
+        _read_request(before + b"\x62\x82" + after)
+
+
+def test_a_tgs_req_without_its_ticket_is_refused() -> None:
+    as_req = messages.as_req()
+    tgs_req = as_req.replace(b"\xa2\x03\x02\x01\x0a", b"\xa2\x03\x02\x01\x0c").replace(b"\x6a", b"\x6c", 1)
+
+    with pytest.raises(MalformedError, match="a TGS-REQ without PA-TGS-REQ"):
+        _read_request(tgs_req)
+
+
+@pytest.mark.parametrize(
+    "ticket", [b"", b"x", messages.ap_req()[:-1], messages.ap_req() + b"\x00", messages.ap_rep()]
+)
+def test_a_tgs_req_is_refused_if_its_pa_tgs_req_is_no_ap_req(ticket: bytes) -> None:
+    with pytest.raises(MalformedError):
+        _read_request(messages.tgs_req(ticket=ticket))
+
+
+def test_every_pa_tgs_req_must_be_an_ap_req() -> None:
+    with pytest.raises(MalformedError):
+        _read_request(messages.tgs_req(padata=[(1, b"x")]))
+
+
+def test_what_other_padata_hold_is_not_read() -> None:
+    request = _read_request(messages.as_req(padata=[(1, b"x"), (2, b"\x30\x80"), (-1, b"")]))
+
+    assert request.padata_types == (1, 2, -1)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        messages.as_rep(),
+        messages.krb_error(25),
+        messages.ap_req(),
+        messages.krb_priv(),
+        b"\x30\x00",
+        b"\x6a\x00",
+    ],
+    ids=["nothing", "AS-REP", "KRB-ERROR", "AP-REQ", "KRB-PRIV", "SEQUENCE", "empty AS-REQ"],
+)
+def test_anything_but_an_as_req_or_tgs_req_is_no_request(octets: bytes) -> None:
+    with pytest.raises(MalformedError):
+        _read_request(octets)
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\x00\x00", b"\x05\x00", messages.as_req()])
+def test_a_request_is_refused_with_octets_after_it(tail: bytes) -> None:
+    with pytest.raises(MalformedError, match="octets after the end"):
+        _read_request(messages.as_req() + tail)
+
+
+def test_a_message_is_read_from_the_midst_of_octets() -> None:
+    request = messages.as_req()
+
+    assert kerberos.read_kdc_req(b"before" + request + b"after", (6, 6 + len(request))) == _read_request(
+        request
+    )
+
+
+def test_an_ap_req_tells_its_ticket() -> None:
+    octets = messages.ap_req(realm="EXAMPLE.ORG", sname=(1, ("kadmin", "changepw")))
+
+    ticket = kerberos.read_ap_req(octets, (0, len(octets)))
+
+    assert ticket.realm == "EXAMPLE.ORG"
+    assert ticket.sname == PrincipalName(name_type=1, components=("kadmin", "changepw"))
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x05\x00"], ids=["nothing", "an element"])
+def test_a_ticket_holds_one_sequence_and_nothing_after_it(tail: bytes) -> None:
+    encrypted = der.encode(
+        0x30, der.encode_explicit(0, b"\x02\x01\x12") + der.encode_explicit(2, b"\x04\x01x")
+    )
+    sname = der.encode(0x30, der.encode_explicit(0, b"\x02\x01\x01") + der.encode_explicit(1, b"\x30\x00"))
+    contents = _tagged(0x61, (0, b"\x02\x01\x05"), (1, b"\x1b\x01X"), (2, sname), (3, encrypted))[2:]
+    ap_req = _tagged(
+        0x6E,
+        (0, b"\x02\x01\x05"),
+        (1, b"\x02\x01\x0e"),
+        (2, b"\x03\x05" + bytes(5)),
+        (3, der.encode(0x61, contents + tail)),
+        (4, encrypted),
+    )
+
+    if not tail:
+        assert kerberos.read_ap_req(ap_req, (0, len(ap_req))).realm == "X"
+        return
+    with pytest.raises(MalformedError, match="octets after the end of a Ticket"):
+        kerberos.read_ap_req(ap_req, (0, len(ap_req)))
+
+
+def test_a_krb_priv_is_read_and_an_ap_req_is_none() -> None:
+    krb_priv, ap_req = messages.krb_priv(), messages.ap_req()
+
+    kerberos.read_krb_priv(krb_priv, (0, len(krb_priv)))
+    with pytest.raises(MalformedError):
+        kerberos.read_krb_priv(ap_req, (0, len(ap_req)))
+
+
+def test_a_krb_priv_has_no_field_2() -> None:
+    encrypted = der.encode(
+        0x30, der.encode_explicit(0, b"\x02\x01\x12") + der.encode_explicit(2, b"\x04\x01x")
+    )
+    octets = _tagged(0x75, (0, b"\x02\x01\x05"), (1, b"\x02\x01\x15"), (2, encrypted))
+
+    with pytest.raises(MalformedError):
+        kerberos.read_krb_priv(octets, (0, len(octets)))
+
+
+def test_an_as_rep_tells_whose_it_is_and_for_what() -> None:
+    assert _read_reply(messages.as_rep()) == ReplyFacts(
+        kind=MessageKind.AS_REP, crealm="EXAMPLE.COM", cname=ALICE, sname=KRBTGT
+    )
+
+
+def test_a_tgs_rep_tells_whose_it_is_and_for_what() -> None:
+    assert _read_reply(messages.tgs_rep(sname=(3, ("host", "a.example.com")))) == ReplyFacts(
+        kind=MessageKind.TGS_REP,
+        crealm="EXAMPLE.COM",
+        cname=ALICE,
+        sname=PrincipalName(name_type=3, components=("host", "a.example.com")),
+    )
+
+
+def test_a_krb_error_tells_its_code_and_names() -> None:
+    reply = messages.krb_error(
+        25, crealm="EXAMPLE.ORG", cname=(1, ("alice",)), text="NEEDED_PREAUTH", data=b"x"
+    )
+
+    assert _read_reply(reply) == ReplyFacts(
+        kind=MessageKind.KRB_ERROR, error_code=25, crealm="EXAMPLE.ORG", cname=ALICE, sname=KRBTGT
+    )
+
+
+def test_a_krb_error_may_name_no_client() -> None:
+    facts = _read_reply(messages.krb_error(60))
+
+    assert (facts.error_code, facts.crealm, facts.cname) == (60, None, None)
+
+
+def test_a_krb_error_may_have_a_code_that_nobody_knows() -> None:
+    assert _read_reply(messages.krb_error(-1765328384)).error_code == -1765328384
+
+
+def test_a_krb_error_may_have_fields_that_nobody_knows() -> None:
+    facts = _read_reply(_tagged(0x7E, (6, b"\x02\x01\x19"), (13, b"\x30\x00"), (30, b"\x7f\x00")))
+
+    assert facts == ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=25)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [(), ((0, b"\x02\x01\x05"),), ((6, b"\x04\x01\x19"),), ((6, b"\x02\x00"),), ((6, b"\x02\x02\x00\x19"),)],
+    ids=["no field", "no code", "OCTET STRING", "empty", "not minimal"],
+)
+def test_a_krb_error_is_refused_without_its_code(fields: tuple[tuple[int, bytes], ...]) -> None:
+    with pytest.raises(MalformedError):
+        _read_reply(_tagged(0x7E, *fields))
+
+
+@pytest.mark.parametrize("name", [b"\x04\x01x", b"\x30\x00", b"\x30\x03\xa0\x01\x02"])
+def test_a_name_in_a_reply_that_cannot_be_read_is_as_if_absent(name: bytes) -> None:
+    error = _tagged(0x7E, (6, b"\x02\x01\x19"), (7, name), (8, name), (10, name))
+    reply = _tagged(0x6B, (3, name), (4, name), (5, name))
+    odd_ticket = _tagged(0x6B, (5, der.encode(0x61, name)))
+
+    assert _read_reply(error) == ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=25)
+    assert _read_reply(reply) == ReplyFacts(kind=MessageKind.AS_REP)
+    assert _read_reply(odd_ticket) == ReplyFacts(kind=MessageKind.AS_REP)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        messages.as_req(),
+        messages.tgs_req(),
+        messages.ap_rep(),
+        messages.krb_priv(),
+        messages.kpasswd_rep(),
+    ],
+    ids=["nothing", "AS-REQ", "TGS-REQ", "AP-REP", "KRB-PRIV", "kpasswd reply"],
+)
+def test_anything_but_an_as_rep_or_tgs_rep_or_krb_error_is_no_reply(octets: bytes) -> None:
+    with pytest.raises(MalformedError):
+        _read_reply(octets)
+
+
+@pytest.mark.parametrize("reply", [messages.as_rep(), messages.tgs_rep(), messages.krb_error(25)])
+@pytest.mark.parametrize("tail", [b"\x00", b"\x05\x00"])
+def test_a_reply_is_refused_with_octets_after_it(reply: bytes, tail: bytes) -> None:
+    with pytest.raises(MalformedError, match="octets after the end"):
+        _read_reply(reply + tail)

@@ -1,0 +1,193 @@
+import pytest
+
+from kkdcpd.errors import MalformedError
+from kkdcpd.protocol.kpasswd import KpasswdReq, is_kpasswd, read_kpasswd_reply, read_kpasswd_req
+from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
+from tests.support import messages
+
+AP_REQ, AP_REP, KRB_PRIV = messages.ap_req(), messages.ap_rep(), messages.krb_priv()
+VERSIONS = pytest.mark.parametrize("version", [1, 0xFF80], ids=hex)
+
+
+def _is_kpasswd(octets: bytes) -> bool:
+    return is_kpasswd(octets, (0, len(octets)))
+
+
+def _read(octets: bytes) -> KpasswdReq:
+    return read_kpasswd_req(octets, (0, len(octets)))
+
+
+def _read_reply(octets: bytes) -> ReplyFacts:
+    return read_kpasswd_reply(octets, (0, len(octets)))
+
+
+def _with_first_length(octets: bytes, length: int) -> bytes:
+    return octets[:4] + length.to_bytes(2, "big") + octets[6:]
+
+
+@VERSIONS
+def test_a_request_tells_its_version_and_ticket(version: int) -> None:
+    assert _read(messages.kpasswd_req(version=version)) == KpasswdReq(
+        version=version,
+        realm="EXAMPLE.COM",
+        sname=PrincipalName(name_type=1, components=("kadmin", "changepw")),
+    )
+
+
+@VERSIONS
+def test_a_message_is_known_by_its_length_and_version(version: int) -> None:
+    assert _is_kpasswd(messages.kpasswd_req(version=version))
+    assert _is_kpasswd(messages.kpasswd_rep(version=version))
+    assert _is_kpasswd(messages.kpasswd_error(version=version))
+
+
+@pytest.mark.parametrize("version", [0, 2, 0xFF7F, 0xFF81, 0x8000])
+def test_no_other_version_is_known(version: int) -> None:
+    octets = messages.kpasswd_req(version=version)
+
+    assert not _is_kpasswd(octets)
+    with pytest.raises(MalformedError, match="wrong length or version"):
+        _read(octets)
+
+
+@pytest.mark.parametrize("error", [-1, 1])
+def test_a_length_that_is_off_by_one_is_refused(error: int) -> None:
+    octets = messages.kpasswd_frame(AP_REQ, KRB_PRIV, length_error=error)
+
+    assert not _is_kpasswd(octets)
+    with pytest.raises(MalformedError, match="wrong length or version"):
+        _read(octets)
+
+
+@pytest.mark.parametrize("length", range(6))
+def test_fewer_octets_than_the_header_are_no_message(length: int) -> None:
+    octets = (length.to_bytes(2, "big") + b"\x00\x01\x00\x00")[:length]
+
+    assert not _is_kpasswd(octets)
+    with pytest.raises(MalformedError):
+        _read(octets)
+
+
+@pytest.mark.parametrize(
+    "octets", [messages.as_req(), messages.tgs_req(), messages.as_rep(), messages.krb_error(60)]
+)
+def test_no_other_message_is_taken_for_one(octets: bytes) -> None:
+    assert not _is_kpasswd(octets)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        0,
+        1,
+        len(AP_REQ) - 1,
+        len(AP_REQ) + 1,
+        len(AP_REQ) + len(KRB_PRIV),
+        len(AP_REQ) + len(KRB_PRIV) + 1,
+        0xFFFF,
+    ],
+)
+def test_a_request_is_refused_if_its_ap_req_length_lies(length: int) -> None:
+    with pytest.raises(MalformedError):
+        _read(_with_first_length(messages.kpasswd_req(), length))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (AP_REQ, b""),
+        (b"", KRB_PRIV),
+        (b"", b""),
+        (AP_REQ, AP_REQ),
+        (KRB_PRIV, AP_REQ),
+        (AP_REP, KRB_PRIV),
+        (AP_REQ, KRB_PRIV + b"\x00"),
+        (AP_REQ, KRB_PRIV + KRB_PRIV),
+        (AP_REQ + b"\x00", KRB_PRIV),
+        (AP_REQ[:-1], KRB_PRIV),
+        (AP_REQ, KRB_PRIV[:-1]),
+        (b"", messages.krb_error(60)),
+    ],
+    ids=[
+        "no KRB-PRIV",
+        "no AP-REQ",
+        "nothing",
+        "another AP-REQ for the KRB-PRIV",
+        "the two exchanged",
+        "a reply",
+        "an octet after the KRB-PRIV",
+        "two KRB-PRIVs",
+        "an octet after the AP-REQ",
+        "AP-REQ cut off",
+        "KRB-PRIV cut off",
+        "a framed error",
+    ],
+)
+def test_a_request_is_an_ap_req_and_a_krb_priv_and_nothing_else(first: bytes, second: bytes) -> None:
+    with pytest.raises(MalformedError):
+        _read(messages.kpasswd_frame(first, second))
+
+
+def test_messages_are_read_from_the_midst_of_octets() -> None:
+    request, reply = messages.kpasswd_req(), messages.kpasswd_error(34)
+
+    assert read_kpasswd_req(b"before" + request + b"after", (6, 6 + len(request))) == _read(request)
+    assert read_kpasswd_reply(b"before" + reply + b"after", (6, 6 + len(reply))) == _read_reply(reply)
+
+
+@VERSIONS
+def test_a_reply_tells_nothing_as_all_is_encrypted(version: int) -> None:
+    assert _read_reply(messages.kpasswd_rep(version=version)) == ReplyFacts(kind=MessageKind.KPASSWD_REP)
+
+
+@VERSIONS
+def test_a_krb_error_in_the_frame_tells_its_code_and_names(version: int) -> None:
+    sname = PrincipalName(name_type=1, components=("kadmin", "changepw"))
+
+    facts = _read_reply(messages.kpasswd_error(34, version=version, sname=(1, sname.components)))
+
+    assert facts == ReplyFacts(kind=MessageKind.KPASSWD_REP, error_code=34, sname=sname)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (AP_REP, b""),
+        (b"", b""),
+        (b"", KRB_PRIV),
+        (b"", messages.as_rep()),
+        (AP_REP, messages.krb_error(60)),
+        (AP_REQ, KRB_PRIV),
+        (AP_REP, KRB_PRIV + b"\x00"),
+        (AP_REP + b"\x00", KRB_PRIV),
+        (b"", messages.krb_error(60) + b"\x00"),
+    ],
+    ids=[
+        "no KRB-PRIV",
+        "nothing",
+        "no AP-REP",
+        "an AS-REP",
+        "a KRB-ERROR after an AP-REP",
+        "a request",
+        "an octet after the KRB-PRIV",
+        "an octet after the AP-REP",
+        "an octet after the KRB-ERROR",
+    ],
+)
+def test_a_reply_is_an_ap_rep_and_a_krb_priv_or_a_krb_error(first: bytes, second: bytes) -> None:
+    with pytest.raises(MalformedError):
+        _read_reply(messages.kpasswd_frame(first, second))
+
+
+@pytest.mark.parametrize("length", [1, len(AP_REP) - 1, len(AP_REP) + 1, 0xFFFF])
+def test_a_reply_is_refused_if_its_ap_rep_length_lies(length: int) -> None:
+    with pytest.raises(MalformedError):
+        _read_reply(_with_first_length(messages.kpasswd_rep(), length))
+
+
+@pytest.mark.parametrize(
+    "reply", [messages.krb_error(60), messages.kpasswd_frame(AP_REP, KRB_PRIV, version=2)]
+)
+def test_a_reply_without_the_frame_is_no_framed_reply(reply: bytes) -> None:
+    with pytest.raises(MalformedError, match="wrong length or version"):
+        _read_reply(reply)
