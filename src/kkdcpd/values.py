@@ -5,21 +5,25 @@ No I/O, no parsing and no policy may live here. Words are those of RFC 4120, RFC
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = [
     "Attempt",
-    "AttemptResult",
+    "AttemptFailure",
+    "Candidate",
     "ClientConnection",
+    "DcLocatorFlags",
     "FailureReason",
     "KdcEndpoint",
     "KdcReply",
     "KdcService",
+    "LocateQuery",
     "MessageKind",
     "Outcome",
     "PrincipalName",
     "ProxyMessage",
     "ProxyRequest",
+    "RefusedCandidate",
     "ReplyFacts",
     "Route",
     "Served",
@@ -46,6 +50,19 @@ class KdcService(enum.Enum):
         return 88 if self is KdcService.KDC else 464
 
 
+class DcLocatorFlags(enum.IntFlag):
+    """What a domain controller must be: Flags of DsrGetDcNameEx2, by the names of [MS-NRPC] 3.5.4.3.1."""
+
+    FORCE_REDISCOVERY = 0x00000001
+    PDC_REQUIRED = 0x00000080
+    IP_REQUIRED = 0x00000200
+    KDC_REQUIRED = 0x00000400
+    WRITABLE_REQUIRED = 0x00001000
+    IS_FLAT_NAME = 0x00010000
+    IS_DNS_NAME = 0x00020000
+    DIRECTORY_SERVICE_8_REQUIRED = 0x00200000
+
+
 class MessageKind(enum.Enum):
     """What a kerb-message is: the requests that are relayed and the replies that may come back."""
 
@@ -69,6 +86,9 @@ class FailureReason(enum.Enum):
     RESET = "reset"
     BAD_REPLY = "bad_reply"
     REPLY_TOO_BIG = "reply_too_big"
+    SILENT = "silent"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    BUSY = "busy"
 
 
 class Outcome(enum.Enum):
@@ -84,6 +104,7 @@ class Outcome(enum.Enum):
     BODY_TIMEOUT = "body_timeout"
     REALM_NOT_SERVED = "realm_not_served"
     NO_KDC_KNOWN = "no_kdc_known"
+    DNS_FAILED = "dns_failed"
     NO_KDC_REACHED = "no_kdc_reached"
     NO_KDC_REPLY = "no_kdc_reply"
     CLIENT_GONE = "client_gone"
@@ -128,6 +149,8 @@ class ProxyRequest:
 
     `target_domain` is what the client asked for, `realm` what the inner message names: the KDC's realm of a
     KDC-REQ, the ticket's realm of a kpasswd request. `cname` is None where it is hidden (TGS-REQ, kpasswd).
+    `affinity` is equal for requests that had best meet the same KDC: those of one user logging in, those with
+    one ticket.
     """
 
     kind: MessageKind
@@ -135,6 +158,7 @@ class ProxyRequest:
     target_domain: str
     realm: str
     kerb_message: bytes
+    affinity: int = field(default=0, compare=False)
     dclocator_hint: int | None = None
     cname: PrincipalName | None = None
     sname: PrincipalName | None = None
@@ -165,24 +189,22 @@ class KdcEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One send to one endpoint, not yet made. Deadlines are absolute, in seconds of the loop's clock."""
+    """One try of one endpoint within an exchange, numbered from 1."""
 
+    number: int
     endpoint: KdcEndpoint
-    connect_deadline: float
-    reply_deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptResult:
-    """What came of an attempt: a reply's payload, or the reason why there is none.
+class AttemptFailure:
+    """Why an attempt brought no reply. `is_taken` tells whether a KDC may have got the message by it."""
 
-    `is_written` is true once the first octet of the message may have reached the endpoint.
-    """
+    endpoint: KdcEndpoint
+    reason: FailureReason
+    is_taken: bool
 
-    attempt: Attempt
-    payload: bytes | None = None
-    failure: FailureReason | None = None
-    is_written: bool = False
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.reason.value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,20 +220,57 @@ class ReplyFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KdcReply:
-    """The reply that goes back to the client, and how it was had."""
+    """The reply that goes back to the client, and how it was had: `failures` are those of other attempts."""
 
     payload: bytes
     facts: ReplyFacts
     endpoint: KdcEndpoint
     attempts: int
+    failures: tuple[AttemptFailure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocateQuery:
+    """What is asked of a locator. `flags` are those of DsrGetDcNameEx2 ([MS-NRPC] 3.5.4.3.1)."""
+
+    target_domain: str
+    service: KdcService
+    flags: DcLocatorFlags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An endpoint that may be asked, with the priority and weight of RFC 2782: the lower priority goes first.
+
+    `source` says where it was found, in words for the operator; `ttl` for how many seconds that holds, None
+    for what is configured. `is_fallback` is true of an endpoint that is only asked when nobody else is left:
+    the UDP of a host that was named without a transport.
+    """
+
+    endpoint: KdcEndpoint
+    priority: int = 0
+    weight: int = 0
+    source: str
+    ttl: float | None = None
+    is_fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedCandidate:
+    """Something that was found, and why nothing is sent to it."""
+
+    source: str
+    target: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where a request may go: the realm as it is configured, and its endpoints in order of preference."""
+    """Where a request may go. `realm` is the name as it is configured, a wildcard's included."""
 
     realm: str
-    endpoints: tuple[KdcEndpoint, ...]
+    candidates: tuple[Candidate, ...]
+    refused: tuple[RefusedCandidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

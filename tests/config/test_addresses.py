@@ -5,9 +5,14 @@ import pytest
 from kkdcpd.config.addresses import (
     EndpointSpec,
     ListenAddress,
+    Nameserver,
+    is_domain_name,
     parse_endpoint,
     parse_listen_address,
+    parse_nameserver,
+    parse_network,
     parse_server_name,
+    parse_source_address,
 )
 from kkdcpd.errors import SettingError
 from kkdcpd.values import KdcService, Transport
@@ -179,3 +184,81 @@ def test_server_name_is_folded() -> None:
 def test_bad_server_name_is_refused(text: str) -> None:
     with pytest.raises(SettingError):
         parse_server_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "written"),
+    [
+        ("192.0.2.53", Nameserver(host="192.0.2.53", port=53), "192.0.2.53:53"),
+        ("192.0.2.53:5353", Nameserver(host="192.0.2.53", port=5353), "192.0.2.53:5353"),
+        ("2001:DB8::53", Nameserver(host="2001:db8::53", port=53), "[2001:db8::53]:53"),
+        ("[2001:db8::53]:5353", Nameserver(host="2001:db8::53", port=5353), "[2001:db8::53]:5353"),
+    ],
+)
+def test_nameserver_is_read(text: str, expected: Nameserver, written: str) -> None:
+    assert parse_nameserver(text) == expected
+    assert str(parse_nameserver(text)) == written
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ns1.example.com", "192.0.2.53:0", "192.0.2.53:", "2001:db8::53::53", "*"]
+)
+def test_bad_nameserver_is_refused(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_nameserver(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+    ],
+)
+def test_network_is_read(text: str, network: str) -> None:
+    assert str(parse_network(text)) == network
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is no IP network"),
+        ("192.0.2.0/33", "is no IP network"),
+        ("192.0.2", "is no IP network"),
+        ("fe80::1%eth0/64", "is an address within a network"),
+        ("192.0.2.1/24", "is an address within a network"),
+    ],
+)
+def test_bad_network_is_refused_with_the_reason(text: str, problem: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_network(text)
+    assert caught.value.problem == problem
+
+
+def test_source_address_is_written_canonically() -> None:
+    assert parse_source_address("2001:DB8:0::1") == "2001:db8::1"
+
+
+@pytest.mark.parametrize("text", ["", "kdc.example.com", "0.0.0.0", "::", "224.0.0.1", "192.0.2.1:88"])
+def test_bad_source_address_is_refused(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_source_address(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("EXAMPLE.COM", True),
+        ("EXAMPLE.COM.", True),
+        ("EXAMPLE", True),
+        ("ad_1.example", True),
+        ("our realm", False),
+        ("BÜCHER.EXAMPLE", False),
+        ("A..B", False),
+        (".".join(127 * ["xy"]), False),
+    ],
+)
+def test_domain_name_is_what_dns_can_be_asked_for(name: str, is_one: bool) -> None:
+    assert is_domain_name(name) is is_one

@@ -24,6 +24,7 @@ DEFAULTS = Config(
                 EndpointSpec(host=f"kdc{number}.example.com", port=88, transports=_BOTH) for number in (1, 2)
             ),
             kpasswd=(EndpointSpec(host="kdc1.example.com", port=464, transports=_BOTH),),
+            discovery="none",
         ),
     )
 )

@@ -35,19 +35,25 @@ BROKEN = {
         "[realms]",
         'realms: is empty; add a realm: a section [realms."EXAMPLE.COM"] with kdc = ["kdc1.example.com"]',
     ),
-    "a realm without KDCs": (
-        '[realms."EXAMPLE.COM"]',
-        'realms."EXAMPLE.COM".kdc: is missing; write a list of hosts, such as kdc = ["kdc1.example.com"]',
+    "a realm with neither KDCs nor discovery": (
+        '[realms."EXAMPLE.COM"]\ndiscovery = "none"\nkpasswd = ["kdc1.example.com"]',
+        (
+            'realms."EXAMPLE.COM".kdc: is missing, and discovery is none: there is no KDC to ask; '
+            'name the KDCs, as in kdc = ["kdc1.example.com"], or write discovery = "dns"'
+        ),
     ),
     "an empty list of KDCs": (
         '[realms."EXAMPLE.COM"]\nkdc = []',
-        'realms."EXAMPLE.COM".kdc: is empty; write a list of hosts, such as kdc = ["kdc1.example.com"]',
+        (
+            'realms."EXAMPLE.COM".kdc: is empty; '
+            'write a list of hosts, such as kdc = ["kdc1.example.com"], or leave it out'
+        ),
     ),
     "one KDC that is no list": (
         '[realms."EXAMPLE.COM"]\nkdc = "kdc1.example.com"',
         (
             'realms."EXAMPLE.COM".kdc: "kdc1.example.com" is text; '
-            'write a list of hosts, such as kdc = ["kdc1.example.com"]'
+            'write a list of hosts, such as kdc = ["kdc1.example.com"], or leave it out'
         ),
     ),
     "a realm without its quotes": (
@@ -103,6 +109,195 @@ BROKEN = {
     "a KDC twice": (
         '[realms.TEST]\nkdc = ["kdc1.example.com", "tcp://KDC1.example.com:88"]',
         "realms.TEST.kdc[1]: names the same endpoint as realms.TEST.kdc[0]; remove one of them",
+    ),
+    "a primary KDC that is no list": (
+        '[realms.TEST]\nprimary_kdc = "kdc1"',
+        (
+            'realms.TEST.primary_kdc: "kdc1" is text; '
+            'write a list of hosts, such as primary_kdc = ["kdc1.example.com"], or leave it out'
+        ),
+    ),
+    "a star for every realm": (
+        '[realms."*"]',
+        'realms."*": "*" has a * that is not its first label; write "*.EXAMPLE.COM" or a name without *',
+    ),
+    "a star within a name": (
+        '[realms."EXAMPLE.*"]',
+        (
+            'realms."EXAMPLE.*": "EXAMPLE.*" has a * that is not its first label; '
+            'write "*.EXAMPLE.COM" or a name without *'
+        ),
+    ),
+    "a wildcard for a top-level domain": (
+        '[realms."*.COM"]',
+        (
+            'realms."*.COM": "*.COM" would serve the realms of strangers; '
+            'write two labels at least, as in "*.EXAMPLE.COM"'
+        ),
+    ),
+    "a wildcard with lists": (
+        '[realms."*.EXAMPLE.COM"]\nkdc = ["kdc1"]\naliases = ["EXAMPLE"]',
+        (
+            'realms."*.EXAMPLE.COM".kdc: stands under a wildcard, and can\'t hold for every realm; '
+            "remove it, or add a section for the realm it belongs to\n"
+            'realms."*.EXAMPLE.COM".aliases: stands under a wildcard, and can\'t hold for every realm; '
+            "remove it, or add a section for the realm it belongs to"
+        ),
+    ),
+    "a wildcard without discovery": (
+        '[realms."*.EXAMPLE.COM"]\ndiscovery = "none"',
+        (
+            'realms."*.EXAMPLE.COM".discovery: is none, but a wildcard\'s realms have no other way '
+            'to be found; write "dns" or "active_directory"'
+        ),
+    ),
+    "a wildcard twice": (
+        '[realms."*.EXAMPLE.COM"]\n[realms."*.example.com."]',
+        (
+            'realms."*.example.com.": "*.example.com." is the same name as realms."*.EXAMPLE.COM", '
+            "as case and a last dot don't count; remove one of them"
+        ),
+    ),
+    "an alias with a star": (
+        REALM + 'aliases = ["*.EXAMPLE.NET"]',
+        (
+            'realms."EXAMPLE.COM".aliases[0]: "*.EXAMPLE.NET" has a * in it; '
+            'write a name such as "EXAMPLE.COM"'
+        ),
+    ),
+    "a realm that can't be in DNS": (
+        '[realms."our realm"]',
+        (
+            "realms.\"our realm\": is no domain's name, so its KDCs can't be found in DNS; "
+            'name them: kdc = ["kdc1.example.com"]'
+        ),
+    ),
+    "an unknown way of discovery": (
+        REALM + 'discovery = "ad"',
+        (
+            'realms."EXAMPLE.COM".discovery: "ad" is not one of its values; '
+            'write "auto", "none", "dns" or "active_directory"'
+        ),
+    ),
+    "a site that is never used": (
+        REALM + 'site = "Berlin"',
+        (
+            'realms."EXAMPLE.COM".site: "Berlin" is never used, as discovery is "auto"; '
+            'write discovery = "active_directory", or remove the site'
+        ),
+    ),
+    "a site that is none": (
+        REALM + 'discovery = "active_directory"\nsite = "Berlin.DE"',
+        (
+            'realms."EXAMPLE.COM".site: "Berlin.DE" is no site\'s name; '
+            'write a name such as "Default-First-Site-Name"'
+        ),
+    ),
+    "a nameserver by name": (
+        REALM + '[locate]\nnameservers = ["ns1.example.com"]',
+        (
+            'locate.nameservers[0]: "ns1.example.com" does not begin with an IP address; '
+            'write an IP address such as "192.0.2.53", "192.0.2.53:5353" or "[2001:db8::53]:53"'
+        ),
+    ),
+    "a nameserver twice": (
+        REALM + '[locate]\nnameservers = ["192.0.2.53", "192.0.2.53:53"]',
+        "locate.nameservers[1]: is the same as locate.nameservers[0]; remove one of them",
+    ),
+    "a network with a host's address": (
+        REALM + '[locate]\nallowed_networks = ["192.0.2.1/24"]',
+        (
+            'locate.allowed_networks[0]: "192.0.2.1/24" is an address within a network; '
+            'write "192.0.2.0/24" for all of the network'
+        ),
+    ),
+    "a network that is none": (
+        REALM + '[locate]\nallowed_networks = ["example.com", "10.0.0.0/33"]',
+        (
+            'locate.allowed_networks[0]: "example.com" is no IP network; '
+            'write a network such as "192.0.2.0/24" or "2001:db8::/32"\n'
+            'locate.allowed_networks[1]: "10.0.0.0/33" is no IP network; '
+            'write a network such as "192.0.2.0/24" or "2001:db8::/32"'
+        ),
+    ),
+    "no port to ask": (
+        REALM + "[locate]\nallowed_ports = []",
+        "locate.allowed_ports: is empty; write a list of ports, such as [88, 464]",
+    ),
+    "a port that is none": (
+        REALM + "[locate]\nallowed_ports = [88, 0]",
+        "locate.allowed_ports[1]: 0 is too small; write a whole number from 1 to 65535",
+    ),
+    "times to live out of order": (
+        REALM + "[locate]\nminimum_ttl = 60\nmaximum_ttl = 30",
+        (
+            "locate.minimum_ttl: 60 seconds is longer than maximum_ttl, which is 30; "
+            "write 30 or less, or raise maximum_ttl"
+        ),
+    ),
+    "a look-up that outlasts the request": (
+        REALM + "[locate]\ndns_timeout = 5.5",
+        (
+            "locate.dns_timeout: 5.5 seconds is longer than upstream.reach_timeout, which is 5; "
+            "write 5 or less, or raise upstream.reach_timeout"
+        ),
+    ),
+    "a path of krb5.conf that is none": (
+        REALM + "[locate]\nkrb5_conf = true",
+        'locate.krb5_conf: true is a boolean; write a path such as "/etc/krb5.conf"',
+    ),
+    "a stagger longer than a connect": (
+        REALM + "[upstream]\nstagger = 2",
+        (
+            "upstream.stagger: 2 seconds is longer than connect_timeout, which is 1.5; "
+            "write 1.5 or less, or raise connect_timeout"
+        ),
+    ),
+    "hedges that come too late": (
+        REALM + "[upstream]\nhedge_delay = 21",
+        (
+            "upstream.hedge_delay: 21 seconds is longer than reply_timeout, which is 20; "
+            "write 20 or less, or raise reply_timeout"
+        ),
+    ),
+    "hedges in per cent": (
+        REALM + "[upstream]\nhedge_ratio = 10",
+        "upstream.hedge_ratio: 10 is too large; write a number of hedges per request from 0 to 1",
+    ),
+    "two source addresses of one family": (
+        REALM + '[upstream]\nsource_addresses = ["2001:db8::1", "192.0.2.1", "192.0.2.2"]',
+        (
+            "upstream.source_addresses[2]: is an IPv4 address as upstream.source_addresses[1] is; "
+            "remove one of them"
+        ),
+    ),
+    "a source address for all": (
+        REALM + '[upstream]\nsource_addresses = ["0.0.0.0"]',
+        (
+            'upstream.source_addresses[0]: "0.0.0.0" is no address that one interface can have; '
+            'write an IP address of this host, such as "192.0.2.1"'
+        ),
+    ),
+    "a principal with its realm": (
+        REALM + '[upstream]\nprobe_principal = "probe@EXAMPLE.COM"',
+        (
+            'upstream.probe_principal: "probe@EXAMPLE.COM" has an @ in it; '
+            "leave out the realm: each realm's KDCs are asked for their own"
+        ),
+    ),
+    "a principal that is none": (
+        REALM + '[upstream]\nprobe_principal = "host/"',
+        (
+            'upstream.probe_principal: "host/" is no principal\'s name; '
+            'write a name such as "krbtgt", "probe" or "host/kdc1"'
+        ),
+    ),
+    "probes that never get rarer": (
+        REALM + "[upstream]\nprobe_interval_maximum = 1",
+        (
+            "upstream.probe_interval: 2 seconds is longer than probe_interval_maximum, which is 1; "
+            "write 1 or less, or raise probe_interval_maximum"
+        ),
     ),
     "kpasswd with an address that is none": (
         '[realms.TEST]\nkdc = ["kdc1"]\nkpasswd = ["10.0.0.256"]',
@@ -426,3 +621,130 @@ def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbf" + (PLAIN + SOUND).encode())
     assert load_config(path, now=NOW).config.realms[0].name == "EXAMPLE.COM"
+
+
+KRB5_CONF = """
+includedir {directory}/krb5.conf.d
+[realms]
+ EXAMPLE.COM = {{
+  kdc = kdc1.example.com
+  kdc = kdc2.example.com:1088
+  admin_server = kdc1.example.com:749
+ }}
+"""
+IMPORTING = PLAIN + "[locate]\nkrb5_conf = 'krb5.conf'\n"
+
+
+def _write_krb5_conf(directory: Path, *, included: str = "") -> None:
+    (directory / "krb5.conf.d").mkdir()
+    (directory / "krb5.conf.d" / "site").write_text(included)
+    (directory / "krb5.conf").write_text(KRB5_CONF.format(directory=directory))
+
+
+@pytest.mark.parametrize(
+    ("settings", "discovery"),
+    [
+        ('kdc = ["kdc1"]', "none"),
+        ("", "dns"),
+        ('kpasswd = ["kdc1"]', "dns"),
+        ('discovery = "active_directory"', "active_directory"),
+        ('kdc = ["kdc1"]\ndiscovery = "dns"', "dns"),
+    ],
+)
+def test_discovery_is_settled(settings: str, discovery: str) -> None:
+    config = read_config(f'[realms."EXAMPLE.COM"]\n{settings}', source=SOURCE)
+    assert config.realms[0].discovery == discovery
+
+
+def test_wildcard_is_a_realm_without_lists() -> None:
+    (realm,) = read_config('[realms."*.EXAMPLE.COM"]', source=SOURCE).realms
+    assert (realm.name, realm.is_wildcard, realm.domain) == ("*.EXAMPLE.COM", True, "EXAMPLE.COM")
+    assert realm.discovery == "dns"
+
+
+def test_realm_that_is_looked_up_needs_no_kpasswd(tmp_path: Path) -> None:
+    _config, warnings = _load(tmp_path, PLAIN + '[realms."EXAMPLE.COM"]\n[realms."*.EXAMPLE.COM"]')
+    assert warnings == ""
+
+
+def test_krb5_conf_gives_lists_to_configured_realms(tmp_path: Path) -> None:
+    _write_krb5_conf(tmp_path, included="[realms]\nAD.TEST = {\nkdc = dc1.ad.test\n}")
+    config, warnings = _load(
+        tmp_path,
+        IMPORTING + '[realms."EXAMPLE.COM"]\n[realms."EXAMPLE.NET"]\n[realms."EXAMPLE.ORG"]\nkdc = ["k"]',
+    )
+    hosts = {
+        realm.name: (realm.source, realm.discovery, [f"{kdc.host}:{kdc.port}" for kdc in realm.kdc])
+        for realm in config.realms
+    }
+    assert hosts == {
+        "EXAMPLE.COM": ("krb5.conf", "none", ["kdc1.example.com:88", "kdc2.example.com:1088"]),
+        "EXAMPLE.NET": ("configuration", "dns", []),
+        "EXAMPLE.ORG": ("configuration", "none", ["k:88"]),
+    }
+    assert [(each.host, each.port) for each in config.realms[0].kpasswd] == [("kdc1.example.com", 464)]
+    assert [line.split(":")[0] for line in warnings.splitlines()] == ['realms."EXAMPLE.ORG".kpasswd']
+
+
+def test_krb5_conf_without_kpasswd_server_is_told_where_it_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "krb5.conf").write_text("[realms]\nEXAMPLE.COM = {\nkdc = kdc1\nkdc = https://proxy\n}")
+    _config, warnings = _load(tmp_path, IMPORTING + '[realms."EXAMPLE.COM"]')
+    assert warnings == (
+        'realms."EXAMPLE.COM": has no kpasswd_server in krb5.conf, so password changes are refused for this '
+        "realm; add the servers that change passwords there: kpasswd_server = kdc1\n"
+        f'{tmp_path}/krb5.conf, line 4: kdc = "https://proxy" names a proxy, perhaps us: it is left out; '
+        "name the KDCs in our own configuration, where these are not all"
+    )
+
+
+def test_realms_that_krb5_conf_leaves_without_kdc_are_told(tmp_path: Path) -> None:
+    _write_krb5_conf(tmp_path, included="[libdefaults]\ndns_lookup_kdc = false")
+    (tmp_path / "config.toml").write_text(
+        IMPORTING
+        + '[realms."EXAMPLE.COM"]\n[realms."A.TEST"]\n[realms."B.TEST"]\ndiscovery = "none"\n'
+        + '[realms."*.C.TEST"]\n[realms."D.TEST"]\ndiscovery = "dns"\n[realms."our realm"]\ndiscovery = "dns"'
+    )
+    remedy = 'name the KDCs, as in kdc = ["kdc1.example.com"], or write discovery = "dns"'
+    assert _refusal(tmp_path / "config.toml").splitlines() == [
+        (
+            f'realms."A.TEST".kdc: is missing, and {tmp_path}/krb5.conf says dns_lookup_kdc = false: '
+            f"there is no KDC to ask; {remedy}"
+        ),
+        (
+            f'realms."B.TEST".kdc: is missing, and discovery is none, and {tmp_path}/krb5.conf names none: '
+            f"there is no KDC to ask; {remedy}"
+        ),
+        (
+            f'realms."*.C.TEST".discovery: is missing, and {tmp_path}/krb5.conf says dns_lookup_kdc = false: '
+            'no realm can be found; write discovery = "dns" or "active_directory"'
+        ),
+        (
+            "realms.\"our realm\": is no domain's name, so its KDCs can't be found in DNS; "
+            'name them: kdc = ["kdc1.example.com"]'
+        ),
+    ]
+
+
+def test_krb5_conf_that_can_not_be_used_is_told_beside_what_else_is_wrong(tmp_path: Path) -> None:
+    text = "[locate]\nkrb5_conf = 'krb5.conf'\n[tls]\ncertificate = 'none.pem'\nkey = 'none.pem'\n"
+    (tmp_path / "config.toml").write_text(text + '[realms."EXAMPLE.COM"]')
+    assert _refusal(tmp_path / "config.toml").splitlines()[0] == (
+        f"locate.krb5_conf: there is no {tmp_path}/krb5.conf; put it there, or correct the path"
+    )
+    assert len(_refusal(tmp_path / "config.toml").splitlines()) == 3
+
+
+def test_directory_for_krb5_conf_is_told(tmp_path: Path) -> None:
+    (tmp_path / "krb5.conf").mkdir()
+    (tmp_path / "config.toml").write_text(IMPORTING + '[realms."EXAMPLE.COM"]')
+    assert _refusal(tmp_path / "config.toml") == (
+        f"locate.krb5_conf: {tmp_path}/krb5.conf is no regular file; name a file"
+    )
+
+
+def test_included_file_that_is_missing_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "krb5.conf").write_text(f"\nincludedir {tmp_path}/none")
+    (tmp_path / "config.toml").write_text(IMPORTING + '[realms."EXAMPLE.COM"]')
+    assert _refusal(tmp_path / "config.toml") == (
+        f"{tmp_path}/krb5.conf, line 2: there is no {tmp_path}/none; put it there, or correct the path"
+    )

@@ -1,6 +1,16 @@
+from pathlib import Path
+
 import pytest
 
-from kkdcpd.config.texts import parse_http_path, parse_mode, parse_realm_name
+from kkdcpd.config.texts import (
+    parse_http_path,
+    parse_mode,
+    parse_optional_path,
+    parse_principal,
+    parse_realm_name,
+    parse_realm_pattern,
+    parse_site,
+)
 from kkdcpd.errors import SettingError
 
 
@@ -19,6 +29,7 @@ def test_realm_name_stays_as_written(name: str) -> None:
         ("EXAMPLE\n.COM", "has a control character in it"),
         ("EXAMPLE\x7f", "has a control character in it"),
         ("EXAMPLE\x85", "has a control character in it"),
+        ("*.EXAMPLE.COM", "has a * in it"),
     ],
 )
 def test_bad_realm_name_is_refused_with_the_reason(name: str, problem: str) -> None:
@@ -49,3 +60,43 @@ def test_mode_is_octal(text: str, mode: int) -> None:
 def test_bad_mode_is_refused(text: str) -> None:
     with pytest.raises(SettingError):
         parse_mode(text)
+
+
+@pytest.mark.parametrize("name", ["EXAMPLE.COM", "*.EXAMPLE.COM", "*.ad.example.com.", "other realm"])
+def test_realm_pattern_stays_as_written(name: str) -> None:
+    assert parse_realm_pattern(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "*.", "*..", "*.COM", "*.COM.", "*EXAMPLE.COM", "A.*.COM", "*.*.COM", "*.A\n.COM"]
+)
+def test_bad_realm_pattern_is_refused(name: str) -> None:
+    with pytest.raises(SettingError):
+        parse_realm_pattern(name)
+
+
+@pytest.mark.parametrize("site", ["", "Default-First-Site-Name", "HQ_1", "x" * 63])
+def test_site_stays_as_written(site: str) -> None:
+    assert parse_site(site) == site
+
+
+@pytest.mark.parametrize("site", ["A.B", "A B", "-A", "A-", "x" * 64, "Köln", "A\n"])
+def test_bad_site_is_refused(site: str) -> None:
+    with pytest.raises(SettingError):
+        parse_site(site)
+
+
+@pytest.mark.parametrize("principal", ["krbtgt", "probe", "host/kdc1.example.com", "some one"])
+def test_principal_stays_as_written(principal: str) -> None:
+    assert parse_principal(principal) == principal
+
+
+@pytest.mark.parametrize("principal", ["", "/", "host/", "/kdc1", "a@B", "a\\b", "a\nb"])
+def test_bad_principal_is_refused(principal: str) -> None:
+    with pytest.raises(SettingError):
+        parse_principal(principal)
+
+
+def test_no_path_is_none() -> None:
+    assert parse_optional_path("") is None
+    assert parse_optional_path("/etc/krb5.conf") == Path("/etc/krb5.conf")

@@ -3,32 +3,40 @@
 `schema` declares the settings; `load_config` is the way in. Nothing below this package knows of it.
 """
 
-from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress
+from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
 from kkdcpd.config.load import LoadedConfig, load_config, read_config
 from kkdcpd.config.reader import Setting, settings_of
 from kkdcpd.config.schema import (
     AdditionalCertificate,
     Config,
+    Discovery,
     HttpConfig,
     ListenConfig,
+    LocateConfig,
     LogConfig,
     RealmConfig,
     TlsConfig,
     UpstreamConfig,
 )
+from kkdcpd.config.system import SystemFiles
 
 __all__ = [
     "ANY_HOST",
     "AdditionalCertificate",
     "Config",
+    "Discovery",
     "EndpointSpec",
     "HttpConfig",
     "ListenAddress",
     "ListenConfig",
     "LoadedConfig",
+    "LocateConfig",
     "LogConfig",
+    "Nameserver",
+    "Network",
     "RealmConfig",
     "Setting",
+    "SystemFiles",
     "TlsConfig",
     "UpstreamConfig",
     "load_config",

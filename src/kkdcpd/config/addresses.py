@@ -1,4 +1,4 @@
-"""Where to listen and whom to ask: the texts that name an address, and what they mean.
+"""Where to listen, whom to ask and whom not: the texts that name an address, and what they mean.
 
 Pure: no name is resolved and no socket is touched.
 """
@@ -15,16 +15,25 @@ __all__ = [
     "ANY_HOST",
     "EndpointSpec",
     "ListenAddress",
+    "Nameserver",
+    "Network",
+    "is_domain_name",
     "parse_endpoint",
     "parse_listen_address",
+    "parse_nameserver",
+    "parse_network",
     "parse_server_name",
+    "parse_source_address",
 ]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ANY_HOST = "*"
 
 _MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets with its NUL
 _MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 octets on the wire
 _MAX_PORT = 65535
+_DNS_PORT = 53  # RFC 1035 4.2
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
 # RFC 1123 2.1, with the underscore that Active Directory allows in host names.
@@ -82,6 +91,17 @@ class EndpointSpec:
         return same_place and not set(self.transports).isdisjoint(other.transports)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nameserver:
+    """A DNS server: `host` is an IP address."""
+
+    host: str
+    port: int = _DNS_PORT
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 def parse_listen_address(text: str) -> ListenAddress:
     """Read `host:port`, `[v6]:port`, `*:port` or `unix:/path`."""
     if text.startswith("unix:"):
@@ -114,6 +134,41 @@ def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
         port=service.default_port if port is None else _parse_port(port, least=1),
         transports=_TRANSPORTS.get(scheme.lower(), (Transport.TCP, Transport.UDP)),
     )
+
+
+def parse_nameserver(text: str) -> Nameserver:
+    """Read an IP address, with `:port` after it if need be; IPv6 in brackets if a port follows."""
+    host, port = (text, None) if _ip_address(text) else _split_port(text)
+    address = _ip_address(host)
+    if address is None:
+        raise SettingError("does not begin with an IP address")
+    return Nameserver(host=address, port=_DNS_PORT if port is None else _parse_port(port, least=1))
+
+
+def parse_network(text: str) -> Network:
+    """Read a network in CIDR notation (RFC 4632 3.1, RFC 4291 2.3); an address alone is a network of one."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise SettingError("is no IP network") from error
+    if "/" in text and network.network_address != ipaddress.ip_interface(text).ip:
+        raise SettingError("is an address within a network", f'write "{network}" for all of the network')
+    return network
+
+
+def parse_source_address(text: str) -> str:
+    """Read an address of this host to send from."""
+    address = _ip_address(text)
+    if address is None:
+        raise SettingError("is no IP address")
+    if ipaddress.ip_address(address).is_unspecified or ipaddress.ip_address(address).is_multicast:
+        raise SettingError("is no address that one interface can have")
+    return address
+
+
+def is_domain_name(text: str) -> bool:
+    """Tell whether DNS can be asked for names below this one."""
+    return len(text) <= _MAX_NAME_LENGTH and bool(_HOST_NAME.fullmatch(text))
 
 
 def parse_server_name(text: str) -> str:

@@ -68,18 +68,19 @@ class Flag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """A number within bounds; a fractional one may be written as a whole one."""
+    """A number within bounds; a fractional one may be written as a whole one. A port has no unit."""
 
     minimum: float
     maximum: float
-    unit: str
+    unit: str = ""
     is_whole: bool = True
 
     @property
     def remedy(self) -> str:
         """What to write: unit and bounds."""
         number = "a whole number" if self.is_whole else "a number"
-        return f"write {number} of {self.unit} from {self.minimum} to {self.maximum}"
+        of_unit = f" of {self.unit}" if self.unit else ""
+        return f"write {number}{of_unit} from {self.minimum} to {self.maximum}"
 
     def read(self, value: object, key: str) -> float:
         """Return the number, as int or float as the kind has it."""

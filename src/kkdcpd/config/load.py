@@ -6,6 +6,7 @@ The texts are judged first, then the files they name: a wrong path is worth a wo
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +14,18 @@ from typing import TypeVar
 
 from kkdcpd.config.certificates import inspect_pair
 from kkdcpd.config.kinds import collected
-from kkdcpd.config.reader import Table, join
-from kkdcpd.config.schema import AdditionalCertificate, Config, RealmConfig, TlsConfig
-from kkdcpd.errors import ConfigError, ConfigProblem
+from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
+from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
+from kkdcpd.config.reader import join
+from kkdcpd.config.schema import (
+    CONFIG_TABLE,
+    AdditionalCertificate,
+    Config,
+    RealmConfig,
+    TlsConfig,
+    find_unserved,
+)
+from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 
 __all__ = ["LoadedConfig", "load_config", "read_config"]
 
@@ -44,40 +54,111 @@ class LoadedConfig:
 
 
 def load_config(path: Path, *, now: datetime) -> LoadedConfig:
-    """Read the configuration and inspect the certificates that it names.
+    """Read the configuration and the krb5.conf that it names, and inspect its certificates.
 
     Raises:
         ConfigError: it can't be used, for each of `problems`.
     """
-    config = read_config(_read_text(path), source=path)
+    config = _parsed(_read_text(path), source=path)
     problems: list[ConfigProblem] = []
-    warnings = list(_warn_of_no_kpasswd(config))
-    if config.tls is None:
-        return LoadedConfig(config=config, warnings=tuple(warnings))
-    tls = _inspected(config.tls, now, problems, warnings)
+    warnings: list[ConfigProblem] = []
+    with collected(problems):
+        config = _with_krb5_conf(config, warnings)
+    if config.tls:
+        config = replace(config, tls=_inspected(config.tls, now, problems, warnings))
     if problems:
         raise ConfigError(problems)
-    return LoadedConfig(config=replace(config, tls=tls), warnings=tuple(warnings))
+    config = _settled(config)
+    return LoadedConfig(config=config, warnings=(*_warn_of_no_kpasswd(config), *warnings))
 
 
 def read_config(text: str, *, source: Path) -> Config:
-    """Read the text of a configuration; no file is opened.
+    """Read the text of a configuration; no file is opened, not even krb5.conf.
 
     Raises:
         ConfigError: it can't be used, for each of `problems`.
     """
+    return _settled(_parsed(text, source=source))
+
+
+def _parsed(text: str, *, source: Path) -> Config:
+    """Return what is written: the discovery of a realm may still be "auto"."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error), text, source)]) from error
-    config = Table(form=Config).read(document, "")
+    config = CONFIG_TABLE.read(document, "")
+    directory = source.absolute().parent
+    if config.locate.krb5_conf:
+        krb5_conf = directory / config.locate.krb5_conf
+        config = replace(config, locate=replace(config.locate, krb5_conf=krb5_conf))
     if config.tls is None or not any(listener.tls for listener in config.listen):
         return replace(config, tls=None)
-    directory = source.absolute().parent
     tls = _anchored(config.tls, directory)
     return replace(
         config, tls=replace(tls, additional=tuple(_anchored(pair, directory) for pair in tls.additional))
     )
+
+
+def _with_krb5_conf(config: Config, warnings: list[ConfigProblem]) -> Config:
+    """Return the configuration with the lists of krb5.conf for the realms that have none."""
+    path = config.locate.krb5_conf
+    if path is None:
+        return config
+    relations = read_profile(path, _DISK, key="locate.krb5_conf")
+    imported = import_realms(config.realms, relations)
+    warnings += imported.warnings
+    has_dns = is_dns_allowed(relations)
+    problems = [
+        problem
+        for realm in imported.realms
+        for problem in find_unserved(realm, krb5_conf=path, is_dns_allowed=has_dns)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return replace(config, realms=imported.realms)
+
+
+class _Disk:
+    """The files of this host (`krb5_profile.Files`)."""
+
+    def text(self, path: Path) -> str:
+        with _told_as_setting(path):
+            if path.exists() and not path.is_file():
+                raise SettingError(f"{path} is no regular file", "name a file")
+            with path.open("rb") as file:
+                octets = file.read(MAX_PROFILE_BYTES + 1)
+        # Only its comments have anything but ASCII, in whatever encoding.
+        return octets.decode(errors="replace")
+
+    def names(self, directory: Path) -> tuple[str, ...]:
+        with _told_as_setting(directory):
+            return tuple(entry.name for entry in directory.iterdir() if entry.is_file())
+
+
+_DISK = _Disk()
+
+
+@contextmanager
+def _told_as_setting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SettingError(f"there is no {path}", "put it there, or correct the path") from error
+    except OSError as error:
+        problem = f"{path} can't be read: {error.strerror}"
+        raise SettingError(problem, "let the user that kkdcpd starts as read it") from error
+
+
+def _settled(config: Config) -> Config:
+    return replace(config, realms=tuple(map(_discovering, config.realms)))
+
+
+def _discovering(realm: RealmConfig) -> RealmConfig:
+    """Return the realm with its discovery decided."""
+    if realm.discovery != "auto":
+        return realm
+    return replace(realm, discovery="none" if realm.kdc else "dns")
 
 
 def _read_text(path: Path) -> str:
@@ -142,10 +223,17 @@ def _server_names(dns_names: tuple[str, ...], section: str) -> tuple[str, ...]:
 
 
 def _warn_of_no_kpasswd(config: Config) -> Iterator[ConfigProblem]:
-    return (_no_kpasswd(realm) for realm in config.realms if not realm.kpasswd)
+    return (_no_kpasswd(realm) for realm in config.realms if realm.discovery == "none" and not realm.kpasswd)
 
 
 def _no_kpasswd(realm: RealmConfig) -> ConfigProblem:
+    if realm.source == SOURCE:
+        # A list of our own would have krb5.conf left out for this realm.
+        return ConfigProblem(
+            key=join("realms", realm.name),
+            problem="has no kpasswd_server in krb5.conf, so password changes are refused for this realm",
+            remedy=f"add the servers that change passwords there: kpasswd_server = {realm.kdc[0].host}",
+        )
     return ConfigProblem(
         key=join(join("realms", realm.name), "kpasswd"),
         problem="is missing, so password changes are refused for this realm",

@@ -4,36 +4,55 @@ The reasons for the defaults are in config.toml.example, which a test holds agai
 opens a file or reads a clock.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from kkdcpd.config.addresses import (
     EndpointSpec,
     ListenAddress,
+    Nameserver,
+    Network,
+    is_domain_name,
     parse_endpoint,
     parse_listen_address,
+    parse_nameserver,
+    parse_network,
     parse_server_name,
+    parse_source_address,
 )
 from kkdcpd.config.kinds import Choice, Flag, ListOf, Number, Text
-from kkdcpd.config.reader import NamedTables, Table, setting
-from kkdcpd.config.texts import parse_http_path, parse_mode, parse_realm_name
+from kkdcpd.config.reader import NamedTables, Table, join, setting
+from kkdcpd.config.texts import (
+    WILDCARD,
+    parse_http_path,
+    parse_mode,
+    parse_optional_path,
+    parse_principal,
+    parse_realm_name,
+    parse_realm_pattern,
+    parse_site,
+)
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import KdcService
 
 __all__ = [
+    "CONFIG_TABLE",
     "AdditionalCertificate",
     "Config",
+    "Discovery",
     "HttpConfig",
     "ListenConfig",
+    "LocateConfig",
     "LogConfig",
     "RealmConfig",
     "TlsConfig",
     "UpstreamConfig",
+    "find_unserved",
 ]
 
 _ADDRESS = Text(
@@ -49,10 +68,45 @@ _SERVER_NAME = Text(
     parse=parse_server_name, remedy='write a DNS name such as "kdc.example.com" or "*.example.com"'
 )
 _NAME = Text(parse=parse_realm_name, remedy='write a name such as "EXAMPLE.COM"')
+_NAME_OR_WILDCARD = Text(parse=parse_realm_pattern, remedy='write a name such as "EXAMPLE.COM"')
+_SITE = Text(parse=parse_site, remedy='write a name such as "Default-First-Site-Name"')
+_KRB5_CONF = Text(parse=parse_optional_path, remedy='write a path such as "/etc/krb5.conf"')
+_NAMESERVER = Text(
+    parse=parse_nameserver,
+    remedy='write an IP address such as "192.0.2.53", "192.0.2.53:5353" or "[2001:db8::53]:53"',
+)
+_NETWORK = Text(parse=parse_network, remedy='write a network such as "192.0.2.0/24" or "2001:db8::/32"')
+_PORT = Number(minimum=1, maximum=65535)
+_SOURCE_ADDRESS = Text(
+    parse=parse_source_address, remedy='write an IP address of this host, such as "192.0.2.1"'
+)
+_PRINCIPAL = Text(parse=parse_principal, remedy='write a name such as "krbtgt", "probe" or "host/kdc1"')
+
+Discovery = Literal["auto", "none", "dns", "active_directory"]
 
 
-def _seconds(maximum: float) -> Number:
-    return Number(minimum=0.1, maximum=maximum, unit="seconds", is_whole=False)
+def _seconds(maximum: float, *, minimum: float = 0.1) -> Number:
+    return Number(minimum=minimum, maximum=maximum, unit="seconds", is_whole=False)
+
+
+def _in_order(section: object, key: str, pairs: Iterable[tuple[str, str]]) -> Iterator[ConfigProblem]:
+    """Compare settings in seconds: none may be longer than the one it is paired with."""
+    for shorter, longer in pairs:
+        least, most = getattr(section, shorter), getattr(section, longer)
+        if least > most:
+            yield ConfigProblem(
+                key=f"{key}.{shorter}",
+                problem=f"{least:g} seconds is longer than {longer}, which is {most:g}",
+                remedy=f"write {most:g} or less, or raise {longer}",
+            )
+
+
+def _items_differ(items: Mapping[str, object]) -> Iterator[ConfigProblem]:
+    seen: dict[object, str] = {}
+    for key, item in items.items():
+        first = seen.setdefault(item, key)
+        if first != key:
+            yield ConfigProblem(key=key, problem=f"is the same as {first}", remedy="remove one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +262,20 @@ class TlsConfig:
     )
 
 
+def _one_per_family(addresses: Mapping[str, str]) -> Iterator[ConfigProblem]:
+    seen: dict[int, str] = {}
+    for key, address in addresses.items():
+        version = ip_address(address).version
+        first = seen.setdefault(version, key)
+        if first != key:
+            yield ConfigProblem(
+                key=key, problem=f"is an IPv{version} address as {first} is", remedy="remove one of them"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamConfig:
-    """[upstream]: how long KDCs may take, and how much they may say."""
+    """[upstream]: how KDCs are asked, how long they may take, and how much they may say."""
 
     connect_timeout: float = field(
         default=1.5, metadata=setting(_seconds(60), "How long one TCP connect to a KDC may take.")
@@ -225,18 +290,160 @@ class UpstreamConfig:
         default=1048576,
         metadata=setting(Number(minimum=1024, maximum=16777216, unit="bytes"), "The longest reply taken."),
     )
+    stagger: float = field(
+        default=0.25,
+        metadata=setting(
+            _seconds(2, minimum=0.01), "How long after one connect the next one starts (RFC 8305 5)."
+        ),
+    )
+    hedge_delay: float = field(
+        default=0.4,
+        metadata=setting(_seconds(60, minimum=0.05), "After how long a silence a KDC is suspect."),
+    )
+    hedge_ratio: float = field(
+        default=0.1,
+        metadata=setting(
+            Number(minimum=0, maximum=1, unit="hedges per request", is_whole=False),
+            "How many requests may go to a second KDC because the first is silent.",
+        ),
+    )
+    max_in_flight_per_kdc: int = field(
+        default=256,
+        metadata=setting(
+            Number(minimum=1, maximum=65536, unit="requests"), "How many requests one KDC has at a time."
+        ),
+    )
+    source_addresses: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            ListOf(
+                item=_SOURCE_ADDRESS,
+                remedy='write a list of addresses, such as ["192.0.2.1", "2001:db8::1"]',
+                rule=_one_per_family,
+            ),
+            "From which addresses KDCs are asked; by default from any.",
+        ),
+    )
+    probe_principal: str = field(
+        default="krbtgt",
+        metadata=setting(
+            _PRINCIPAL, "For whom a probe asks; `krbtgt` stands for the realm's own krbtgt/REALM."
+        ),
+    )
+    probe_interval: float = field(
+        default=2.0,
+        metadata=setting(_seconds(60), "How long after a KDC's failure it is probed; it doubles each time."),
+    )
+    probe_interval_maximum: float = field(
+        default=60.0, metadata=setting(_seconds(3600), "How far apart probes get.")
+    )
 
 
-def _timeouts_grow(upstream: UpstreamConfig, key: str) -> Iterator[ConfigProblem]:
-    timeouts = ("connect_timeout", "reach_timeout", "reply_timeout")
-    for shorter, longer in pairwise(timeouts):
-        least, most = getattr(upstream, shorter), getattr(upstream, longer)
-        if least > most:
-            yield ConfigProblem(
-                key=f"{key}.{shorter}",
-                problem=f"{least:g} seconds is longer than {longer}, which is {most:g}",
-                remedy=f"write {most:g} or less, or raise {longer}",
-            )
+def _upstream_in_order(upstream: UpstreamConfig, key: str) -> Iterator[ConfigProblem]:
+    pairs = (
+        ("stagger", "connect_timeout"),
+        ("connect_timeout", "reach_timeout"),
+        ("reach_timeout", "reply_timeout"),
+        ("hedge_delay", "reply_timeout"),
+        ("probe_interval", "probe_interval_maximum"),
+    )
+    return _in_order(upstream, key, pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocateConfig:
+    """[locate]: how KDCs are found, and which are believed. The path is relative to the configuration file.
+
+    An empty `allowed_networks` allows every address that is not loopback, link-local, multicast, unspecified
+    or reserved; a network that is listed is allowed whatever it is.
+    """
+
+    krb5_conf: Path | None = field(
+        default=None,
+        metadata=setting(_KRB5_CONF, "A krb5.conf that names KDCs of realms without lists of their own."),
+    )
+    nameservers: tuple[Nameserver, ...] = field(
+        default=(),
+        metadata=setting(
+            ListOf(
+                item=_NAMESERVER,
+                remedy='write a list of addresses, such as ["192.0.2.53"]',
+                rule=_items_differ,
+            ),
+            "The DNS servers to ask, in order; by default those of /etc/resolv.conf.",
+        ),
+    )
+    dns_timeout: float = field(
+        default=2.0, metadata=setting(_seconds(60), "How long a whole look-up in DNS may take.")
+    )
+    minimum_ttl: int = field(
+        default=10,
+        metadata=setting(
+            Number(minimum=1, maximum=86400, unit="seconds"), "How long what was found is used at least."
+        ),
+    )
+    maximum_ttl: int = field(
+        default=3600,
+        metadata=setting(
+            Number(minimum=1, maximum=604800, unit="seconds"), "How long what was found is used at most."
+        ),
+    )
+    negative_ttl: int = field(
+        default=30,
+        metadata=setting(
+            Number(minimum=1, maximum=10800, unit="seconds"), "How long a name without records is believed."
+        ),
+    )
+    stale_ttl: int = field(
+        default=86400,
+        metadata=setting(
+            Number(minimum=0, maximum=604800, unit="seconds"),
+            "How long what has expired is used while DNS is down (RFC 8767); 0 is never.",
+        ),
+    )
+    cache_entries: int = field(
+        default=4096,
+        metadata=setting(
+            Number(minimum=64, maximum=1048576, unit="entries"), "How many answers are remembered."
+        ),
+    )
+    wildcard_realms: int = field(
+        default=64,
+        metadata=setting(
+            Number(minimum=1, maximum=65536, unit="realms"), "How many realms one wildcard may stand for."
+        ),
+    )
+    rediscovery_interval: float = field(
+        default=30.0,
+        metadata=setting(_seconds(3600), "How often a client's force-rediscovery is heeded, per realm."),
+    )
+    allowed_ports: tuple[int, ...] = field(
+        default=(88, 464),
+        metadata=setting(
+            ListOf(
+                item=_PORT,
+                may_be_empty=False,
+                remedy="write a list of ports, such as [88, 464]",
+                rule=_items_differ,
+            ),
+            "The ports that a record in DNS may name.",
+        ),
+    )
+    allowed_networks: tuple[Network, ...] = field(
+        default=(),
+        metadata=setting(
+            ListOf(
+                item=_NETWORK,
+                remedy='write a list of networks, such as ["192.0.2.0/24"]',
+                rule=_items_differ,
+            ),
+            "The networks that a KDC found in DNS may be in; by default all but special ones.",
+        ),
+    )
+
+
+def _ttls_in_order(locate: LocateConfig, key: str) -> Iterator[ConfigProblem]:
+    return _in_order(locate, key, [("minimum_ttl", "maximum_ttl")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +470,7 @@ def _endpoints_differ(endpoints: Mapping[str, EndpointSpec]) -> Iterator[ConfigP
         seen[key] = endpoint
 
 
-def _endpoints(service: KdcService, *, may_be_empty: bool) -> ListOf[EndpointSpec]:
+def _endpoints(name: str, service: KdcService, *, may_be_empty: bool = True) -> ListOf[EndpointSpec]:
     host = "kdc1.example.com"
     return ListOf(
         item=Text(
@@ -272,25 +479,40 @@ def _endpoints(service: KdcService, *, may_be_empty: bool) -> ListOf[EndpointSpe
             'or "[2001:db8::1]"',
         ),
         may_be_empty=may_be_empty,
-        remedy=f'write a list of hosts, such as {service.value} = ["{host}"]',
+        remedy=f'write a list of hosts, such as {name} = ["{host}"], or leave it out',
         rule=_endpoints_differ,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealmConfig:
-    """[realms."NAME"]: a realm that is served, and who serves it."""
+    """[realms."NAME"]: a realm that is served, or with `*.NAME` all realms below, and who serves it.
+
+    Each list that there is counts; `discovery` finds what has none. "auto" is how it may be written: in a
+    configuration that was read it is settled. `source` tells where the lists come from.
+    """
 
     name: str
+    source: str = "configuration"
     kdc: tuple[EndpointSpec, ...] = field(
+        default=(),
         metadata=setting(
-            _endpoints(KdcService.KDC, may_be_empty=False), "The realm's KDCs, in order of preference."
-        )
+            # An empty list could mean that nobody shall be asked, or that DNS shall be.
+            _endpoints("kdc", KdcService.KDC, may_be_empty=False),
+            "The realm's KDCs, in order of preference.",
+        ),
+    )
+    primary_kdc: tuple[EndpointSpec, ...] = field(
+        default=(),
+        metadata=setting(
+            _endpoints("primary_kdc", KdcService.KDC),
+            "Who is asked when a client requires the primary (PDC); by default every KDC.",
+        ),
     )
     kpasswd: tuple[EndpointSpec, ...] = field(
         default=(),
         metadata=setting(
-            _endpoints(KdcService.KPASSWD, may_be_empty=True), "Who changes passwords (RFC 3244), in order."
+            _endpoints("kpasswd", KdcService.KPASSWD), "Who changes passwords (RFC 3244), in order."
         ),
     )
     aliases: tuple[str, ...] = field(
@@ -300,6 +522,27 @@ class RealmConfig:
             "Other names by which clients ask for the realm, such as its NetBIOS name.",
         ),
     )
+    discovery: Discovery = field(
+        default="auto",
+        metadata=setting(
+            Choice(words=("auto", "none", "dns", "active_directory")),
+            "How the servers are found that no list names: auto is dns where no list has a KDC.",
+        ),
+    )
+    site: str = field(
+        default="",
+        metadata=setting(_SITE, "The Active Directory site we are in; by default a DC is asked for it."),
+    )
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for all realms below its name."""
+        return self.name.startswith(WILDCARD)
+
+    @property
+    def domain(self) -> str:
+        """The name, of a wildcard without its star."""
+        return self.name.removeprefix(WILDCARD)
 
 
 def _names_differ(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProblem]:
@@ -314,6 +557,53 @@ def _names_differ(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProblem]:
                     problem=f'"{name}" is the same name as {first}, as case and a last dot don\'t count',
                     remedy="remove one of them",
                 )
+
+
+def _wildcards_have_no_lists(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProblem]:
+    for key, realm in realms.items():
+        listed = (name for name in _REALM_LISTS if realm.is_wildcard and getattr(realm, name))
+        for name in listed:
+            yield ConfigProblem(
+                key=f"{key}.{name}",
+                problem="stands under a wildcard, and can't hold for every realm",
+                remedy="remove it, or add a section for the realm it belongs to",
+            )
+
+
+_REALM_LISTS = ("kdc", "primary_kdc", "kpasswd", "aliases")
+
+
+def _wildcards_are_found(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProblem]:
+    for key, realm in realms.items():
+        if realm.is_wildcard and realm.discovery == "none":
+            yield ConfigProblem(
+                key=f"{key}.discovery",
+                problem="is none, but a wildcard's realms have no other way to be found",
+                remedy='write "dns" or "active_directory"',
+            )
+
+
+def _sites_are_used(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProblem]:
+    for key, realm in realms.items():
+        if realm.site and realm.discovery != "active_directory":
+            yield ConfigProblem(
+                key=f"{key}.site",
+                problem=f'"{realm.site}" is never used, as discovery is "{realm.discovery}"',
+                remedy='write discovery = "active_directory", or remove the site',
+            )
+
+
+_REALM_RULES = (
+    _names_differ,
+    _wildcards_have_no_lists,
+    _wildcards_are_found,
+    _sites_are_used,
+)
+
+
+def _realms_are_sound(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProblem]:
+    for rule in _REALM_RULES:
+        yield from rule(realms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,7 +631,11 @@ class Config:
     )
     upstream: UpstreamConfig = field(
         default=UpstreamConfig(),
-        metadata=setting(Table(form=UpstreamConfig, rule=_timeouts_grow), "How long KDCs may take."),
+        metadata=setting(Table(form=UpstreamConfig, rule=_upstream_in_order), "How KDCs are asked."),
+    )
+    locate: LocateConfig = field(
+        default=LocateConfig(),
+        metadata=setting(Table(form=LocateConfig, rule=_ttls_in_order), "How KDCs are found."),
     )
     log: LogConfig = field(
         default=LogConfig(), metadata=setting(Table(form=LogConfig), "What is logged, and how.")
@@ -350,10 +644,72 @@ class Config:
         metadata=setting(
             NamedTables(
                 form=RealmConfig,
-                name=_NAME,
+                name=_NAME_OR_WILDCARD,
                 remedy='add a realm: a section [realms."EXAMPLE.COM"] with kdc = ["kdc1.example.com"]',
-                rule=_names_differ,
+                rule=_realms_are_sound,
             ),
             "The realms that are served; no other is.",
         )
     )
+
+
+def _realms_are_served(config: Config) -> Iterator[ConfigProblem]:
+    # With a krb5.conf it is known only once that was read.
+    for realm in config.realms if config.locate.krb5_conf is None else ():
+        yield from find_unserved(realm)
+
+
+def _dns_leaves_time(config: Config) -> Iterator[ConfigProblem]:
+    least, most = config.locate.dns_timeout, config.upstream.reach_timeout
+    if least > most:
+        yield ConfigProblem(
+            key="locate.dns_timeout",
+            problem=f"{least:g} seconds is longer than upstream.reach_timeout, which is {most:g}",
+            remedy=f"write {most:g} or less, or raise upstream.reach_timeout",
+        )
+
+
+def find_unserved(
+    realm: RealmConfig, *, krb5_conf: Path | None = None, is_dns_allowed: bool = True
+) -> Iterator[ConfigProblem]:
+    """Find what is wrong if nobody serves a realm and nothing can look for who does.
+
+    `krb5_conf` is given once it was read, with what it says of DNS.
+    """
+    if realm.kdc and realm.discovery in {"auto", "none"}:
+        return
+    if realm.discovery == "none":
+        also = f", and {krb5_conf} names none" if krb5_conf else ""
+        yield from _no_kdc(realm, f"discovery is none{also}")
+    elif realm.discovery == "auto" and not is_dns_allowed:
+        yield from _no_kdc(realm, f"{krb5_conf} says dns_lookup_kdc = false")
+    elif not is_domain_name(realm.domain):
+        yield ConfigProblem(
+            key=join("realms", realm.name),
+            problem="is no domain's name, so its KDCs can't be found in DNS",
+            remedy='name them: kdc = ["kdc1.example.com"]',
+        )
+
+
+def _no_kdc(realm: RealmConfig, reason: str) -> Iterator[ConfigProblem]:
+    key = join("realms", realm.name)
+    if not realm.is_wildcard:
+        yield ConfigProblem(
+            key=f"{key}.kdc",
+            problem=f"is missing, and {reason}: there is no KDC to ask",
+            remedy='name the KDCs, as in kdc = ["kdc1.example.com"], or write discovery = "dns"',
+        )
+    elif realm.discovery == "auto":
+        yield ConfigProblem(
+            key=f"{key}.discovery",
+            problem=f"is missing, and {reason}: no realm can be found",
+            remedy='write discovery = "dns" or "active_directory"',
+        )
+
+
+def _config_is_sound(config: Config, _key: str) -> Iterator[ConfigProblem]:
+    yield from _dns_leaves_time(config)
+    yield from _realms_are_served(config)
+
+
+CONFIG_TABLE = Table(form=Config, rule=_config_is_sound)

@@ -1,19 +1,33 @@
-"""The other texts with a syntax of their own: realm names, HTTP paths and file modes.
+"""The other texts with a syntax of their own: names of realms, sites and principals, paths and file modes.
 
 Pure. What names an address is in `addresses`.
 """
 
 import re
+from pathlib import Path
 
 from kkdcpd.errors import SettingError
 from kkdcpd.protocol.realms import fold_realm
 
-__all__ = ["parse_http_path", "parse_mode", "parse_realm_name"]
+__all__ = [
+    "WILDCARD",
+    "parse_http_path",
+    "parse_mode",
+    "parse_optional_path",
+    "parse_principal",
+    "parse_realm_name",
+    "parse_realm_pattern",
+    "parse_site",
+]
+
+WILDCARD = "*."
 
 _MAX_REALM_BYTES = 255  # as a DNS name (RFC 1035 2.3.4), which a domain-style realm is (RFC 4120 6.1)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # RFC 3986 3.3 without percent-encoding: one path must have one spelling.
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+_SITE = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # it is a label in DNS ([MS-ADTS] 6.1.1.2.2.1)
+_PRINCIPAL = re.compile(r"[^/@\\\x00-\x1f\x7f-\x9f]+(?:/[^/@\\\x00-\x1f\x7f-\x9f]+)*")
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
@@ -25,7 +39,47 @@ def parse_realm_name(text: str) -> str:
         raise SettingError(f"has more than {_MAX_REALM_BYTES} octets")
     if _CONTROL_CHARACTER.search(text):
         raise SettingError("has a control character in it")
+    if "*" in text:
+        raise SettingError("has a * in it")
     return text
+
+
+def parse_realm_pattern(text: str) -> str:
+    """Return a realm's name, or `*.` and the name that all the realms it stands for end in."""
+    if "*" not in text:
+        return parse_realm_name(text)
+    parent = text.removeprefix(WILDCARD)
+    if "*" in parent:
+        raise SettingError("has a * that is not its first label", 'write "*.EXAMPLE.COM" or a name without *')
+    # Below a top-level domain, anybody may own the realm that is looked up, and its KDCs.
+    if "." not in fold_realm(parent):
+        raise SettingError(
+            "would serve the realms of strangers", 'write two labels at least, as in "*.EXAMPLE.COM"'
+        )
+    return WILDCARD + parse_realm_name(parent)
+
+
+def parse_site(text: str) -> str:
+    """Return the name of an Active Directory site; it may be empty."""
+    if text and not _SITE.fullmatch(text):
+        raise SettingError("is no site's name")
+    return text
+
+
+def parse_principal(text: str) -> str:
+    """Return a principal's name without realm, its components joined by / and nothing escaped."""
+    if "@" in text:
+        raise SettingError("has an @ in it", "leave out the realm: each realm's KDCs are asked for their own")
+    if not _PRINCIPAL.fullmatch(text):
+        raise SettingError("is no principal's name")
+    return text
+
+
+def parse_optional_path(text: str) -> Path | None:
+    """Return a path, or None for no text."""
+    if "\0" in text:
+        raise SettingError("is no path")
+    return Path(text) if text else None
 
 
 def parse_http_path(text: str) -> str:

@@ -1,0 +1,142 @@
+"""What a krb5.conf says about our realms: who their KDCs are, and whether DNS may be asked for them.
+
+Pure: how the file is read is in `krb5_profile` and `load`. krb5.conf(5), [realms] and [libdefaults].
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from kkdcpd.config.addresses import EndpointSpec, parse_endpoint
+from kkdcpd.config.kinds import collected
+from kkdcpd.config.krb5_profile import Relation
+from kkdcpd.config.schema import RealmConfig
+from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
+from kkdcpd.protocol.realms import fold_realm
+from kkdcpd.values import KdcService
+
+__all__ = ["SOURCE", "Imported", "import_realms", "is_dns_allowed"]
+
+SOURCE = "krb5.conf"
+
+_YES = {"y", "yes", "true", "t", "1", "on"}  # as lib/krb5/krb/libdef_parse.c reads it; all else is no
+_SEPARATORS = re.compile(r"[\s,]+")
+_HEIMDAL_TRANSPORT = re.compile(r"^(tcp|udp)/(?!/)", re.IGNORECASE)  # Heimdal's krb5.conf(5)
+_UNUSABLE = {
+    "https://": "names a proxy, perhaps us",
+    "http://": "names a proxy",
+    "http/": "names a proxy",  # Heimdal's way to write it
+    "/": "is a unix socket, which may not be here when it is needed",
+}
+_UNUSABLE_REMEDY = "name the KDCs in our own configuration, where these are not all"
+# Our lists, each with the relations that make it: the first that the realm has.
+_RELATIONS = {
+    "kdc": ("kdc",),
+    "primary_kdc": ("primary_kdc", "master_kdc"),
+    "kpasswd": ("kpasswd_server", "admin_server"),
+}
+_HOST_REMEDY = 'write a host such as "kdc1.example.com", "kdc1.example.com:88" or "[2001:db8::1]:88"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """The realms with what was found for them, and what their administrator should know."""
+
+    realms: tuple[RealmConfig, ...]
+    warnings: tuple[ConfigProblem, ...]
+
+
+def is_dns_allowed(relations: Iterable[Relation]) -> bool:
+    """Return dns_lookup_kdc: whether KDCs may be looked up in DNS."""
+    path = ("libdefaults", "dns_lookup_kdc")
+    values = (relation.value for relation in relations if relation.path == path)
+    return next(values, "true").lower() in _YES
+
+
+def import_realms(realms: Iterable[RealmConfig], relations: Iterable[Relation]) -> Imported:
+    """Give each realm that has neither lists nor a discovery of its own the lists of krb5.conf.
+
+    Raises:
+        ConfigError: some entries can't be used; each of `problems` names file and line.
+    """
+    problems: list[ConfigProblem] = []
+    warnings: list[ConfigProblem] = []
+    known = tuple(relations)
+    imported = []
+    for realm in realms:
+        with collected(problems):
+            imported.append(_filled(realm, known, warnings) if _may_be_filled(realm) else realm)
+    if problems:
+        raise ConfigError(problems)
+    return Imported(realms=tuple(imported), warnings=tuple(warnings))
+
+
+def _may_be_filled(realm: RealmConfig) -> bool:
+    has_lists = realm.kdc or realm.primary_kdc or realm.kpasswd
+    return not (has_lists or realm.is_wildcard) and realm.discovery in {"auto", "none"}
+
+
+def _filled(realm: RealmConfig, known: Iterable[Relation], warnings: list[ConfigProblem]) -> RealmConfig:
+    relations = tuple(relation for relation in known if _is_about(relation, realm))
+    problems: list[ConfigProblem] = []
+    lists: dict[str, tuple[EndpointSpec, ...]] = {}
+    for name in _RELATIONS:
+        with collected(problems):
+            lists[name] = _endpoints(name, relations, warnings)
+    if problems:
+        raise ConfigError(problems)
+    if not any(lists.values()):
+        return realm
+    return replace(
+        realm, kdc=lists["kdc"], primary_kdc=lists["primary_kdc"], kpasswd=lists["kpasswd"], source=SOURCE
+    )
+
+
+def _is_about(relation: Relation, realm: RealmConfig) -> bool:
+    match relation.path:
+        case ("realms", name, _key):
+            return fold_realm(name) == fold_realm(realm.name)
+    return False
+
+
+def _endpoints(
+    name: str, relations: Sequence[Relation], warnings: list[ConfigProblem]
+) -> tuple[EndpointSpec, ...]:
+    """Return the endpoints for one of our lists, each once."""
+    written = {relation.path[-1] for relation in relations}
+    chosen = next((key for key in _RELATIONS[name] if key in written), None)
+    problems: list[ConfigProblem] = []
+    endpoints: list[EndpointSpec] = []
+    for relation in relations:
+        for word in _words(relation) if relation.path[-1] == chosen else ():
+            with collected(problems):
+                endpoint = _endpoint(name, word, relation, warnings)
+                if endpoint and not any(endpoint.overlaps(other) for other in endpoints):
+                    endpoints.append(endpoint)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(endpoints)
+
+
+def _words(relation: Relation) -> Iterator[str]:
+    """Return the hosts in a value; MIT ends a host at a blank, so that people write comments there."""
+    words = filter(None, _SEPARATORS.split(relation.value))
+    return takewhile(lambda word: word[0] not in "#;", words)
+
+
+def _endpoint(name: str, word: str, relation: Relation, warnings: list[ConfigProblem]) -> EndpointSpec | None:
+    for start, reason in _UNUSABLE.items():
+        if word.lower().startswith(start):
+            problem = f'{relation.path[-1]} = "{word}" {reason}: it is left out'
+            warnings.append(ConfigProblem(key=relation.place, problem=problem, remedy=_UNUSABLE_REMEDY))
+            return None
+    service = KdcService.KPASSWD if name == "kpasswd" else KdcService.KDC
+    try:
+        endpoint = parse_endpoint(_HEIMDAL_TRANSPORT.sub(r"\1://", word, count=1), service=service)
+    except SettingError as error:
+        problem = f'{relation.path[-1]} = "{word}" {error.problem}'
+        remedy = error.remedy or _HOST_REMEDY
+        raise ConfigError([ConfigProblem(key=relation.place, problem=problem, remedy=remedy)]) from error
+    # The port of admin_server is kadmin's; lib/krb5/os/changepw.c asks port 464 of that host.
+    return replace(endpoint, port=service.default_port) if relation.path[-1] == "admin_server" else endpoint
