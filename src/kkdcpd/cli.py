@@ -1,18 +1,20 @@
-"""The command line: `kkdcpd` serves, `kkdcpd check` only looks at the configuration.
+"""The command line: `kkdcpd` serves, `check` only looks at the configuration, `locate` finds KDCs.
 
 What each command needs is imported when it runs, so that `--help` and `--version` answer at once.
 """
 
 import argparse
+import dataclasses
 import datetime
 import enum
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kkdcpd import __version__
-from kkdcpd.errors import ConfigError, ListenError
+from kkdcpd.errors import ConfigError, ListenError, LocateError
+from kkdcpd.values import KdcService, LocateQuery
 
 __all__ = ["ExitCode", "main"]
 
@@ -23,6 +25,7 @@ exit codes:
   0   all is well: stopped as asked, or the configuration is good
   1   an address can't be listened on
   2   the command line is wrong
+  3   locate: nobody is found
   78  the configuration is wrong; each problem is one line on standard error
 """
 
@@ -33,16 +36,16 @@ class ExitCode(enum.IntEnum):
     OK = 0
     CANNOT_LISTEN = 1
     USAGE = 2
+    NOBODY_FOUND = 3
     CONFIG = 78
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     path = os.environ.get("KKDCPD_CONFIG") or DEFAULT_CONFIG
-    options = _parser().parse_args(arguments, argparse.Namespace(config=path))
-    run = _check if options.command == "check" else _serve
+    options = _parser().parse_args(arguments, argparse.Namespace(config=path, command=None))
     try:
-        return run(Path(options.config))
+        return _COMMANDS[options.command](options)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -68,12 +71,27 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("serve", parents=[common], help="serve in the foreground (the default)")
     commands.add_parser("check", parents=[common], help="check the configuration and everything it names")
+    _add_locate(commands.add_parser("locate", parents=[common], help="say whom requests for a realm go to"))
     return parser
 
 
-def _check(path: Path) -> int:
+def _add_locate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("realm", metavar="REALM", help="the realm, or another name that clients ask for")
+    parser.add_argument("--kpasswd", action="store_true", help="for a password change")
+    parser.add_argument(
+        "--hint",
+        metavar="HINT",
+        default="0",
+        help="the dclocator-hint: a number such as 0x80, or words with commas between them:"
+        " pdc, writable, force, flat, dns, fast",
+    )
+    parser.set_defaults(usage_error=parser.error)
+
+
+def _check(options: argparse.Namespace) -> int:
     from kkdcpd.config import load_config  # noqa: PLC0415
 
+    path = Path(options.config)
     loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -81,12 +99,40 @@ def _check(path: Path) -> int:
     return ExitCode.OK
 
 
-def _serve(path: Path) -> int:
+def _locate(options: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from kkdcpd.commands import locate  # noqa: PLC0415
+    from kkdcpd.config import SystemFiles, load_config  # noqa: PLC0415
+    from kkdcpd.log import configure_logging  # noqa: PLC0415
+
+    try:
+        flags = locate.parse_hint(options.hint)
+    except ValueError:
+        options.usage_error(f"--hint: {options.hint} is no number and none of {', '.join(locate.HINTS)}")
+    config = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC)).config
+    # What it would warn of is in the table.
+    configure_logging(dataclasses.replace(config.log, level="error"), sys.stderr)
+    query = LocateQuery(
+        target_domain=options.realm,
+        service=KdcService.KPASSWD if options.kpasswd else KdcService.KDC,
+        flags=flags,
+    )
+    try:
+        finding = asyncio.run(locate.locate(config, query, SystemFiles.read()))
+    except LocateError as error:
+        print(f"error: {options.realm}: {error}", file=sys.stderr)
+        return ExitCode.NOBODY_FOUND
+    print(locate.render(finding))
+    return ExitCode.OK
+
+
+def _serve(options: argparse.Namespace) -> int:
     from kkdcpd import supervisor  # noqa: PLC0415
     from kkdcpd.config import load_config  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
 
-    loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
+    loaded = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC))
     configure_logging(loaded.config.log)
     supervisor.warn(loaded.warnings)
     try:
@@ -95,3 +141,11 @@ def _serve(path: Path) -> int:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.CANNOT_LISTEN
     return ExitCode.OK
+
+
+_COMMANDS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
+    None: _serve,
+    "serve": _serve,
+    "check": _check,
+    "locate": _locate,
+}

@@ -11,8 +11,9 @@ KkdcpdError
 │   └── BodyTimeoutError
 ├── LocateError               the realm can't be served
 │   ├── RealmNotServedError
-│   └── NoKdcKnownError
-└── ExchangeError             no reply was had; bears the attempts
+│   ├── NoKdcKnownError
+│   └── DnsFailedError        DNS gave no answer, which is not the answer that there is none
+└── ExchangeError             no reply was had; bears the failures
     ├── NoKdcReachedError     no KDC took the message: it was never sent
     └── NoKdcReplyError       a KDC has the message but gave no usable reply
 
@@ -25,13 +26,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kkdcpd.values import AttemptResult, Outcome
+from kkdcpd.values import AttemptFailure, Outcome
 
 __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
     "ConfigError",
     "ConfigProblem",
+    "DnsFailedError",
     "ExchangeError",
     "KkdcpdError",
     "ListenError",
@@ -147,19 +149,20 @@ class NoKdcKnownError(LocateError):
     outcome = Outcome.NO_KDC_KNOWN
 
 
+class DnsFailedError(LocateError):
+    """DNS gave no answer: time-out, SERVFAIL, REFUSED. That there are no records is an answer."""
+
+    outcome = Outcome.DNS_FAILED
+
+
 class ExchangeError(KkdcpdError):
-    """No reply was had from any KDC; `attempts` tells what was tried."""
+    """No reply was had from any KDC; `failures` tells what was tried."""
 
     outcome: ClassVar[Outcome]
 
-    def __init__(self, attempts: Sequence[AttemptResult]) -> None:
-        self.attempts = tuple(attempts)
-        super().__init__("; ".join(map(_describe, self.attempts)))
-
-
-def _describe(result: AttemptResult) -> str:
-    reason = result.failure.value if result.failure else "replied"
-    return f"{result.attempt.endpoint} {reason}"
+    def __init__(self, failures: Sequence[AttemptFailure]) -> None:
+        self.failures = tuple(failures)
+        super().__init__(", ".join(map(str, self.failures)))
 
 
 class NoKdcReachedError(ExchangeError):

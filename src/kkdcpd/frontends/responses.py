@@ -49,6 +49,11 @@ _REFUSALS = {
     Outcome.NO_KDC_KNOWN: Refusal(
         503, "No server for this service of the Kerberos realm is known here.", keeps_connection=True
     ),
+    Outcome.DNS_FAILED: Refusal(
+        503,
+        "The servers of the Kerberos realm can't be looked up at the moment; try again later.",
+        keeps_connection=True,
+    ),
     Outcome.NO_KDC_REACHED: Refusal(
         503,
         "No server of the Kerberos realm can be reached at the moment; try again later.",

@@ -1,0 +1,201 @@
+"""Finds a realm's servers by DNS: which names are asked for, and which of the answers count.
+
+URI records come before SRV (krb5's locate_kdc.c, "the first source that yields anything wins"), RFC 4120
+7.2.3.2 and RFC 3244 have the names. All are asked for at once: an answer that isn't needed costs nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kkdcpd.errors import DnsFailedError
+from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.candidates import STALE, CandidateFinder, Discovery
+from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
+from kkdcpd.locate.hosts import RETRY_SECONDS
+from kkdcpd.locate.records import (
+    Offers,
+    SrvRecord,
+    Target,
+    UriRecord,
+    read_srv,
+    read_uri,
+    without_twins,
+)
+from kkdcpd.locate.validity import FOREVER, Validity
+from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
+
+__all__ = ["Discoverer", "Discovery", "DnsDiscovery"]
+
+
+class Discoverer(Protocol):
+    """A way of finding a realm's servers that aren't listed."""
+
+    async def discover(self, realm: str, query: LocateQuery, site: str) -> Discovery:
+        """Find the servers of `realm`, the name it has in DNS; `query` says for what and for whom.
+
+        FORCE_REDISCOVERY among its flags asks for an answer that comes from no memory.
+
+        Raises:
+            LocateError: nothing can be said, as against that there is nobody.
+        """
+
+    async def close(self) -> None:
+        """End what is under way in the background."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """One name to ask for. `port` takes the place of the records', `primaries_only` is for primary KDCs."""
+
+    name: str
+    is_uri: bool = False
+    transports: tuple[Transport, ...] = ()
+    port: int | None = None
+    primaries_only: bool = False
+
+
+_Answer = DnsAnswer[SrvRecord] | DnsAnswer[UriRecord] | DnsFailedError
+_Stage = tuple[_Question, ...]
+_TCP, _UDP = (Transport.TCP,), (Transport.UDP,)
+
+
+class DnsDiscovery:
+    """Asks for URI and SRV records of the realm. It knows no sites."""
+
+    def __init__(
+        self,
+        dns: DnsCache,
+        finder: CandidateFinder,
+        admission: Admission,
+        clock: Callable[[], float],
+    ) -> None:
+        self._dns = dns
+        self._finder = finder
+        self._admission = admission
+        self._clock = clock
+
+    async def discover(self, realm: str, query: LocateQuery, site: str = "") -> Discovery:  # noqa: ARG002 - DNS has no sites
+        """Find the servers; none if DNS says that there are none.
+
+        Raises:
+            DnsFailedError: nobody was found, and DNS failed for one of the names at least.
+        """
+        afresh = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
+        stages = _stages(realm, query.service, query.flags)
+        answers = await self._ask(stages, afresh=afresh)
+        chosen = _choose(stages, answers, query.service)
+        validity = FOREVER.earliest(self._validities(answers.values()))
+        if not chosen.targets:
+            if not chosen.is_declined:
+                _raise_if_unsure(answers.values())
+            return Discovery(candidates=(), refused=chosen.refused, validity=validity)
+        found = await self._finder.find(
+            chosen.targets, validity=validity, admission=self._admission, afresh=afresh
+        )
+        return replace(found, refused=chosen.refused + found.refused)
+
+    async def close(self) -> None:
+        """Do nothing: all that is under way is `discover`'s caller's, or the cache's."""
+
+    async def _ask(self, stages: Sequence[_Stage], *, afresh: bool) -> Mapping[_Question, _Answer]:
+        # URI records that are asked for twice, for their primaries and for all, are one look-up.
+        async with asyncio.TaskGroup() as look_ups:
+            tasks = {
+                question: look_ups.create_task(self._answer(question, afresh=afresh), name=question.name)
+                for stage in stages
+                for question in stage
+            }
+        return {question: task.result() for question, task in tasks.items()}
+
+    async def _answer(self, question: _Question, *, afresh: bool) -> _Answer:
+        """Turn a failure into a value: in a task group, one look-up's would end the others."""
+        try:
+            if question.is_uri:
+                return await self._dns.uri(question.name, afresh=afresh)
+            return await self._dns.srv(question.name, afresh=afresh)
+        except DnsFailedError as error:
+            return error
+
+    def _validities(self, answers: Iterable[_Answer]) -> Iterable[Validity]:
+        for answer in answers:
+            if isinstance(answer, DnsFailedError):
+                soon = self._clock() + RETRY_SECONDS
+                yield Validity(recheck=soon, expires=soon)
+            else:
+                yield answer.validity
+
+
+def _stages(realm: str, service: KdcService, flags: DcLocatorFlags) -> tuple[_Stage, ...]:
+    """List what to ask for, in the order in which answers count; a primary need not exist."""
+    if service is KdcService.KPASSWD:
+        return (
+            (_Question(name=f"_kpasswd.{realm}", is_uri=True),),
+            _srv("_kpasswd", realm),
+            # Whoever has kadmind only, has its kpasswd service at the same host (krb5's changepw.c).
+            (
+                _Question(
+                    name=f"_kerberos-adm._tcp.{realm}", transports=_TCP + _UDP, port=service.default_port
+                ),
+            ),
+        )
+    everybody = (_Question(name=f"_kerberos.{realm}", is_uri=True),), _srv("_kerberos", realm)
+    if not flags & DcLocatorFlags.PDC_REQUIRED:
+        return everybody
+    primary_uri = _Question(name=f"_kerberos.{realm}", is_uri=True, primaries_only=True)
+    return (primary_uri,), _srv("_kerberos-master", realm, primaries_only=True), *everybody
+
+
+def _srv(service: str, realm: str, *, primaries_only: bool = False) -> _Stage:
+    return (
+        _Question(name=f"{service}._tcp.{realm}", transports=_TCP, primaries_only=primaries_only),
+        _Question(name=f"{service}._udp.{realm}", transports=_UDP, primaries_only=primaries_only),
+    )
+
+
+def _choose(stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], service: KdcService) -> Offers:
+    """Take the first stage that names anybody, or says that there is nobody to name (RFC 2782)."""
+    refused: list[RefusedCandidate] = []
+    for stage in stages:
+        offers = [_offers(question, answers[question], service) for question in stage]
+        refused += (each for offer in offers for each in offer.refused if each not in refused)
+        targets = without_twins(target for offer in offers for target in offer.targets)
+        if targets or any(offer.is_declined for offer in offers):
+            return Offers(targets=targets, refused=tuple(refused), is_declined=not targets)
+    return Offers(refused=tuple(refused))
+
+
+def _offers(question: _Question, answer: _Answer, service: KdcService) -> Offers:
+    if isinstance(answer, DnsFailedError):
+        return Offers()
+    offers = _read(question, answer, service)
+    if question.primaries_only:
+        # No primary is no reason to ask nobody, even if the domain says so itself.
+        offers = replace(offers, is_declined=False)
+    return replace(offers, targets=tuple(_dated(target, answer) for target in offers.targets))
+
+
+def _read(
+    question: _Question, answer: DnsAnswer[SrvRecord] | DnsAnswer[UriRecord], service: KdcService
+) -> Offers:
+    if not question.is_uri:
+        records = [record for record in answer.records if isinstance(record, SrvRecord)]
+        return read_srv(records, name=question.name, transports=question.transports, port=question.port)
+    uris = [record for record in answer.records if isinstance(record, UriRecord)]
+    offers = read_uri(uris, name=question.name, service=service)
+    return replace(offers, targets=offers.primary_targets) if question.primaries_only else offers
+
+
+def _dated(target: Target, answer: DnsAnswer[SrvRecord] | DnsAnswer[UriRecord]) -> Target:
+    source = target.source + STALE if answer.is_stale else target.source
+    return replace(target, source=source, expires=answer.validity.expires)
+
+
+def _raise_if_unsure(answers: Iterable[_Answer]) -> None:
+    """Raise unless DNS says that there is nobody: all of its answers are needed for that, none an old one."""
+    for answer in answers:
+        if isinstance(answer, DnsFailedError):
+            raise answer
+        if answer.is_stale:
+            raise DnsFailedError("DNS gives no answer, and what it said last was that there is nobody")

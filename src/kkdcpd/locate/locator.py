@@ -1,0 +1,286 @@
+"""From a realm's name to where its servers are: the way in to this package.
+
+A route is kept until something in it may have changed, so a request that comes often costs no look-up of any
+kind; and it is made anew while the old one still serves.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from kkdcpd.config import Config, LocateConfig, RealmConfig, SystemFiles
+from kkdcpd.errors import LocateError, NoKdcKnownError, RealmNotServedError
+from kkdcpd.locate.active_directory import ActiveDirectory
+from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.candidates import CandidateFinder
+from kkdcpd.locate.cldap_ping import CldapPinger
+from kkdcpd.locate.discovery import Discoverer, Discovery, DnsDiscovery
+from kkdcpd.locate.dns import DnsClient, system_nameservers
+from kkdcpd.locate.dns_cache import DnsCache, Query
+from kkdcpd.locate.flights import Flights
+from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.locate.realms import RealmTable, ServedRealm, WildcardRealms
+from kkdcpd.locate.static import listed_targets
+from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
+
+__all__ = ["Locator", "assemble_locator", "build_locator"]
+
+logger = logging.getLogger(__name__)
+
+HOLD_SECONDS = 0.25
+"""A route is made anew no more often than this, whatever TTLs say: it takes some hundred microseconds."""
+
+_FORCE = DcLocatorFlags.FORCE_REDISCOVERY.value
+_PRIMARY = DcLocatorFlags.PDC_REQUIRED.value
+# WRITABLE_REQUIRED and the like mean something where discovery knows what each server is; elsewhere they, and
+# all unknown bits, are ignored, so they don't make for more routes either.
+_ACTIVE_DIRECTORY = (
+    DcLocatorFlags.PDC_REQUIRED
+    | DcLocatorFlags.WRITABLE_REQUIRED
+    | DcLocatorFlags.DIRECTORY_SERVICE_8_REQUIRED
+).value
+_MEANINGFUL_FLAGS = {"active_directory": _ACTIVE_DIRECTORY}
+
+_RouteKey = tuple[KdcService, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class _HeldRoute:
+    route: Route
+    recheck: float
+    expires: float
+
+
+class Locator:
+    """Locates the servers of configured realms. What it started, `close` ends.
+
+    `dns` counts its hits and misses.
+    """
+
+    def __init__(
+        self,
+        realms: Iterable[RealmConfig],
+        config: LocateConfig,
+        *,
+        dns: DnsCache,
+        finder: CandidateFinder,
+        discoverers: Mapping[str, Discoverer],
+        clock: Callable[[], float],
+    ) -> None:
+        self.dns = dns
+        realms = tuple(realms)
+        self._realms = RealmTable(realms)
+        self._wildcards = {
+            realm.name: WildcardRealms(config.wildcard_realms) for realm in realms if realm.is_wildcard
+        }
+        self._config = config
+        self._finder = finder
+        self._discoverers = discoverers
+        self._clock = clock
+        self._routes: dict[str, dict[_RouteKey, _HeldRoute]] = {}
+        self._rediscovered: dict[str, float] = {}
+        self._told: dict[tuple[str, _RouteKey], frozenset[RefusedCandidate]] = {}
+        self._flights: Flights[tuple[str, KdcService, int], Route] = Flights("locate")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all look-ups; who waits for one is cancelled."""
+        await self._flights.close()
+        for discoverer in self._discoverers.values():
+            await discoverer.close()
+        await self.dns.close()
+
+    async def locate(self, query: LocateQuery) -> Route:
+        """Return where the request may go.
+
+        Raises:
+            RealmNotServedError: no configured realm, alias or wildcard has this name.
+            NoKdcKnownError: nobody serves this, as far as is known.
+            DnsFailedError: that can't be known at the moment.
+        """
+        realm = self._realms.match(query.target_domain, query.flags)
+        if realm is None:
+            raise RealmNotServedError("neither in [realms] nor an alias there")
+        bits = int(query.flags)
+        flags = bits & _MEANINGFUL_FLAGS.get(realm.config.discovery, _PRIMARY)
+        if bits & _FORCE and self._may_rediscover(realm):
+            return await self._rediscover(realm, query.service, flags)
+        return await self._locate(realm, query.service, flags)
+
+    async def _locate(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
+        now = self._clock()
+        has_place = self._use_place(realm, now)
+        held = self._routes[realm.name].get((service, flags)) if realm.name in self._routes else None
+        if held is not None and now < held.recheck:
+            return held.route
+        work = partial(self._renew, realm, service, flags)
+        if held is not None and now < held.expires:
+            self._flights.start((realm.name, service, flags), work)
+            return held.route
+        if has_place:
+            return await self._flights.share((realm.name, service, flags), work)
+        return await self._try(realm, service, flags)
+
+    def _use_place(self, realm: ServedRealm, now: float) -> bool:
+        """Tell whether the realm is known to be one: all are but those under a wildcard."""
+        places = self._wildcards.get(realm.config.name)
+        return places is None or places.use(realm.name, now)
+
+    async def _try(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
+        """Look up a name under a wildcard that nobody asked for before, or not with success."""
+        key = (realm.name, service, flags)
+        places = self._wildcards[realm.config.name]
+        if key in self._flights:
+            return await self._flights.share(key, partial(self._renew, realm, service, flags))
+        if not places.has_room(self._clock()):
+            raise RealmNotServedError(
+                f'"{realm.config.name}" stands for as many realms as locate.wildcard_realms allows already, '
+                "or too many new names are looked up at the moment"
+            )
+        places.begin_trial()
+        trial = self._flights.start(key, partial(self._renew_on_trial, places, realm, service, flags))
+        trial.add_done_callback(lambda _: places.end_trial())
+        return await asyncio.shield(trial)
+
+    async def _renew_on_trial(
+        self, places: WildcardRealms, realm: ServedRealm, service: KdcService, flags: int
+    ) -> Route:
+        route = await self._renew(realm, service, flags)
+        without_place = places.keep(realm.name, self._clock())
+        if without_place is not None:
+            self._forget(without_place)
+        return route
+
+    def _forget(self, name: str) -> None:
+        for service, flags in self._routes.pop(name, {}):
+            self._told.pop((name, (service, flags)), None)
+        self._rediscovered.pop(name, None)
+
+    async def _renew(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
+        """Make the route, and keep it for as long as it holds."""
+        routes = self._routes.get(realm.name, {})
+        held = routes.get((service, flags))
+        try:
+            found = await self._find(realm, service, flags)
+            route = self._route(realm, service, flags, found)
+        except NoKdcKnownError:
+            routes.pop((service, flags), None)
+            raise
+        except LocateError:
+            if held is not None:
+                # It serves for as long as it holds, and needs no new try at every request.
+                held.recheck = self._clock() + HOLD_SECONDS
+            raise
+        recheck = max(found.validity.recheck, self._clock() + HOLD_SECONDS)
+        self._routes.setdefault(realm.name, {})[service, flags] = _HeldRoute(
+            route=route, recheck=recheck, expires=max(recheck, found.validity.expires)
+        )
+        return route
+
+    def _may_rediscover(self, realm: ServedRealm) -> bool:
+        """Tell whether the wish is granted: of each realm that is known, once in a while."""
+        now = self._clock()
+        places = self._wildcards.get(realm.config.name)
+        if places is not None and realm.name not in places:
+            return False
+        if now - self._rediscovered.get(realm.name, -self._config.rediscovery_interval) < (
+            self._config.rediscovery_interval
+        ):
+            return False
+        self._rediscovered[realm.name] = now
+        return True
+
+    async def _rediscover(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
+        """Find the servers anew for this request alone: a stranger wishes it, so nobody else is touched."""
+        try:
+            found = await self._find(realm, service, flags | _FORCE)
+            return self._route(realm, service, flags, found)
+        except LocateError:
+            return await self._locate(realm, service, flags)
+
+    async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> Discovery:
+        """Take the realm's list if it has one for the service, else discover."""
+        locator_flags = DcLocatorFlags(flags)
+        targets = listed_targets(realm.config, service, locator_flags)
+        if targets:
+            return await self._finder.find(targets, afresh=bool(flags & _FORCE))
+        discoverer = self._discoverers.get(realm.config.discovery)
+        if discoverer is None:
+            raise NoKdcKnownError(
+                f'realms."{realm.config.name}" lists nobody for {service.value} and has no discovery'
+            )
+        query = LocateQuery(target_domain=realm.name, service=service, flags=locator_flags)
+        return await discoverer.discover(realm.name, query, realm.config.site)
+
+    def _route(self, realm: ServedRealm, service: KdcService, flags: int, found: Discovery) -> Route:
+        """Make a route of what was found, and tell the operator who was refused, once per change."""
+        self._tell(realm, (service, flags), found.refused)
+        if not found.candidates:
+            reasons = "; ".join(f"{each.source}: {each.target}: {each.reason}" for each in found.refused)
+            raise NoKdcKnownError(reasons or f"DNS names nobody for {service.value} of {realm.name}")
+        return Route(realm=realm.config.name, candidates=found.candidates, refused=found.refused)
+
+    def _tell(self, realm: ServedRealm, key: _RouteKey, refused: tuple[RefusedCandidate, ...]) -> None:
+        places = self._wildcards.get(realm.config.name)
+        if places is not None and realm.name not in places:
+            return  # whoever asks for a name that is made up gets it all in his own log line
+        now_refused = frozenset(refused)
+        before = self._told.get((realm.name, key), frozenset())
+        for each in refused if now_refused != before else ():
+            if each not in before:
+                fields = {
+                    "realm": realm.name,
+                    "source": each.source,
+                    "target": each.target,
+                    "reason": each.reason,
+                }
+                logger.warning("server refused", extra={"fields": fields})
+        if now_refused:
+            self._told[realm.name, key] = now_refused
+        else:
+            self._told.pop((realm.name, key), None)
+
+
+def build_locator(
+    config: Config, system: SystemFiles, *, clock: Callable[[], float] = time.monotonic
+) -> Locator:
+    """Put a locator together that asks the configured nameservers, or else the system's."""
+    nameservers = config.locate.nameservers or system_nameservers(system.resolv_conf)
+    client = DnsClient(nameservers, timeout=config.locate.dns_timeout)
+    return assemble_locator(
+        config.realms, config.locate, query=client.query, hosts_file=system.hosts, clock=clock
+    )
+
+
+def assemble_locator(
+    realms: Iterable[RealmConfig],
+    config: LocateConfig,
+    *,
+    query: Query,
+    hosts_file: str = "",
+    clock: Callable[[], float] = time.monotonic,
+) -> Locator:
+    """Put a locator together that asks DNS by `query`."""
+    dns = DnsCache(query, config, clock)
+    finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file, clock=clock), clock)
+    admission = Admission(ports=config.allowed_ports, networks=config.allowed_networks)
+    discoverers: Mapping[str, Discoverer] = {
+        "dns": DnsDiscovery(dns, finder, admission, clock),
+        "active_directory": ActiveDirectory(dns, finder, admission, CldapPinger().ping, clock),
+    }
+    return Locator(realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock)

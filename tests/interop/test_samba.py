@@ -1,0 +1,244 @@
+"""A real Active Directory domain, Samba's: found by DNS and LDAP ping, served through kkdcpd."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from kkdcpd.config import LocateConfig, Nameserver
+from kkdcpd.locate.active_directory import ActiveDirectory
+from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.candidates import CandidateFinder, Discovery
+from kkdcpd.locate.cldap_ping import CldapPinger
+from kkdcpd.locate.dns import DnsClient
+from kkdcpd.locate.dns_cache import DnsCache
+from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.protocol.cldap import DomainControllerFlags
+from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
+from kkdcpd.protocol.messages import inspect_reply
+from kkdcpd.protocol.probe import build_probe
+from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, MessageKind, ProxyMessage
+from lab.authority import Authority
+from lab.client import KerberosClient, RealmServers
+from lab.daemon import Daemon, is_exchange
+from lab.samba import SambaDomain
+from tests.support.http_client import HttpClient, post
+
+REALM = "AD.TEST"
+FLAT_NAME = "AD"
+SITE = "Default-First-Site-Name"
+PASSWORD = "Correct horse 1"
+USERS = ("anna", "bert", "carl", "dora")
+NONE = DcLocatorFlags(0)
+
+KDC_ERR_PREAUTH_REQUIRED = 25
+
+
+@pytest.fixture(scope="session")
+def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaDomain]:
+    """Provisioned once a run: it takes 8 s at least."""
+    users = dict.fromkeys(USERS, PASSWORD)
+    with SambaDomain(
+        tmp_path_factory.mktemp("samba"), name=REALM, netbios_name=FLAT_NAME, users=users
+    ) as running:
+        yield running
+
+
+# Found by DNS and LDAP ping -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discoverer:
+    """The locator for Active Directory over real sockets, and what it was told by ping."""
+
+    locator: ActiveDirectory
+
+    async def discover(
+        self, flags: DcLocatorFlags = NONE, *, service: KdcService = KdcService.KDC, site: str = ""
+    ) -> Discovery:
+        query = LocateQuery(target_domain=REALM, service=service, flags=flags)
+        return await self.locator.discover(REALM, query, site)
+
+
+@pytest.fixture
+async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
+    client = DnsClient([Nameserver(host=domain.address)], timeout=2.0)
+    dns = DnsCache(client.query, LocateConfig(), time.monotonic)
+    finder = CandidateFinder(HostResolver(dns, hosts_file="", clock=time.monotonic), time.monotonic)
+    admission = Admission(ports=(88, 464))
+    locator = ActiveDirectory(dns, finder, admission, CldapPinger().ping, time.monotonic)
+    yield Discoverer(locator=locator)
+    await locator.close()
+    await dns.close()
+
+
+async def test_a_ping_tells_what_the_controller_is(domain: SambaDomain) -> None:
+    deadline = asyncio.get_running_loop().time() + 2
+    answers = await CldapPinger().ping([domain.address], REALM, deadline)
+    facts = answers[domain.address]
+    assert (facts.domain, facts.host, facts.netbios_domain) == ("ad.test", "dc1.ad.test", FLAT_NAME)
+    assert facts.site == facts.client_site == SITE
+    assert (
+        DomainControllerFlags.PDC
+        | DomainControllerFlags.KDC
+        | DomainControllerFlags.WRITABLE
+        | DomainControllerFlags.CLOSEST
+    ) in facts.flags
+
+
+async def test_a_ping_for_another_domain_is_no_sign_of_life(domain: SambaDomain) -> None:
+    deadline = asyncio.get_running_loop().time() + 2
+    assert await CldapPinger().ping([domain.address], "other.test", deadline) == {}
+
+
+async def test_the_controller_is_found_by_the_site_that_it_says_we_are_in(discoverer: Discoverer) -> None:
+    found = await discoverer.discover()
+    [candidate] = found.candidates
+    assert str(candidate.endpoint) == "tcp://dc1.ad.test:88"
+    assert candidate.source == f"SRV _kerberos._tcp.{SITE}._sites.dc._msdcs.ad.test"
+    assert found.refused == ()
+
+
+async def test_the_controller_is_found_from_a_site_that_has_none(
+    discoverer: Discoverer, domain: SambaDomain
+) -> None:
+    found = await discoverer.discover(site="Nowhere")
+    assert [each.endpoint.address for each in found.candidates] == [domain.address]
+    assert found.candidates[0].source == "SRV _kerberos._tcp.dc._msdcs.ad.test"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        DcLocatorFlags.WRITABLE_REQUIRED,
+        DcLocatorFlags.DIRECTORY_SERVICE_8_REQUIRED,
+        DcLocatorFlags.FORCE_REDISCOVERY,
+    ],
+)
+async def test_the_controller_is_all_that_may_be_required(
+    discoverer: Discoverer, flags: DcLocatorFlags
+) -> None:
+    assert len((await discoverer.discover(flags)).candidates) == 1
+
+
+async def test_the_pdc_is_found_by_its_own_record(discoverer: Discoverer) -> None:
+    [candidate] = (await discoverer.discover(DcLocatorFlags.PDC_REQUIRED)).candidates
+    assert str(candidate.endpoint) == "tcp://dc1.ad.test:88"
+    assert candidate.source == "SRV _ldap._tcp.pdc._msdcs.ad.test"
+
+
+async def test_the_kpasswd_service_is_found(discoverer: Discoverer) -> None:
+    [candidate] = (await discoverer.discover(service=KdcService.KPASSWD)).candidates
+    assert str(candidate.endpoint) == "tcp://dc1.ad.test:464"
+
+
+# Served through kkdcpd ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """kkdcpd before the domain, which it knows only its realm's name and name server of."""
+
+    daemon: Daemon
+    authority: Authority
+    clients: Callable[[], KerberosClient]
+
+    def exchanges(self, after: int = 0) -> list[dict[str, str]]:
+        lines = self.daemon.lines[after:]
+        return [dict(word.split("=", 1) for word in line.split()[3:]) for line in lines if is_exchange(line)]
+
+    def ask(self, message: ProxyMessage) -> ProxyMessage:
+        """Send a message of the test's own making, and return the reply."""
+        tls = ssl.create_default_context(cafile=str(self.authority.certificate))
+        with HttpClient(self.daemon.ports[0], tls=tls) as client:
+            response = client.ask(post(encode_proxy_message(message)))
+        assert response.status == 200
+        return decode_proxy_message(response.body)
+
+
+@pytest.fixture(scope="session")
+def site(domain: SambaDomain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("samba-site")
+    authority = Authority(directory / "tls")
+    pair = authority.issue("localhost", "127.0.0.1")
+    config = f"""
+        [[listen]]
+        address = "127.0.0.1:0"
+        [tls]
+        certificate = "{pair.certificate}"
+        key = "{pair.key}"
+        [locate]
+        nameservers = ["{domain.address}"]
+        [realms."{REALM}"]
+        discovery = "active_directory"
+        aliases = ["{FLAT_NAME}"]
+    """
+    with Daemon(directory / "kkdcpd", config) as daemon:
+        behind = RealmServers.behind(f"https://localhost:{daemon.ports[0]}/KdcProxy")
+
+        def client() -> KerberosClient:
+            number = len(list(directory.glob("client-*")))
+            realms = {REALM: behind, FLAT_NAME: behind}
+            return KerberosClient(directory / f"client-{number}", realms, http_anchors=authority.certificate)
+
+        yield Site(daemon=daemon, authority=authority, clients=client)
+
+
+def test_login_and_service_ticket_work(site: Site, domain: SambaDomain) -> None:
+    before = len(site.daemon.lines)
+    client = site.clients()
+    client.kinit("anna", PASSWORD).expect_ok()
+    client.kvno(f"cifs/{domain.host}").expect_ok()
+    assert [line["kind"] for line in site.exchanges(before)] == ["AS_REQ", "AS_REQ", "TGS_REQ"]
+    assert [line["reply"] for line in site.exchanges(before)] == ["KRB_ERROR", "AS_REP", "TGS_REP"]
+
+
+def test_login_armoured_by_another_ticket_works(site: Site) -> None:
+    armour = site.clients()
+    armour.kinit("dora", PASSWORD).expect_ok()
+    site.clients().kinit("anna", PASSWORD, "-T", armour.credential_cache).expect_ok()
+
+
+def test_password_change_works(site: Site) -> None:
+    before = len(site.daemon.lines)
+    site.clients().kpasswd("bert", PASSWORD, "Battery staple 2").expect_ok()
+    assert site.clients().kinit("bert", "Battery staple 2").is_ok
+    [change] = [line for line in site.exchanges(before) if line["kind"] == "KPASSWD_REQ"]
+    assert change["reply"] == "KPASSWD_REP"
+
+
+def test_flat_name_is_served_as_an_alias(site: Site) -> None:
+    client = site.clients()
+    # As Windows does: with canonicalization, or the client wouldn't take the name that the domain has.
+    client.kinit(f"anna@{FLAT_NAME}", PASSWORD, "-C").expect_ok()
+    assert f"anna@{REALM}" in client.klist().output
+
+
+@pytest.mark.parametrize("realm", [REALM, FLAT_NAME, "ad.test"])
+@pytest.mark.parametrize(
+    "hint",
+    [
+        pytest.param(0x600, id="by default"),
+        pytest.param(0x200600, id="for FAST"),
+        pytest.param(0x680, id="PDC"),
+        pytest.param(0x1600, id="writable"),
+        pytest.param(0x601, id="rediscovery"),
+        pytest.param(-0x80000000 | 0x600, id="flat name to be returned"),
+    ],
+)
+def test_hints_are_honoured(site: Site, realm: str, hint: int) -> None:
+    request = build_probe(REALM, "anna").kerb_message
+    reply = site.ask(ProxyMessage(kerb_message=request, target_domain=realm, dclocator_hint=hint))
+    facts = inspect_reply(MessageKind.AS_REQ, reply.kerb_message[4:])
+    assert facts.error_code == KDC_ERR_PREAUTH_REQUIRED
+
+
+def test_each_wrong_password_counts_once(site: Site, domain: SambaDomain) -> None:
+    assert domain.bad_password_count("carl") == 0
+    for count in (1, 2, 3):
+        assert "Password incorrect" in site.clients().kinit("carl", f"wrong {count}").output
+        assert domain.bad_password_count("carl") == count
+    site.clients().kinit("carl", PASSWORD).expect_ok()

@@ -1,0 +1,62 @@
+"""Whom DNS may send us to."""
+
+import ipaddress
+
+import pytest
+
+from kkdcpd.locate.admission import Admission
+
+ANY = Admission(ports=(88, 464))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "8.8.8.8", "2001:db8::1", "fd00::1"])
+def test_ordinary_addresses_are_admitted(address: str) -> None:
+    assert ANY.refusal_of_address(address) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.0.53.53", "loopback"),
+        ("::1", "loopback"),
+        ("169.254.169.254", "link-local"),
+        ("fe80::1", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("0.0.0.0", "unspecified"),
+        ("0.1.2.3", "unspecified"),
+        ("::", "unspecified"),
+        ("240.0.0.1", "reserved"),
+        ("255.255.255.255", "reserved"),
+        ("::127.0.0.1", "reserved"),
+        ("::ffff:127.0.0.1", "loopback, as 127.0.0.1 inside"),
+        ("::ffff:169.254.1.1", "link-local, as 169.254.1.1 inside"),
+        ("2002:7f00:1::", "loopback, as 127.0.0.1 inside"),
+        ("64:ff9b::7f00:1", "loopback, as 127.0.0.1 inside"),
+    ],
+)
+def test_special_addresses_are_refused(address: str, kind: str) -> None:
+    reason = ANY.refusal_of_address(address)
+    assert reason is not None
+    assert reason.endswith(f" is {kind}")
+
+
+def test_ipv4_behind_nat64_is_admitted() -> None:
+    assert ANY.refusal_of_address("64:ff9b::192.0.2.1") is None
+
+
+def test_ports_other_than_those_listed_are_refused() -> None:
+    assert ANY.refusal_of_port(88) is None
+    assert ANY.refusal_of_port(464) is None
+    assert ANY.refusal_of_port(22) == "port 22 is not in locate.allowed_ports"
+
+
+def test_listed_networks_are_all_that_is_allowed_special_or_not() -> None:
+    networks = (ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("127.0.0.0/8"))
+    listed = Admission(ports=(88,), networks=networks)
+    assert listed.refusal_of_address("192.0.2.9") is None
+    assert listed.refusal_of_address("127.0.0.1") is None
+    assert listed.refusal_of_address("10.0.0.1") == "10.0.0.1 is outside locate.allowed_networks"
+    assert listed.refusal_of_address("::ffff:127.0.0.1") is not None
+    assert listed.refusal_of_address("2001:db8::1") is not None

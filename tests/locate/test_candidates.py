@@ -1,0 +1,130 @@
+"""From servers as they were named to endpoints."""
+
+import math
+
+import pytest
+
+from kkdcpd.config import LocateConfig
+from kkdcpd.errors import DnsFailedError
+from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.candidates import MAX_HOSTS, CandidateFinder, Discovery
+from kkdcpd.locate.dns_cache import DnsCache
+from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.locate.records import Target
+from kkdcpd.locate.validity import Validity
+from kkdcpd.values import Transport
+from tests.locate.support import HandClock, MemoryDns
+
+
+class Finder(CandidateFinder):
+    """A finder over DNS in memory."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.dns = MemoryDns()
+        cache = DnsCache(self.dns.query, LocateConfig(), self.clock)
+        super().__init__(HostResolver(cache, hosts_file="", clock=self.clock), self.clock)
+
+
+def _target(
+    host: str,
+    *,
+    port: int = 88,
+    transport: Transport = Transport.TCP,
+    priority: int = 0,
+    weight: int = 0,
+    expires: float = math.inf,
+    is_fallback: bool = False,
+) -> Target:
+    return Target(
+        host=host,
+        port=port,
+        transport=transport,
+        priority=priority,
+        weight=weight,
+        source="test",
+        expires=expires,
+        is_fallback=is_fallback,
+    )
+
+
+def _addresses(found: Discovery) -> list[str]:
+    return [candidate.endpoint.address for candidate in found.candidates]
+
+
+async def test_fallbacks_come_last_then_priority_counts_then_weight() -> None:
+    found = await Finder().find(
+        [
+            _target("192.0.2.1", is_fallback=True, transport=Transport.UDP),
+            _target("192.0.2.2", priority=2),
+            _target("192.0.2.3", priority=1, weight=1),
+            _target("192.0.2.4", priority=1, weight=9),
+        ]
+    )
+    assert _addresses(found) == ["192.0.2.4", "192.0.2.3", "192.0.2.2", "192.0.2.1"]
+
+
+async def test_nobody_is_there_twice() -> None:
+    finder = Finder()
+    for host in ("a", "b"):
+        finder.dns.put(host, "A", "192.0.2.1")
+    found = await finder.find([_target("a"), _target("b"), _target("a", transport=Transport.UDP)])
+    assert [(each.endpoint.name, each.endpoint.transport) for each in found.candidates] == [
+        ("a", Transport.TCP),
+        ("a", Transport.UDP),
+    ]
+
+
+async def test_a_candidate_holds_as_long_as_its_record_and_its_address() -> None:
+    finder = Finder()
+    finder.dns.put("a", "A", "192.0.2.1", ttl=60)
+    found = await finder.find([_target("a", expires=1030), _target("a", port=89), _target("192.0.2.9")])
+    assert [candidate.ttl for candidate in found.candidates] == [30, 60, None]
+    all_of_them = Validity(recheck=1000, expires=1020)
+    found = await finder.find([_target("a", expires=1030), _target("a", port=89)], validity=all_of_them)
+    assert [candidate.ttl for candidate in found.candidates] == [30, 20]
+
+
+async def test_ports_and_addresses_are_refused_where_there_is_an_admission() -> None:
+    finder = Finder()
+    finder.dns.put("a", "A", "192.0.2.1", "127.0.0.1")
+    targets = [_target("a"), _target("b", port=22)]
+    found = await finder.find(targets, admission=Admission(ports=(88,)))
+    assert _addresses(found) == ["192.0.2.1"]
+    assert [(each.target, each.reason) for each in found.refused] == [
+        ("tcp://b:22", "port 22 is not in locate.allowed_ports"),
+        ("tcp://a:88", "127.0.0.1 is loopback"),
+    ]
+    assert finder.dns.asked["b", "A"] == 0
+    assert len((await finder.find(targets)).candidates) == 2
+
+
+async def test_hosts_without_address_are_told() -> None:
+    finder = Finder()
+    finder.dns.put("a", "A", "192.0.2.1")
+    found = await finder.find([_target("a"), _target("gone")])
+    assert _addresses(found) == ["192.0.2.1"]
+    assert [(each.target, each.reason) for each in found.refused] == [
+        ("tcp://gone:88", "the host has no address")
+    ]
+
+
+async def test_one_hosts_failure_is_told_and_only_all_of_them_are_an_error() -> None:
+    finder = Finder()
+    finder.dns.is_down = True
+    found = await finder.find([_target("192.0.2.1"), _target("a")])
+    assert _addresses(found) == ["192.0.2.1"]
+    assert "down" in found.refused[0].reason
+    with pytest.raises(DnsFailedError):
+        await finder.find([_target("a")])
+
+
+async def test_the_number_of_hosts_is_bounded() -> None:
+    finder = Finder()
+    hosts = [f"host-{number}" for number in range(MAX_HOSTS + 10)]
+    for host in hosts:
+        finder.dns.put(host, "A", f"192.0.2.{hosts.index(host)}")
+    found = await finder.find(map(_target, hosts))
+    assert len(found.candidates) == MAX_HOSTS
+    assert finder.dns.count == 2 * MAX_HOSTS
+    assert len(found.refused) == 10

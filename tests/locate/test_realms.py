@@ -1,0 +1,119 @@
+"""Which realms are served, under which names."""
+
+import pytest
+
+from kkdcpd.locate.realms import IDLE_SECONDS, MAX_TRIALS, RealmTable, WildcardRealms
+from kkdcpd.values import DcLocatorFlags
+from tests.locate.support import NO_FLAGS, realm
+
+FLAT, DNS = DcLocatorFlags.IS_FLAT_NAME, DcLocatorFlags.IS_DNS_NAME
+
+TABLE = RealmTable(
+    [
+        realm("EXAMPLE.COM", aliases=("EXAMPLE", "Old.Example.NET")),
+        realm("LAB"),
+        realm("*.EXAMPLE.COM"),
+        realm("*.EU.EXAMPLE.COM"),
+        realm("TOP.EXAMPLE.COM"),
+    ]
+)
+
+
+def _found(name: str, flags: DcLocatorFlags = NO_FLAGS) -> tuple[str, str] | None:
+    served = TABLE.match(name, flags)
+    return (served.config.name, served.name) if served else None
+
+
+@pytest.mark.parametrize("name", ["EXAMPLE.COM", "example.com", "Example.Com.", "example", "OLD.EXAMPLE.NET"])
+def test_a_realm_is_found_by_any_of_its_names_in_any_case(name: str) -> None:
+    assert _found(name) == ("EXAMPLE.COM", "example.com")
+
+
+@pytest.mark.parametrize(
+    ("name", "wildcard"),
+    [
+        ("A.EXAMPLE.COM", "*.EXAMPLE.COM"),
+        ("A.B.EXAMPLE.COM", "*.EXAMPLE.COM"),
+        ("a.eu.example.com.", "*.EU.EXAMPLE.COM"),
+        ("EU.EXAMPLE.COM", "*.EXAMPLE.COM"),
+        ("TOP.EXAMPLE.COM", "TOP.EXAMPLE.COM"),
+        ("A.TOP.EXAMPLE.COM", "*.EXAMPLE.COM"),
+    ],
+)
+def test_exact_names_come_first_then_the_longest_wildcard(name: str, wildcard: str) -> None:
+    assert _found(name) == (wildcard, name.lower().removesuffix("."))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "COM",
+        "XEXAMPLE.COM",
+        "EXAMPLE.COM.EVIL.NET",
+        ".EXAMPLE.COM",
+        "A..EXAMPLE.COM",
+        "A B.EXAMPLE.COM",
+        "A\0.EXAMPLE.COM",
+        "Ä.EXAMPLE.COM",
+        "\N{KELVIN SIGN}.EXAMPLE.COM",  # the Kelvin sign, which str.lower makes a k of
+        "-A.EXAMPLE.COM",
+        f"{'A' * 64}.EXAMPLE.COM",
+        f"{'A.' * 125}EXAMPLE.COM",
+        f"{'A.' * 50_000}EXAMPLE.COM",
+        "*.EXAMPLE.COM",
+    ],
+)
+def test_no_other_name_is_served(name: str) -> None:
+    assert _found(name) is None
+
+
+def test_a_flat_name_is_an_alias_or_a_realm_without_a_dot() -> None:
+    assert _found("EXAMPLE", FLAT) == _found("OLD.EXAMPLE.NET", FLAT) == ("EXAMPLE.COM", "example.com")
+    assert _found("LAB", FLAT) == ("LAB", "lab")
+    assert _found("EXAMPLE.COM", FLAT) is None
+    assert _found("A.EXAMPLE.COM", FLAT) is None
+
+
+def test_a_name_in_dns_is_no_flat_alias() -> None:
+    assert _found("EXAMPLE", DNS) is None
+    assert _found("EXAMPLE.COM", DNS) == _found("OLD.EXAMPLE.NET", DNS) == ("EXAMPLE.COM", "example.com")
+    assert _found("A.EXAMPLE.COM", DNS) == ("*.EXAMPLE.COM", "a.example.com")
+
+
+def test_both_kinds_at_once_say_nothing_nor_do_unknown_bits() -> None:
+    assert _found("EXAMPLE", FLAT | DNS) == ("EXAMPLE.COM", "example.com")
+    assert _found("EXAMPLE", DcLocatorFlags(0x80000010)) == ("EXAMPLE.COM", "example.com")
+
+
+def test_a_realm_in_use_is_not_pushed_out() -> None:
+    places = WildcardRealms(2)
+    assert places.keep("a", 0.0) is None
+    assert places.keep("b", 1.0) is None
+    assert places.use("a", 2.0)
+    assert not places.has_room(3.0)
+    assert places.keep("c", 3.0) == "c"
+    assert "a" in places
+    assert "b" in places
+
+
+def test_the_realm_that_is_idle_for_longest_gives_way() -> None:
+    places = WildcardRealms(2)
+    places.keep("a", 0.0)
+    places.keep("b", 1.0)
+    places.use("a", 2.0)
+    late = 1.0 + IDLE_SECONDS
+    assert places.has_room(late)
+    assert places.keep("c", late) == "b"
+    assert not places.use("b", late)
+
+
+def test_few_new_names_are_tried_at_a_time() -> None:
+    places = WildcardRealms(1000)
+    for _ in range(MAX_TRIALS):
+        assert places.has_room(0.0)
+        places.begin_trial()
+    assert not places.has_room(0.0)
+    places.end_trial()
+    assert places.has_room(0.0)

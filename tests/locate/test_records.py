@@ -1,0 +1,130 @@
+"""SRV and URI records, and what they come to."""
+
+import pytest
+
+from kkdcpd.locate.records import SrvRecord, Target, UriRecord, read_srv, read_uri, without_twins
+from kkdcpd.values import KdcService, Transport
+
+TCP, UDP = Transport.TCP, Transport.UDP
+
+
+def _uri(target: str) -> UriRecord:
+    return UriRecord(priority=3, weight=7, target=target)
+
+
+def _only(target: str, service: KdcService = KdcService.KDC) -> Target:
+    (found,) = read_uri([_uri(target)], name="_kerberos.x", service=service).targets
+    return found
+
+
+def test_srv_records_keep_priority_and_weight() -> None:
+    records = [
+        SrvRecord(priority=10, weight=30, port=88, target="a"),
+        SrvRecord(priority=20, weight=70, port=89, target="b"),
+    ]
+    offers = read_srv(records, name="_kerberos._tcp.x", transports=(TCP,))
+    assert [(t.host, t.port, t.priority, t.weight, t.transport) for t in offers.targets] == [
+        ("a", 88, 10, 30, TCP),
+        ("b", 89, 20, 70, TCP),
+    ]
+    assert {target.source for target in offers.targets} == {"SRV _kerberos._tcp.x"}
+    assert not offers.is_declined
+
+
+def test_another_services_records_lend_their_hosts() -> None:
+    record = SrvRecord(priority=0, weight=0, port=749, target="adm")
+    offers = read_srv([record], name="_kerberos-adm._tcp.x", transports=(TCP, UDP), port=464)
+    assert [(t.port, t.transport, t.is_fallback) for t in offers.targets] == [
+        (464, TCP, False),
+        (464, UDP, True),
+    ]
+
+
+def test_the_root_as_target_declines_the_service() -> None:
+    root = SrvRecord(priority=0, weight=0, port=0, target=".")
+    offers = read_srv([root], name="_kpasswd._tcp.x", transports=(TCP,))
+    assert offers.is_declined
+    assert offers.refused[0].target == "."
+    assert "no such service" in offers.refused[0].reason
+    both = read_srv(
+        [root, SrvRecord(priority=0, weight=0, port=464, target="a")], name="x", transports=(TCP,)
+    )
+    assert not both.is_declined
+    assert len(both.targets) == 1
+    assert not read_srv([], name="x", transports=(TCP,)).is_declined
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "transport"),
+    [
+        ("krb5srv:m:tcp:kdc1.example.com", "kdc1.example.com", 88, TCP),
+        ("krb5srv::udp:kdc1.example.com:1088", "kdc1.example.com", 1088, UDP),
+        ("KRB5SRV:M:TCP:kdc1", "kdc1", 88, TCP),
+        ("krb5srv::tcp:[2001:db8::1]:1088", "2001:db8::1", 1088, TCP),
+        ("krb5srv::tcp:[2001:db8::1]", "2001:db8::1", 88, TCP),
+        ("krb5srv::tcp:2001:db8::1", "2001:db8::1", 88, TCP),
+        ("krb5srv::tcp:192.0.2.1:88", "192.0.2.1", 88, TCP),
+        ("krb5srv:xyz:tcp:kdc1:", "kdc1", 88, TCP),
+    ],
+)
+def test_a_krb5srv_uri_names_an_endpoint(text: str, host: str, port: int, transport: Transport) -> None:
+    target = _only(text)
+    assert (target.host, target.port, target.transport) == (host, port, transport)
+    assert (target.priority, target.weight, target.source) == (3, 7, "URI _kerberos.x")
+
+
+def test_the_default_port_is_the_services() -> None:
+    assert _only("krb5srv::tcp:a", KdcService.KPASSWD).port == 464
+
+
+def test_flag_m_marks_a_primary() -> None:
+    uris = map(_uri, ("krb5srv:m:tcp:a", "krb5srv::tcp:b", "krb5srv:xM:udp:c"))
+    offers = read_uri(uris, name="x", service=KdcService.KDC)
+    assert [target.host for target in offers.primary_targets] == ["a", "c"]
+    assert [target.host for target in offers.targets] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("krb5srv::kkdcp:https://proxy/KdcProxy", "not built yet"),
+        ("krb5srv::sctp:kdc1", "no transport"),
+        ("krb5srv:m", "no transport"),
+        ("krb5srv::tcp:", "no valid host"),
+        ("krb5srv::tcp:kdc1:0", "no valid host"),
+        ("krb5srv::tcp:kdc1:88:99", "no valid host"),
+        ("krb5srv::tcp:kdc1:65536", "no valid host"),
+        ("krb5srv::tcp:kdc1:٨٨", "no valid host"),
+        ("krb5srv::tcp:[kdc1]:88", "no valid host"),
+        ("krb5srv::tcp:[2001:db8::1]88", "no valid host"),
+        ("krb5srv::tcp:[2001:db8::1", "no valid host"),
+        ("krb5srv::tcp:.", "no such service"),
+    ],
+)
+def test_other_krb5srv_uris_are_refused_with_a_reason(text: str, reason: str) -> None:
+    offers = read_uri([_uri(text)], name="x", service=KdcService.KDC)
+    assert offers.targets == ()
+    assert reason in offers.refused[0].reason
+
+
+def test_other_schemes_say_nothing_to_us() -> None:
+    offers = read_uri(map(_uri, ("https://x/", "", "krb5srvx::tcp:a")), name="x", service=KdcService.KDC)
+    assert not offers.targets
+    assert not offers.refused
+
+
+def test_udp_is_a_fallback_where_tcp_is_offered_at_the_same_place() -> None:
+    texts = ("krb5srv::udp:A", "krb5srv::tcp:a", "krb5srv::udp:b", "krb5srv::udp:a:89")
+    targets = without_twins(map(_only, texts))
+    assert [(target.host, target.is_fallback) for target in targets] == [
+        ("A", True),
+        ("a", False),
+        ("b", False),
+        ("a", False),
+    ]
+
+
+def test_records_and_targets_read_as_they_are_written() -> None:
+    assert str(SrvRecord(priority=1, weight=2, port=88, target="a")) == "1 2 88 a"
+    assert str(_uri("krb5srv::tcp:a")) == '3 7 "krb5srv::tcp:a"'
+    assert str(_only("krb5srv::tcp:[::1]:88")) == "tcp://[::1]:88"
