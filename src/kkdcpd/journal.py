@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 _LEVELS = {
     # The operator should act.
     Outcome.NO_KDC_KNOWN: logging.WARNING,
+    Outcome.DNS_FAILED: logging.WARNING,
     Outcome.NO_KDC_REACHED: logging.WARNING,
     Outcome.NO_KDC_REPLY: logging.WARNING,
     # A bug.

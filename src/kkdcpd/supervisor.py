@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 import kkdcpd
-from kkdcpd.config import ANY_HOST, Config, ListenAddress, ListenConfig
+from kkdcpd.config import ANY_HOST, Config, ListenAddress, ListenConfig, SystemFiles
 from kkdcpd.errors import ConfigProblem, ListenError
 from kkdcpd.frontends.door import Listener
 from kkdcpd.tls import build_server_context
@@ -46,12 +46,15 @@ def serve(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         listeners = [listener for listen in config.listen for listener in _open(listen, stack)]
         tls_context = build_server_context(config.tls) if config.tls else None
+        system = SystemFiles.read()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(config, listeners, tls_context))
+            runner.run(_run(config, listeners, tls_context, system))
 
 
-async def _run(config: Config, listeners: list[Listener], tls_context: ssl.SSLContext | None) -> None:
-    worker = Worker(config, listeners, tls_context)
+async def _run(
+    config: Config, listeners: list[Listener], tls_context: ssl.SSLContext | None, system: SystemFiles
+) -> None:
+    worker = Worker(config, listeners, tls_context, system)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,13 +5,15 @@ import contextlib
 import ssl
 from collections.abc import Sequence
 
-from kkdcpd.config import Config
+from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.frontends.https import HttpsFrontend
-from kkdcpd.locate.hosts import HostResolver
-from kkdcpd.locate.static import StaticLocator
+from kkdcpd.locate.locator import build_locator
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.upstream.driver import Upstream
+from kkdcpd.upstream.health import HealthTable
+from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.ways_out import WaysOut
 
 __all__ = ["Worker"]
 
@@ -20,14 +22,24 @@ STOP_SECONDS = 25.0
 
 
 class Worker:
-    """Serves requests that come in by the listeners."""
+    """Serves requests that come in by the listeners. Make it in a running event loop."""
 
     def __init__(
-        self, config: Config, listeners: Sequence[Listener], tls_context: ssl.SSLContext | None
+        self,
+        config: Config,
+        listeners: Sequence[Listener],
+        tls_context: ssl.SSLContext | None,
+        system: SystemFiles,
     ) -> None:
+        upstream = config.upstream
+        health = HealthTable(
+            probe_interval=upstream.probe_interval, probe_interval_maximum=upstream.probe_interval_maximum
+        )
+        ways_out = WaysOut(upstream)
+        self._prober = Prober(upstream, ways_out, health)
+        self._locator = build_locator(config, system)
         pipeline = Pipeline(
-            locator=StaticLocator(config.realms, HostResolver(timeout=config.upstream.reach_timeout)),
-            upstream=Upstream(config.upstream),
+            locator=self._locator, upstream=Upstream(upstream, ways_out, health, self._prober)
         )
         self._frontend = HttpsFrontend(config.http, pipeline)
         self._door = Door(
@@ -39,11 +51,13 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish what is in flight."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._locator, asyncio.TaskGroup() as tasks:
+            prober = tasks.create_task(self._prober.run(), name="prober")
             door = tasks.create_task(self._door.keep(), name="door")
             await stop.wait()
             door.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await door
-        self._door.close()
-        await self._frontend.stop(STOP_SECONDS)
+            self._door.close()
+            await self._frontend.stop(STOP_SECONDS)
+            prober.cancel()

@@ -1,413 +1,481 @@
-"""The exchange, played: what is due, what came of it, and what is due then, by a clock that is a number."""
+"""The exchange played without sockets: what is asked for, when, and what never is."""
+
+from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
-from kkdcpd.protocol.exchange import Exchange, ExchangeTimeouts
-from kkdcpd.values import (
-    Attempt,
-    AttemptResult,
-    FailureReason,
-    KdcEndpoint,
-    KdcReply,
-    KdcService,
-    MessageKind,
-    ProxyRequest,
-    ReplyFacts,
-    Transport,
-)
+from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
+from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, ExchangeLimits, Report, Send, is_repeatable
+from kkdcpd.protocol.kkdcp import decode_proxy_message
+from kkdcpd.protocol.messages import classify
+from kkdcpd.values import Attempt, Candidate, FailureReason, KdcEndpoint, ProxyRequest, Transport
 from tests.support import messages
 
-START = 1000.0
-TIMEOUTS = ExchangeTimeouts(connect=2.0, reach=5.0, reply=20.0)
-TOO_BIG = messages.krb_error(52)
-PAYLOADS = {
-    MessageKind.AS_REQ: messages.as_req(),
-    MessageKind.TGS_REQ: messages.tgs_req(),
-    MessageKind.KPASSWD_REQ: messages.kpasswd_req(),
-}
-
-UNSENT = (
-    FailureReason.REFUSED,
-    FailureReason.UNREACHABLE,
-    FailureReason.CONNECT_TIMEOUT,
-    FailureReason.CLOSED,
-    FailureReason.RESET,
+LIMITS = ExchangeLimits(
+    connect_timeout=1.5, reach_timeout=5.0, reply_timeout=20.0, stagger=0.25, hedge_delay=0.4
 )
-"""What may happen to an attempt before it has written an octet."""
+PREAUTH_REQUIRED = messages.krb_error(25)
+TOO_BIG = messages.krb_error(52)
+UNAVAILABLE = messages.krb_error(29)
 
 
-def _endpoint(name: str, transport: Transport) -> KdcEndpoint:
-    return KdcEndpoint(name=name, address=f"192.0.2.{ord(name[-1])}", port=88, transport=transport)
+def request_of(payload: bytes) -> ProxyRequest:
+    return classify(decode_proxy_message(messages.envelope(payload)))
 
 
-def tcp(name: str) -> KdcEndpoint:
-    return _endpoint(name, Transport.TCP)
+FIRST_AS_REQ = request_of(messages.as_req(padata=[(149, b""), (150, b"")]))
+PROOF = request_of(messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")]))
+TGS_REQ = request_of(messages.tgs_req())
+KPASSWD = request_of(messages.kpasswd_req())
 
 
-def udp(name: str) -> KdcEndpoint:
-    return _endpoint(name, Transport.UDP)
+class Budget:
+    def __init__(self, hedges: int) -> None:
+        self.hedges = hedges
+
+    def take(self) -> bool:
+        self.hedges -= 1
+        return self.hedges >= 0
+
+
+def tcp(name: str) -> Candidate:
+    return _candidate(name, Transport.TCP)
+
+
+def udp(name: str, *, is_fallback: bool = False) -> Candidate:
+    return _candidate(name, Transport.UDP, is_fallback=is_fallback)
+
+
+def _candidate(name: str, transport: Transport, *, is_fallback: bool = False) -> Candidate:
+    endpoint = KdcEndpoint(name=name, address=f"192.0.2.{ord(name)}", port=88, transport=transport)
+    return Candidate(endpoint=endpoint, source="test", is_fallback=is_fallback)
 
 
 class Play:
-    """An exchange between its clock and its results. Each step says what it expects to be due."""
+    """An exchange with a clock of its own. Words are those of the commands, with the endpoint's name."""
 
-    def __init__(self, *endpoints: KdcEndpoint, kind: MessageKind = MessageKind.AS_REQ) -> None:
-        request = ProxyRequest(
-            kind=kind,
-            service=KdcService.KDC,
-            target_domain="EXAMPLE.COM",
-            realm="EXAMPLE.COM",
-            kerb_message=messages.prefixed(PAYLOADS[kind]),
-        )
-        self.exchange = Exchange(request, endpoints, timeouts=TIMEOUTS, started_at=START)
-        self.now = START
+    def __init__(self, request: ProxyRequest, *candidates: Candidate, hedges: int = 10) -> None:
+        self.now = 100.0
+        self.attempts: dict[str, Attempt] = {}
+        self.running: list[str] = []
+        self.reports: list[tuple[str, FailureReason | None]] = []
+        self.exchange = Exchange(request, candidates, limits=LIMITS, hedges=Budget(hedges), now=self.now)
 
-    def due(self, endpoint: KdcEndpoint) -> Attempt:
-        attempt = self.exchange.next_attempt(self.now)
-        assert attempt is not None
-        assert attempt.endpoint == endpoint
-        return attempt
+    def step(self) -> list[str]:
+        words = []
+        for command in self.exchange.due(self.now):
+            match command:
+                case Report(endpoint, failure):
+                    self.reports.append((endpoint.name, failure))
+                case Connect(attempt):
+                    self.attempts[self._name(attempt)] = attempt
+                    self.running.append(self._name(attempt))
+                    words.append(f"connect {self._name(attempt)}")
+                case Send(attempt):
+                    words.append(f"send {self._name(attempt)}")
+                case Abandon(attempt):
+                    self.running.remove(self._name(attempt))
+                    words.append(f"abandon {self._name(attempt)}")
+        return words
 
-    def nobody_is_due(self) -> ExchangeError:
-        assert self.exchange.next_attempt(self.now) is None
-        return self.exchange.failure()
+    def after(self, seconds: float) -> list[str]:
+        """Let time pass, with no more wake-ups than the exchange asks for."""
+        end = self.now + seconds
+        words = []
+        while self.exchange.wakes_at <= end and not self.is_over:
+            self.now = self.exchange.wakes_at
+            words += self.step()
+        self.now = end
+        return words
 
-    def fails(
-        self,
-        endpoint: KdcEndpoint,
-        reason: FailureReason,
-        *,
-        after: float = 0.0,
-        is_written: bool = False,
-    ) -> None:
-        attempt = self.due(endpoint)
-        self.now += after
-        assert (
-            self.exchange.settle(AttemptResult(attempt=attempt, failure=reason, is_written=is_written))
-            is None
-        )
+    @property
+    def is_over(self) -> bool:
+        return self.exchange.reply is not None or self.exchange.error is not None
 
-    def replies(self, endpoint: KdcEndpoint, payload: bytes, *, after: float = 0.0) -> KdcReply | None:
-        attempt = self.due(endpoint)
-        self.now += after
-        return self.exchange.settle(AttemptResult(attempt=attempt, payload=payload, is_written=True))
+    def connected(self, name: str) -> list[str]:
+        self.exchange.connected(self.attempts[name], self.now)
+        return self.step()
 
+    def failed(self, name: str, reason: FailureReason) -> list[str]:
+        self.running.remove(name)
+        self.exchange.failed(self.attempts[name], reason, self.now)
+        return self.step()
 
-def test_the_reply_of_the_first_kdc_ends_the_exchange() -> None:
-    play = Play(tcp("a"), tcp("b"))
+    def received(self, name: str, payload: bytes) -> list[str]:
+        self.running.remove(name)
+        self.exchange.received(self.attempts[name], payload, self.now)
+        return self.step()
 
-    reply = play.replies(tcp("a"), messages.as_rep(realm="EXAMPLE.ORG"))
-
-    assert reply is not None
-    assert reply.payload == messages.as_rep(realm="EXAMPLE.ORG")
-    assert (reply.facts.kind, reply.facts.crealm) == (MessageKind.AS_REP, "EXAMPLE.ORG")
-    assert reply.endpoint == tcp("a")
-    assert reply.attempts == 1
-    play.nobody_is_due()
-
-
-def test_a_krb_error_is_a_reply_like_any_other() -> None:
-    play = Play(tcp("a"), tcp("b"))
-
-    reply = play.replies(tcp("a"), messages.krb_error(25))
-
-    assert reply is not None
-    assert reply.facts.error_code == 25
-    play.nobody_is_due()
+    @staticmethod
+    def _name(attempt: Attempt) -> str:
+        endpoint = attempt.endpoint
+        return endpoint.name if endpoint.transport is Transport.TCP else f"{endpoint.name}/udp"
 
 
-@pytest.mark.parametrize(
-    ("kind", "payload"),
-    [
-        (MessageKind.TGS_REQ, messages.tgs_rep()),
-        (MessageKind.KPASSWD_REQ, messages.kpasswd_rep()),
-        (MessageKind.KPASSWD_REQ, messages.kpasswd_error(60)),
-        (MessageKind.KPASSWD_REQ, messages.krb_error(60)),
-    ],
-    ids=["TGS_REP", "KPASSWD_REP", "framed KRB_ERROR", "bare KRB_ERROR"],
-)
-def test_every_kind_of_request_has_its_replies(kind: MessageKind, payload: bytes) -> None:
-    reply = Play(tcp("a"), kind=kind).replies(tcp("a"), payload)
-
-    assert reply is not None
-    assert reply.payload == payload
+# --- which messages may be repeated
 
 
-def test_endpoints_are_tried_in_the_order_given() -> None:
-    play = Play(tcp("b"), udp("c"), tcp("a"))
-
-    play.fails(tcp("b"), FailureReason.UNREACHABLE)
-    play.fails(udp("c"), FailureReason.UNREACHABLE)
-    reply = play.replies(tcp("a"), messages.as_rep())
-
-    assert reply is not None
-    assert (reply.endpoint, reply.attempts) == (tcp("a"), 3)
+@pytest.mark.parametrize("padata", [[], [149], [149, 150], [128], [150, 149, 167, 128]])
+def test_as_req_without_any_proof_is_repeatable(padata: list[int]) -> None:
+    assert is_repeatable(request_of(messages.as_req(padata=[(number, b"") for number in padata])))
 
 
-@pytest.mark.parametrize("reason", UNSENT)
-def test_the_next_kdc_gets_the_message_when_the_first_did_not(reason: FailureReason) -> None:
-    play = Play(tcp("a"), tcp("b"))
-
-    play.fails(tcp("a"), reason)
-
-    assert play.replies(tcp("b"), messages.as_rep()) is not None
+@pytest.mark.parametrize("padata", [2, 16, 133, 136, 138, 141, 151, 4711, -1])
+def test_as_req_with_anything_else_is_sent_once(padata: int) -> None:
+    assert not is_repeatable(request_of(messages.as_req(padata=[(149, b""), (padata, b"")])))
 
 
-@pytest.mark.parametrize("kind", PAYLOADS)
-@pytest.mark.parametrize(
-    "reason",
-    [
-        FailureReason.REPLY_TIMEOUT,
-        FailureReason.CLOSED,
-        FailureReason.RESET,
-        FailureReason.REPLY_TOO_BIG,
-        FailureReason.BAD_REPLY,
-        FailureReason.REFUSED,
-    ],
-)
-def test_nobody_else_gets_a_message_whose_first_octet_was_written(
-    reason: FailureReason, kind: MessageKind
+def test_ticket_may_be_shown_twice_and_a_password_change_may_not() -> None:
+    assert is_repeatable(TGS_REQ)
+    assert not is_repeatable(KPASSWD)
+
+
+# --- connect to many, send to one
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
+def test_healthy_kdc_is_the_only_one_that_hears_of_it(request_: ProxyRequest) -> None:
+    play = Play(request_, tcp("a"), tcp("b"), tcp("c"))
+    assert play.step() == ["connect a"]
+    assert play.connected("a") == ["send a"]
+    reply = messages.kpasswd_rep() if request_ is KPASSWD else PREAUTH_REQUIRED
+    assert play.received("a", reply) == []
+    assert play.exchange.reply is not None
+    assert (play.exchange.reply.attempts, play.exchange.reply.failures) == (1, ())
+    assert play.reports == [("a", None)]
+
+
+def test_next_connect_starts_after_the_stagger_and_the_first_that_connects_gets_the_message() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"), tcp("c"))
+    assert play.step() == ["connect a"]
+    assert play.after(0.24) == []
+    assert play.after(0.01) == ["connect b"]
+    assert play.reports == [("a", FailureReason.SILENT)]
+    assert play.connected("b") == ["send b", "abandon a"]
+    assert play.after(19) == []
+
+
+def test_next_connect_starts_at_once_when_one_is_refused() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    assert play.failed("a", FailureReason.REFUSED) == ["connect b"]
+    assert play.reports == [("a", FailureReason.REFUSED)]
+
+
+def test_fast_failure_does_not_make_the_other_connect_look_slow() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"), tcp("c"))
+    play.step()
+    play.after(0.25)
+    play.reports.clear()
+    assert play.failed("a", FailureReason.REFUSED) == ["connect c"]
+    assert play.reports == [("a", FailureReason.REFUSED)]
+
+
+def test_late_connect_is_closed_unused() -> None:
+    play = Play(PROOF, udp("a"), tcp("b"))
+    play.step()
+    play.connected("a/udp")
+    assert play.after(10) == []
+
+
+def test_connect_has_its_own_time() -> None:
+    play = Play(PROOF, tcp("a"))
+    play.step()
+    assert play.after(1.5) == ["abandon a"]
+    assert isinstance(play.exchange.error, NoKdcReachedError)
+    assert str(play.exchange.error) == "tcp://a:88 connect_timeout"
+
+
+def test_no_candidate_is_left_untried_within_the_time_to_reach_one() -> None:
+    play = Play(PROOF, *map(tcp, "abcdefgh"))
+    play.step()
+    words = play.after(4.9)
+    assert [word for word in words if word.startswith("connect")] == [f"connect {name}" for name in "bcdefgh"]
+    assert isinstance(play.exchange.error, NoKdcReachedError)
+
+
+def test_kdcs_that_drop_packets_cost_the_time_to_reach_one_at_most() -> None:
+    play = Play(PROOF, *map(tcp, "abcdefghijklmnopqrstuvwxyz"))
+    play.step()
+    play.after(4.99)
+    assert not play.is_over
+    play.after(0.01)
+    assert isinstance(play.exchange.error, NoKdcReachedError)
+
+
+def test_busy_kdc_is_passed_over_and_not_blamed() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    assert play.failed("a", FailureReason.BUSY) == ["connect b"]
+    assert play.reports == []
+
+
+def test_nobody_known_is_nobody_reached() -> None:
+    play = Play(PROOF)
+    assert play.step() == []
+    assert isinstance(play.exchange.error, NoKdcReachedError)
+
+
+# --- once a KDC has the message
+
+FAULTS = [
+    FailureReason.CLOSED,
+    FailureReason.RESET,
+    FailureReason.REPLY_TOO_BIG,
+    FailureReason.UNREACHABLE,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("request_", [PROOF, KPASSWD])
+def test_message_sent_once_goes_to_nobody_else_whatever_happens(
+    request_: ProxyRequest, fault: FailureReason
 ) -> None:
-    play = Play(tcp("a"), tcp("b"), udp("a"), udp("b"), kind=kind)
-
-    play.fails(tcp("a"), reason, is_written=True)
-
-    assert isinstance(play.nobody_is_due(), NoKdcReplyError)
-
-
-def test_nobody_reached_is_another_failure_than_no_reply() -> None:
-    play = Play(tcp("a"), tcp("b"))
-
-    play.fails(tcp("a"), FailureReason.REFUSED)
-    play.fails(tcp("b"), FailureReason.CONNECT_TIMEOUT)
-
-    failure = play.nobody_is_due()
-    assert isinstance(failure, NoKdcReachedError)
-    assert str(failure) == "tcp://a:88 refused; tcp://b:88 connect_timeout"
-    assert [result.failure for result in failure.attempts] == [
-        FailureReason.REFUSED,
-        FailureReason.CONNECT_TIMEOUT,
-    ]
-
-
-def test_no_reply_tells_all_that_was_tried() -> None:
-    play = Play(tcp("a"), tcp("b"), tcp("c"))
-
-    play.fails(tcp("a"), FailureReason.REFUSED)
-    play.fails(tcp("b"), FailureReason.REPLY_TIMEOUT, is_written=True)
-
-    failure = play.nobody_is_due()
-    assert isinstance(failure, NoKdcReplyError)
-    assert str(failure) == "tcp://a:88 refused; tcp://b:88 reply_timeout"
-
-
-def test_an_exchange_without_endpoints_reaches_nobody() -> None:
-    failure = Play().nobody_is_due()
-
-    assert isinstance(failure, NoKdcReachedError)
-    assert failure.attempts == ()
-
-
-def test_an_attempt_has_so_long_to_connect_and_to_reply() -> None:
-    attempt = Play(tcp("a")).due(tcp("a"))
-
-    assert attempt.connect_deadline == START + TIMEOUTS.connect
-    assert attempt.reply_deadline == START + TIMEOUTS.reply
-
-
-def test_a_later_attempt_has_no_longer_to_connect_than_some_kdc_must_be_reached() -> None:
-    play = Play(tcp("a"), tcp("b"), tcp("c"))
-
-    play.fails(tcp("a"), FailureReason.CONNECT_TIMEOUT, after=2.0)
-    play.fails(tcp("b"), FailureReason.CONNECT_TIMEOUT, after=2.0)
-    attempt = play.due(tcp("c"))
-
-    assert attempt.connect_deadline == START + TIMEOUTS.reach
-    assert attempt.reply_deadline == START + TIMEOUTS.reply
-
-
-def test_nobody_is_tried_once_some_kdc_should_have_been_reached() -> None:
-    play = Play(tcp("a"), tcp("b"))
-
-    play.fails(tcp("a"), FailureReason.CONNECT_TIMEOUT, after=TIMEOUTS.reach)
-
-    assert isinstance(play.nobody_is_due(), NoKdcReachedError)
-
-
-def test_a_kdc_is_tried_up_to_the_last_moment() -> None:
-    play = Play(tcp("a"), tcp("b"))
-
-    play.fails(tcp("a"), FailureReason.CONNECT_TIMEOUT, after=TIMEOUTS.reach - 0.001)
-
-    assert play.due(tcp("b")).connect_deadline == START + TIMEOUTS.reach
-
-
-def test_nobody_is_tried_if_the_first_question_comes_too_late() -> None:
-    play = Play(tcp("a"))
-    play.now += TIMEOUTS.reach
-
-    assert isinstance(play.nobody_is_due(), NoKdcReachedError)
-
-
-def test_a_reply_may_come_after_the_time_to_reach_a_kdc() -> None:
-    reply = Play(tcp("a")).replies(tcp("a"), messages.as_rep(), after=TIMEOUTS.reach + 10)
-
-    assert reply is not None
-
-
-@pytest.mark.parametrize("kind", [MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ])
-def test_what_is_too_big_for_udp_is_asked_again_from_the_same_kdc_by_tcp(kind: MessageKind) -> None:
-    replies = {
-        MessageKind.AS_REQ: messages.as_rep(),
-        MessageKind.TGS_REQ: messages.tgs_rep(),
-        MessageKind.KPASSWD_REQ: messages.kpasswd_rep(),
-    }
-    play = Play(udp("a"), udp("b"), tcp("b"), tcp("a"), kind=kind)
-
-    assert play.replies(udp("a"), TOO_BIG) is None
-    reply = play.replies(tcp("a"), replies[kind])
-
-    assert reply is not None
-    assert (reply.endpoint, reply.attempts) == (tcp("a"), 2)
-    play.nobody_is_due()
-
-
-def test_too_big_in_the_kpasswd_frame_is_understood_as_well() -> None:
-    play = Play(udp("a"), kind=MessageKind.KPASSWD_REQ)
-
-    assert play.replies(udp("a"), messages.kpasswd_error(52)) is None
-    assert play.replies(tcp("a"), messages.kpasswd_rep()) is not None
-
-
-def test_too_big_over_tcp_goes_to_the_client() -> None:
-    play = Play(tcp("a"), tcp("b"))
-
-    reply = play.replies(tcp("a"), TOO_BIG)
-
-    assert reply is not None
-    assert reply.facts == ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=52, sname=reply.facts.sname)
-    play.nobody_is_due()
-
-
-def test_too_big_over_udp_and_then_over_tcp_goes_to_the_client() -> None:
-    play = Play(udp("a"), udp("b"))
-
-    assert play.replies(udp("a"), TOO_BIG) is None
-    reply = play.replies(tcp("a"), TOO_BIG)
-
-    assert reply is not None
-    assert reply.endpoint == tcp("a")
-
-
-@pytest.mark.parametrize("reason", UNSENT)
-def test_too_big_over_udp_is_no_reply_if_the_kdc_has_no_tcp(reason: FailureReason) -> None:
-    play = Play(udp("a"), tcp("b"), udp("b"))
-
-    play.replies(udp("a"), TOO_BIG)
-    play.fails(tcp("a"), reason)
-
-    failure = play.nobody_is_due()
-    assert isinstance(failure, NoKdcReplyError)
-    assert str(failure) == f"udp://a:88 replied; tcp://a:88 {reason.value}"
-
-
-def test_after_too_big_the_time_to_reply_counts_and_no_more_the_time_to_reach() -> None:
-    play = Play(udp("a"))
-
-    play.replies(udp("a"), TOO_BIG, after=TIMEOUTS.reach + 1)
-    attempt = play.due(tcp("a"))
-
-    assert attempt.connect_deadline == START + TIMEOUTS.reach + 1 + TIMEOUTS.connect
-    assert attempt.reply_deadline == START + TIMEOUTS.reply
-
-
-def test_after_too_big_a_connect_ends_when_the_reply_must_be_there() -> None:
-    play = Play(udp("a"))
-
-    play.replies(udp("a"), TOO_BIG, after=TIMEOUTS.reply - 1)
-
-    assert play.due(tcp("a")).connect_deadline == START + TIMEOUTS.reply
-
-
-def test_after_too_big_nobody_is_tried_once_the_reply_should_be_there() -> None:
-    play = Play(udp("a"))
-
-    play.replies(udp("a"), TOO_BIG, after=TIMEOUTS.reply)
-
-    assert isinstance(play.nobody_is_due(), NoKdcReplyError)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"",
-        b"garbage",
-        messages.tgs_rep(),
-        messages.kpasswd_rep(),
-        messages.as_req(),
-        messages.as_rep() + b"\x00",
-    ],
-    ids=["empty", "garbage", "TGS_REP", "KPASSWD_REP", "AS_REQ", "an octet too many"],
-)
-@pytest.mark.parametrize("endpoint", [tcp("a"), udp("a")], ids=["tcp", "udp"])
-def test_a_bad_reply_goes_to_nobody_and_ends_the_exchange(endpoint: KdcEndpoint, payload: bytes) -> None:
-    play = Play(endpoint, tcp("b"), udp("b"))
-
-    assert play.replies(endpoint, payload) is None
-
-    failure = play.nobody_is_due()
-    assert isinstance(failure, NoKdcReplyError)
-    assert failure.attempts[-1].failure is FailureReason.BAD_REPLY
-    assert failure.attempts[-1].payload is None
-
-
-def test_the_udp_of_a_host_that_refused_tcp_comes_before_that_of_others() -> None:
-    play = Play(tcp("a"), tcp("b"), udp("a"), udp("c"), udp("b"))
-
-    play.fails(tcp("a"), FailureReason.CONNECT_TIMEOUT)
-    play.fails(tcp("b"), FailureReason.REFUSED)
-
-    play.fails(udp("b"), FailureReason.UNREACHABLE)
-    play.fails(udp("a"), FailureReason.UNREACHABLE)
-    play.fails(udp("c"), FailureReason.UNREACHABLE)
-    play.nobody_is_due()
-
-
-def test_the_tcp_of_other_hosts_still_comes_before_any_udp() -> None:
-    play = Play(tcp("a"), tcp("b"), udp("b"), udp("a"))
-
-    play.fails(tcp("a"), FailureReason.REFUSED)
-    play.fails(tcp("b"), FailureReason.UNREACHABLE)
-
-    assert play.replies(udp("a"), messages.as_rep()) is not None
-
-
-@pytest.mark.parametrize("reason", [reason for reason in UNSENT if reason is not FailureReason.REFUSED])
-def test_only_a_refusal_shows_that_a_host_is_alive(reason: FailureReason) -> None:
-    play = Play(tcp("a"), tcp("b"), udp("a"), udp("b"))
-
-    play.fails(tcp("a"), FailureReason.UNREACHABLE)
-    play.fails(tcp("b"), reason)
-
-    play.due(udp("a"))
-
-
-def test_a_host_that_refused_tcp_and_has_no_udp_changes_nothing() -> None:
-    play = Play(tcp("a"), tcp("b"), udp("c"))
-
-    play.fails(tcp("a"), FailureReason.REFUSED)
-    play.fails(tcp("b"), FailureReason.REFUSED)
-
-    play.due(udp("c"))
-
-
-def test_each_of_two_kdcs_that_refused_tcp_is_tried_by_udp() -> None:
-    play = Play(tcp("a"), tcp("b"), udp("c"), udp("a"), udp("b"))
-
-    play.fails(tcp("a"), FailureReason.REFUSED)
-    play.fails(tcp("b"), FailureReason.REFUSED)
-
-    alive = {play.due(udp("b")).endpoint, play.due(udp("a")).endpoint}
-    assert alive == {udp("a"), udp("b")}
-    play.due(udp("c"))
+    play = Play(request_, tcp("a"), tcp("b"), udp("a", is_fallback=True))
+    play.step()
+    play.connected("a")
+    assert play.failed("a", fault) == []
+    assert isinstance(play.exchange.error, NoKdcReplyError)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, TGS_REQ])
+def test_repeatable_message_goes_to_the_next_kdc(request_: ProxyRequest, fault: FailureReason) -> None:
+    play = Play(request_, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    assert play.failed("a", fault) == ["connect b"]
+    assert play.connected("b") == ["send b"]
+    play.received("b", PREAUTH_REQUIRED)
+    assert play.exchange.reply is not None
+    assert [str(failure) for failure in play.exchange.reply.failures] == [f"tcp://a:88 {fault.value}"]
+
+
+def test_what_is_no_reply_to_this_request_is_the_kdcs_failure() -> None:
+    for payload in (b"", b"garbage", messages.as_req(), messages.tgs_rep(), PREAUTH_REQUIRED[:-1]):
+        play = Play(FIRST_AS_REQ, tcp("a"), tcp("b"))
+        play.step()
+        play.connected("a")
+        assert play.received("a", payload) == ["connect b"]
+        assert play.reports == [("a", FailureReason.BAD_REPLY)]
+
+
+def test_silence_is_reported_and_a_message_sent_once_waits_on() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    assert play.after(0.39) == []
+    assert play.reports == []
+    assert play.after(0.01) == []
+    assert play.reports == [("a", FailureReason.SILENT)]
+    assert play.after(19.59) == []
+    play.received("a", messages.as_rep())
+    assert play.exchange.reply is not None
+    assert play.reports[-1] == ("a", None)
+
+
+def test_reply_has_its_own_time_however_late_the_kdc_was_reached() -> None:
+    play = Play(PROOF, tcp("a"))
+    play.step()
+    play.connected("a")
+    assert play.after(20) == ["abandon a"]
+    assert isinstance(play.exchange.error, NoKdcReplyError)
+    assert str(play.exchange.error) == "tcp://a:88 reply_timeout"
+
+
+def test_datagram_to_a_closed_port_was_seen_by_nobody() -> None:
+    play = Play(PROOF, udp("a"), udp("b"))
+    play.step()
+    assert play.connected("a/udp") == ["send a/udp"]
+    assert play.failed("a/udp", FailureReason.REFUSED) == ["connect b/udp"]
+
+
+# --- hedging
+
+
+def test_repeatable_message_is_hedged_after_a_silence_and_the_first_reply_counts() -> None:
+    play = Play(TGS_REQ, tcp("a"), tcp("b"), tcp("c"))
+    play.step()
+    play.connected("a")
+    assert play.after(0.4) == ["connect b"]
+    assert play.connected("b") == ["send b"]
+    assert play.received("b", messages.tgs_rep()) == ["abandon a"]
+
+
+def test_slow_kdc_may_still_win_against_the_hedge() -> None:
+    play = Play(TGS_REQ, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    play.after(0.4)
+    play.connected("b")
+    assert play.received("a", messages.tgs_rep()) == ["abandon b"]
+
+
+def test_hedge_needs_a_budget() -> None:
+    play = Play(TGS_REQ, tcp("a"), tcp("b"), hedges=0)
+    play.step()
+    play.connected("a")
+    assert play.after(19) == []
+    assert play.reports == [("a", FailureReason.SILENT)]
+
+
+def test_hedge_goes_on_while_everybody_is_silent() -> None:
+    play = Play(TGS_REQ, tcp("a"), tcp("b"), tcp("c"))
+    play.step()
+    play.connected("a")
+    play.after(0.4)
+    play.connected("b")
+    assert play.after(0.4) == ["connect c"]
+
+
+# --- what the protocol itself asks for
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF])
+def test_reply_too_big_for_udp_is_fetched_from_the_same_kdc_by_tcp(request_: ProxyRequest) -> None:
+    play = Play(request_, udp("a"), udp("b"), tcp("c"))
+    play.step()
+    play.connected("a/udp")
+    assert play.received("a/udp", TOO_BIG) == ["connect a"]
+    assert play.connected("a") == ["send a"]
+    play.received("a", messages.as_rep())
+    assert play.exchange.reply is not None
+    assert play.exchange.reply.endpoint.transport is Transport.TCP
+
+
+def test_proof_whose_reply_was_too_big_goes_to_nobody_else_if_tcp_fails() -> None:
+    play = Play(PROOF, udp("a"), udp("b"), udp("c", is_fallback=True))
+    play.step()
+    play.connected("a/udp")
+    play.received("a/udp", TOO_BIG)
+    assert play.failed("a", FailureReason.REFUSED) == []
+    assert isinstance(play.exchange.error, NoKdcReplyError)
+
+
+def test_too_big_by_tcp_is_a_reply_like_any_other() -> None:
+    play = Play(FIRST_AS_REQ, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    play.received("a", TOO_BIG)
+    assert play.exchange.reply is not None
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ])
+def test_unavailable_service_sends_us_to_the_next_kdc(request_: ProxyRequest) -> None:
+    play = Play(request_, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    assert play.received("a", UNAVAILABLE) == ["connect b"]
+    assert play.connected("b") == ["send b"]
+    assert play.reports == [("a", FailureReason.SERVICE_UNAVAILABLE)]
+
+
+def test_unavailable_service_is_relayed_when_everybody_says_so() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    play.received("a", UNAVAILABLE)
+    play.connected("b")
+    play.received("b", UNAVAILABLE)
+    assert play.exchange.reply is not None
+    assert play.exchange.reply.facts.error_code == 29
+
+
+def test_unavailable_service_is_relayed_when_nobody_else_can_be_reached() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    play.received("a", UNAVAILABLE)
+    play.failed("b", FailureReason.REFUSED)
+    assert play.exchange.reply is not None
+
+
+def test_unavailable_password_service_is_relayed_at_once() -> None:
+    play = Play(KPASSWD, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    assert play.received("a", messages.kpasswd_error(29)) == []
+    assert play.exchange.reply is not None
+
+
+@pytest.mark.parametrize("code", [6, 18, 23, 24, 25, 31, 34, 37, 60, 68, 91])
+def test_every_other_error_is_relayed_as_it_is(code: int) -> None:
+    payload = messages.krb_error(code)
+    play = Play(FIRST_AS_REQ, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    assert play.received("a", payload) == []
+    assert play.exchange.reply is not None
+    assert play.exchange.reply.payload == payload
+
+
+# --- kpasswd, and hosts named without a transport
+
+
+def test_password_servers_are_tried_one_after_the_other() -> None:
+    play = Play(KPASSWD, tcp("a"), tcp("b"))
+    assert play.step() == ["connect a"]
+    assert play.after(1.49) == []
+    assert play.after(0.01) == ["abandon a", "connect b"]
+    # Everybody learns of the silence long before.
+    assert play.reports[0] == ("a", FailureReason.SILENT)
+
+
+def test_udp_comes_after_all_tcp_and_first_where_tcp_was_refused() -> None:
+    play = Play(KPASSWD, tcp("a"), tcp("b"), udp("a", is_fallback=True), udp("b", is_fallback=True))
+    play.step()
+    assert play.failed("a", FailureReason.UNREACHABLE) == ["connect b"]
+    assert play.failed("b", FailureReason.REFUSED) == ["connect b/udp"]
+    assert play.connected("b/udp") == ["send b/udp"]
+
+
+def test_udp_of_a_bare_host_waits_for_connects_that_may_still_succeed() -> None:
+    play = Play(PROOF, tcp("a"), udp("a", is_fallback=True))
+    play.step()
+    assert play.after(1.49) == []
+    assert play.after(0.01) == ["abandon a", "connect a/udp"]
+
+
+# --- anything may happen
+
+REPLIES = [messages.as_rep(), TOO_BIG, UNAVAILABLE, PREAUTH_REQUIRED, b"x"]
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
+def test_whatever_happens_it_ends_in_time_and_a_proof_is_held_by_one(
+    request_: ProxyRequest, data: st.DataObject
+) -> None:
+    """Holders of a message sent once: one, unless the one before said 29 or 52, or its port was closed."""
+    kinds = data.draw(st.lists(st.sampled_from([tcp, udp]), min_size=1, max_size=5))
+    play = Play(request_, *[kind(name) for kind, name in zip(kinds, "abcde", strict=False)])
+    holders: set[str] = set()
+    words: Iterable[str] = play.step()
+    while not play.is_over:
+        holders |= {word.removeprefix("send ") for word in words if word.startswith("send ")}
+        assert len(holders) <= 1 or is_repeatable(request_)
+        something_happens = data.draw(st.booleans())
+        if play.running and something_happens:
+            words = _something_happens(play, holders, data)
+        else:
+            words = play.after(data.draw(st.sampled_from([0.1, 0.3, 1.0, 5.0])))
+    assert play.now <= 100 + LIMITS.reply_timeout + 5
+
+
+def _something_happens(play: Play, holders: set[str], data: st.DataObject) -> Iterable[str]:
+    name = data.draw(st.sampled_from(play.running))
+    if name not in holders:
+        if data.draw(st.booleans()):
+            return play.connected(name)
+        return play.failed(name, data.draw(st.sampled_from(list(FailureReason))))
+    if data.draw(st.booleans()):
+        reason = data.draw(st.sampled_from([*FAULTS, FailureReason.REFUSED]))
+        if reason is FailureReason.REFUSED:
+            holders.discard(name)
+        return play.failed(name, reason)
+    payload = data.draw(st.sampled_from(REPLIES))
+    if payload in (TOO_BIG, UNAVAILABLE):
+        holders.discard(name)
+    return play.received(name, payload)

@@ -1,6 +1,7 @@
 import pytest
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.protocol import der
 from kkdcpd.protocol.kpasswd import KpasswdReq, is_kpasswd, read_kpasswd_reply, read_kpasswd_req
 from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
 from tests.support import messages
@@ -27,11 +28,16 @@ def _with_first_length(octets: bytes, length: int) -> bytes:
 
 @VERSIONS
 def test_a_request_tells_its_version_and_ticket(version: int) -> None:
-    assert _read(messages.kpasswd_req(version=version)) == KpasswdReq(
+    payload = messages.kpasswd_req(version=version)
+    request = _read(payload)
+    assert request == KpasswdReq(
         version=version,
         realm="EXAMPLE.COM",
         sname=PrincipalName(name_type=1, components=("kadmin", "changepw")),
+        ticket=request.ticket,
     )
+    # All that is within the tag of the Ticket (RFC 4120 5.3), and nothing around it.
+    assert der.encode(0x61, request.ticket) in payload
 
 
 @VERSIONS

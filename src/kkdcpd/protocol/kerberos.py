@@ -94,6 +94,7 @@ class KdcReq:
     sname: PrincipalName | None
     etypes: tuple[int, ...]
     padata_types: tuple[int, ...]
+    ticket: bytes | None = None
 
     @property
     def is_armored(self) -> bool:
@@ -103,10 +104,11 @@ class KdcReq:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketFacts:
-    """What a ticket says in clear (RFC 4120 5.3)."""
+    """What a ticket says in clear (RFC 4120 5.3), and its octets."""
 
     realm: str
     sname: PrincipalName
+    octets: bytes
 
 
 def read_kdc_req(data: bytes, span: Span) -> KdcReq:
@@ -118,8 +120,8 @@ def read_kdc_req(data: bytes, span: Span) -> KdcReq:
     sequence, tag = _open(data, span, AS_REQ_TAG + TGS_REQ_TAG)
     pvno, msg_type, padata, body = der.read_fields(data, sequence, _KDC_REQ)
     _check_header(data, pvno, msg_type, tag)
-    padata_types = _read_padata(data, padata, must_prove_ticket=tag == TGS_REQ_TAG[0])
-    return _read_body(data, body, _REQUESTS[tag], padata_types)
+    padata_types, ticket = _read_padata(data, padata, is_tgs_req=tag == TGS_REQ_TAG[0])
+    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket)
 
 
 def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
@@ -137,21 +139,24 @@ def _check_header(data: bytes, pvno: Span, msg_type: Span, tag: int) -> None:
         raise MalformedError(f"pvno or msg-type doesn't fit the tag 0x{tag:02x}")
 
 
-def _read_padata(data: bytes, span: Span, *, must_prove_ticket: bool) -> tuple[int, ...]:
-    """Read the types of the padata; a TGS-REQ must bear a PA-TGS-REQ (RFC 4120 5.2.7.1)."""
+def _read_padata(data: bytes, span: Span, *, is_tgs_req: bool) -> tuple[tuple[int, ...], bytes | None]:
+    """Read the types of the padata, and the ticket that a TGS-REQ must bear (RFC 4120 5.2.7.1)."""
     types = []
+    ticket = None
     for item in der.read_items(data, span, der.SEQUENCE) if span is not ABSENT else ():
         number, value = der.read_fields(data, item, _PA_DATA)
         padata_type = der.read_integer(data, number)
-        if must_prove_ticket and padata_type == PA_TGS_REQ:
-            read_ap_req(data, value)
+        if is_tgs_req and padata_type == PA_TGS_REQ:
+            ticket = read_ap_req(data, value).octets
         types.append(padata_type)
-    if must_prove_ticket and PA_TGS_REQ not in types:
+    if is_tgs_req and ticket is None:
         raise MalformedError("a TGS-REQ without PA-TGS-REQ")
-    return tuple(types)
+    return tuple(types), ticket
 
 
-def _read_body(data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...]) -> KdcReq:
+def _read_body(
+    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket: bytes | None
+) -> KdcReq:
     fields = der.read_fields(data, span, _KDC_REQ_BODY)
     options, cname, realm, sname, start, till, renew, nonce, etypes, addresses, authorization, tickets = (
         fields
@@ -166,8 +171,8 @@ def _read_body(data: bytes, span: Span, kind: MessageKind, padata_types: tuple[i
     if authorization is not ABSENT:
         _check_encrypted_data(data, authorization)
     if tickets is not ABSENT:
-        for ticket in der.read_items(data, tickets, TICKET_TAG):
-            _read_ticket(data, ticket)
+        for item in der.read_items(data, tickets, TICKET_TAG):
+            _read_ticket(data, item)
     return KdcReq(
         kind=kind,
         realm=_text(data, realm),
@@ -175,6 +180,7 @@ def _read_body(data: bytes, span: Span, kind: MessageKind, padata_types: tuple[i
         sname=_read_principal(data, sname) if sname is not ABSENT else None,
         etypes=tuple([der.read_integer(data, item) for item in der.read_items(data, etypes, der.INTEGER)]),
         padata_types=padata_types,
+        ticket=ticket,
     )
 
 
@@ -215,7 +221,9 @@ def _read_ticket(data: bytes, span: Span) -> TicketFacts:
     if der.read_integer(data, version) != PVNO:
         raise MalformedError(f"octet {version[0]}: a Ticket's tkt-vno that isn't 5")
     _check_encrypted_data(data, encrypted)
-    return TicketFacts(realm=_text(data, realm), sname=_read_principal(data, sname))
+    return TicketFacts(
+        realm=_text(data, realm), sname=_read_principal(data, sname), octets=data[span[0] : span[1]]
+    )
 
 
 def read_ap_req(data: bytes, span: Span) -> TicketFacts:

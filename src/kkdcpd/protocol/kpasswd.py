@@ -24,11 +24,12 @@ _HEADER = struct.Struct(">HHH")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KpasswdReq:
-    """What a kpasswd request says in clear: its version and the ticket's realm and service."""
+    """What a kpasswd request says in clear: its version, the ticket, and the ticket's realm and service."""
 
     version: int
     realm: str
     sname: PrincipalName
+    ticket: bytes
 
 
 def is_kpasswd(data: bytes, span: Span) -> bool:
@@ -53,7 +54,7 @@ def read_kpasswd_req(data: bytes, span: Span) -> KpasswdReq:
     version, first, second = _split(data, span)
     ticket = kerberos.read_ap_req(data, first)
     kerberos.read_krb_priv(data, second)
-    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname)
+    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname, ticket=ticket.octets)
 
 
 def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:

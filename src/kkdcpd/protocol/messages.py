@@ -1,5 +1,7 @@
 """What a kerb-message is: requests are classified, replies inspected. Nothing is decided about them here."""
 
+from zlib import crc32
+
 from kkdcpd.errors import MalformedError, NoTargetDomainError
 from kkdcpd.protocol import kerberos, kpasswd
 from kkdcpd.protocol.framing import PREFIX_OCTETS
@@ -31,6 +33,7 @@ def classify(message: ProxyMessage) -> ProxyRequest:
             target_domain=_target_domain(message),
             realm=change.realm,
             kerb_message=data,
+            affinity=crc32(change.ticket),
             dclocator_hint=message.dclocator_hint,
             sname=change.sname,
             kpasswd_version=change.version,
@@ -42,6 +45,7 @@ def classify(message: ProxyMessage) -> ProxyRequest:
         target_domain=_target_domain(message),
         realm=request.realm,
         kerb_message=data,
+        affinity=crc32(request.ticket or f"{request.cname}@{request.realm}".lower().encode(errors="replace")),
         dclocator_hint=message.dclocator_hint,
         cname=request.cname,
         sname=request.sname,

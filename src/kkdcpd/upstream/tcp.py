@@ -5,72 +5,113 @@ would go to a stranger.
 """
 
 import asyncio
+import contextlib
+import errno
+import os
 import socket
+from collections.abc import Callable
 
 from kkdcpd.protocol import framing
-from kkdcpd.upstream.failures import failure_of
-from kkdcpd.values import Attempt, AttemptResult, FailureReason, ProxyRequest
+from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket
+from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
-__all__ = ["send"]
+__all__ = ["TcpAttempt"]
 
 CHUNK_BYTES = 65536
 
 
-async def send(attempt: Attempt, request: ProxyRequest, *, max_reply_bytes: int) -> AttemptResult:
-    """Connect, send the message, read exactly the announced length; never raises OSError."""
-    endpoint = attempt.endpoint
-    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-        failure = await _connect(sock, (endpoint.address, endpoint.port), attempt.connect_deadline)
-        if failure:
-            return AttemptResult(attempt=attempt, failure=failure)
-        reply = await _converse(sock, request.kerb_message, attempt.reply_deadline, max_reply_bytes)
-    if isinstance(reply, FailureReason):
-        return AttemptResult(attempt=attempt, failure=reply, is_written=True)
-    return AttemptResult(attempt=attempt, payload=reply, is_written=True)
+class TcpAttempt:
+    """Connects, sends, and reads exactly the announced length. A `WayOut`."""
 
+    def __init__(
+        self, attempt: Attempt, events: AttemptEvents, *, sources: SourceAddresses, max_reply_bytes: int
+    ) -> None:
+        self._attempt = attempt
+        self._events = events
+        self._sources = sources
+        self._max_reply_bytes = max_reply_bytes
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
+        self._unsent = memoryview(b"")
+        self._received = bytearray()
 
-async def _connect(sock: socket.socket, address: tuple[str, int], deadline: float) -> FailureReason | None:
-    try:
-        async with asyncio.timeout_at(deadline):
-            await asyncio.get_running_loop().sock_connect(sock, address)
-        # The message is written whole, so there is nothing for Nagle's algorithm to wait for.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except TimeoutError:
-        return FailureReason.CONNECT_TIMEOUT
-    except OSError as error:
-        return failure_of(error)
-    return None
+    def start(self) -> None:
+        """Begin to connect."""
+        endpoint = self._attempt.endpoint
+        try:
+            self._socket = open_socket(endpoint, socket.SOCK_STREAM, self._sources)
+            # The message is written whole, so there is nothing for Nagle's algorithm to wait for.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = self._socket.connect_ex((endpoint.address, endpoint.port))
+        except OSError as error:
+            self._fail(failure_of(error))
+            return
+        if code in (0, errno.EINPROGRESS):
+            self._loop.add_writer(self._socket, self._guarded, self._finish_connect)
+        else:
+            self._fail(failure_of(_os_error(code)))
 
+    def send(self, request: ProxyRequest) -> None:
+        """Write the message and begin to read."""
+        self._unsent = memoryview(request.kerb_message)
+        self._guarded(self._write)
+        if self._socket:
+            self._loop.add_reader(self._socket, self._guarded, self._read)
 
-async def _converse(
-    sock: socket.socket, kerb_message: bytes, deadline: float, max_reply_bytes: int
-) -> bytes | FailureReason:
-    try:
-        async with asyncio.timeout_at(deadline):
-            await asyncio.get_running_loop().sock_sendall(sock, kerb_message)
-            return await _read_reply(sock, max_reply_bytes)
-    except TimeoutError:
-        return FailureReason.REPLY_TIMEOUT
-    except OSError as error:
-        return failure_of(error)
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._socket:
+            self._loop.remove_writer(self._socket)
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
 
+    def _fail(self, reason: FailureReason) -> None:
+        self.close()
+        self._events.failed(self._attempt, reason)
 
-async def _read_reply(sock: socket.socket, max_reply_bytes: int) -> bytes | FailureReason:
-    """Read one framed message and give its payload; never holds more than was announced, and a chunk."""
-    loop = asyncio.get_running_loop()
-    received = bytearray()
-    wanted = framing.PREFIX_OCTETS
-    while len(received) < wanted:
-        chunk = await loop.sock_recv(sock, CHUNK_BYTES)
+    def _guarded(self, step: Callable[[socket.socket], None]) -> None:
+        """Take a step that the socket is ready for; what the system says against it ends the attempt."""
+        assert self._socket
+        try:
+            step(self._socket)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(failure_of(error))
+
+    def _finish_connect(self, sock: socket.socket) -> None:
+        self._loop.remove_writer(sock)
+        if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise _os_error(code)
+        self._events.connected(self._attempt)
+
+    def _write(self, sock: socket.socket) -> None:
+        # Whether nothing or a part was taken, the rest goes when there is room.
+        with contextlib.suppress(BlockingIOError):
+            self._unsent = self._unsent[sock.send(self._unsent) :]
+        if self._unsent:
+            self._loop.add_writer(sock, self._guarded, self._write)
+        else:
+            self._loop.remove_writer(sock)
+
+    def _read(self, sock: socket.socket) -> None:
+        chunk = sock.recv(CHUNK_BYTES)
         if not chunk:
-            return FailureReason.CLOSED
-        had_prefix = len(received) >= framing.PREFIX_OCTETS
-        received += chunk
-        if not had_prefix and len(received) >= framing.PREFIX_OCTETS:
-            length = framing.read_prefix(bytes(received[: framing.PREFIX_OCTETS]))
-            # The high bit is reserved for extensions (RFC 4120 7.2.2) and makes the length too big as well.
-            if length > max_reply_bytes:
-                return FailureReason.REPLY_TOO_BIG
-            wanted = framing.PREFIX_OCTETS + length
-    return bytes(received[framing.PREFIX_OCTETS : wanted])
+            self._fail(FailureReason.CLOSED)
+            return
+        self._received += chunk
+        if len(self._received) < framing.PREFIX_OCTETS:
+            return
+        length = framing.read_prefix(bytes(self._received[: framing.PREFIX_OCTETS]))
+        # The high bit is reserved for extensions (RFC 4120 7.2.2), and makes the length too big as well.
+        if length > self._max_reply_bytes:
+            self._fail(FailureReason.REPLY_TOO_BIG)
+        elif len(self._received) >= framing.PREFIX_OCTETS + length:
+            payload = bytes(self._received[framing.PREFIX_OCTETS : framing.PREFIX_OCTETS + length])
+            self.close()
+            self._events.received(self._attempt, payload)
+
+
+def _os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))

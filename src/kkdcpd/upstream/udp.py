@@ -7,33 +7,65 @@ reply to another request can arrive on it.
 import asyncio
 import socket
 
-from kkdcpd.upstream.failures import failure_of
-from kkdcpd.values import Attempt, AttemptResult, FailureReason, ProxyRequest
+from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket
+from kkdcpd.values import Attempt, ProxyRequest
 
-__all__ = ["send"]
+__all__ = ["UdpAttempt"]
 
 MAX_DATAGRAM_BYTES = 65535
 """The largest that UDP can bear; KDCs answer KRB_ERR_RESPONSE_TOO_BIG long before."""
 
 
-async def send(attempt: Attempt, request: ProxyRequest) -> AttemptResult:
-    """Send the payload once and wait for a datagram; never raises OSError."""
-    endpoint = attempt.endpoint
-    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-    loop = asyncio.get_running_loop()
-    is_written = False
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            async with asyncio.timeout_at(attempt.reply_deadline):
-                await loop.sock_connect(sock, (endpoint.address, endpoint.port))
-                await loop.sock_sendall(sock, request.payload)
-                is_written = True
-                payload = await loop.sock_recv(sock, MAX_DATAGRAM_BYTES)
-    except TimeoutError:
-        return AttemptResult(attempt=attempt, failure=FailureReason.REPLY_TIMEOUT, is_written=is_written)
-    except ConnectionRefusedError:
-        # An ICMP "port unreachable": the host has it from us, but no KDC does.
-        return AttemptResult(attempt=attempt, failure=FailureReason.REFUSED)
-    except OSError as error:
-        return AttemptResult(attempt=attempt, failure=failure_of(error), is_written=is_written)
-    return AttemptResult(attempt=attempt, payload=payload, is_written=True)
+class UdpAttempt:
+    """Sends one datagram and waits for one. A `WayOut`."""
+
+    def __init__(self, attempt: Attempt, events: AttemptEvents, *, sources: SourceAddresses) -> None:
+        self._attempt = attempt
+        self._events = events
+        self._sources = sources
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Name the peer to the kernel: UDP has no connect to wait for."""
+        endpoint = self._attempt.endpoint
+        try:
+            self._socket = open_socket(endpoint, socket.SOCK_DGRAM, self._sources)
+            self._socket.connect((endpoint.address, endpoint.port))
+        except OSError as error:
+            self._fail(error)
+            return
+        self._events.connected(self._attempt)
+
+    def send(self, request: ProxyRequest) -> None:
+        """Send the payload, once."""
+        assert self._socket
+        try:
+            self._socket.send(request.payload)
+        except OSError as error:
+            self._fail(error)
+            return
+        self._loop.add_reader(self._socket, self._read)
+
+    def close(self) -> None:
+        """Close the socket, if there is one."""
+        if self._socket:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _fail(self, error: OSError) -> None:
+        self.close()
+        self._events.failed(self._attempt, failure_of(error))
+
+    def _read(self) -> None:
+        assert self._socket
+        try:
+            payload = self._socket.recv(MAX_DATAGRAM_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        self.close()
+        self._events.received(self._attempt, payload)

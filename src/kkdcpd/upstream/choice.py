@@ -1,0 +1,69 @@
+"""In which order the candidates are asked. Plain code.
+
+The well before the troubled, then by priority (RFC 2782), then by weight: not by lot for each request, but by
+rendezvous hashing, so that requests of one user, or with one ticket, meet one KDC as long as it is well.
+Several rounds of preauthentication may depend on it, and so does a replay cache.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from kkdcpd.upstream.health import HealthTable, State
+from kkdcpd.values import Candidate, KdcEndpoint, Route
+
+__all__ = ["Choice"]
+
+BUCKETS = 256
+"""Into so many parts requests are dealt: enough for any weights, and each order is worked out once."""
+
+MAX_ROUTES = 1024
+"""Routes whose orders are kept. There are as many as realms and services in use; then all is forgotten."""
+
+LEAST_WEIGHT = 0.01
+"""What a weight of zero counts beside others: "a very small chance" (RFC 2782)."""
+
+
+class Choice:
+    """Orders a route's candidates. An order is kept until the route or somebody's health changes."""
+
+    def __init__(self, health: HealthTable) -> None:
+        self._health = health
+        self._version = health.version
+        # The route itself is kept beside its orders: its id is its own only as long as it lives.
+        self._orders: dict[int, tuple[Route, dict[int, tuple[Candidate, ...]]]] = {}
+
+    def order(self, route: Route, affinity: int) -> Sequence[Candidate]:
+        """Return the route's candidates, best first; the same for the same affinity."""
+        if self._version != self._health.version or len(self._orders) >= MAX_ROUTES:
+            self._version = self._health.version
+            self._orders.clear()
+        _, orders = self._orders.setdefault(id(route), (route, {}))
+        bucket = affinity % BUCKETS
+        if bucket not in orders:
+            orders[bucket] = tuple(self._ordered(route.candidates, bucket))
+        return orders[bucket]
+
+    def _ordered(self, candidates: Sequence[Candidate], bucket: int) -> list[Candidate]:
+        ranked = sorted(candidates, key=self._rank)
+        return [
+            candidate
+            for _, group in groupby(ranked, key=self._rank)
+            for candidate in sorted(group, key=lambda candidate: _distance(candidate, bucket))
+        ]
+
+    def _rank(self, candidate: Candidate) -> tuple[bool, int]:
+        return self._health.state(candidate.endpoint) is not State.WELL, candidate.priority
+
+
+def _distance(candidate: Candidate, bucket: int) -> float:
+    """Weighted rendezvous hashing: the nearest wins, as often as its share of the weights says."""
+    return -math.log(_lot(candidate.endpoint, bucket)) / max(candidate.weight, LEAST_WEIGHT)
+
+
+def _lot(endpoint: KdcEndpoint, bucket: int) -> float:
+    """Draw a number in (0, 1) that is the same in every process and on every host."""
+    text = f"{bucket} {endpoint.address} {endpoint.port}"
+    digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
+    return (int.from_bytes(digest, "big") + 1) / (2**56 + 1)

@@ -1,0 +1,130 @@
+"""What is known of the endpoints' health: learnt from requests, unlearnt by probes. Plain code with a clock.
+
+Only endpoints that are not well stand in the table, so it is as small as the trouble is. Being in it costs an
+endpoint its place among the candidates, never its chance: when nobody else is left it is asked all the same.
+"""
+
+import enum
+import logging
+from dataclasses import dataclass
+
+from kkdcpd.values import FailureReason, KdcEndpoint
+
+__all__ = ["HealthTable", "ProbeTarget", "State"]
+
+logger = logging.getLogger(__name__)
+
+MAX_TROUBLED = 4096
+"""Endpoints come from the configuration and the DNS of configured realms; this only bounds mistakes."""
+
+OUT_OF_REACH = frozenset({FailureReason.REFUSED, FailureReason.UNREACHABLE, FailureReason.CONNECT_TIMEOUT})
+"""Failures that a connect tells the end of."""
+
+
+class State(enum.Enum):
+    """SUSPECT: it lets somebody wait, and a probe will tell. DOWN: it failed, or the probe did."""
+
+    WELL = "well"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTarget:
+    """Whom to probe: `realm` is what an AS-REQ would ask for, None where a connect has to do (kpasswd)."""
+
+    endpoint: KdcEndpoint
+    realm: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Trouble:
+    target: ProbeTarget
+    state: State
+    probe_at: float
+    interval: float
+
+
+class HealthTable:
+    """The endpoints in trouble, and when each is to be probed.
+
+    `version` grows with every change, so that what was worked out from the states can be kept until then.
+    """
+
+    def __init__(self, *, probe_interval: float, probe_interval_maximum: float) -> None:
+        self.version = 0
+        self._first_interval = probe_interval
+        self._last_interval = probe_interval_maximum
+        self._troubles: dict[KdcEndpoint, _Trouble] = {}
+
+    def state(self, endpoint: KdcEndpoint) -> State:
+        """Return what is known of the endpoint."""
+        trouble = self._troubles.get(endpoint)
+        return trouble.state if trouble else State.WELL
+
+    def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
+        """Take in how an endpoint failed a request, or (None) that it served one."""
+        if failure is None:
+            self._recover(target.endpoint)
+        elif target.endpoint not in self._troubles:
+            is_suspect = failure is FailureReason.SILENT
+            self._add(target, State.SUSPECT if is_suspect else State.DOWN, failure, now)
+
+    def probed(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
+        """Take in what came of a probe; the next one has twice the time."""
+        trouble = self._troubles.get(target.endpoint)
+        if trouble is None:
+            return
+        if failure is None:
+            self._recover(target.endpoint)
+            return
+        trouble.probe_at = now + trouble.interval
+        trouble.interval = min(2 * trouble.interval, self._last_interval)
+        if trouble.state is not State.DOWN:
+            trouble.state = State.DOWN
+            self._changed(target.endpoint, State.DOWN, failure)
+
+    def probes_due(self, now: float) -> list[ProbeTarget]:
+        """Return whom to probe now. Until `probed` is told, nobody is returned twice."""
+        due = [trouble for trouble in self._troubles.values() if now >= trouble.probe_at]
+        for trouble in due:
+            trouble.probe_at = float("inf")
+        return [trouble.target for trouble in due]
+
+    @property
+    def next_probe_at(self) -> float:
+        """When the next probe is due; infinity if nobody is in trouble."""
+        return min((trouble.probe_at for trouble in self._troubles.values()), default=float("inf"))
+
+    def _add(self, target: ProbeTarget, state: State, failure: FailureReason, now: float) -> None:
+        if len(self._troubles) >= MAX_TROUBLED:
+            return
+        self._troubles[target.endpoint] = _Trouble(
+            target=target,
+            state=state,
+            probe_at=now + self._grace(target, state, failure),
+            interval=self._first_interval,
+        )
+        self._changed(target.endpoint, state, failure)
+
+    def _grace(self, target: ProbeTarget, state: State, failure: FailureReason) -> float:
+        """Return after how many seconds the endpoint is probed first."""
+        if target.realm is None and failure not in OUT_OF_REACH:
+            # It takes connections, and that is all that its probe could tell.
+            return self._last_interval
+        # Who is suspected is probed at once: the next message may be one that can be sent only once.
+        return 0.0 if state is State.SUSPECT else self._first_interval
+
+    def _recover(self, endpoint: KdcEndpoint) -> None:
+        if self._troubles.pop(endpoint, None):
+            self._changed(endpoint, State.WELL, None)
+
+    def _changed(self, endpoint: KdcEndpoint, state: State, failure: FailureReason | None) -> None:
+        self.version += 1
+        fields: dict[str, object] = {"kdc": str(endpoint), "address": endpoint.address, "state": state.value}
+        if failure:
+            fields["reason"] = failure.value
+        if state is State.WELL:
+            logger.info("kdc well again", extra={"fields": fields})
+        else:
+            logger.warning("kdc in trouble", extra={"fields": fields})

@@ -1,0 +1,35 @@
+"""Which way out an attempt takes: one line for each transport."""
+
+import ipaddress
+import socket
+
+from kkdcpd.config import UpstreamConfig
+from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, WayOut
+from kkdcpd.upstream.tcp import TcpAttempt
+from kkdcpd.upstream.udp import UdpAttempt
+from kkdcpd.values import Attempt, Transport
+
+__all__ = ["WaysOut"]
+
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class WaysOut:
+    """Opens ways out, from our source addresses where some are configured."""
+
+    def __init__(self, config: UpstreamConfig) -> None:
+        self._max_reply_bytes = config.max_reply_bytes
+        self._sources: SourceAddresses = {
+            _FAMILIES[ipaddress.ip_address(address).version]: str(address)
+            for address in config.source_addresses
+        }
+
+    def open(self, attempt: Attempt, events: AttemptEvents) -> WayOut:
+        """Make the way out for the attempt's transport; it is not started."""
+        match attempt.endpoint.transport:
+            case Transport.UDP:
+                return UdpAttempt(attempt, events, sources=self._sources)
+            case Transport.TCP:
+                return TcpAttempt(
+                    attempt, events, sources=self._sources, max_reply_bytes=self._max_reply_bytes
+                )

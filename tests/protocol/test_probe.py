@@ -1,0 +1,52 @@
+"""The probe: a well-formed AS-REQ that wants no ticket, and what its answers tell."""
+
+import pytest
+
+from kkdcpd.protocol.kkdcp import decode_proxy_message
+from kkdcpd.protocol.messages import classify
+from kkdcpd.protocol.probe import build_probe, judge_probe
+from kkdcpd.values import FailureReason, MessageKind, ProxyMessage
+from tests.support import kerberos_asn1 as asn1
+from tests.support import messages, oracle
+
+
+@pytest.mark.parametrize(
+    ("principal", "cname"),
+    [
+        ("krbtgt", "krbtgt/EXAMPLE.COM"),
+        ("probe", "probe"),
+        ("host/kkdcpd.example.com", "host/kkdcpd.example.com"),
+    ],
+)
+def test_probe_is_an_as_req_for_the_principal(principal: str, cname: str) -> None:
+    probe = build_probe("EXAMPLE.COM", principal)
+    message = decode_proxy_message(messages.envelope(probe.payload))
+    request = classify(message)
+    assert request == oracle.proxy_request(message)
+    assert (request.kind, request.realm, request.padata_types) == (MessageKind.AS_REQ, "EXAMPLE.COM", ())
+    assert (str(request.cname), str(request.sname)) == (cname, "krbtgt/EXAMPLE.COM")
+
+
+def test_probe_asks_for_a_ticket_that_ended_long_ago() -> None:
+    request = asn1.decode(build_probe("EXAMPLE.COM", "krbtgt").payload, asn1.AS_REQ)
+    assert str(request["req-body"]["till"]) == "19700102000000Z"
+
+
+def test_probe_bears_its_length() -> None:
+    probe = build_probe("EXAMPLE.COM", "krbtgt")
+    assert classify(ProxyMessage(kerb_message=probe.kerb_message, target_domain="EXAMPLE.COM")).realm
+
+
+@pytest.mark.parametrize("code", [6, 11, 14, 18, 25, 68])
+def test_kdc_that_answers_anything_is_well(code: int) -> None:
+    assert judge_probe(messages.krb_error(code)) is None
+    assert judge_probe(messages.as_rep()) is None
+
+
+def test_kdc_that_says_it_is_unavailable_is_believed() -> None:
+    assert judge_probe(messages.krb_error(29)) is FailureReason.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("payload", [b"", b"garbage", messages.tgs_rep(), messages.as_req()])
+def test_what_is_no_answer_is_a_bad_reply(payload: bytes) -> None:
+    assert judge_probe(payload) is FailureReason.BAD_REPLY

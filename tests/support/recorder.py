@@ -1,0 +1,38 @@
+"""What an attempt tells, as a list of words and a queue to wait on."""
+
+import asyncio
+
+from kkdcpd.values import Attempt, FailureReason
+
+__all__ = ["EventRecorder"]
+
+PATIENCE_SECONDS = 10.0
+
+
+class EventRecorder:
+    """An `AttemptEvents` that only listens."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[str | bytes] = asyncio.Queue()
+
+    def connected(self, attempt: Attempt) -> None:
+        del attempt
+        self._events.put_nowait("connected")
+
+    def received(self, attempt: Attempt, payload: bytes) -> None:
+        del attempt
+        self._events.put_nowait(payload)
+
+    def failed(self, attempt: Attempt, reason: FailureReason) -> None:
+        del attempt
+        self._events.put_nowait(reason.value)
+
+    async def next(self) -> str | bytes:
+        """The next event: `connected`, a payload, or the reason of a failure."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._events.get()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was told that nobody asked for."""
+        return self._events.empty()

@@ -1,0 +1,81 @@
+"""An `Upstream` over real sockets, as the worker builds it, and routes to fake KDCs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from kkdcpd.config import Config, SystemFiles, UpstreamConfig
+from kkdcpd.locate.locator import build_locator
+from kkdcpd.pipeline import Pipeline
+from kkdcpd.protocol.kkdcp import decode_proxy_message
+from kkdcpd.protocol.messages import classify
+from kkdcpd.upstream.driver import Upstream
+from kkdcpd.upstream.health import HealthTable
+from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.values import Candidate, KdcEndpoint, ProxyRequest, Route, Transport
+from tests.support import messages
+from tests.support.fake_kdc import FakeKdc
+
+__all__ = [
+    "candidate",
+    "endpoint",
+    "health_table",
+    "request_of",
+    "route_to",
+    "running_pipeline",
+    "running_upstream",
+]
+
+
+def request_of(payload: bytes) -> ProxyRequest:
+    """A request as the way in would make it."""
+    return classify(decode_proxy_message(messages.envelope(payload)))
+
+
+def endpoint(kdc: FakeKdc, transport: Transport = Transport.TCP) -> KdcEndpoint:
+    return KdcEndpoint(name=kdc.host, address=kdc.host, port=kdc.port, transport=transport)
+
+
+def candidate(kdc: FakeKdc, transport: Transport = Transport.TCP, **fields: Any) -> Candidate:
+    return Candidate(endpoint=endpoint(kdc, transport), source="test", **fields)
+
+
+def route_to(*kdcs: FakeKdc, transport: Transport = Transport.TCP) -> Route:
+    """A route on which the first is preferred to the second, and so on."""
+    candidates = [candidate(kdc, transport, priority=number) for number, kdc in enumerate(kdcs)]
+    return Route(realm="EXAMPLE.COM", candidates=tuple(candidates))
+
+
+def health_table() -> HealthTable:
+    return HealthTable(probe_interval=0.05, probe_interval_maximum=0.2)
+
+
+@contextlib.asynccontextmanager
+async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
+    """A pipeline for a whole configuration, without the system's own hosts and nameservers."""
+    async with (
+        build_locator(config, SystemFiles()) as locator,
+        _running(config.upstream) as (upstream, _),
+    ):
+        yield Pipeline(locator=locator, upstream=upstream)
+
+
+@contextlib.asynccontextmanager
+async def running_upstream(**settings: Any) -> AsyncIterator[tuple[Upstream, HealthTable]]:
+    """An upstream whose prober runs; `settings` are those of [upstream]."""
+    async with _running(replace(UpstreamConfig(), **settings)) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def _running(config: UpstreamConfig) -> AsyncIterator[tuple[Upstream, HealthTable]]:
+    health = health_table()
+    ways_out = WaysOut(config)
+    prober = Prober(config, ways_out, health)
+    async with asyncio.TaskGroup() as tasks:
+        probing = tasks.create_task(prober.run(), name="prober")
+        yield Upstream(config, ways_out, health, prober), health
+        probing.cancel()

@@ -1,0 +1,107 @@
+"""The order of candidates: health, priority, weight, and what stays the same."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from kkdcpd.upstream.choice import BUCKETS, Choice
+from kkdcpd.upstream.health import HealthTable, ProbeTarget
+from kkdcpd.values import Candidate, FailureReason, KdcEndpoint, Route, Transport
+
+
+def candidate(name: str, *, priority: int = 0, weight: int = 1) -> Candidate:
+    endpoint = KdcEndpoint(name=name, address=f"192.0.2.{ord(name)}", port=88, transport=Transport.TCP)
+    return Candidate(endpoint=endpoint, priority=priority, weight=weight, source="test")
+
+
+def route(*candidates: Candidate) -> Route:
+    return Route(realm="EXAMPLE.COM", candidates=candidates)
+
+
+def names(candidates: Sequence[Candidate]) -> str:
+    return "".join(candidate.endpoint.name for candidate in candidates)
+
+
+@pytest.fixture
+def health() -> HealthTable:
+    return HealthTable(probe_interval=2.0, probe_interval_maximum=10.0)
+
+
+@pytest.fixture
+def choice(health: HealthTable) -> Choice:
+    return Choice(health)
+
+
+def fail(health: HealthTable, candidate: Candidate, failure: FailureReason | None) -> None:
+    health.report(ProbeTarget(endpoint=candidate.endpoint, realm="EXAMPLE.COM"), failure, 0.0)
+
+
+def test_lower_priority_goes_first_whatever_the_weight(choice: Choice) -> None:
+    ordered = route(candidate("a", priority=20, weight=100), candidate("b", priority=10), candidate("c"))
+    assert {names(choice.order(ordered, affinity)) for affinity in range(BUCKETS)} == {"cba"}
+
+
+def test_weights_share_out_the_requests(choice: Choice) -> None:
+    ordered = route(candidate("a", weight=60), candidate("b", weight=30), candidate("c", weight=10))
+    first = Counter(names(choice.order(ordered, affinity))[0] for affinity in range(BUCKETS))
+    shares = {name: count / BUCKETS for name, count in first.items()}
+    assert shares == {
+        "a": pytest.approx(0.6, abs=0.08),
+        "b": pytest.approx(0.3, abs=0.08),
+        "c": pytest.approx(0.1, abs=0.05),
+    }
+
+
+def test_second_choice_is_shared_out_too(choice: Choice) -> None:
+    ordered = route(*(candidate(name) for name in "abc"))
+    orders = Counter(names(choice.order(ordered, affinity)) for affinity in range(BUCKETS))
+    assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
+
+
+def test_weight_of_zero_is_a_very_small_chance_beside_others_and_an_equal_one_among_its_like(
+    choice: Choice,
+) -> None:
+    beside = route(candidate("a", weight=100), candidate("b", weight=0))
+    among = route(candidate("c", weight=0), candidate("d", weight=0))
+    first = Counter(names(choice.order(beside, affinity))[0] for affinity in range(BUCKETS))
+    assert first["b"] <= BUCKETS * 0.02
+    first = Counter(names(choice.order(among, affinity))[0] for affinity in range(BUCKETS))
+    assert min(first["c"], first["d"]) >= BUCKETS * 0.4
+
+
+def test_same_affinity_meets_the_same_kdc_on_every_worker(health: HealthTable, choice: Choice) -> None:
+    ordered = route(*(candidate(name) for name in "abcdef"))
+    other = route(*(candidate(name) for name in "fedcba"))
+    for affinity in (0, 1, 12345, 2**32 - 1):
+        expected = names(choice.order(ordered, affinity))
+        assert names(Choice(health).order(other, affinity)) == expected
+
+
+def test_troubled_kdc_goes_last_and_only_its_own_requests_move(health: HealthTable, choice: Choice) -> None:
+    candidates = [candidate(name) for name in "abc"]
+    ordered = route(*candidates)
+    before = {affinity: names(choice.order(ordered, affinity)) for affinity in range(BUCKETS)}
+    fail(health, candidates[0], FailureReason.SILENT)
+    for affinity, order in before.items():
+        assert names(choice.order(ordered, affinity)) == order.replace("a", "") + "a"
+    fail(health, candidates[0], None)
+    assert {affinity: names(choice.order(ordered, affinity)) for affinity in before} == before
+
+
+def test_troubled_kdc_comes_after_well_ones_of_a_later_priority(health: HealthTable, choice: Choice) -> None:
+    candidates = [candidate("a", priority=1), candidate("b", priority=2)]
+    fail(health, candidates[0], FailureReason.REFUSED)
+    assert names(choice.order(route(*candidates), 0)) == "ba"
+
+
+def test_nobody_is_left_out_when_everybody_is_in_trouble(health: HealthTable, choice: Choice) -> None:
+    candidates = [candidate(name, priority=ord(name)) for name in "abc"]
+    for each in candidates:
+        fail(health, each, FailureReason.REFUSED)
+    assert names(choice.order(route(*candidates), 0)) == "abc"
+
+
+def test_memory_of_orders_is_bounded(choice: Choice) -> None:
+    kept = [route(candidate("a"), candidate("b")) for _ in range(3000)]
+    assert {names(choice.order(each, 7)) for each in kept} <= {"ab", "ba"}

@@ -1,0 +1,276 @@
+"""Requests to fake KDCs over real sockets: what comes back, and who saw what."""
+
+import asyncio
+import contextlib
+import os
+
+import pytest
+
+from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
+from kkdcpd.values import KdcReply, Transport
+from tests.support import fake_kdc, messages
+from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Script
+from tests.support.upstream import request_of, route_to, running_upstream
+from tests.support.waiting import eventually
+
+FIRST_AS_REQ = messages.as_req(padata=[(149, b""), (150, b"")])
+PROOF = messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")])
+ARMORED = messages.as_req(padata=[(136, b"\x30\x00")])
+TGS_REQ = messages.tgs_req()
+KPASSWD = messages.kpasswd_req()
+
+REPLIES = {
+    FIRST_AS_REQ: messages.krb_error(25),
+    PROOF: messages.as_rep(),
+    ARMORED: messages.as_rep(),
+    TGS_REQ: messages.tgs_rep(),
+    KPASSWD: messages.kpasswd_rep(),
+}
+UNAVAILABLE = messages.krb_error(29)
+REPEATABLE = [FIRST_AS_REQ, TGS_REQ]
+SENT_ONCE = [PROOF, ARMORED, KPASSWD]
+
+NOT_TAKEN = {"refuses": REFUSE, "drops packets": DROP}
+TAKEN: dict[str, Script] = {
+    "is silent": fake_kdc.silent(),
+    "closes": fake_kdc.close_after_message(),
+    "resets": fake_kdc.reset_after_message(),
+    "answers garbage": fake_kdc.garbage(),
+    "announces 4 GiB": fake_kdc.announce(0xFFFFFFFF),
+    "streams without end": fake_kdc.flood(),
+    "streams more than it announced": fake_kdc.flood(length=100),
+    "stops in the middle": fake_kdc.announce(1000, b"x" * 10),
+}
+
+
+def names(payloads: list[bytes]) -> list[str]:
+    return [f"{payload[0]:02x}:{len(payload)}" for payload in payloads]
+
+
+@pytest.mark.parametrize("payload", REPLIES, ids=["first AS-REQ", "proof", "armored", "TGS-REQ", "kpasswd"])
+@pytest.mark.parametrize("transport", Transport)
+async def test_healthy_kdc_sees_one_message_and_the_others_none(payload: bytes, transport: Transport) -> None:
+    script = fake_kdc.reply(REPLIES[payload])
+    async with (
+        FakeKdc(tcp=script, udp=script) as first,
+        FakeKdc(tcp=script, udp=script) as second,
+        running_upstream() as (upstream, _),
+    ):
+        reply = await upstream.exchange(request_of(payload), route_to(first, second, transport=transport))
+        assert reply.payload == REPLIES[payload]
+        assert (len(first.messages), len(second.messages)) == (1, 0)
+        assert first.messages == [payload]
+
+
+@pytest.mark.parametrize("payload", REPLIES, ids=["first AS-REQ", "proof", "armored", "TGS-REQ", "kpasswd"])
+@pytest.mark.parametrize("fault", NOT_TAKEN)
+async def test_kdc_that_cannot_be_connected_to_costs_no_message(payload: bytes, fault: str) -> None:
+    async with (
+        FakeKdc(tcp=NOT_TAKEN[fault]) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[payload])) as second,
+        running_upstream(stagger=0.1, connect_timeout=0.2) as (upstream, _),
+    ):
+        reply = await upstream.exchange(request_of(payload), route_to(first, second))
+        assert reply.payload == REPLIES[payload]
+        assert second.messages == [payload]
+
+
+@pytest.mark.parametrize("payload", REPEATABLE, ids=["first AS-REQ", "TGS-REQ"])
+@pytest.mark.parametrize("fault", TAKEN)
+async def test_repeatable_message_survives_a_faulty_kdc(payload: bytes, fault: str) -> None:
+    async with (
+        FakeKdc(tcp=TAKEN[fault]) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[payload])) as second,
+        running_upstream(hedge_delay=0.1) as (upstream, _),
+    ):
+        reply = await upstream.exchange(request_of(payload), route_to(first, second))
+        assert reply.payload == REPLIES[payload]
+        assert second.messages == [payload]
+
+
+@pytest.mark.parametrize("payload", SENT_ONCE, ids=["proof", "armored", "kpasswd"])
+@pytest.mark.parametrize("fault", TAKEN)
+async def test_message_sent_once_is_seen_by_one_kdc_once_whatever_it_does(payload: bytes, fault: str) -> None:
+    async with (
+        FakeKdc(tcp=TAKEN[fault]) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[payload])) as second,
+        running_upstream(hedge_delay=0.1, reply_timeout=0.5) as (upstream, _),
+    ):
+        with pytest.raises(NoKdcReplyError):
+            await upstream.exchange(request_of(payload), route_to(first, second))
+        assert [message for message in first.messages if message == payload] == [payload]
+        assert second.messages == []
+
+
+@pytest.mark.parametrize("payload", SENT_ONCE, ids=["proof", "armored", "kpasswd"])
+async def test_datagram_is_never_repeated(payload: bytes) -> None:
+    async with (
+        FakeKdc(udp=fake_kdc.silent()) as first,
+        FakeKdc(udp=fake_kdc.silent()) as second,
+        running_upstream(hedge_delay=0.05, reply_timeout=0.5) as (upstream, _),
+    ):
+        with pytest.raises(NoKdcReplyError):
+            await upstream.exchange(request_of(payload), route_to(first, second, transport=Transport.UDP))
+        assert [message for message in first.messages if message == payload] == [payload]
+        assert second.messages == []
+
+
+async def test_reply_of_one_octet_a_segment_is_read() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.dribble(REPLIES[PROOF])) as kdc,
+        running_upstream() as (upstream, _),
+    ):
+        assert (await upstream.exchange(request_of(PROOF), route_to(kdc))).payload == REPLIES[PROOF]
+
+
+async def test_unavailable_kdc_hands_over_to_the_next_even_for_a_proof() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(UNAVAILABLE)) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
+        running_upstream() as (upstream, _),
+    ):
+        reply = await upstream.exchange(request_of(PROOF), route_to(first, second))
+        assert reply.payload == REPLIES[PROOF]
+        assert [str(failure).split()[1] for failure in reply.failures] == ["service_unavailable"]
+
+
+async def test_reply_too_big_for_udp_comes_by_tcp_from_the_same_kdc() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF]), udp=fake_kdc.reply(messages.krb_error(52))) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
+        running_upstream() as (upstream, _),
+    ):
+        reply = await upstream.exchange(request_of(PROOF), route_to(first, second, transport=Transport.UDP))
+        assert (reply.payload, reply.endpoint.transport) == (REPLIES[PROOF], Transport.TCP)
+        assert (len(first.tcp_messages), len(first.udp_messages), len(second.messages)) == (1, 1, 0)
+
+
+async def test_reply_over_the_limit_is_not_held() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(messages.as_rep() + bytes(5000))) as kdc,
+        running_upstream(max_reply_bytes=4096) as (upstream, _),
+    ):
+        with pytest.raises(NoKdcReplyError, match="reply_too_big"):
+            await upstream.exchange(request_of(PROOF), route_to(kdc))
+
+
+@pytest.mark.parametrize("fault", TAKEN)
+async def test_next_message_does_not_meet_a_kdc_that_was_found_faulty(fault: str) -> None:
+    async with (
+        FakeKdc(tcp=TAKEN[fault]) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[FIRST_AS_REQ], REPLIES[PROOF])) as second,
+        running_upstream(hedge_delay=0.1) as (upstream, _),
+    ):
+        route = route_to(first, second)
+        await upstream.exchange(request_of(FIRST_AS_REQ), route)
+        reply = await upstream.exchange(request_of(PROOF), route)
+        assert (reply.payload, reply.attempts) == (REPLIES[PROOF], 1)
+        assert PROOF not in first.messages
+
+
+async def test_kdc_that_lives_again_is_found_by_a_probe_and_preferred_again() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.close_after_message()) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[TGS_REQ])) as second,
+        running_upstream() as (upstream, _),
+    ):
+        route = route_to(first, second)
+        assert (await upstream.exchange(request_of(TGS_REQ), route)).endpoint.port == second.port
+        first.tcp = fake_kdc.reply(messages.krb_error(11))
+        await first.wait_for_messages(len(first.messages) + 1)
+        first.tcp = fake_kdc.reply(REPLIES[TGS_REQ])
+
+        async def is_preferred() -> bool:
+            return (await upstream.exchange(request_of(TGS_REQ), route)).endpoint.port == first.port
+
+        await eventually(is_preferred)
+
+
+async def test_too_many_requests_with_one_kdc_go_to_the_next() -> None:
+    release = asyncio.Event()
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF], when=release)) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
+        running_upstream(max_in_flight_per_kdc=2) as (upstream, _),
+    ):
+        route = route_to(first, second)
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(2):
+                tasks.create_task(upstream.exchange(request_of(PROOF), route), name=f"request {number}")
+            await first.wait_for_messages(2)
+            assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == second.port
+            release.set()
+        assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == first.port
+
+
+async def test_nobody_reached_is_told_with_every_endpoint_and_its_reason() -> None:
+    async with (
+        FakeKdc(tcp=REFUSE) as first,
+        FakeKdc(tcp=DROP) as second,
+        running_upstream(connect_timeout=0.2, reach_timeout=0.5) as (upstream, _),
+    ):
+        with pytest.raises(NoKdcReachedError) as caught:
+            await upstream.exchange(request_of(PROOF), route_to(first, second))
+        reasons = f"tcp://127.0.0.1:{first.port} refused, tcp://127.0.0.1:{second.port} connect_timeout"
+        assert str(caught.value) == reasons
+
+
+async def test_source_address_is_the_configured_one() -> None:
+    peers: list[str] = []
+    async with running_upstream(source_addresses=("127.0.0.9",)) as (upstream, _):
+
+        async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            peers.append(writer.get_extra_info("peername")[0])
+            await reader.read(1)
+            writer.write(messages.prefixed(REPLIES[PROOF]))
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+        server = await asyncio.start_server(note, "127.0.0.1", 0)
+        async with server:
+            kdc = FakeKdc()
+            kdc.port = server.sockets[0].getsockname()[1]
+            await upstream.exchange(request_of(PROOF), route_to(kdc))
+    assert peers == ["127.0.0.9"]
+
+
+async def test_clients_that_leave_leave_no_socket_behind() -> None:
+    async with FakeKdc(tcp=fake_kdc.silent()) as kdc, running_upstream() as (upstream, _):
+        before = await _descriptors()
+        requests: list[asyncio.Task[KdcReply]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(200):
+                exchange = upstream.exchange(request_of(PROOF), route_to(kdc))
+                requests.append(tasks.create_task(exchange, name=f"request {number}"))
+            await kdc.wait_for_messages(200)
+            for request in requests:
+                request.cancel()
+
+        async def are_closed() -> bool:
+            return await _descriptors() <= before
+
+        await eventually(are_closed)
+
+
+async def _descriptors() -> int:
+    return len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_either_family_is_spoken(host: str) -> None:
+    script = fake_kdc.reply(REPLIES[PROOF])
+    async with FakeKdc(tcp=script, udp=script, host=host) as kdc, running_upstream() as (upstream, _):
+        for transport in Transport:
+            reply = await upstream.exchange(request_of(PROOF), route_to(kdc, transport=transport))
+            assert reply.payload == REPLIES[PROOF]
+
+
+async def test_black_holed_family_costs_the_stagger() -> None:
+    async with (
+        FakeKdc(tcp=DROP, host="::1") as hole,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as kdc,
+        running_upstream(stagger=0.1) as (upstream, _),
+    ):
+        reply = await upstream.exchange(request_of(PROOF), route_to(hole, kdc))
+        assert reply.endpoint.address == "127.0.0.1"

@@ -1,0 +1,100 @@
+"""The health table, with a clock of its own."""
+
+import logging
+
+import pytest
+
+from kkdcpd.upstream.health import HealthTable, ProbeTarget, State
+from kkdcpd.values import FailureReason, KdcEndpoint, Transport
+
+KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
+TARGET = ProbeTarget(endpoint=KDC, realm="EXAMPLE.COM")
+NEVER = float("inf")
+
+
+@pytest.fixture
+def health() -> HealthTable:
+    return HealthTable(probe_interval=2.0, probe_interval_maximum=10.0)
+
+
+def test_endpoint_of_which_nothing_is_known_is_well(health: HealthTable) -> None:
+    assert health.state(KDC) is State.WELL
+    assert health.next_probe_at == NEVER
+
+
+def test_silent_endpoint_is_suspect_and_probed_at_once(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    assert health.state(KDC) is State.SUSPECT
+    assert health.probes_due(100.0) == [TARGET]
+
+
+@pytest.mark.parametrize(
+    "failure", [reason for reason in FailureReason if reason is not FailureReason.SILENT]
+)
+def test_endpoint_that_fails_is_down_and_probed_later(health: HealthTable, failure: FailureReason) -> None:
+    health.report(TARGET, failure, 100.0)
+    assert health.state(KDC) is State.DOWN
+    assert health.probes_due(101.9) == []
+    assert health.probes_due(102.0) == [TARGET]
+
+
+def test_endpoint_is_probed_by_one_probe_at_a_time(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    health.probes_due(100.0)
+    assert health.probes_due(1000.0) == []
+    assert health.next_probe_at == NEVER
+
+
+def test_probe_that_fails_comes_again_at_growing_intervals(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    now, pauses = 100.0, []
+    for _ in range(5):
+        health.probes_due(now)
+        health.probed(TARGET, FailureReason.SILENT, now)
+        pauses.append(health.next_probe_at - now)
+        now = health.next_probe_at
+    assert pauses == [2.0, 4.0, 8.0, 10.0, 10.0]
+    assert health.state(KDC) is State.DOWN
+
+
+def test_probe_or_request_that_succeeds_makes_it_well(health: HealthTable) -> None:
+    for recover in (health.probed, health.report):
+        health.report(TARGET, FailureReason.REFUSED, 100.0)
+        recover(TARGET, None, 100.0)
+        assert health.state(KDC) is State.WELL
+        assert health.next_probe_at == NEVER
+
+
+def test_late_probe_of_an_endpoint_that_recovered_changes_nothing(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    health.report(TARGET, None, 100.0)
+    health.probed(TARGET, FailureReason.SILENT, 101.0)
+    assert health.state(KDC) is State.WELL
+
+
+def test_version_grows_with_changes_only(health: HealthTable) -> None:
+    versions = [health.version]
+    for failure in (None, FailureReason.SILENT, FailureReason.SILENT, FailureReason.REFUSED, None, None):
+        health.report(TARGET, failure, 100.0)
+        versions.append(health.version)
+    assert versions == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_each_change_is_one_log_line_however_often_it_fails(
+    health: HealthTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(100):
+        health.report(TARGET, FailureReason.SILENT, 100.0)
+    health.probed(TARGET, FailureReason.CONNECT_TIMEOUT, 101.0)
+    health.probed(TARGET, FailureReason.CONNECT_TIMEOUT, 103.0)
+    health.report(TARGET, None, 110.0)
+    lines = [(record.levelname, record.fields["state"]) for record in caplog.records]  # type: ignore[attr-defined]
+    assert lines == [("WARNING", "suspect"), ("WARNING", "down"), ("INFO", "well")]
+
+
+def test_table_is_bounded(health: HealthTable) -> None:
+    for number in range(5000):
+        endpoint = KdcEndpoint(name="x", address=f"x{number}", port=88, transport=Transport.TCP)
+        health.report(ProbeTarget(endpoint=endpoint, realm="X"), FailureReason.REFUSED, 100.0)
+    assert len(health.probes_due(1000.0)) == 4096

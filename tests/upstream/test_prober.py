@@ -1,0 +1,92 @@
+"""Probes to fake KDCs: what they send, and what they make of the answer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from kkdcpd.config import UpstreamConfig
+from kkdcpd.protocol.kkdcp import decode_proxy_message
+from kkdcpd.protocol.messages import classify
+from kkdcpd.upstream.health import HealthTable, ProbeTarget, State
+from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.values import FailureReason, MessageKind, Transport
+from tests.support import fake_kdc, messages
+from tests.support.fake_kdc import FakeKdc
+from tests.support.upstream import endpoint, health_table
+from tests.support.waiting import eventually
+
+ALIVE = messages.krb_error(11)
+
+
+@contextlib.asynccontextmanager
+async def probing(kdc: FakeKdc, *, realm: str | None, transport: Transport) -> AsyncIterator[HealthTable]:
+    """A prober that has just been told that the KDC let somebody wait."""
+    health = health_table()
+    config = replace(UpstreamConfig(), reach_timeout=0.2)
+    prober = Prober(config, WaysOut(config), health)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(prober.run(), name="prober")
+        target = ProbeTarget(endpoint=endpoint(kdc, transport), realm=realm)
+        health.report(target, FailureReason.SILENT, asyncio.get_running_loop().time())
+        prober.wake()
+        yield health
+        running.cancel()
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_kdc_that_answers_a_probe_is_well(transport: Transport) -> None:
+    async with FakeKdc(tcp=fake_kdc.reply(ALIVE), udp=fake_kdc.reply(ALIVE)) as kdc:
+        async with probing(kdc, realm="EXAMPLE.COM", transport=transport) as health:
+
+            async def is_well() -> bool:
+                return health.state(endpoint(kdc, transport)) is State.WELL
+
+            await eventually(is_well)
+        request = classify(decode_proxy_message(messages.envelope(kdc.messages[0])))
+        assert (request.kind, request.realm) == (MessageKind.AS_REQ, "EXAMPLE.COM")
+        assert str(request.cname) == str(request.sname) == "krbtgt/EXAMPLE.COM"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        fake_kdc.silent(),
+        fake_kdc.close_after_message(),
+        fake_kdc.garbage(),
+        fake_kdc.reply(messages.krb_error(29)),
+    ],
+    ids=["silent", "closes", "garbage", "unavailable"],
+)
+async def test_kdc_that_does_not_answer_a_probe_is_down_and_probed_again(script: fake_kdc.Script) -> None:
+    async with (
+        FakeKdc(tcp=script) as kdc,
+        probing(kdc, realm="EXAMPLE.COM", transport=Transport.TCP) as health,
+    ):
+        await kdc.wait_for_messages(2)
+        assert health.state(endpoint(kdc)) is State.DOWN
+
+
+async def test_password_server_is_only_connected_to() -> None:
+    async with FakeKdc(tcp=fake_kdc.silent()) as kdc:
+        async with probing(kdc, realm=None, transport=Transport.TCP) as health:
+
+            async def is_well() -> bool:
+                return health.state(endpoint(kdc)) is State.WELL
+
+            await eventually(is_well)
+        assert kdc.messages == []
+
+
+async def test_password_server_of_udp_alone_is_given_another_chance_unprobed() -> None:
+    async with FakeKdc(udp=fake_kdc.silent()) as kdc:
+        async with probing(kdc, realm=None, transport=Transport.UDP) as health:
+
+            async def is_well() -> bool:
+                return health.state(endpoint(kdc, Transport.UDP)) is State.WELL
+
+            await eventually(is_well)
+        assert kdc.messages == []

@@ -1,0 +1,100 @@
+"""One TCP attempt on real sockets. What an exchange makes of it is in test_driver.py."""
+
+import asyncio
+
+from kkdcpd.upstream.tcp import TcpAttempt
+from kkdcpd.values import Attempt
+from tests.support import fake_kdc, messages
+from tests.support.fake_kdc import FakeKdc, Link
+from tests.support.recorder import EventRecorder
+from tests.support.upstream import endpoint, request_of
+
+REPLY = messages.as_rep()
+
+
+def attempt_at(kdc: FakeKdc, events: EventRecorder, *, max_reply_bytes: int = 65536) -> TcpAttempt:
+    attempt = Attempt(number=1, endpoint=endpoint(kdc))
+    return TcpAttempt(attempt, events, sources={}, max_reply_bytes=max_reply_bytes)
+
+
+async def test_nothing_is_sent_before_it_is_told_to() -> None:
+    events = EventRecorder()
+    async with FakeKdc(tcp=fake_kdc.reply(REPLY)) as kdc:
+        way = attempt_at(kdc, events)
+        way.start()
+        assert await events.next() == "connected"
+        assert kdc.messages == []
+        way.send(request_of(messages.as_req()))
+        assert await events.next() == REPLY
+        assert kdc.messages == [messages.as_req()]
+
+
+async def test_closed_attempt_tells_nothing_more_and_may_be_closed_twice() -> None:
+    events = EventRecorder()
+    is_closed = asyncio.Event()
+    async with FakeKdc(tcp=fake_kdc.reply(REPLY, when=is_closed)) as kdc:
+        way = attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request_of(messages.as_req()))
+        await kdc.wait_for_messages()
+        way.close()
+        way.close()
+        is_closed.set()
+        await asyncio.sleep(0)
+        assert events.is_quiet
+
+
+async def test_message_larger_than_the_sockets_buffer_is_sent_whole() -> None:
+    events = EventRecorder()
+    request = request_of(messages.as_req(padata=[(149, bytes(8_000_000))]))
+    async with FakeKdc(tcp=fake_kdc.reply(REPLY)) as kdc:
+        way = attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request)
+        assert await events.next() == REPLY
+        assert kdc.messages == [request.payload]
+
+
+async def test_kdc_that_answers_before_it_has_read_all_is_heard() -> None:
+    events = EventRecorder()
+    request = request_of(messages.as_req(padata=[(149, bytes(8_000_000))]))
+
+    async def answer_at_once(link: Link) -> None:
+        await link.reply(REPLY)
+        await link.hold()
+
+    async with FakeKdc(tcp=answer_at_once) as kdc:
+        way = attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request)
+        assert await events.next() == REPLY
+
+
+async def test_reply_over_the_limit_is_refused_by_its_length_alone() -> None:
+    events = EventRecorder()
+    async with FakeKdc(tcp=fake_kdc.announce(1025)) as kdc:
+        way = attempt_at(kdc, events, max_reply_bytes=1024)
+        way.start()
+        await events.next()
+        way.send(request_of(messages.as_req()))
+        assert await events.next() == "reply_too_big"
+
+
+async def test_end_in_the_middle_of_a_reply_is_no_reply() -> None:
+    events = EventRecorder()
+    async with FakeKdc(tcp=fake_kdc.send(messages.prefixed(REPLY)[:-1])) as kdc:
+        way = attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request_of(messages.as_req()))
+        assert await events.next() == "closed"
+
+
+async def test_refused_connect_is_told() -> None:
+    events = EventRecorder()
+    async with FakeKdc() as kdc:
+        attempt_at(kdc, events).start()
+        assert await events.next() == "refused"

@@ -1,0 +1,22 @@
+"""Each transport has its way out."""
+
+from dataclasses import replace
+from typing import cast
+
+from kkdcpd.config import UpstreamConfig
+from kkdcpd.upstream.attempt import AttemptEvents
+from kkdcpd.upstream.tcp import TcpAttempt
+from kkdcpd.upstream.udp import UdpAttempt
+from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.values import Attempt, Transport
+from tests.support.fake_kdc import FakeKdc
+from tests.support.upstream import endpoint
+
+
+async def test_every_transport_has_a_way_out() -> None:
+    ways_out = WaysOut(replace(UpstreamConfig(), source_addresses=("127.0.0.9", "::1")))
+    ways = [
+        ways_out.open(Attempt(number=1, endpoint=endpoint(FakeKdc(), transport)), cast("AttemptEvents", None))
+        for transport in (Transport.TCP, Transport.UDP)
+    ]
+    assert [type(way) for way in ways] == [TcpAttempt, UdpAttempt]
