@@ -41,7 +41,7 @@ packages:
 .venv: requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'kkdcpd needs Python 3.11 or newer: say make PYTHON=python3.11' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || lab/install-packages python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || lab/install-packages $(notdir $(PYTHON))-venv
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -qq --require-hashes -r requirements-dev.lock

@@ -4,9 +4,10 @@ Each server has a kdc.conf of its own, which differs from the others' in what it
 over the same database is one more file and one more process.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -30,21 +31,26 @@ _Started = TypeVar("_Started")
 class Principal:
     """One to be made: with a random key unless it has a password.
 
-    `options` are those of kadmin's addprinc, such as +requires_preauth.
+    `options` are those of kadmin's addprinc, such as +requires_preauth, `strings` are set by its setstr.
     """
 
     name: str
     password: str | None = None
     options: tuple[str, ...] = ()
+    strings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Lines to add to sections of the servers' profile; `realm` is the realm's own part of [realms]."""
+    """Lines to add to sections of the servers' profile; `realm` is the realm's own part of [realms].
+
+    `sections` are whole ones, with their heads.
+    """
 
     libdefaults: tuple[str, ...] = ()
     kdcdefaults: tuple[str, ...] = ()
     realm: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
 
 
 def oversized_tickets(*, octets: int = 6000) -> ServerOptions:
@@ -69,6 +75,12 @@ class Kdc:
     program: Program
     addresses: tuple[str, ...]
     port: int
+    transports: frozenset[Transport]
+
+    def kill(self) -> None:
+        """End it without a warning, as a power cut does."""
+        self.program.send_signal(signal.SIGKILL)
+        self.program.wait()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -138,24 +150,33 @@ class MitRealm:
         """Start one more KDC over the same database; it ends with the realm."""
 
         def start(port: int) -> Kdc:
-            listen = " ".join(_endpoint(address, port) for address in addresses)
-            # An empty list is how krb5kdc is told not to listen at all.
-            program = self._start_server(
-                f"kdc-{port}",
-                ("krb5kdc", "-n"),
-                f'kdc_listen = "{listen if Transport.UDP in transports else ""}"',
-                f'kdc_tcp_listen = "{listen if Transport.TCP in transports else ""}"',
-                ready="commencing operation",
-            )
-            return Kdc(program=program, addresses=tuple(addresses), port=port)
+            return self._start_kdc(tuple(addresses), port, frozenset(transports))
 
         kdc = _on_a_free_port(addresses, start)
         self.kdcs.append(kdc)
         return kdc
 
+    def restart_kdc(self, kdc: Kdc) -> Kdc:
+        """Start a KDC that has ended, where it was before; it takes the other's place in `kdcs`."""
+        successor = self._start_kdc(kdc.addresses, kdc.port, kdc.transports)
+        self.kdcs[self.kdcs.index(kdc)] = successor
+        return successor
+
     def kadmin(self, *command: str) -> Completed:
         """Run one command of kadmin.local, which must succeed."""
         return self._run("kadmin.local", "-r", self.name, *command)
+
+    def _start_kdc(self, addresses: tuple[str, ...], port: int, transports: frozenset[Transport]) -> Kdc:
+        listen = " ".join(_endpoint(address, port) for address in addresses)
+        # An empty list is how krb5kdc is told not to listen at all.
+        program = self._start_server(
+            f"kdc-{port}",
+            ("krb5kdc", "-n"),
+            f'kdc_listen = "{listen if Transport.UDP in transports else ""}"',
+            f'kdc_tcp_listen = "{listen if Transport.TCP in transports else ""}"',
+            ready="commencing operation",
+        )
+        return Kdc(program=program, addresses=addresses, port=port, transports=transports)
 
     def _start_kadmind(self) -> None:
         address = self._addresses[0]
@@ -191,6 +212,8 @@ class MitRealm:
         for principal in self._principals:
             key = ("-randkey",) if principal.password is None else ("-pw", principal.password)
             self.kadmin("addprinc", *key, *principal.options, principal.name)
+            for name, value in principal.strings.items():
+                self.kadmin("setstr", principal.name, name, value)
 
     def _start_server(self, name: str, command: tuple[str, ...], *listen: str, ready: str) -> Program:
         self._write_profile(name, *listen)
@@ -224,6 +247,7 @@ class MitRealm:
             *self._options.realm,
             *listen,
             "}",
+            *self._options.sections,
         )
 
     def _write(self, file_name: str, *lines: str) -> None:

@@ -17,7 +17,7 @@ from kkdcpd.errors import (
     RequestError,
     SettingError,
 )
-from kkdcpd.values import Attempt, AttemptResult, FailureReason, KdcEndpoint, Outcome, Transport
+from kkdcpd.values import AttemptFailure, FailureReason, KdcEndpoint, Outcome, Transport
 
 ERRORS = [
     item
@@ -32,10 +32,9 @@ ENDS_A_REQUEST = [
 ]
 
 
-def result(name: str, failure: FailureReason | None) -> AttemptResult:
+def failure(name: str, reason: FailureReason) -> AttemptFailure:
     endpoint = KdcEndpoint(name=name, address="192.0.2.10", port=88, transport=Transport.TCP)
-    attempt = Attempt(endpoint=endpoint, connect_deadline=1, reply_deadline=2)
-    return AttemptResult(attempt=attempt, failure=failure)
+    return AttemptFailure(endpoint=endpoint, reason=reason, is_taken=False)
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -93,10 +92,6 @@ def test_listen_error_without_number_has_a_remedy_too() -> None:
 
 def test_exchange_error_tells_each_attempt() -> None:
     error = NoKdcReachedError(
-        [result("a", FailureReason.REFUSED), result("b", FailureReason.CONNECT_TIMEOUT)]
+        [failure("a", FailureReason.REFUSED), failure("b", FailureReason.CONNECT_TIMEOUT)]
     )
-    assert str(error) == "tcp://a:88 refused; tcp://b:88 connect_timeout"
-
-
-def test_exchange_error_tells_of_a_reply_that_was_of_no_use() -> None:
-    assert str(NoKdcReachedError([result("a", None)])) == "tcp://a:88 replied"
+    assert str(error) == "tcp://a:88 refused, tcp://b:88 connect_timeout"

@@ -5,15 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from kkdcpd.config import EndpointSpec, RealmConfig, UpstreamConfig
-from kkdcpd.locate.hosts import HostResolver
-from kkdcpd.locate.static import StaticLocator
-from kkdcpd.pipeline import Pipeline
+from kkdcpd.config import Config, EndpointSpec, RealmConfig, UpstreamConfig
 from kkdcpd.protocol import kkdcp, messages
-from kkdcpd.upstream.driver import Upstream
 from kkdcpd.values import FailureReason, MessageKind, Outcome, ProxyRequest, Served, Transport
 from tests.support.fake_kdc import DROP, FakeKdc, close_after_message, garbage, reply, silent
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_rep, kpasswd_req, krb_error
+from tests.support.upstream import running_pipeline
 
 BOTH = (Transport.TCP, Transport.UDP)
 ERROR = krb_error(25)
@@ -34,9 +31,15 @@ async def served(
     kpasswd: Sequence[EndpointSpec] = (),
     upstream: UpstreamConfig = TIMEOUTS,
 ) -> Served:
-    realm = RealmConfig(name="EXAMPLE.COM", kdc=tuple(kdcs), kpasswd=tuple(kpasswd), aliases=("EXAMPLE",))
-    pipeline = Pipeline(locator=StaticLocator([realm], HostResolver(timeout=1)), upstream=Upstream(upstream))
-    return await pipeline.serve(asked)
+    realm = RealmConfig(
+        name="EXAMPLE.COM",
+        kdc=tuple(kdcs),
+        kpasswd=tuple(kpasswd),
+        aliases=("EXAMPLE",),
+        discovery="none",
+    )
+    async with running_pipeline(Config(realms=(realm,), upstream=upstream)) as pipeline:
+        return await pipeline.serve(asked)
 
 
 @pytest.mark.parametrize("payload", [ERROR, as_rep()], ids=["KRB-ERROR", "AS-REP"])
@@ -82,7 +85,7 @@ async def test_password_change_without_a_server_for_it_is_no_kdc_known() -> None
         assert kdc.connections == 0
     assert (result.outcome, result.detail) == (
         Outcome.NO_KDC_KNOWN,
-        'realms."EXAMPLE.COM".kpasswd is empty',
+        'realms."EXAMPLE.COM" lists nobody for kpasswd and has no discovery',
     )
 
 
@@ -98,9 +101,10 @@ async def test_second_kdc_answers_when_the_first_is_dead() -> None:
     assert (result.outcome, result.attempts) == (Outcome.ANSWERED, 2)
 
 
-async def test_nobody_else_gets_a_message_that_a_kdc_has_taken() -> None:
+async def test_nobody_else_gets_a_proof_that_a_kdc_has_taken() -> None:
+    proof = as_req(padata=[(2, b"")])
     async with FakeKdc(tcp=close_after_message()) as first, FakeKdc(tcp=reply(ERROR)) as second:
-        result = await served(request(), [spec(first), spec(second)])
+        result = await served(request(proof), [spec(first), spec(second)])
         assert second.connections == 0
     assert (result.outcome, result.reply) == (Outcome.NO_KDC_REPLY, None)
     assert result.detail == f"tcp://127.0.0.1:{first.port} closed"
@@ -127,7 +131,7 @@ async def test_kdcs_that_cannot_be_reached_are_all_named() -> None:
         kdcs = [spec(first, (Transport.TCP,)), spec(second, (Transport.TCP,))]
         result = await served(request(), kdcs)
     assert (result.outcome, result.attempts, result.realm) == (Outcome.NO_KDC_REACHED, 2, "EXAMPLE.COM")
-    assert result.detail == f"tcp://127.0.0.1:{first.port} refused; tcp://127.0.0.1:{second.port} refused"
+    assert result.detail == f"tcp://127.0.0.1:{first.port} refused, tcp://127.0.0.1:{second.port} refused"
 
 
 async def test_kdc_that_speaks_udp_alone_is_asked_by_udp() -> None:

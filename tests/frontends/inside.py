@@ -7,13 +7,15 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from kkdcpd.config import read_config
+from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends.door import Listener
 from kkdcpd.worker import Worker
 
 __all__ = ["PATIENCE_SECONDS", "Talk", "listening", "running_worker"]
 
 PATIENCE_SECONDS = 10.0
+
+NO_SYSTEM_FILES = SystemFiles()
 
 
 @contextlib.asynccontextmanager
@@ -36,7 +38,7 @@ async def running_worker(
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Worker(config, listeners, tls_context).run(stop), name="worker")
+        tasks.create_task(Worker(config, listeners, tls_context, NO_SYSTEM_FILES).run(stop), name="worker")
         try:
             yield stop
         finally:

@@ -1,6 +1,12 @@
-"""A real MIT realm for each way of listening, and a real kkdcpd in front of each: made once a run."""
+"""Real MIT realms and a real kkdcpd in front of them: made once a run, but for what a test is to break."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import itertools
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +16,22 @@ from kkdcpd.values import Transport
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
-from lab.realm import MitRealm, Principal, ServerOptions, oversized_tickets
+from lab.program import Program
+from lab.realm import Kdc, MitRealm, Principal, ServerOptions, oversized_tickets
+from tests.support import messages
 
 REALM = "KK.TEST"
 USERS = ("alice", "bob", "carol")
 PASSWORD = "correct horse"
 SERVICE = "HTTP/www.kk.test"
+
+_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
+# What krb5kdc says of each message: the second kind is of one that it got before.
+_SEEN_BY_KDC = re.compile(r"\b(?:AS_REQ|TGS_REQ) \(|DISPATCH: repeated")
+_PROBE = re.compile(r"krbtgt/\S+ for krbtgt/")
+_SEEN_BY_KADMIND = "chpw request"
+
+_markers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +46,63 @@ class Site:
 
     def exchanges(self, after: int = 0) -> list[dict[str, str]]:
         """The exchange lines past the first `after` lines of the log, as fields."""
-        lines = self.daemon.lines[after:]
-        return [dict(word.split("=", 1) for word in line.split()[3:]) for line in lines if is_exchange(line)]
+        return [_fields(line) for line in self.daemon.lines[after:] if is_exchange(line)]
+
+    def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
+        """The same once there are so many: the log is read in a thread of its own."""
+        return [_fields(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)]
+
+
+def _fields(line: str) -> dict[str, str]:
+    return {
+        name: json.loads(value) if value.startswith('"') else value for name, value in _FIELD.findall(line)
+    }
+
+
+class Witness:
+    """What the servers of a realm were sent since it was made, from their own logs; probes don't count."""
+
+    def __init__(self, realm: MitRealm) -> None:
+        self._realm = realm
+        self._before = {program: len(program.lines) for program in self._programs()}
+
+    def seen_by(self, kdc: Kdc) -> list[str]:
+        """A line for each message that the KDC got."""
+        return [line for line in self._log_of(kdc) if not _PROBE.search(line)]
+
+    def probes_of(self, kdc: Kdc) -> list[str]:
+        """A line for each time that it was probed."""
+        return [line for line in self._log_of(kdc) if _PROBE.search(line)]
+
+    def seen(self) -> list[str]:
+        """A line for each message that any of the KDCs got."""
+        return [line for kdc in self._realm.kdcs for line in self.seen_by(kdc)]
+
+    def password_changes(self) -> list[str]:
+        """A line for each password change that kadmind did: it says so before it answers."""
+        lines = self._realm.kadmind.lines[self._before[self._realm.kadmind] :]
+        return [line for line in lines if _SEEN_BY_KADMIND in line]
+
+    def _log_of(self, kdc: Kdc) -> list[str]:
+        marker = _ask_for_marker(kdc)
+        # It logs in order, so what it got before the marker stands before it.
+        kdc.program.wait_for_line(lambda line: marker in line)
+        lines = kdc.program.lines[self._before[kdc.program] :]
+        return [line for line in lines if _SEEN_BY_KDC.search(line) and "marker-" not in line]
+
+    def _programs(self) -> list[Program]:
+        return [self._realm.kadmind, *(kdc.program for kdc in self._realm.kdcs)]
+
+
+def _ask_for_marker(kdc: Kdc) -> str:
+    marker = f"marker-{next(_markers)}"
+    request = messages.as_req(realm=REALM, cname=(1, (marker,)))
+    is_tcp = Transport.TCP in kdc.transports
+    family = socket.AF_INET6 if ":" in kdc.addresses[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM) as sock:
+        sock.connect((kdc.addresses[0], kdc.port))
+        sock.sendall(messages.prefixed(request) if is_tcp else request)
+    return f"{marker}@"
 
 
 SiteMaker = Callable[..., Site]
@@ -63,26 +134,65 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteMaker]:
         ).__enter__()
         running.append(realm)
         authority = Authority(directory / "tls")
-        kdcs = ", ".join(f'"{endpoint.format(kdc)}"' for kdc in realm.kdc.endpoints)
-        daemon = Daemon(
-            directory / "kkdcpd", _config(kdcs, endpoint.format(realm.kpasswd_endpoint), authority)
+        config = _config(
+            [endpoint.format(kdc) for kdc in realm.kdc.endpoints],
+            [endpoint.format(realm.kpasswd_endpoint)],
+            authority,
         )
-        running.append(daemon)
-        url = f"https://localhost:{daemon.ports[0]}/KdcProxy"
-        return Site(
-            realm=realm,
-            daemon=daemon,
-            authority=authority,
-            url=url,
-            clients=_client_maker(directory, url, authority.certificate),
-        )
+        site = _site(directory, realm, authority, config)
+        running.append(site.daemon)
+        return site
 
     yield make
     for part in reversed(running):
         part.__exit__(None, None, None)
 
 
-def _config(kdcs: str, kpasswd: str, authority: Authority) -> str:
+FrontMaker = Callable[..., Site]
+
+
+@pytest.fixture
+def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
+    """Put a kkdcpd before a realm that there is: by default it knows all of its servers, by TCP.
+
+    `sections` are further ones of its config.toml.
+    """
+    with ExitStack() as running:
+
+        def make(
+            realm: MitRealm,
+            *kdcs: str,
+            kpasswd: Sequence[str] = (),
+            sections: str = "",
+        ) -> Site:
+            directory = tmp_path / f"front-{len(list(tmp_path.glob('front-*')))}"
+            authority = Authority(directory / "tls")
+            config = _config(
+                kdcs or [f"tcp://{endpoint}" for kdc in realm.kdcs for endpoint in kdc.endpoints],
+                kpasswd or [realm.kpasswd_endpoint],
+                authority,
+                sections=sections,
+            )
+            site = _site(directory, realm, authority, config)
+            running.enter_context(site.daemon)
+            return site
+
+        yield make
+
+
+def _site(directory: Path, realm: MitRealm, authority: Authority, config: str) -> Site:
+    daemon = Daemon(directory / "kkdcpd", config)
+    url = f"https://localhost:{daemon.ports[0]}/KdcProxy"
+    return Site(
+        realm=realm,
+        daemon=daemon,
+        authority=authority,
+        url=url,
+        clients=_client_maker(directory, url, authority.certificate),
+    )
+
+
+def _config(kdcs: Sequence[str], kpasswd: Sequence[str], authority: Authority, *, sections: str = "") -> str:
     pair = authority.issue("localhost", "127.0.0.1", "::1")
     other = authority.issue("other.kk.test", file_name="other")
     return f"""
@@ -97,8 +207,9 @@ def _config(kdcs: str, kpasswd: str, authority: Authority) -> str:
         certificate = "{other.certificate}"
         key = "{other.key}"
         [realms."{REALM}"]
-        kdc = [{kdcs}]
-        kpasswd = ["{kpasswd}"]
+        kdc = {json.dumps(kdcs)}
+        kpasswd = {json.dumps(kpasswd)}
+        {sections}
     """
 
 
@@ -110,6 +221,24 @@ def _client_maker(directory: Path, url: str, anchors: Path) -> Callable[[], Kerb
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
+    """A realm with three KDCs over one database."""
+    realm = MitRealm(tmp_path_factory.mktemp("replicas"), name=REALM, principals=[Principal(name=SERVICE)])
+    with realm:
+        for _ in range(2):
+            realm.start_kdc()
+        yield realm
+
+
+@pytest.fixture
+def user(replicas: MitRealm, request: pytest.FixtureRequest) -> str:
+    """Somebody in the replicas' realm whom no other test knows."""
+    name = f"user-{hashlib.md5(request.node.nodeid.encode()).hexdigest()[:12]}"
+    replicas.kadmin("addprinc", "-pw", PASSWORD, "+requires_preauth", name)
+    return name
 
 
 @pytest.fixture(scope="session")

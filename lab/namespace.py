@@ -1,0 +1,90 @@
+"""A network of one's own: loopback, all its ports, and packets that are dropped or counted by nftables.
+
+Linux keeps the network of a thread, so nothing needs to be told where it lives: what a thread starts inside,
+programs and threads, is inside. The network has no name that could be left behind. It goes when the last
+program in it does, however we end. To make one takes root.
+"""
+
+import ctypes
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab.program import ProgramError, environment, run
+
+__all__ = ["NetworkNamespace"]
+
+_CLONE_NEWNET = 0x40000000  # unshare(2); Python has it from 3.12 on
+
+_TABLE = "inet lab"
+_COUNTED = re.compile(r"packets (\d+)")
+
+
+class NetworkNamespace:
+    """The thread that enters it is in a network of its own until it leaves it.
+
+    `directory` is for the temporary files of the programs that set it up.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with ExitStack() as unless_done:
+            outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            unless_done.callback(os.close, outside)
+            if libc.unshare(_CLONE_NEWNET) != 0:
+                reason = os.strerror(ctypes.get_errno())
+                raise ProgramError(f"can't make a network namespace, which takes root: {reason}")
+            unless_done.callback(libc.setns, outside, _CLONE_NEWNET)
+            self._run("ip", "link", "set", "lo", "up")
+            self._nft(f"add table {_TABLE}")
+            for hook in ("input", "output"):
+                self._nft(f"add chain {_TABLE} {hook} {{ type filter hook {hook} priority 0; }}")
+            self._entered = unless_done.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entered.close()
+
+    def filter(self, hook: str, rule: str) -> None:
+        """Add a rule of nft(8) to `input` or `output`, such as `tcp dport 88 drop`."""
+        self._nft(f"add rule {_TABLE} {hook} {rule}")
+
+    def drop_replies(self, port: int) -> None:
+        """Let nobody hear what a server on `port` answers; that it takes connections can still be seen."""
+        self.filter("output", f"tcp sport {port} tcp flags & psh == psh drop")
+        self.filter("output", f"udp sport {port} drop")
+
+    def count(self, name: str, packets: str) -> None:
+        """Count incoming packets from now on: `packets` is how nft(8) describes them."""
+        self._nft(f"add counter {_TABLE} {_counter(name)}")
+        self.filter("input", f"{packets} counter name {_counter(name)}")
+
+    def counted(self, name: str) -> int:
+        """Return how many packets came that `count` was told to count by this name."""
+        shown = self._nft(f"list counter {_TABLE} {_counter(name)}")
+        found = _COUNTED.search(shown)
+        assert found, shown
+        return int(found[1])
+
+    def _nft(self, command: str) -> str:
+        return self._run("nft", command)
+
+    def _run(self, *command: str) -> str:
+        return run(*command, environment=environment(self._directory)).expect_ok().output
+
+
+def _counter(name: str) -> str:
+    """Return a name that is no word of nft(8)'s."""
+    return f"counted_{name}"
