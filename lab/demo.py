@@ -155,16 +155,15 @@ def main() -> int:
 
 def _play(interruption: Interruption, *, is_to_stay: bool) -> int:
     started = time.perf_counter()
+    pause = 0.0
     with _stage() as stage:
         _introduce(stage)
         with interruption.welcome():
             good = [_take(number, step, stage) for number, step in enumerate(STEPS, start=1)]
         if is_to_stay:
-            with contextlib.suppress(Interrupted), interruption.welcome():
-                _stay(stage)
-            print()
+            pause = _stay(stage, interruption)
         exit_code = stage.daemon.stop()
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - pause
     print(f"kkdcpd was stopped (exit code {exit_code}) and the realm removed; all took {seconds:.1f} s.")
     print(f"{sum(good)} of {len(good)} steps went as they should.", flush=True)
     return 0 if all(good) and exit_code == 0 else 1
@@ -244,7 +243,17 @@ def _log_line(line: str) -> str:
     )
 
 
-def _stay(stage: Stage) -> None:
+def _stay(stage: Stage, interruption: Interruption) -> float:
+    """Leave it all running until somebody interrupts; return how many seconds that was."""
+    started = time.perf_counter()
+    with contextlib.suppress(Interrupted), interruption.welcome():
+        _explain(stage)
+        _follow(stage)
+    print()
+    return time.perf_counter() - started
+
+
+def _explain(stage: Stage) -> None:
     client = stage.client
     print("It goes on until Ctrl-C. To be Alice in another terminal:")
     print()
@@ -255,6 +264,9 @@ def _stay(stage: Stage) -> None:
     print("  klist")
     print()
     print(f"All files are in {stage.folder}; kkdcpd's log goes on here:", flush=True)
+
+
+def _follow(stage: Stage) -> None:
     for shown in itertools.count(len(stage.daemon.lines)):
         line = stage.daemon.wait_for_line(lambda _: True, after=shown, timeout=threading.TIMEOUT_MAX)
         print(_log_line(line), flush=True)

@@ -128,7 +128,7 @@ def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
         raise SettingError(
             f"begins with {scheme}://, which is no transport", "write tcp://, udp:// or neither"
         )
-    host, port = (place, None) if _ip_address(place) else _split_port(place)
+    host, port = _split_port(place)
     return EndpointSpec(
         host=_ip_address(host) or _checked_name(host),
         port=service.default_port if port is None else _parse_port(port, least=1),

@@ -34,7 +34,7 @@ _REFUSALS = {
         400, "The KDC-PROXY-MESSAGE has no target-domain, so the realm is unknown (MS-KKDCP 3.2.5.1)."
     ),
     Outcome.PATH_NOT_FOUND: Refusal(
-        404, "Nothing is here; this server's KDC proxy is at /KdcProxy or as its operator says."
+        404, "Nothing is at this path. A KDC proxy is usually at /KdcProxy; ask its operator."
     ),
     Outcome.METHOD_NOT_ALLOWED: Refusal(
         405,
