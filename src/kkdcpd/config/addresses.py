@@ -118,9 +118,9 @@ def parse_listen_address(text: str) -> ListenAddress:
 
 
 def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
-    """Read `host`, `host:port`, or either after `tcp://` or `udp://`; IPv6 in brackets if a port follows.
+    """Read `host`, `host:port`, or either after `tcp://` or `udp://`.
 
-    A bare host is asked over TCP, and over UDP only where TCP can't connect: a reply of any size passes, and
+    IPv6 addresses are in brackets, or `2001:db8::1:88` would be one. A bare host is asked over TCP, and over UDP only where TCP can't connect: a reply of any size passes, and
     no datagram is repeated that must not be.
     """
     scheme, separator, place = text.rpartition("://")
