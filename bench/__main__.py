@@ -2,9 +2,9 @@
 
 import sys
 
-from bench import codec
+from bench import codec, faults
 
-BENCHMARKS = (codec,)
+BENCHMARKS = (codec, faults)
 
 
 def main() -> int:

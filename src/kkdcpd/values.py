@@ -86,6 +86,7 @@ class FailureReason(enum.Enum):
     RESET = "reset"
     BAD_REPLY = "bad_reply"
     REPLY_TOO_BIG = "reply_too_big"
+    SLOW_TO_CONNECT = "slow_to_connect"
     SILENT = "silent"
     SERVICE_UNAVAILABLE = "service_unavailable"
     BUSY = "busy"

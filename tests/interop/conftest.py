@@ -1,5 +1,6 @@
 """Real MIT realms and a real kkdcpd in front of them: made once a run, but for what a test is to break."""
 
+import asyncio
 import hashlib
 import itertools
 import json
@@ -19,6 +20,7 @@ from lab.daemon import Daemon, is_exchange
 from lab.program import Program
 from lab.realm import Kdc, MitRealm, Principal, ServerOptions, oversized_tickets
 from tests.support import messages
+from tests.support.fake_kdc import Link, Script
 
 REALM = "KK.TEST"
 USERS = ("alice", "bob", "carol")
@@ -64,7 +66,10 @@ class Witness:
 
     def __init__(self, realm: MitRealm) -> None:
         self._realm = realm
-        self._before = {program: len(program.lines) for program in self._programs()}
+        _make_kadmind_complain(realm)
+        self._changes_before = len(realm.kadmind.lines)
+        self._before: dict[Program, int] = {}
+        self._before = {kdc.program: len(self._log_of(kdc)) for kdc in realm.kdcs}
 
     def seen_by(self, kdc: Kdc) -> list[str]:
         """A line for each message that the KDC got."""
@@ -79,19 +84,28 @@ class Witness:
         return [line for kdc in self._realm.kdcs for line in self.seen_by(kdc)]
 
     def password_changes(self) -> list[str]:
-        """A line for each password change that kadmind did: it says so before it answers."""
-        lines = self._realm.kadmind.lines[self._before[self._realm.kadmind] :]
+        """A line for each password change that kadmind was asked for."""
+        _make_kadmind_complain(self._realm)
+        lines = self._realm.kadmind.lines[self._changes_before :]
         return [line for line in lines if _SEEN_BY_KADMIND in line]
 
     def _log_of(self, kdc: Kdc) -> list[str]:
+        """What it logged of messages since we know it."""
         marker = _ask_for_marker(kdc)
         # It logs in order, so what it got before the marker stands before it.
         kdc.program.wait_for_line(lambda line: marker in line)
-        lines = kdc.program.lines[self._before[kdc.program] :]
-        return [line for line in lines if _SEEN_BY_KDC.search(line) and "marker-" not in line]
+        lines = [line for line in kdc.program.lines if _SEEN_BY_KDC.search(line) and "marker-" not in line]
+        return lines[self._before.get(kdc.program, 0) :]
 
-    def _programs(self) -> list[Program]:
-        return [self._realm.kadmind, *(kdc.program for kdc in self._realm.kdcs)]
+
+def _make_kadmind_complain(realm: MitRealm) -> None:
+    """It logs in order, so what it did before stands in its log when this returns."""
+    before = len(realm.kadmind.lines)
+    host, _, port = realm.kpasswd_endpoint.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.sendto(messages.kpasswd_frame(b"", b""), (host.strip("[]"), int(port)))
+    realm.kadmind.wait_for_line(lambda line: "Message stream modified" in line, after=before)
 
 
 def _ask_for_marker(kdc: Kdc) -> str:
@@ -103,6 +117,21 @@ def _ask_for_marker(kdc: Kdc) -> str:
         sock.connect((kdc.addresses[0], kdc.port))
         sock.sendall(messages.prefixed(request) if is_tcp else request)
     return f"{marker}@"
+
+
+def relay_octet_by_octet(port: int) -> Script:
+    """Let a fake KDC ask a real one by TCP, and pass its reply on with one octet a segment."""
+
+    async def script(link: Link) -> None:
+        payload = await link.message()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(messages.prefixed(payload))
+        for octet in await reader.read():
+            await link.write(bytes((octet,)))
+        writer.close()
+        await link.hold()
+
+    return script
 
 
 SiteMaker = Callable[..., Site]
@@ -155,7 +184,7 @@ FrontMaker = Callable[..., Site]
 def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
     """Put a kkdcpd before a realm that there is: by default it knows all of its servers, by TCP.
 
-    `sections` are further ones of its config.toml.
+    `sections` are further ones of its config.toml. With another `discovery`, KDCs are not listed.
     """
     with ExitStack() as running:
 
@@ -163,14 +192,17 @@ def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
             realm: MitRealm,
             *kdcs: str,
             kpasswd: Sequence[str] = (),
+            discovery: str = "none",
             sections: str = "",
         ) -> Site:
             directory = tmp_path / f"front-{len(list(tmp_path.glob('front-*')))}"
             authority = Authority(directory / "tls")
+            everyone = [f"tcp://{endpoint}" for kdc in realm.kdcs for endpoint in kdc.endpoints]
             config = _config(
-                kdcs or [f"tcp://{endpoint}" for kdc in realm.kdcs for endpoint in kdc.endpoints],
+                () if discovery != "none" else kdcs or everyone,
                 kpasswd or [realm.kpasswd_endpoint],
                 authority,
+                discovery=discovery,
                 sections=sections,
             )
             site = _site(directory, realm, authority, config)
@@ -192,7 +224,14 @@ def _site(directory: Path, realm: MitRealm, authority: Authority, config: str) -
     )
 
 
-def _config(kdcs: Sequence[str], kpasswd: Sequence[str], authority: Authority, *, sections: str = "") -> str:
+def _config(
+    kdcs: Sequence[str],
+    kpasswd: Sequence[str],
+    authority: Authority,
+    *,
+    discovery: str = "none",
+    sections: str = "",
+) -> str:
     pair = authority.issue("localhost", "127.0.0.1", "::1")
     other = authority.issue("other.kk.test", file_name="other")
     return f"""
@@ -207,7 +246,8 @@ def _config(kdcs: Sequence[str], kpasswd: Sequence[str], authority: Authority, *
         certificate = "{other.certificate}"
         key = "{other.key}"
         [realms."{REALM}"]
-        kdc = {json.dumps(kdcs)}
+        {f"kdc = {json.dumps(kdcs)}" if kdcs else ""}
+        discovery = "{discovery}"
         kpasswd = {json.dumps(kpasswd)}
         {sections}
     """

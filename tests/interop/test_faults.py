@@ -4,7 +4,9 @@ What each server was sent is counted where it was sent to: at the fake's sockets
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,18 @@ from lab.client import KerberosClient
 from lab.dns import KnotServer
 from lab.namespace import NetworkNamespace
 from lab.realm import MitRealm, Principal
-from tests.interop.conftest import PASSWORD, REALM, SERVICE, FrontMaker, Site, Witness
+from tests.interop.conftest import (
+    PASSWORD,
+    REALM,
+    SERVICE,
+    FrontMaker,
+    Site,
+    Witness,
+    relay_octet_by_octet,
+)
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdcThread, Link, Script, Unheard
+from tests.support.http_client import HttpClient, post
 from tests.support.upstream import request_of
 
 NEW_PASSWORD = "battery staple"
@@ -44,21 +55,6 @@ def trickle() -> Script:
         while True:
             await link.write(b"x")
             await asyncio.sleep(TRICKLE_SECONDS)
-
-    return script
-
-
-def relay_octet_by_octet(port: int) -> Script:
-    """Ask a real KDC, and pass its reply on with one octet a segment."""
-
-    async def script(link: Link) -> None:
-        payload = await link.message()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(messages.prefixed(payload))
-        for octet in await reader.read():
-            await link.write(bytes((octet,)))
-        writer.close()
-        await link.hold()
 
     return script
 
@@ -216,6 +212,33 @@ def test_password_change_is_seen_by_one_server_once_and_the_next_one_is_done(
         assert len(witness.password_changes()) == 1
 
 
+def test_clients_that_leave_leave_no_socket_of_theirs_behind(
+    replicas: MitRealm, make_front: FrontMaker
+) -> None:
+    body = messages.envelope(messages.as_req(realm=REALM, padata=[(2, b"\x30\x00")]), REALM)
+    # Nobody is suspected, so no probe is under way when we look.
+    sections = "[upstream]\nhedge_delay = 20"
+    with FakeKdcThread(tcp=fake_kdc.silent()) as fake, ExitStack() as clients:
+        site = make_front(replicas, f"tcp://127.0.0.1:{fake.port}", sections=sections)
+        context = ssl.create_default_context(cafile=site.authority.certificate)
+        before = _sockets(site)
+        for _ in range(200):
+            client = clients.enter_context(HttpClient(site.daemon.ports[0], tls=context))
+            client.send(post(body))
+        fake.wait_for_messages(200)
+        assert _sockets(site) == before + 400
+        clients.close()
+        ends = site.wait_for_exchanges(200)
+        assert {line["outcome"] for line in ends} == {"client_gone"}
+        assert _sockets(site) == before
+
+
+def _sockets(site: Site) -> int:
+    """How many sockets the daemon has open."""
+    links = Path(f"/proc/{site.daemon.pid}/fd").iterdir()
+    return sum(link.readlink().name.startswith("socket:") for link in links)
+
+
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[NetworkNamespace]:
     with NetworkNamespace(tmp_path) as network:
@@ -292,10 +315,10 @@ def test_kpasswd_server_with_udp_alone_changes_passwords(
     # As Heimdal's, which has no TCP.
     realm = make_realm("127.0.0.1")
     port = realm.kpasswd_endpoint.rpartition(":")[2]
+    witness = Witness(realm)
     network.filter("input", f"tcp dport {port} {verdict}")
     network.count("changes", f"udp dport {port}")
     site = make_front(realm)
-    witness = Witness(realm)
     log_in_and_change_password(site)
     assert site.wait_for_exchanges(6)[-1]["transport"] == "udp"
     assert network.counted("changes") == len(witness.password_changes()) == 1

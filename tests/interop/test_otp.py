@@ -37,9 +37,9 @@ def test_slow_one_time_passwords_are_sent_once_and_waited_for(make_front: FrontM
         }
         tickets = sites[Transport.TCP].clients()
         tickets.kinit("armorer", PASSWORD).expect_ok()
+        witness = Witness(realm)
         for transport, kdc in kdcs.items():
             network.count(transport.value, MESSAGES[transport].format(kdc.port))
-        witness = Witness(realm)
 
         def log_in(user: str) -> Completed:
             client = sites[Transport(user.partition("-")[0])].clients()

@@ -152,7 +152,7 @@ def test_next_connect_starts_after_the_stagger_and_the_first_that_connects_gets_
     assert play.step() == ["connect a"]
     assert play.after(0.24) == []
     assert play.after(0.01) == ["connect b"]
-    assert play.reports == [("a", FailureReason.SILENT)]
+    assert play.reports == [("a", FailureReason.SLOW_TO_CONNECT)]
     assert play.connected("b") == ["send b", "abandon a"]
     assert play.after(19) == []
 
@@ -398,6 +398,7 @@ def test_unavailable_password_service_is_relayed_at_once() -> None:
     play.connected("a")
     assert play.received("a", messages.kpasswd_error(29)) == []
     assert play.exchange.reply is not None
+    assert play.reports == [("a", FailureReason.SERVICE_UNAVAILABLE)]
 
 
 @pytest.mark.parametrize("code", [6, 18, 23, 24, 25, 31, 34, 37, 60, 68, 91])
@@ -420,7 +421,7 @@ def test_password_servers_are_tried_one_after_the_other() -> None:
     assert play.after(1.49) == []
     assert play.after(0.01) == ["abandon a", "connect b"]
     # Everybody learns of the silence long before.
-    assert play.reports[0] == ("a", FailureReason.SILENT)
+    assert play.reports[0] == ("a", FailureReason.SLOW_TO_CONNECT)
 
 
 def test_udp_comes_after_all_tcp_and_first_where_tcp_was_refused() -> None:

@@ -4,11 +4,12 @@ import logging
 
 import pytest
 
-from kkdcpd.upstream.health import HealthTable, ProbeTarget, State
+from kkdcpd.upstream.health import LETS_WAIT, HealthTable, ProbeTarget, State
 from kkdcpd.values import FailureReason, KdcEndpoint, Transport
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
 TARGET = ProbeTarget(endpoint=KDC, realm="EXAMPLE.COM")
+PASSWORD_SERVER = ProbeTarget(endpoint=KDC, realm=None)
 NEVER = float("inf")
 
 
@@ -28,9 +29,31 @@ def test_silent_endpoint_is_suspect_and_probed_at_once(health: HealthTable) -> N
     assert health.probes_due(100.0) == [TARGET]
 
 
+def test_endpoint_that_is_slow_to_connect_is_suspect_too(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SLOW_TO_CONNECT, 100.0)
+    assert health.state(KDC) is State.SUSPECT
+
+
+@pytest.mark.parametrize("failure", [FailureReason.SILENT, FailureReason.CLOSED, FailureReason.BAD_REPLY])
+def test_password_server_that_fails_once_connected_keeps_its_place_at_the_end(
+    health: HealthTable, failure: FailureReason
+) -> None:
+    """Its probe is a connect, which could only say that it is well."""
+    health.report(PASSWORD_SERVER, failure, 100.0)
+    assert health.next_probe_at == 110.0
+
+
 @pytest.mark.parametrize(
-    "failure", [reason for reason in FailureReason if reason is not FailureReason.SILENT]
+    ("failure", "probe_at"), [(FailureReason.SLOW_TO_CONNECT, 100.0), (FailureReason.REFUSED, 102.0)]
 )
+def test_password_server_that_is_out_of_reach_is_probed_like_any_other(
+    health: HealthTable, failure: FailureReason, probe_at: float
+) -> None:
+    health.report(PASSWORD_SERVER, failure, 100.0)
+    assert health.next_probe_at == probe_at
+
+
+@pytest.mark.parametrize("failure", [reason for reason in FailureReason if reason not in LETS_WAIT])
 def test_endpoint_that_fails_is_down_and_probed_later(health: HealthTable, failure: FailureReason) -> None:
     health.report(TARGET, failure, 100.0)
     assert health.state(KDC) is State.DOWN

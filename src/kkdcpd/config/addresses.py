@@ -120,8 +120,8 @@ def parse_listen_address(text: str) -> ListenAddress:
 def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
     """Read `host`, `host:port`, or either after `tcp://` or `udp://`.
 
-    IPv6 addresses are in brackets, or `2001:db8::1:88` would be one. A bare host is asked over TCP, and over UDP only where TCP can't connect: a reply of any size passes, and
-    no datagram is repeated that must not be.
+    IPv6 addresses are in brackets, or `2001:db8::1:88` would be one. A bare host is asked over TCP, and over
+    UDP only where TCP can't connect: replies of any size pass, and no datagram is repeated that must not be.
     """
     scheme, separator, place = text.rpartition("://")
     if separator and scheme.lower() not in _TRANSPORTS:

@@ -270,8 +270,10 @@ class Exchange:
             if patience.silent_at is None or now < patience.silent_at:
                 continue
             patience.silent_at = None
-            self._commands.append(Report(attempt.endpoint, FailureReason.SILENT))
-            if attempt in self._holders and self._may_hedge():
+            is_holder = attempt in self._holders
+            reason = FailureReason.SILENT if is_holder else FailureReason.SLOW_TO_CONNECT
+            self._commands.append(Report(attempt.endpoint, reason))
+            if is_holder and self._may_hedge():
                 self._seek_holder(now)
 
     def _may_hedge(self) -> bool:

@@ -16,11 +16,14 @@ ETYPES = (18, 17, 20, 19)
 """AES with SHA-1 and with SHA-2 (RFC 3962, RFC 8009): what every KDC since 2008 has some of."""
 
 LONG_AGO = b"19700102000000Z"
-"""When the ticket asked for is to end. It is answered by KDC_ERR_NEVER_VALID: a probe wants no ticket."""
+"""When the ticket asked for is to end: a probe wants none. MIT's KDC issues one all the same, of no use."""
 
 
-def build_probe(realm: str, principal: str) -> ProxyRequest:
-    """Build the request to the realm's KDC; `principal` is without realm, `krbtgt` means the realm's own."""
+def build_probe(realm: str, principal: str, *, nonce: int = 1) -> ProxyRequest:
+    """Build the request to the realm's KDC; `principal` is without realm, `krbtgt` means the realm's own.
+
+    Each probe of a KDC needs another nonce: MIT's answers what it saw in the last two minutes from memory.
+    """
     krbtgt = _principal(NT_SRV_INST, ["krbtgt", realm])
     cname = krbtgt if principal == "krbtgt" else _principal(NT_PRINCIPAL, principal.split("/"))
     etypes = b"".join(map(der.encode_integer, ETYPES))
@@ -31,7 +34,7 @@ def build_probe(realm: str, principal: str) -> ProxyRequest:
             2: _string(realm),
             3: krbtgt,
             5: der.encode(der.GENERALIZED_TIME[0], LONG_AGO),
-            7: der.encode_integer(1),
+            7: der.encode_integer(nonce),
             8: der.encode(der.SEQUENCE[0], etypes),
         }
     )

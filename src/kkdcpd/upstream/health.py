@@ -10,15 +10,25 @@ from dataclasses import dataclass
 
 from kkdcpd.values import FailureReason, KdcEndpoint
 
-__all__ = ["HealthTable", "ProbeTarget", "State"]
+__all__ = ["LETS_WAIT", "HealthTable", "ProbeTarget", "State"]
 
 logger = logging.getLogger(__name__)
 
 MAX_TROUBLED = 4096
 """Endpoints come from the configuration and the DNS of configured realms; this only bounds mistakes."""
 
-OUT_OF_REACH = frozenset({FailureReason.REFUSED, FailureReason.UNREACHABLE, FailureReason.CONNECT_TIMEOUT})
+OUT_OF_REACH = frozenset(
+    {
+        FailureReason.REFUSED,
+        FailureReason.UNREACHABLE,
+        FailureReason.CONNECT_TIMEOUT,
+        FailureReason.SLOW_TO_CONNECT,
+    }
+)
 """Failures that a connect tells the end of."""
+
+LETS_WAIT = frozenset({FailureReason.SILENT, FailureReason.SLOW_TO_CONNECT})
+"""No failures yet, but reason to ask."""
 
 
 class State(enum.Enum):
@@ -67,7 +77,7 @@ class HealthTable:
         if failure is None:
             self._recover(target.endpoint)
         elif target.endpoint not in self._troubles:
-            is_suspect = failure is FailureReason.SILENT
+            is_suspect = failure in LETS_WAIT
             self._add(target, State.SUSPECT if is_suspect else State.DOWN, failure, now)
 
     def probed(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:

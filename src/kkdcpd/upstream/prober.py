@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.protocol.probe import build_probe, judge_probe
@@ -11,6 +12,9 @@ from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest, Transport
 
 __all__ = ["Prober"]
+
+NONCE_BITS = 31
+"""UInt32 by RFC 4120 5.4.1, but there are KDCs that take the 32nd for a sign."""
 
 
 class Prober:
@@ -46,7 +50,8 @@ class Prober:
     async def _probe(self, target: ProbeTarget) -> None:
         failure = None
         if target.realm is not None:
-            failure = await self._ask(target, build_probe(target.realm, self._principal))
+            probe = build_probe(target.realm, self._principal, nonce=secrets.randbits(NONCE_BITS))
+            failure = await self._ask(target, probe)
         elif target.endpoint.transport is Transport.TCP:
             failure = await self._ask(target, None)
         self._health.probed(target, failure, asyncio.get_running_loop().time())
