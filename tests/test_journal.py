@@ -197,6 +197,7 @@ def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixtur
     written(replace(RECORD, served=Served(outcome=outcome)), log)
     expected = {
         Outcome.NO_KDC_KNOWN: "WARNING",
+        Outcome.DNS_FAILED: "WARNING",
         Outcome.NO_KDC_REACHED: "WARNING",
         Outcome.NO_KDC_REPLY: "WARNING",
         Outcome.INTERNAL_ERROR: "ERROR",
