@@ -1,6 +1,8 @@
 """Look-ups over the wire, from a real server."""
 
 import asyncio
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +12,7 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.dns import DnsClient, RecordType, system_nameservers
 from kkdcpd.locate.records import SrvRecord, UriRecord
 from lab.dns import KnotServer
+from lab.program import run
 
 ZONE = """
     _kerberos._tcp 60 SRV 10 20 88 KDC1
@@ -50,6 +53,32 @@ async def test_records_come_as_values(client: DnsClient) -> None:
     a = await client.query("kdc1.kk.test", RecordType.A)
     assert set(a.records) == {"192.0.2.1", "192.0.2.2"}
     assert (await client.query("kdc1.kk.test", RecordType.AAAA)).records == ("2001:db8::1",)
+
+
+ASK_AND_LEAVE = """
+import asyncio, socket, uvloop
+from kkdcpd.config import Nameserver
+from kkdcpd.locate.dns import DnsClient, RecordType
+
+async def main():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        client = DnsClient([Nameserver(host="127.0.0.1", port=silent.getsockname()[1])], timeout=0.5)
+        for turns in range(20):
+            lookup = asyncio.get_running_loop().create_task(client.query("kk.test", RecordType.A))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            lookup.cancel()
+        await client.close()
+
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(main())
+"""
+
+
+def test_who_leaves_in_the_middle_of_a_look_up_keeps_no_event_loop_from_closing() -> None:
+    """Where it does, the process hangs in uvloop, so it is one of its own."""
+    run(sys.executable, "-c", ASK_AND_LEAVE, environment=os.environ, timeout=20).expect_ok()
 
 
 async def test_an_alias_holds_as_long_as_its_shortest_link(client: DnsClient) -> None:

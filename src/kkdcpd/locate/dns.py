@@ -67,11 +67,16 @@ def system_nameservers(resolv_conf: str) -> tuple[Nameserver, ...]:
 
 
 class DnsClient:
-    """Asks the nameservers in order; who answered last is asked first, so that a dead one costs little."""
+    """Asks the nameservers in order; who answered last is asked first, so that a dead one costs little.
+
+    A look-up is never cancelled, it ends by its own time: uvloop loses the socket of a datagram endpoint
+    whose making is cancelled, and can't close the loop any more then. So `close` waits for what is under way.
+    """
 
     def __init__(self, nameservers: Sequence[Nameserver], *, timeout: float) -> None:
         self._timeout = timeout
         self._places = asyncio.Semaphore(MAX_QUERIES_IN_FLIGHT)
+        self._lookups: set[asyncio.Task[FoundRecords]] = set()
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         self._resolver.use_edns(0, 0, EDNS_PAYLOAD_OCTETS)
         self._servers = [
@@ -93,7 +98,7 @@ class DnsClient:
             # No such name can be, so it has no records: RFC 1035 2.3.4.
             return FoundRecords(records=(), ttl=float("inf"))
         try:
-            return await self._ask(full_name, record_type)
+            return await asyncio.shield(self._start(full_name, record_type))
         except TimeoutError as error:
             raise _failure(name, record_type, f"no answer within {self._timeout:g} s") from error
         except dns.resolver.LifetimeTimeout as error:
@@ -103,15 +108,41 @@ class DnsClient:
         except (dns.exception.DNSException, OSError) as error:
             raise _failure(name, record_type, str(error)) from error
 
+    async def close(self) -> None:
+        """Wait for the look-ups under way."""
+        await asyncio.gather(*self._lookups, return_exceptions=True)
+
+    def _start(self, name: dns.name.Name, record_type: RecordType) -> asyncio.Task[FoundRecords]:
+        loop = asyncio.get_running_loop()
+        lookup = loop.create_task(self._ask(name, record_type), name=f"dns {record_type.value} {name}")
+        self._lookups.add(lookup)
+        lookup.add_done_callback(self._end)
+        return lookup
+
+    def _end(self, lookup: asyncio.Task[FoundRecords]) -> None:
+        self._lookups.discard(lookup)
+        if not lookup.cancelled():
+            # Whoever asked may have left: then nobody else looks at the failure.
+            lookup.exception()
+
     async def _ask(self, name: dns.name.Name, record_type: RecordType) -> FoundRecords:
-        async with asyncio.timeout(self._timeout), self._places:
-            try:
-                answer = await self._resolver.resolve(
-                    name, record_type.value, raise_on_no_answer=False, lifetime=self._timeout, search=False
-                )
-            except dns.resolver.NXDOMAIN as error:
-                response: dns.message.QueryMessage = error.kwargs["responses"][name]
-                return FoundRecords(records=(), ttl=response.resolve_chaining().minimum_ttl)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        async with asyncio.timeout_at(deadline):
+            await self._places.acquire()
+        try:
+            answer = await self._resolver.resolve(
+                name,
+                record_type.value,
+                raise_on_no_answer=False,
+                lifetime=deadline - loop.time(),
+                search=False,
+            )
+        except dns.resolver.NXDOMAIN as error:
+            response: dns.message.QueryMessage = error.kwargs["responses"][name]
+            return FoundRecords(records=(), ttl=response.resolve_chaining().minimum_ttl)
+        finally:
+            self._places.release()
         self._prefer(answer.nameserver, answer.port)
         rrset = answer.rrset or ()
         return FoundRecords(

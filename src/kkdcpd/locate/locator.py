@@ -7,7 +7,7 @@ kind; and it is made anew while the old one still serves.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -86,6 +86,7 @@ class Locator:
         self._rediscovered: dict[str, float] = {}
         self._told: dict[tuple[str, _RouteKey], frozenset[RefusedCandidate]] = {}
         self._flights: Flights[tuple[str, KdcService, int], Route] = Flights("locate")
+        self._close_last: list[Callable[[], Awaitable[None]]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,6 +105,12 @@ class Locator:
         for discoverer in self._discoverers.values():
             await discoverer.close()
         await self.dns.close()
+        for close in self._close_last:
+            await close()
+
+    def close_last(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have `close` called at the end of ours: by whom the look-ups are made."""
+        self._close_last.append(close)
 
     async def locate(self, query: LocateQuery) -> Route:
         """Return where the request may go.
@@ -262,9 +269,11 @@ def build_locator(
     """Put a locator together that asks the configured nameservers, or else the system's."""
     nameservers = config.locate.nameservers or system_nameservers(system.resolv_conf)
     client = DnsClient(nameservers, timeout=config.locate.dns_timeout)
-    return assemble_locator(
+    locator = assemble_locator(
         config.realms, config.locate, query=client.query, hosts_file=system.hosts, clock=clock
     )
+    locator.close_last(client.close)
+    return locator
 
 
 def assemble_locator(
