@@ -69,8 +69,8 @@ def system_nameservers(resolv_conf: str) -> tuple[Nameserver, ...]:
 class DnsClient:
     """Asks the nameservers in order; who answered last is asked first, so that a dead one costs little.
 
-    A look-up is never cancelled, it ends by its own time: uvloop loses the socket of a datagram endpoint
-    whose making is cancelled, and can't close the loop any more then. So `close` waits for what is under way.
+    A look-up is never cancelled, it ends by its own time: uvloop loses sight of a datagram endpoint whose
+    making is cancelled, and its socket stays open. So `close` waits for what is under way.
     """
 
     def __init__(self, nameservers: Sequence[Nameserver], *, timeout: float) -> None:
