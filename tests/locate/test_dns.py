@@ -77,7 +77,7 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 
 def test_who_leaves_in_the_middle_of_a_look_up_leaves_no_socket() -> None:
-    """uvloop warns of a socket that is left and, if warnings are errors, hangs: hence a process of its own."""
+    """uvloop warns of a socket that is left and, if warnings are errors, hangs: hence another process."""
     program = (sys.executable, "-W", "error", "-c", ASK_AND_LEAVE)
     run(*program, environment=os.environ, timeout=20).expect_ok()
 
