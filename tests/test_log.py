@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -41,8 +42,9 @@ HOSTILE = (
 def root() -> Iterator[logging.Logger]:
     """The root logger, as it was before once the test is over."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, hook = root.handlers[:], root.level, sys.unraisablehook
     yield root
+    sys.unraisablehook = hook
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -169,3 +171,17 @@ def test_messages_of_libraries_are_lines_too() -> None:
     configure_logging(LogConfig(), stream)
     logging.getLogger("asyncio").error("something\n%s\x1b", "happened")
     assert stream.getvalue().endswith(" error something?happened?\n")
+
+
+def test_what_no_caller_can_be_told_is_one_line_at_debug() -> None:
+    stream = io.StringIO()
+    configure_logging(LogConfig(level="debug"), stream)
+
+    class Odd:
+        def __del__(self) -> None:
+            raise ValueError("odd\nname")
+
+    Odd()
+    (line,) = stream.getvalue().splitlines()
+    assert "debug" in line
+    assert "ValueError" in line

@@ -16,6 +16,8 @@ from kkdcpd.config import LogConfig
 
 __all__ = ["configure_logging"]
 
+logger = logging.getLogger(__name__)
+
 MAX_VALUE_CHARACTERS = 256
 """Principal and realm names are shorter by far; a stranger can make them as long as a message."""
 
@@ -27,9 +29,17 @@ def configure_logging(config: LogConfig, stream: TextIO | None = None) -> None:
     """Send everything at or above the level to `stream`, standard output unless given."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
+    # Python's own way to tell what no caller can be told, such as a server name in TLS that isn't ASCII, is
+    # lines of text on standard error, with a stranger's octets in them.
+    sys.unraisablehook = _log_unraisable
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    fields = {"error": unraisable.exc_type.__name__, "detail": str(unraisable.exc_value)}
+    logger.debug("unraisable error", extra={"fields": fields})
 
 
 def _bounded(value: object) -> object:

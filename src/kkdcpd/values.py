@@ -90,6 +90,7 @@ class FailureReason(enum.Enum):
     SILENT = "silent"
     SERVICE_UNAVAILABLE = "service_unavailable"
     BUSY = "busy"
+    MESSAGE_TOO_BIG = "message_too_big"
 
 
 class Outcome(enum.Enum):
@@ -267,9 +268,13 @@ class RefusedCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Where a request may go. `realm` is the name as it is configured, a wildcard's included."""
+    """Where a request may go. `realm` is the name as it is configured, a wildcard's included.
+
+    `kerberos_realm` is what its KDCs call themselves, as far as we know: a probe of ours asks for it.
+    """
 
     realm: str
+    kerberos_realm: str
     candidates: tuple[Candidate, ...]
     refused: tuple[RefusedCandidate, ...] = ()
 

@@ -122,6 +122,12 @@ ROWS = (
         status=400,
         outcome="no_target_domain",
     ),
+    Row(
+        name="length of 5,000 digits",
+        octets=head(f"Content-Length: {'0' * 4999}1") + b"A",
+        status=400,
+        outcome="malformed_message",
+    ),
     Row(name="10 MB body", octets=post(TEN_MEGABYTES), status=413, outcome="body_too_large"),
     Row(name="10 MB in one chunk", octets=chunked(TEN_MEGABYTES), status=413, outcome="body_too_large"),
     Row(

@@ -277,3 +277,10 @@ def test_what_is_written_is_der(contents: bytes) -> None:
 
 def test_an_explicit_tag_goes_around_the_element() -> None:
     assert der.encode_explicit(2, der.encode_integer(7)) == b"\xa2\x03\x02\x01\x07"
+
+
+def test_a_reply_of_endless_fields_is_not_read_to_its_end() -> None:
+    field = der.encode_explicit(0, der.encode_integer(1))
+    assert len(der.scan_fields(field * 64, (0, 64 * len(field)))) == 1
+    with pytest.raises(MalformedError, match="more than 64 fields"):
+        der.scan_fields(field * 65, (0, 65 * len(field)))

@@ -46,7 +46,7 @@ def candidate(kdc: FakeKdc, transport: Transport = Transport.TCP, **fields: Any)
 def route_to(*kdcs: FakeKdc, transport: Transport = Transport.TCP) -> Route:
     """A route on which the first is preferred to the second, and so on."""
     candidates = [candidate(kdc, transport, priority=number) for number, kdc in enumerate(kdcs)]
-    return Route(realm="EXAMPLE.COM", candidates=tuple(candidates))
+    return Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=tuple(candidates))
 
 
 def health_table() -> HealthTable:

@@ -22,7 +22,7 @@ V6 = KdcEndpoint(name="b", address="::1", port=88, transport=Transport.TCP)
         (errno.EHOSTUNREACH, FailureReason.UNREACHABLE),
         (errno.ENETUNREACH, FailureReason.UNREACHABLE),
         (errno.EMFILE, FailureReason.UNREACHABLE),
-        (errno.EMSGSIZE, FailureReason.UNREACHABLE),
+        (errno.EMSGSIZE, FailureReason.MESSAGE_TOO_BIG),
     ],
 )
 def test_every_error_has_a_reason(code: int, reason: FailureReason) -> None:

@@ -16,7 +16,7 @@ def candidate(name: str, *, priority: int = 0, weight: int = 1) -> Candidate:
 
 
 def route(*candidates: Candidate) -> Route:
-    return Route(realm="EXAMPLE.COM", candidates=candidates)
+    return Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
 
 
 def names(candidates: Sequence[Candidate]) -> str:

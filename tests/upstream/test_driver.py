@@ -7,10 +7,11 @@ import os
 import pytest
 
 from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
-from kkdcpd.values import KdcReply, Transport
+from kkdcpd.upstream.health import State
+from kkdcpd.values import KdcReply, Route, Transport
 from tests.support import fake_kdc, messages
-from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Script
-from tests.support.upstream import request_of, route_to, running_upstream
+from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
+from tests.support.upstream import candidate, request_of, route_to, running_upstream
 from tests.support.waiting import eventually
 
 FIRST_AS_REQ = messages.as_req(padata=[(149, b""), (150, b"")])
@@ -176,14 +177,18 @@ async def test_kdc_that_lives_again_is_found_by_a_probe_and_preferred_again() ->
     ):
         route = route_to(first, second)
         assert (await upstream.exchange(request_of(TGS_REQ), route)).endpoint.port == second.port
-        first.tcp = fake_kdc.reply(messages.krb_error(11))
-        await first.wait_for_messages(len(first.messages) + 1)
-        first.tcp = fake_kdc.reply(REPLIES[TGS_REQ])
+        first.tcp = _answer_anything
 
         async def is_preferred() -> bool:
             return (await upstream.exchange(request_of(TGS_REQ), route)).endpoint.port == first.port
 
         await eventually(is_preferred)
+
+
+async def _answer_anything(link: Link) -> None:
+    is_probe = (await link.message())[0] == 0x6A
+    await link.reply(messages.krb_error(11) if is_probe else REPLIES[TGS_REQ])
+    await link.hold()
 
 
 async def test_too_many_requests_with_one_kdc_go_to_the_next() -> None:
@@ -274,3 +279,37 @@ async def test_black_holed_family_costs_the_stagger() -> None:
     ):
         reply = await upstream.exchange(request_of(PROOF), route_to(hole, kdc))
         assert reply.endpoint.address == "127.0.0.1"
+
+
+async def test_probe_asks_for_the_located_realm_whatever_the_message_said() -> None:
+    """Else one message with a realm that the KDC doesn't know would keep it in trouble for everybody."""
+    poison = messages.as_req(padata=[(2, b"\x30\x00")], realm="NOSUCH")
+    async with FakeKdc(tcp=fake_kdc.close_after_message()) as kdc, running_upstream() as (upstream, _):
+        with pytest.raises(NoKdcReplyError):
+            await upstream.exchange(request_of(poison), route_to(kdc))
+        probe = (await kdc.wait_for_messages(2))[1]
+        assert request_of(probe).realm == "EXAMPLE.COM"
+
+
+async def test_message_too_big_for_udp_goes_elsewhere_and_blames_nobody() -> None:
+    huge = messages.as_req(padata=[(2, bytes(70_000))])
+    async with (
+        FakeKdc(udp=fake_kdc.silent()) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
+        running_upstream() as (upstream, health),
+    ):
+        candidates = (candidate(first, Transport.UDP), candidate(second, priority=1))
+        route = Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
+        reply = await upstream.exchange(request_of(huge), route)
+        assert reply.endpoint.port == second.port
+        assert health.state(candidates[0].endpoint) is State.WELL
+
+
+async def test_unavailable_kdc_is_not_asked_again_by_its_other_transport() -> None:
+    script = fake_kdc.reply(UNAVAILABLE)
+    async with FakeKdc(tcp=script, udp=script) as kdc, running_upstream() as (upstream, _):
+        candidates = (candidate(kdc), candidate(kdc, Transport.UDP, is_fallback=True))
+        route = Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
+        reply = await upstream.exchange(request_of(PROOF), route)
+        assert reply.facts.error_code == 29
+        assert kdc.messages.count(PROOF) == 1

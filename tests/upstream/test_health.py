@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from kkdcpd.upstream.health import LETS_WAIT, HealthTable, ProbeTarget, State
+from kkdcpd.upstream.health import FAILS_TO_CONNECT, HealthTable, ProbeTarget, State
 from kkdcpd.values import FailureReason, KdcEndpoint, Transport
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
@@ -53,8 +53,20 @@ def test_password_server_that_is_out_of_reach_is_probed_like_any_other(
     assert health.next_probe_at == probe_at
 
 
-@pytest.mark.parametrize("failure", [reason for reason in FailureReason if reason not in LETS_WAIT])
-def test_endpoint_that_fails_is_down_and_probed_later(health: HealthTable, failure: FailureReason) -> None:
+@pytest.mark.parametrize("failure", [reason for reason in FailureReason if reason not in FAILS_TO_CONNECT])
+def test_endpoint_that_fails_otherwise_may_have_been_made_to_and_is_probed_at_once(
+    health: HealthTable, failure: FailureReason
+) -> None:
+    """Who sends what makes a KDC close must not take it from everybody for long."""
+    health.report(TARGET, failure, 100.0)
+    assert health.state(KDC) is State.SUSPECT
+    assert health.probes_due(100.0) == [TARGET]
+
+
+@pytest.mark.parametrize("failure", FAILS_TO_CONNECT)
+def test_endpoint_that_cannot_be_connected_to_is_down_and_probed_later(
+    health: HealthTable, failure: FailureReason
+) -> None:
     health.report(TARGET, failure, 100.0)
     assert health.state(KDC) is State.DOWN
     assert health.probes_due(101.9) == []

@@ -75,7 +75,7 @@ async def test_message_too_big_for_a_datagram_is_told_and_not_sent() -> None:
         way.start()
         await events.next()
         way.send(request_of(messages.as_req(padata=[(149, bytes(70_000))])))
-        assert await events.next() == "unreachable"
+        assert await events.next() == "message_too_big"
         assert kdc.messages == []
 
 

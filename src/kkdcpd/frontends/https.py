@@ -23,6 +23,9 @@ __all__ = ["HttpsFrontend"]
 
 logger = logging.getLogger(__name__)
 
+MAX_LENGTH_DIGITS = 10
+"""The first digits of a length: of a number that has more, they are over every limit."""
+
 
 @dataclass(slots=True, kw_only=True)
 class _Call:
@@ -97,8 +100,8 @@ class HttpsFrontend:
             BodyTimeoutError: it isn't complete in time.
         """
         limit = self._config.max_body_bytes
-        if (http.content_length or 0) > limit:
-            raise BodyTooLargeError(f"Content-Length {http.content_length}, the limit is {limit}")
+        if _announced_length(http) > limit:
+            raise BodyTooLargeError(f"Content-Length announces more than {limit} octets")
         await _continue_if_expected(http)
         body = bytearray()
         try:
@@ -120,6 +123,12 @@ class HttpsFrontend:
 def _fold_path(path: str) -> str:
     """Paths are compared without case, and one slash at the end makes no difference."""
     return path.lower().removesuffix("/")
+
+
+def _announced_length(http: web.BaseRequest) -> int:
+    """Return the Content-Length. aiohttp has checked that it is digits, not how many there are."""
+    digits = http.headers.get(hdrs.CONTENT_LENGTH, "0").lstrip("0")
+    return int(digits[:MAX_LENGTH_DIGITS] or "0")
 
 
 async def _continue_if_expected(http: web.BaseRequest) -> None:

@@ -15,6 +15,9 @@ from kkdcpd.values import Candidate, KdcEndpoint, RefusedCandidate
 
 __all__ = ["CandidateFinder", "Discovery"]
 
+MAX_ADDRESSES = 8
+"""Of one host, both families together. One answer of DNS can hold thousands."""
+
 MAX_HOSTS = 64
 """Of how many hosts the addresses are looked up: more than anyone tries, and who owns a child domain of a
 wildcard's can't have us ask for the thousand that fit into one answer."""
@@ -102,7 +105,7 @@ class CandidateFinder:
             found = known.get(target.host)
             if found is None:
                 continue
-            for address in found.addresses:
+            for address in found.addresses[:MAX_ADDRESSES]:
                 reason = admission.refusal_of_address(address) if admission else None
                 if reason:
                     refused.append(RefusedCandidate(source=target.source, target=str(target), reason=reason))

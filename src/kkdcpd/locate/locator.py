@@ -240,7 +240,14 @@ class Locator:
         if not found.candidates:
             reasons = "; ".join(f"{each.source}: {each.target}: {each.reason}" for each in found.refused)
             raise NoKdcKnownError(reasons or f"DNS names nobody for {service.value} of {realm.name}")
-        return Route(realm=realm.config.name, candidates=found.candidates, refused=found.refused)
+        # Realms are in capitals by custom, and what a client wrote is no guide.
+        kerberos_realm = realm.name.upper() if realm.config.is_wildcard else realm.config.name
+        return Route(
+            realm=realm.config.name,
+            kerberos_realm=kerberos_realm,
+            candidates=found.candidates,
+            refused=found.refused,
+        )
 
     def _tell(self, realm: ServedRealm, key: _RouteKey, refused: tuple[RefusedCandidate, ...]) -> None:
         places = self._wildcards.get(realm.config.name)

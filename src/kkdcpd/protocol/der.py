@@ -49,6 +49,9 @@ SEQUENCE = b"\x30"
 MAX_ITEMS = 256
 """Items in one SEQUENCE OF: the longest lists seen hold some 30; 128 KiB could hold 40,000."""
 
+MAX_FIELDS = 64
+"""Fields of a reply: twice as many as there are tags for."""
+
 MAX_INTEGER_OCTETS = 5
 """Kerberos' integers are Int32, UInt32 and Microseconds (RFC 4120 5.2.4): an UInt32 takes up to five."""
 
@@ -178,6 +181,7 @@ def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
     """
     position, end = span
     fields: dict[int, tuple[int, int, int]] = {}
+    count = 0
     while position != end:
         number = data[position] & 0x1F
         inner, stop = read_element(data, position, end, _CONTEXT_TAGS)
@@ -186,6 +190,9 @@ def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
             raise MalformedError(f"octet {position}: field [{number}] holds more than one element")
         fields.setdefault(number, (data[inner], start, stop))
         position = stop
+        count += 1
+        if count > MAX_FIELDS:
+            raise MalformedError(f"octet {position}: more than {MAX_FIELDS} fields")
     return fields
 
 

@@ -76,6 +76,12 @@ class ExchangeLimits:
     hedge_delay: float
 
 
+_NOT_TAKEN = frozenset({FailureReason.REFUSED, FailureReason.MESSAGE_TOO_BIG})
+"""A datagram to a closed port reached a host, but no KDC; one that is too big went nowhere."""
+
+_NOBODYS_FAULT = frozenset({FailureReason.BUSY, FailureReason.MESSAGE_TOO_BIG})
+
+
 class HedgeBudget(Protocol):
     """Who keeps hedges from doubling the load of KDCs that have a slow day."""
 
@@ -181,10 +187,9 @@ class Exchange:
         """Learn that the attempt is over without a reply."""
         was_holder = attempt in self._holders
         self._drop(attempt)
-        # A datagram to a closed port reached a host, but no KDC.
-        is_taken = was_holder and reason is not FailureReason.REFUSED
+        is_taken = was_holder and reason not in _NOT_TAKEN
         self._failures.append(AttemptFailure(endpoint=attempt.endpoint, reason=reason, is_taken=is_taken))
-        if reason is not FailureReason.BUSY:
+        if reason not in _NOBODYS_FAULT:
             self._commands.append(Report(attempt.endpoint, reason))
         if reason is FailureReason.REFUSED:
             self._prefer_fallback(attempt.endpoint)
@@ -217,6 +222,7 @@ class Exchange:
             self._failures.append(
                 AttemptFailure(endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, is_taken=False)
             )
+            self._forget(endpoint)
             self._seek_holder(now)
             return
         if facts.error_code == KrbErrorCode.KRB_ERR_RESPONSE_TOO_BIG and endpoint.transport is Transport.UDP:
@@ -324,6 +330,12 @@ class Exchange:
         if not self._holders or self._is_repeatable:
             self._seeks_holder = True
             self._next_connect_at = now
+
+    def _forget(self, unavailable: KdcEndpoint) -> None:
+        """Leave out the KDC by its other transport: the next one is another."""
+        place = unavailable.address, unavailable.port
+        self._untried = [other for other in self._untried if (other.address, other.port) != place]
+        self._fallbacks = [other for other in self._fallbacks if (other.address, other.port) != place]
 
     def _prefer_fallback(self, refused: KdcEndpoint) -> None:
         """Bring forward the UDP of a host that refused TCP: it is alive (Heimdal's kpasswdd is UDP only)."""

@@ -4,6 +4,7 @@ The ways out call back instead of being awaited: an exchange has one future and 
 attempts it makes, and closing an attempt is immediate.
 """
 
+import errno
 import socket
 from collections.abc import Mapping
 from typing import Protocol
@@ -62,6 +63,8 @@ def failure_of(error: OSError) -> FailureReason:
     """Translate an error of connect, send or receive."""
     if isinstance(error, ConnectionRefusedError):
         return FailureReason.REFUSED
+    if error.errno == errno.EMSGSIZE:
+        return FailureReason.MESSAGE_TOO_BIG
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
         return FailureReason.RESET
     return FailureReason.UNREACHABLE

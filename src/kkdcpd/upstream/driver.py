@@ -56,7 +56,7 @@ class Upstream:
         now = asyncio.get_running_loop().time()
         candidates = self._choice.order(route, request.affinity)
         exchange = Exchange(request, candidates, limits=self._limits, hedges=self._hedges, now=now)
-        return await _Conversation(self, exchange, request).run()
+        return await _Conversation(self, exchange, request, route.kerberos_realm).run()
 
     def way_out(self, attempt: Attempt, events: AttemptEvents) -> WayOut | None:
         """Open a way to the attempt's endpoint, unless too many requests are with it already."""
@@ -72,12 +72,9 @@ class Upstream:
         if not self._in_flight[endpoint]:
             del self._in_flight[endpoint]
 
-    def report(
-        self, endpoint: KdcEndpoint, failure: FailureReason | None, request: ProxyRequest, now: float
-    ) -> None:
+    def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
         """Tell the health table what a request met."""
-        realm = None if request.service is KdcService.KPASSWD else request.realm
-        self._health.report(ProbeTarget(endpoint=endpoint, realm=realm), failure, now)
+        self._health.report(target, failure, now)
         if failure:
             self._prober.wake()
 
@@ -85,8 +82,12 @@ class Upstream:
 class _Conversation:
     """One exchange under way. Its attempts tell it their events; its future ends with the exchange."""
 
-    def __init__(self, upstream: Upstream, exchange: Exchange, request: ProxyRequest) -> None:
+    def __init__(
+        self, upstream: Upstream, exchange: Exchange, request: ProxyRequest, kerberos_realm: str
+    ) -> None:
         self._upstream = upstream
+        # Never what the message says: a stranger could have us probe for what no KDC answers.
+        self._probe_realm = None if request.service is KdcService.KPASSWD else kerberos_realm
         self._exchange = exchange
         self._request = request
         self._loop = asyncio.get_running_loop()
@@ -147,7 +148,8 @@ class _Conversation:
             case Abandon(attempt):
                 self._close(attempt)
             case Report(endpoint, failure):
-                self._upstream.report(endpoint, failure, self._request, self._loop.time())
+                target = ProbeTarget(endpoint=endpoint, realm=self._probe_realm)
+                self._upstream.report(target, failure, self._loop.time())
 
     def _connect(self, attempt: Attempt) -> None:
         way = self._upstream.way_out(attempt, self)

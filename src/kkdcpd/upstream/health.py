@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kkdcpd.values import FailureReason, KdcEndpoint
 
-__all__ = ["LETS_WAIT", "HealthTable", "ProbeTarget", "State"]
+__all__ = ["FAILS_TO_CONNECT", "HealthTable", "ProbeTarget", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,14 @@ OUT_OF_REACH = frozenset(
 )
 """Failures that a connect tells the end of."""
 
-LETS_WAIT = frozenset({FailureReason.SILENT, FailureReason.SLOW_TO_CONNECT})
-"""No failures yet, but reason to ask."""
+FAILS_TO_CONNECT = frozenset(
+    {FailureReason.REFUSED, FailureReason.UNREACHABLE, FailureReason.CONNECT_TIMEOUT}
+)
+"""What no message can bring about. All else may be due to what a stranger sent, and a probe has to tell."""
 
 
 class State(enum.Enum):
-    """SUSPECT: it lets somebody wait, and a probe will tell. DOWN: it failed, or the probe did."""
+    """SUSPECT: it failed somebody, and a probe will tell. DOWN: no connect, or the probe failed too."""
 
     WELL = "well"
     SUSPECT = "suspect"
@@ -77,7 +79,7 @@ class HealthTable:
         if failure is None:
             self._recover(target.endpoint)
         elif target.endpoint not in self._troubles:
-            is_suspect = failure in LETS_WAIT
+            is_suspect = failure not in FAILS_TO_CONNECT
             self._add(target, State.SUSPECT if is_suspect else State.DOWN, failure, now)
 
     def probed(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
