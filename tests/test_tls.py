@@ -1,14 +1,19 @@
 """Handshakes over memory BIOs, as asyncio and uvloop do them."""
 
+import asyncio
 import ssl
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
 from cryptography import x509
 
-from kkdcpd.config import AdditionalCertificate, TlsConfig
-from kkdcpd.tls import build_server_context
+from kkdcpd.config import AdditionalCertificate, ClientCertificates, TlsConfig
+from kkdcpd.tls import build_server_context, client_certificate
+from kkdcpd.values import ClientCertificate
+from lab.authority import Authority, CertificateFiles
 
 NAMES = ("kdc.example.com", "kdc.example.net", "*.example.org")
 
@@ -160,3 +165,207 @@ def test_neither_compression_nor_renegotiation_is_offered(config: TlsConfig) -> 
     options = build_server_context(config).options
     assert options & ssl.OP_NO_COMPRESSION
     assert options & ssl.OP_NO_RENEGOTIATION
+
+
+ANN = ClientCertificate(
+    subject="CN=Ann\\, Example,OU=Laptops,O=Example",
+    names=("dns:laptop.example.com", "email:ann@example.com", "upn:ann@EXAMPLE.COM"),
+)
+NONE_SHOWN = r"peer did not return a certificate"
+
+Show = Callable[[CertificateFiles | None], ssl.SSLContext]
+
+
+@pytest.fixture(scope="module")
+def staff(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who issues client certificates."""
+    return Authority(tmp_path_factory.mktemp("staff"))
+
+
+@pytest.fixture(scope="module")
+def laptop(staff: Authority) -> CertificateFiles:
+    return staff.issue_client(ANN.subject, names=ANN.names)
+
+
+@pytest.fixture(scope="module")
+def asking(config: TlsConfig, staff: Authority) -> TlsConfig:
+    return replace(config, client_ca=staff.certificate)
+
+
+@pytest.fixture
+def show(ca: trustme.CA) -> Show:
+    """Make a client that shows such a certificate."""
+
+    def make(files: CertificateFiles | None) -> ssl.SSLContext:
+        context = _client_context(ca)
+        if files:
+            context.load_cert_chain(files.certificate, files.key)
+        return context
+
+    return make
+
+
+def _welcomed(
+    config: TlsConfig,
+    client: ssl.SSLContext,
+    mode: ClientCertificates = "required",
+    name: str | None = None,
+) -> Peers:
+    peers = Peers(build_server_context(config, mode), client, name)
+    peers.shake_hands()
+    return peers
+
+
+EITHER_PAIR = pytest.mark.parametrize("name", [None, "kdc.example.net"])
+
+
+@EITHER_PAIR
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("mode", ["optional", "required"])
+def test_good_client_certificate_is_read(
+    *,
+    asking: TlsConfig,
+    laptop: CertificateFiles,
+    show: Show,
+    mode: ClientCertificates,
+    version: ssl.TLSVersion,
+    name: str | None,
+) -> None:
+    client = show(laptop)
+    client.maximum_version = version
+    assert client_certificate(_welcomed(asking, client, mode, name).server) == ANN
+
+
+@EITHER_PAIR
+def test_client_without_certificate_gets_in_where_it_is_optional(
+    asking: TlsConfig, show: Show, name: str | None
+) -> None:
+    assert client_certificate(_welcomed(asking, show(None), "optional", name).server) is None
+
+
+@EITHER_PAIR
+def test_client_without_certificate_is_refused_where_it_is_required(
+    asking: TlsConfig, show: Show, name: str | None
+) -> None:
+    with pytest.raises(ssl.SSLError, match=NONE_SHOWN):
+        _welcomed(asking, show(None), name=name)
+
+
+def test_listener_that_asks_for_none_sees_none(
+    asking: TlsConfig, laptop: CertificateFiles, show: Show
+) -> None:
+    assert client_certificate(_welcomed(asking, show(laptop), "none").server) is None
+
+
+@EITHER_PAIR
+@pytest.mark.parametrize("mode", ["optional", "required"])
+def test_certificate_of_another_authority_is_refused_even_where_none_is_needed(
+    asking: TlsConfig, show: Show, tmp_path: Path, mode: ClientCertificates, name: str | None
+) -> None:
+    stranger = Authority(tmp_path).issue_client(ANN.subject)
+    with pytest.raises(ssl.SSLError, match=r"self-signed certificate|unable to get local issuer certificate"):
+        _welcomed(asking, show(stranger), mode, name)
+
+
+def test_expired_client_certificate_is_refused(asking: TlsConfig, staff: Authority, show: Show) -> None:
+    expired = staff.issue_client(ANN.subject, file_name="expired", is_expired=True)
+    with pytest.raises(ssl.SSLError, match="certificate has expired"):
+        _welcomed(asking, show(expired))
+
+
+def test_certificate_for_servers_only_is_refused(asking: TlsConfig, staff: Authority, show: Show) -> None:
+    server = staff.issue_client("CN=server", file_name="for-servers", usage="server")
+    with pytest.raises(ssl.SSLError, match=r"unsuitable certificate purpose|unsupported certificate purpose"):
+        _welcomed(asking, show(server))
+
+
+@EITHER_PAIR
+def test_revoked_client_certificate_is_refused_and_any_other_gets_in(
+    asking: TlsConfig, staff: Authority, laptop: CertificateFiles, show: Show, name: str | None
+) -> None:
+    lost = staff.issue_client("CN=lost", file_name="lost")
+    config = replace(asking, client_crl=staff.revocation_list(lost.certificate))
+    with pytest.raises(ssl.SSLError, match="certificate revoked"):
+        _welcomed(config, show(lost), name=name)
+    assert client_certificate(_welcomed(config, show(laptop), name=name).server) == ANN
+
+
+def test_outdated_revocation_list_lets_nobody_in(
+    asking: TlsConfig, staff: Authority, laptop: CertificateFiles, show: Show
+) -> None:
+    outdated = staff.revocation_list(file_name="outdated.pem", is_expired=True)
+    with pytest.raises(ssl.SSLError, match="CRL has expired"):
+        _welcomed(replace(asking, client_crl=outdated), show(laptop))
+
+
+def test_whole_chain_is_checked_for_revocation(
+    config: TlsConfig, staff: Authority, show: Show, tmp_path: Path
+) -> None:
+    branch = staff.child(tmp_path / "branch")
+    files = branch.issue_client("CN=clerk")
+    lists = tmp_path / "lists.pem"
+    revoking = staff.revocation_list(branch.certificate, file_name="branches.pem")
+    config = replace(config, client_ca=staff.certificate, client_crl=lists)
+    lists.write_bytes(branch.revocation_list().read_bytes() + staff.revocation_list().read_bytes())
+    shown = client_certificate(_welcomed(config, show(files)).server)
+    assert shown
+    assert shown.subject == "CN=clerk"
+    lists.write_bytes(branch.revocation_list().read_bytes() + revoking.read_bytes())
+    with pytest.raises(ssl.SSLError, match="certificate revoked"):
+        _welcomed(config, show(files))
+    lists.write_bytes(staff.revocation_list().read_bytes())
+    with pytest.raises(ssl.SSLError, match="unable to get certificate CRL"):
+        _welcomed(config, show(files))
+
+
+@EITHER_PAIR
+@pytest.mark.parametrize("mode", ["optional", "required"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_resumed_session_bears_the_certificate_of_its_first_handshake(
+    *,
+    asking: TlsConfig,
+    staff: Authority,
+    laptop: CertificateFiles,
+    show: Show,
+    mode: ClientCertificates,
+    version: ssl.TLSVersion,
+    name: str | None,
+) -> None:
+    client = show(laptop)
+    client.maximum_version = version
+    server = build_server_context(replace(asking, client_crl=staff.revocation_list()), mode)
+    first = Peers(server, client, name)
+    first.shake_hands()
+    second = Peers(server, client, name, first.client.session)
+    second.shake_hands()
+    assert second.server.session_reused
+    assert client_certificate(second.server) == ANN
+
+
+@pytest.mark.parametrize("mode", ["none", "optional"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_session_of_another_listener_opens_none_that_needs_a_certificate(
+    asking: TlsConfig, show: Show, mode: ClientCertificates, version: ssl.TLSVersion
+) -> None:
+    client = show(None)
+    client.maximum_version = version
+    session = _welcomed(asking, client, mode).client.session
+    with pytest.raises(ssl.SSLError, match=NONE_SHOWN):
+        Peers(build_server_context(asking, "required"), client, None, session).shake_hands()
+
+
+async def test_certificate_is_read_from_the_transport_of_either_loop(
+    asking: TlsConfig, laptop: CertificateFiles, show: Show
+) -> None:
+    shown: asyncio.Future[ClientCertificate | None] = asyncio.get_running_loop().create_future()
+
+    async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shown.set_result(client_certificate(writer.get_extra_info("ssl_object")))
+        writer.close()
+
+    context = build_server_context(asking, "required")
+    async with await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=show(laptop))
+        assert await shown == ANN
+        writer.close()

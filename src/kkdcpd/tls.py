@@ -1,39 +1,69 @@
-"""The TLS that listeners speak: one server context, which hands a client the certificate it asked for.
+"""The TLS that listeners speak: contexts that hand clients the certificate they ask for, and ask for theirs.
 
-Certificates are checked in `config`; what stands here expects sound ones.
+Files are checked in `config`; what stands here expects sound ones.
 """
 
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kkdcpd.config import TlsConfig
+from kkdcpd.config import ClientCertificates, TlsConfig
+from kkdcpd.errors import MalformedError
+from kkdcpd.protocol.x509 import read_certificate
+from kkdcpd.values import ClientCertificate
 
-__all__ = ["build_server_context"]
+__all__ = ["build_server_context", "client_certificate"]
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_VERIFY_MODES: dict[ClientCertificates, ssl.VerifyMode] = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
 
 # The connection of a callback is an SSLObject: asyncio and uvloop both run TLS over memory BIOs.
 _SniCallback = Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]
 
 
-def build_server_context(config: TlsConfig) -> ssl.SSLContext:
-    """Return the context for all listeners: the default pair, and the additional ones by SNI (RFC 6066 3).
+def build_server_context(
+    config: TlsConfig, client_certificates: ClientCertificates = "none"
+) -> ssl.SSLContext:
+    """Return the context of all listeners with these `client_certificates`.
+
+    It has the default pair, and the additional ones by SNI (RFC 6066 3).
 
     Session tickets stay on, and their keys are this context's own whichever certificate is chosen: processes
-    that fork after this call resume each other's sessions.
+    that fork after this call resume each other's sessions, and no session goes from one context to another.
+    A client's certificate is in its session; it isn't checked again until that ends, which a reload does.
     """
-    context = _pair_context(config, config.certificate, config.key)
+    context = _pair_context(config, config.certificate, config.key, client_certificates)
     contexts: dict[str, ssl.SSLContext] = {}
     for pair in config.additional:
-        additional = _pair_context(config, pair.certificate, pair.key)
+        additional = _pair_context(config, pair.certificate, pair.key, client_certificates)
         for name in pair.server_names:
             contexts.setdefault(name, additional)
     context.sni_callback = _choose_by_name(contexts)
     return context
 
 
-def _pair_context(config: TlsConfig, certificate: Path, key: Path) -> ssl.SSLContext:
+def client_certificate(connection: ssl.SSLObject) -> ClientCertificate | None:
+    """Return whose certificate the client has shown; in a resumed session, the one of its first handshake.
+
+    One that can't be read bears no names, so that no pattern is like it.
+    """
+    octets = connection.getpeercert(binary_form=True)
+    if octets is None:
+        return None
+    try:
+        facts = read_certificate(octets)
+    except MalformedError:
+        return ClientCertificate(subject="", names=())
+    return ClientCertificate(subject=facts.subject, names=facts.names)
+
+
+def _pair_context(
+    config: TlsConfig, certificate: Path, key: Path, client_certificates: ClientCertificates
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[config.minimum_version]
     # Renegotiation costs the server far more than the client (CVE-2011-1473); compression leaks (CRIME).
@@ -42,6 +72,14 @@ def _pair_context(config: TlsConfig, certificate: Path, key: Path) -> ssl.SSLCon
     context.set_alpn_protocols(["http/1.1"])
     # Any password will do: without one, OpenSSL would ask for it on the terminal.
     context.load_cert_chain(certificate, key, password="")
+    if client_certificates != "none" and config.client_ca:
+        # OpenSSL looks for authorities in the context that SNI chose, so that each has them.
+        context.load_verify_locations(config.client_ca)
+        if config.client_crl:
+            context.load_verify_locations(config.client_crl)
+            # All of the chain, as authorities are revoked too; without a list of each, nobody gets in.
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    context.verify_mode = _VERIFY_MODES[client_certificates]
     return context
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "Attempt",
     "AttemptFailure",
     "Candidate",
+    "ClientCertificate",
     "ClientConnection",
     "DcLocatorFlags",
     "FailureReason",
@@ -19,13 +20,16 @@ __all__ = [
     "KdcService",
     "LocateQuery",
     "MessageKind",
+    "Mode",
     "Outcome",
     "PrincipalName",
     "ProxyMessage",
     "ProxyRequest",
+    "Refusal",
     "RefusedCandidate",
     "ReplyFacts",
     "Route",
+    "Rule",
     "Served",
     "Transport",
 ]
@@ -104,6 +108,9 @@ class Outcome(enum.Enum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
+    REFUSED = "refused"
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
     REALM_NOT_SERVED = "realm_not_served"
     NO_KDC_KNOWN = "no_kdc_known"
     DNS_FAILED = "dns_failed"
@@ -111,6 +118,41 @@ class Outcome(enum.Enum):
     NO_KDC_REPLY = "no_kdc_reply"
     CLIENT_GONE = "client_gone"
     INTERNAL_ERROR = "internal_error"
+
+
+class Mode(enum.Enum):
+    """What a rule does with what is against it: nothing, a word in the log line, or a refusal."""
+
+    OFF = "off"
+    MONITOR = "monitor"
+    ENFORCE = "enforce"
+
+
+class Rule(enum.Enum):
+    """Why the guard refuses, or would: the rule's name in settings, log line, metrics and docs/guard.md."""
+
+    CLIENT_RATE = "client_rate"
+    CLIENT_CONCURRENCY = "client_concurrency"
+    REALM_RATE = "realm_rate"
+    TOTAL_RATE = "total_rate"
+    TOTAL_CONCURRENCY = "total_concurrency"
+    GUESSING = "guessing"
+    SPRAYING = "spraying"
+    ENUMERATION = "enumeration"
+    KPASSWD_FAILURES = "kpasswd_failures"
+    CLIENT_CERTIFICATE = "client_certificate"
+    TOKEN = "token"  # noqa: S105 - the name of a rule
+    MESSAGE_KIND = "message_kind"
+    KPASSWD_SET = "kpasswd_set"
+    REALM_MISMATCH = "realm_mismatch"
+    REQUIRE_ARMOR = "require_armor"
+    WEAK_ETYPES = "weak_etypes"
+    UNPROVEN_TICKET = "unproven_ticket"
+    MANY_SERVICES = "many_services"
+    S4U2SELF = "s4u2self"
+    S4U2PROXY = "s4u2proxy"
+    CNAME = "cname"
+    SNAME = "sname"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +193,8 @@ class ProxyRequest:
 
     `target_domain` is what the client asked for, `realm` what the inner message names: the KDC's realm of a
     KDC-REQ, the ticket's realm of a kpasswd request. `cname` is None where it is hidden (TGS-REQ, kpasswd).
+    With FAST what is in clear need not be what is meant. `kdc_options` are the first 32 of KDCOptions, bit 0
+    being the highest (RFC 4120 5.4.1); `additional_tickets` tells how many there are.
     `affinity` is equal for requests that had best meet the same KDC: those of one user logging in, those with
     one ticket.
     """
@@ -166,6 +210,8 @@ class ProxyRequest:
     sname: PrincipalName | None = None
     etypes: tuple[int, ...] = ()
     padata_types: tuple[int, ...] = ()
+    kdc_options: int = 0
+    additional_tickets: int = 0
     is_armored: bool = False
     kpasswd_version: int | None = None
 
@@ -211,13 +257,18 @@ class AttemptFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyFacts:
-    """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped."""
+    """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
+
+    `srealm` and `sname` are those of the ticket that an AS-REP or TGS-REP bears: who issued it, and for whom.
+    """
 
     kind: MessageKind
     error_code: int | None = None
     crealm: str | None = None
     cname: PrincipalName | None = None
+    srealm: str | None = None
     sname: PrincipalName | None = None
+    padata_types: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,9 +332,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What the pipeline made of a request: a reply exactly when the outcome is ANSWERED.
+    """What the pipeline made of a request.
 
-    `detail` is for the operator: it may name internal addresses.
+    There is a reply when the outcome is ANSWERED, and when a review refused one (for the log alone then).
+    `refusal` tells why the guard refused, `monitored` why it would have. `detail` is for the operator: it may
+    name internal addresses.
     """
 
     outcome: Outcome
@@ -291,12 +344,48 @@ class Served:
     reply: KdcReply | None = None
     attempts: int = 0
     detail: str | None = None
+    refusal: "Refusal | None" = None
+    monitored: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why the guard refuses: `retry_after` in seconds where trying again later may help.
+
+    `text` is one plain sentence for the client's administrator, without anything that is ours alone.
+    """
+
+    rule: Rule
+    outcome: Outcome
+    text: str
+    retry_after: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificate:
+    """A verified client certificate: its subject as RFC 4514 writes it, and its subjectAltNames.
+
+    The names are `dns:host.example.com`, `email:user@example.com`, `uri:...`, `upn:user@EXAMPLE.COM`.
+    """
+
+    subject: str
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConnection:
-    """Who asks: `address` and `port` of the peer (`unix` and 0 for a unix socket), `tls` its TLS version."""
+    """Who asks: `address` and `port` of the peer (`unix` and 0 for a unix socket), `tls` its TLS version.
+
+    Behind a trusted proxy `address` is the client's as the proxy tells it, and `proxy` the proxy's own.
+    `network` is what limits go by: the address, of IPv6 its /64. `token` is a digest of the path token that
+    the request bore, if any.
+    """
 
     address: str
     port: int = 0
     tls: str | None = None
+    network: str = ""
+    proxy: str | None = None
+    certificate: ClientCertificate | None = None
+    token: bytes | None = None

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config.kinds import Choice, Flag, Kind, ListOf, Number, Text, collected
+from kkdcpd.config.kinds import Choice, Flag, Kind, ListOf, Member, Number, Text, collected, seconds
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
+from kkdcpd.values import MessageKind, Mode
 
 SECONDS = Number(minimum=0.1, maximum=60, unit="seconds", is_whole=False)
 BYTES = Number(minimum=1, maximum=9, unit="bytes")
@@ -19,6 +20,7 @@ def _refuse_x(text: str) -> str:
     return text.upper()
 
 
+REQUEST = Member(enumeration=MessageKind, members=(MessageKind.AS_REQ, MessageKind.TGS_REQ))
 LETTER = Text(parse=_refuse_x, remedy="write a letter")
 
 
@@ -31,6 +33,9 @@ LETTER = Text(parse=_refuse_x, remedy="write a letter")
         (SECONDS, 0.1, 0.1),
         (SECONDS, 60, 60.0),
         (Choice(words=("a", "b")), "b", "b"),
+        (Member(enumeration=Mode), "monitor", Mode.MONITOR),
+        (REQUEST, "tgs_req", MessageKind.TGS_REQ),
+        (seconds(60), 7, 7.0),
         (LETTER, "a", "A"),
         (ListOf(item=LETTER, remedy=""), ["b", "a"], ("B", "A")),
         (ListOf(item=LETTER, remedy=""), [], ()),
@@ -57,6 +62,14 @@ def test_good_value_is_read(kind: Kind[object], value: object, expected: object)
         (Choice(words=("a", "b")), "A", 'key: "A" is not one of its values; write "a" or "b"'),
         (Choice(words=("a", "b", "c")), "", 'key: "" is not one of its values; write "a", "b" or "c"'),
         (Choice(words=("a", "b")), 1.2, 'key: 1.2 is a fractional number; write "a" or "b"'),
+        (REQUEST, "as_rep", 'key: "as_rep" is not one of its values; write "as_req" or "tgs_req"'),
+        (REQUEST, "AS_REQ", 'key: "AS_REQ" is not one of its values; write "as_req" or "tgs_req"'),
+        (
+            Member(enumeration=Mode),
+            True,
+            'key: true is a boolean; write "off", "monitor" or "enforce"',
+        ),
+        (seconds(60, minimum=1), 0.5, "key: 0.5 is too small; write a number of seconds from 1 to 60"),
         (LETTER, datetime.date(2026, 1, 2), 'key: "2026-01-02" is a date or time; write a letter'),
         (LETTER, [], "key: is a list; write a letter"),
         (LETTER, {}, "key: is a table; write a letter"),

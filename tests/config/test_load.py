@@ -1,12 +1,16 @@
 """What an administrator reads: THE table of broken configurations, and the files a configuration names."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from kkdcpd.config import Config, load_config, read_config
+from kkdcpd.config import Config, PolicyConfig, PrincipalPattern, load_config, read_config
 from kkdcpd.errors import ConfigError
+from kkdcpd.values import Mode
+from lab.authority import Authority
 
 from .conftest import NOT_AFTER, Issuer
 
@@ -25,6 +29,7 @@ KDC_REMEDY = (
     '"tcp://kdc1.example.com" or "[2001:db8::1]"'
 )
 SYNTAX_REMEDY = 'write key = value, with texts in double quotes; sections look like [http] or [realms."NAME"]'
+NESTING_REMEDY = "close the brackets, and write no more dots than config.toml.example has"
 
 BROKEN = {
     "a file without a realm": (
@@ -467,6 +472,119 @@ BROKEN = {
         '[realms.TEST]\nkdc = ["kdc1"',
         "/etc/kkdcpd/config.toml, line 2: is not TOML: Unclosed array; " + SYNTAX_REMEDY,
     ),
+    "brackets without end": (
+        REALM + "[log]\nlevel = " + "[" * 5000,
+        "/etc/kkdcpd/config.toml: nests lists or tables too deeply; " + NESTING_REMEDY,
+    ),
+    "dots without end": (
+        "[realms" + ".x" * 5000 + "]",
+        "/etc/kkdcpd/config.toml: nests lists or tables too deeply; " + NESTING_REMEDY,
+    ),
+    "a table that is no power of two": (
+        REALM + "[guard]\ntable_entries = 100000",
+        "guard.table_entries: 100000 is no power of two; write 131072",
+    ),
+    "blocks out of order": (
+        REALM + "[guard.failures]\nblock = 600\nblock_maximum = 60",
+        (
+            "guard.failures.block: 600 seconds is longer than block_maximum, which is 60; "
+            "write 60 or less, or raise block_maximum"
+        ),
+    ),
+    "an unknown mode": (
+        REALM + '[guard.rates]\nmode = "on"',
+        'guard.rates.mode: "on" is not one of its values; write "off", "monitor" or "enforce"',
+    ),
+    "an unknown kind of message": (
+        REALM + '[policy]\nmessage_kinds = ["as_req", "krb_error"]',
+        (
+            'policy.message_kinds[1]: "krb_error" is not one of its values; '
+            'write "as_req", "tgs_req" or "kpasswd_req"'
+        ),
+    ),
+    "no kind of message": (
+        REALM + "[policy]\nmessage_kinds = []",
+        'policy.message_kinds: is empty; write a list of kinds, such as ["as_req", "tgs_req"]',
+    ),
+    "a pattern with its realm": (
+        REALM + '[policy]\ncname_deny = ["*/admin@EXAMPLE.COM"]',
+        (
+            'policy.cname_deny[0]: "*/admin@EXAMPLE.COM" has an @ in it; '
+            "leave out the realm: it is the one that is asked for"
+        ),
+    ),
+    "a misspelt setting of one realm's policy": (
+        REALM + '[realms."EXAMPLE.COM".policy]\nrequire_armour = "enforce"',
+        'realms."EXAMPLE.COM".policy.require_armour: there is no such setting; did you mean require_armor?',
+    ),
+    "a bad value in both policies": (
+        REALM + '[policy]\nservices = 0\n[realms."EXAMPLE.COM".policy]\nservices = 0',
+        (
+            "policy.services: 0 is too small; write a whole number of services from 1 to 1000000\n"
+            'realms."EXAMPLE.COM".policy.services: 0 is too small; '
+            "write a whole number of services from 1 to 1000000"
+        ),
+    ),
+    "client certificates without TLS": (
+        REALM + PLAIN + 'client_certificates = "optional"\n[tls]\nclient_ca = "ca.pem"',
+        (
+            'listen[0].client_certificates: is "optional", but only TLS has certificates; '
+            "write tls = true, or remove it"
+        ),
+    ),
+    "client certificates of nobody": (
+        REALM + '[[listen]]\nclient_certificates = "required"',
+        (
+            "tls.client_ca: is missing, so that no client's certificate could be trusted; "
+            "name the PEM file of the authority that clients have their certificates from"
+        ),
+    ),
+    "client certificates that nobody asks for": (
+        REALM + "client_certificates = ['dns:*']\n[tls]\nclient_ca = 'ca.pem'\nclient_crl = 'crl.pem'",
+        "\n".join(
+            f"{key}: is never used, as no listener asks for client certificates; "
+            'write client_certificates = "optional" or "required" under [[listen]], or remove it'
+            for key in ("tls.client_ca", "tls.client_crl", 'realms."EXAMPLE.COM".client_certificates')
+        ),
+    ),
+    "a pattern of certificates without its kind": (
+        REALM + "client_certificates = ['*.example.com']",
+        (
+            'realms."EXAMPLE.COM".client_certificates[0]: "*.example.com" does not begin with the kind of '
+            'name; write a pattern such as "subject:CN=*,O=Example", "dns:*.example.com", '
+            '"email:*@example.com", "upn:*@EXAMPLE.COM" or "uri:spiffe://example.com/*"'
+        ),
+    ),
+    "a subject as openssl writes it": (
+        REALM + "client_certificates = ['subject:O = Example, CN = *']",
+        (
+            'realms."EXAMPLE.COM".client_certificates[0]: "subject:O = Example, CN = *" is not written as '
+            "RFC 4514 has it; write what `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb -in FILE` "
+            'tells, such as "subject:CN=*,O=Example"'
+        ),
+    ),
+    "a PROXY header from nobody": (
+        REALM + "[[listen]]\nproxy_protocol = true",
+        (
+            "listen[0].proxy_protocol: is true, but no proxy is trusted, so that nobody could connect; "
+            'name your proxies in connections.trusted_proxies, as in ["192.0.2.1"]'
+        ),
+    ),
+    "a header from nobody": (
+        REALM + '[connections]\nforwarded = "x-forwarded-for"',
+        (
+            'connections.forwarded: is "x-forwarded-for", but no proxy is trusted, '
+            "so that it would never be read; "
+            'name your proxies in connections.trusted_proxies, as in ["192.0.2.1"]'
+        ),
+    ),
+    "a trusted proxy that is never heard": (
+        REALM + '[connections]\ntrusted_proxies = ["192.0.2.1"]',
+        (
+            "connections.trusted_proxies: is never used, as neither a PROXY header nor an HTTP header is "
+            "read; write forwarded there, or proxy_protocol = true under [[listen]], or remove it"
+        ),
+    ),
     "several things at once": (
         '[http]\nbody_timeout = 0\npath = ["/"]\n[realms."EXAMPLE.COM"]\nkdc = ["kdc:0"]\n[log]\nformat = 1',
         "http.path: there is no such setting; did you mean paths?\n"
@@ -495,6 +613,49 @@ def test_broken_configuration_tells_what_to_write_instead(text: str, lines: str)
 def test_plain_http_is_taken_where_it_is_meant(listener: str) -> None:
     config = read_config(f"{REALM}[[listen]]\n{listener}", source=SOURCE)
     assert [found.tls for found in config.listen] == [False]
+
+
+UNIX = '[[listen]]\naddress = "unix:/run/http.sock"\ntls = false\n'
+TRUSTED = '[connections]\ntrusted_proxies = ["192.0.2.1"]\n'
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        UNIX + "proxy_protocol = true",
+        UNIX + '[connections]\nforwarded = "forwarded"',
+        "[[listen]]\nproxy_protocol = true\n" + TRUSTED,
+        TRUSTED + 'forwarded = "x-forwarded-for"',
+    ],
+)
+def test_proxies_are_believed_by_network_or_on_a_unix_socket(settings: str) -> None:
+    read_config(REALM + settings, source=SOURCE)
+
+
+def test_policy_of_a_realm_is_its_own_words_over_those_for_all() -> None:
+    text = """
+        [policy]
+        require_armor = "monitor"
+        services = 10
+        cname_deny = ["*/admin"]
+        [realms."A.TEST".policy]
+        require_armor = "enforce"
+        cname_deny = []
+        sname_allow = ["HOST/*"]
+        [realms."B.TEST"]
+        """
+    config = read_config(text, source=SOURCE)
+    common = PolicyConfig(require_armor=Mode.MONITOR, services=10, cname_deny=(PrincipalPattern("*/admin"),))
+    own = replace(
+        common, require_armor=Mode.ENFORCE, cname_deny=(), sname_allow=(PrincipalPattern("HOST/*"),)
+    )
+    assert config.policy == common
+    assert [realm.policy for realm in config.realms] == [own, common]
+
+
+def test_policy_of_a_realm_has_the_defaults_where_nothing_is_written() -> None:
+    config = read_config('[realms."A.TEST".policy]\ns4u2self = "enforce"', source=SOURCE)
+    assert config.realms[0].policy == PolicyConfig(s4u2self=Mode.ENFORCE)
 
 
 def test_whole_seconds_are_seconds_too() -> None:
@@ -596,6 +757,52 @@ def test_warnings_of_every_pair_are_told(issuer: Issuer, tmp_path: Path) -> None
         "tls.additional[0].certificate",
         "tls.additional[0].key",
     ]
+
+
+ASKING = """
+    [[listen]]
+    client_certificates = "optional"
+    [tls]
+    certificate = 'root/server.pem'
+    key = 'root/server.key'
+    client_ca = 'root/ca.pem'
+    client_crl = 'root/crl.pem'
+    """
+
+
+def test_client_ca_and_its_lists_are_inspected(tmp_path: Path) -> None:
+    root = Authority(tmp_path / "root")
+    root.issue("kdc.example.com")
+    crl = root.revocation_list()
+    config, warnings = _load(tmp_path, SOUND + ASKING, now=datetime.now(UTC))
+    assert config.tls
+    assert (config.tls.client_ca, config.tls.client_crl) == (root.certificate, crl)
+    assert warnings == ""
+    crl.unlink()
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, SOUND + ASKING, now=datetime.now(UTC))
+    assert [problem.key for problem in caught.value.problems] == ["tls.client_crl"]
+
+
+TOKENS = PLAIN + SOUND + "tokens_file = 'tokens'\n"
+
+
+def test_tokens_are_read_as_digests(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("0123456789abcdef")
+    path.chmod(0o644)
+    config, warnings = _load(tmp_path, TOKENS + '[realms."AD.TEST"]\n')
+    assert [realm.tokens for realm in config.realms] == [(sha256(b"0123456789abcdef").digest(),), ()]
+    assert config.realms[0].tokens_file == path
+    assert warnings.startswith('realms."EXAMPLE.COM".tokens_file: ')
+    assert "0123" not in repr(config)
+
+
+def test_file_without_tokens_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tokens").touch()
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, TOKENS)
+    assert [problem.key for problem in caught.value.problems] == ['realms."EXAMPLE.COM".tokens_file']
 
 
 def test_missing_configuration_is_told(tmp_path: Path) -> None:

@@ -4,10 +4,21 @@
 """
 
 from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
+from kkdcpd.config.guard import (
+    ConnectionsConfig,
+    FailuresConfig,
+    ForwardedHeader,
+    GuardConfig,
+    PolicyConfig,
+    RatesConfig,
+    RefusalForm,
+)
 from kkdcpd.config.load import LoadedConfig, load_config, read_config
+from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
 from kkdcpd.config.reader import Setting, settings_of
 from kkdcpd.config.schema import (
     AdditionalCertificate,
+    ClientCertificates,
     Config,
     Discovery,
     HttpConfig,
@@ -23,9 +34,15 @@ from kkdcpd.config.system import SystemFiles
 __all__ = [
     "ANY_HOST",
     "AdditionalCertificate",
+    "CertificatePattern",
+    "ClientCertificates",
     "Config",
+    "ConnectionsConfig",
     "Discovery",
     "EndpointSpec",
+    "FailuresConfig",
+    "ForwardedHeader",
+    "GuardConfig",
     "HttpConfig",
     "ListenAddress",
     "ListenConfig",
@@ -34,7 +51,11 @@ __all__ = [
     "LogConfig",
     "Nameserver",
     "Network",
+    "PolicyConfig",
+    "PrincipalPattern",
+    "RatesConfig",
     "RealmConfig",
+    "RefusalForm",
     "Setting",
     "SystemFiles",
     "TlsConfig",

@@ -1,13 +1,13 @@
 """Whether a certificate and its key can be served, and what the administrator should know of them.
 
-The only module of this package beside `load` that opens files. The time is a parameter; RFC 5280.
+The time is a parameter; RFC 5280.
 """
 
 import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pyasn1.codec.der.decoder import decode
@@ -16,6 +16,7 @@ from pyasn1.type.base import Asn1Item
 from pyasn1_modules import rfc5280
 
 from kkdcpd.config.kinds import collected
+from kkdcpd.config.pem import CERTIFICATE, minute, mode_problem, moment, read_pem, refusal
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = ["EXPIRY_WARNING", "PairFacts", "inspect_pair"]
@@ -27,7 +28,6 @@ EXPIRY_WARNING = timedelta(days=14)
 _MODE_TOO_OPEN = 0o037  # a group that reads the key (such as ssl-cert) is common practice; more is not
 _MISMATCHES = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
 # PKCS #8 (RFC 7468 11) or the older form with RFC 1421 headers.
 _ENCRYPTED_KEY = re.compile(r"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
@@ -70,35 +70,21 @@ def inspect_pair(certificate: Path, key: Path, *, section: str, now: datetime) -
     warnings = (
         *_warn_of_expiry(leaf, certificate, certificate_setting, now),
         *_warn_of_no_names(leaf, certificate, certificate_setting),
-        *_warn_of_mode(key, key_setting),
+        *filter(None, [mode_problem(key, key_setting, _MODE_TOO_OPEN)]),
     )
     return PairFacts(dns_names=leaf.dns_names, warnings=warnings)
 
 
-def _refusal(key: str, problem: str, remedy: str) -> ConfigError:
-    return ConfigError([ConfigProblem(key=key, problem=problem, remedy=remedy)])
-
-
-def _read_pem(path: Path, setting: str) -> str:
-    try:
-        return path.read_text(encoding="latin-1")  # text between PEM blocks may be in any encoding
-    except FileNotFoundError as error:
-        raise _refusal(setting, f"there is no file {path}", "put it there, or correct the path") from error
-    except OSError as error:
-        problem = f"{path} can't be read: {error.strerror}"
-        raise _refusal(setting, problem, "let the user that kkdcpd starts as read it") from error
-
-
 def _read_leaf(path: Path, setting: str) -> _Leaf:
-    first = _CERTIFICATE.search(_read_pem(path, setting))
+    first = CERTIFICATE.search(read_pem(path, setting))
     if first is None:
         remedy = "put the server's certificate there in PEM (-----BEGIN CERTIFICATE-----), then its chain"
-        raise _refusal(setting, f"{path} holds no certificate in PEM", remedy)
+        raise refusal(setting, f"{path} holds no certificate in PEM", remedy)
     try:
         return _decode_leaf(ssl.PEM_cert_to_DER_cert(first[0]))
     except (PyAsn1Error, ValueError) as error:
         remedy = "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
-        raise _refusal(setting, f"the first certificate in {path} is damaged", remedy) from error
+        raise refusal(setting, f"the first certificate in {path} is damaged", remedy) from error
 
 
 def _decode_leaf(octets: bytes) -> _Leaf:
@@ -106,8 +92,8 @@ def _decode_leaf(octets: bytes) -> _Leaf:
     body = certificate["tbsCertificate"]
     names = _alternative_names(body)
     return _Leaf(
-        start=_moment(body["validity"]["notBefore"]),
-        end=_moment(body["validity"]["notAfter"]),
+        start=moment(body["validity"]["notBefore"]),
+        end=moment(body["validity"]["notAfter"]),
         has_names=bool(names),
         dns_names=tuple(str(name["dNSName"]).lower() for name in names if name.getName() == "dNSName"),
     )
@@ -124,20 +110,14 @@ def _alternative_names(body: Asn1Item) -> tuple[Asn1Item, ...]:
     return ()
 
 
-def _moment(time: Asn1Item) -> datetime:
-    """Read a Time (RFC 5280 4.1.2.5), which is in UTC."""
-    moment: datetime = time.getComponent().asDateTime
-    return moment.astimezone(UTC)
-
-
 def _check_key(path: Path, setting: str) -> None:
-    pem = _read_pem(path, setting)
+    pem = read_pem(path, setting)
     if _ENCRYPTED_KEY.search(pem):
         remedy = f"decrypt it: openssl pkey -in {path} -out NEW_FILE, and name the new file here"
-        raise _refusal(setting, f"the key in {path} needs a passphrase, which nobody can type", remedy)
+        raise refusal(setting, f"the key in {path} needs a passphrase, which nobody can type", remedy)
     if not _KEY.search(pem):
         remedy = "put the certificate's private key there in PEM (-----BEGIN PRIVATE KEY-----)"
-        raise _refusal(setting, f"{path} holds no private key in PEM", remedy)
+        raise refusal(setting, f"{path} holds no private key in PEM", remedy)
 
 
 def _check_match(certificate: Path, key: Path, setting: str) -> None:
@@ -148,24 +128,24 @@ def _check_match(certificate: Path, key: Path, setting: str) -> None:
         if error.reason in _MISMATCHES:
             problem = f"{key} is not the key of the first certificate in {certificate}"
             remedy = "name the key that belongs to it; the server's own certificate comes before its chain"
-            raise _refusal(setting, problem, remedy) from error
+            raise refusal(setting, problem, remedy) from error
         problem = f"OpenSSL can't use {key} with {certificate}: {error.reason or error.strerror}"
         remedy = "copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
-        raise _refusal(setting, problem, remedy) from error
+        raise refusal(setting, problem, remedy) from error
 
 
 def _check_validity(leaf: _Leaf, path: Path, setting: str, now: datetime) -> None:
     if now < leaf.start:
-        problem = f"the certificate in {path} is not valid before {_minute(leaf.start)}"
-        raise _refusal(setting, problem, "set this host's clock right, or wait")
+        problem = f"the certificate in {path} is not valid before {minute(leaf.start)}"
+        raise refusal(setting, problem, "set this host's clock right, or wait")
     if now > leaf.end:
-        problem = f"the certificate in {path} expired on {_minute(leaf.end)}"
-        raise _refusal(setting, problem, "renew it")
+        problem = f"the certificate in {path} expired on {minute(leaf.end)}"
+        raise refusal(setting, problem, "renew it")
 
 
 def _warn_of_expiry(leaf: _Leaf, path: Path, setting: str, now: datetime) -> Iterator[ConfigProblem]:
     if leaf.end - now < EXPIRY_WARNING:
-        problem = f"the certificate in {path} expires on {_minute(leaf.end)}"
+        problem = f"the certificate in {path} expires on {minute(leaf.end)}"
         yield ConfigProblem(key=setting, problem=problem, remedy="renew it before")
 
 
@@ -174,15 +154,3 @@ def _warn_of_no_names(leaf: _Leaf, path: Path, setting: str) -> Iterator[ConfigP
     if not leaf.has_names:
         problem = f"the certificate in {path} has no subjectAltName, so clients will refuse it"
         yield ConfigProblem(key=setting, problem=problem, remedy="get one that bears the server's name there")
-
-
-def _warn_of_mode(path: Path, setting: str) -> Iterator[ConfigProblem]:
-    mode = path.stat().st_mode & 0o777
-    if mode & _MODE_TOO_OPEN:
-        problem = f"{path} is open to other users (mode {mode:04o})"
-        remedy = f"close it: chmod {mode & ~_MODE_TOO_OPEN:04o} {path}"
-        yield ConfigProblem(key=setting, problem=problem, remedy=remedy)
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

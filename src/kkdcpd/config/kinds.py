@@ -4,6 +4,7 @@ No setting is named here (those are in `schema`) and no file is opened. Every ki
 below its key before it raises, so that an administrator sees them at once.
 """
 
+import enum
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,15 +18,18 @@ __all__ = [
     "Flag",
     "Kind",
     "ListOf",
+    "Member",
     "Number",
     "Text",
     "collected",
     "no_items_rule",
+    "seconds",
     "wrong_type",
 ]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+E = TypeVar("E", bound=enum.Enum)
 
 # In this order, since a bool is an int to isinstance. What is left are TOML's dates and times.
 _TYPE_NAMES: dict[type, str] = {
@@ -93,6 +97,11 @@ class Number:
         return value if self.is_whole else float(value)
 
 
+def seconds(maximum: float, *, minimum: float = 0.1) -> Number:
+    """Return the kind of a span of time."""
+    return Number(minimum=minimum, maximum=maximum, unit="seconds", is_whole=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One of a few words."""
@@ -111,6 +120,28 @@ class Choice:
         if value not in self.words:
             raise _error(key, f"{_quoted(value)} is not one of its values", self.remedy)
         return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member(Generic[E]):
+    """One member of an enumeration, by its value in small letters: one of `members` if these are given."""
+
+    enumeration: type[E]
+    members: tuple[E, ...] = ()
+
+    @property
+    def _by_word(self) -> dict[str, E]:
+        return {member.value.lower(): member for member in self.members or self.enumeration}
+
+    @property
+    def remedy(self) -> str:
+        """What to write: the words."""
+        return Choice(words=tuple(self._by_word)).remedy
+
+    def read(self, value: object, key: str) -> E:
+        """Return the member."""
+        words = self._by_word
+        return words[Choice(words=tuple(words)).read(value, key)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

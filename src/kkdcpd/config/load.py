@@ -5,14 +5,16 @@ The texts are judged first, then the files they name: a wrong path is worth a wo
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kkdcpd.config.certificates import inspect_pair
+from kkdcpd.config.client_ca import inspect_client_ca
+from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
@@ -25,6 +27,7 @@ from kkdcpd.config.schema import (
     TlsConfig,
     find_unserved,
 )
+from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 
 __all__ = ["LoadedConfig", "load_config", "read_config"]
@@ -54,7 +57,7 @@ class LoadedConfig:
 
 
 def load_config(path: Path, *, now: datetime) -> LoadedConfig:
-    """Read the configuration and the krb5.conf that it names, and inspect its certificates.
+    """Read the configuration, the krb5.conf and tokens that it names, and inspect its certificates.
 
     Raises:
         ConfigError: it can't be used, for each of `problems`.
@@ -66,6 +69,7 @@ def load_config(path: Path, *, now: datetime) -> LoadedConfig:
         config = _with_krb5_conf(config, warnings)
     if config.tls:
         config = replace(config, tls=_inspected(config.tls, now, problems, warnings))
+    config = replace(config, realms=tuple(_with_tokens(config.realms, problems, warnings)))
     if problems:
         raise ConfigError(problems)
     config = _settled(config)
@@ -85,10 +89,16 @@ def _parsed(text: str, *, source: Path) -> Config:
     """Return what is written: the discovery of a realm may still be "auto"."""
     try:
         document = tomllib.loads(text)
+        config = CONFIG_TABLE.read(document, "")
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error), text, source)]) from error
-    config = CONFIG_TABLE.read(document, "")
+    except RecursionError as error:
+        remedy = "close the brackets, and write no more dots than config.toml.example has"
+        problem = ConfigProblem(key=str(source), problem="nests lists or tables too deeply", remedy=remedy)
+        raise ConfigError([problem]) from error
+    config = _with_policies(config, document)
     directory = source.absolute().parent
+    config = replace(config, realms=tuple(_with_path(realm, directory) for realm in config.realms))
     if config.locate.krb5_conf:
         krb5_conf = directory / config.locate.krb5_conf
         config = replace(config, locate=replace(config.locate, krb5_conf=krb5_conf))
@@ -96,8 +106,24 @@ def _parsed(text: str, *, source: Path) -> Config:
         return replace(config, tls=None)
     tls = _anchored(config.tls, directory)
     return replace(
-        config, tls=replace(tls, additional=tuple(_anchored(pair, directory) for pair in tls.additional))
+        config,
+        tls=replace(
+            tls,
+            additional=tuple(_anchored(pair, directory) for pair in tls.additional),
+            client_ca=tls.client_ca and directory / tls.client_ca,
+            client_crl=tls.client_crl and directory / tls.client_crl,
+        ),
     )
+
+
+def _with_policies(config: Config, document: Mapping[str, Any]) -> Config:
+    """Return the configuration with all of each realm's policy: its own words over those of [policy]."""
+    common = document.get("policy", {})
+    realms = tuple(
+        replace(realm, policy=POLICY_TABLE.read({**common, **written.get("policy", {})}, ""))
+        for realm, written in zip(config.realms, document["realms"].values(), strict=True)
+    )
+    return replace(config, realms=realms)
 
 
 def _with_krb5_conf(config: Config, warnings: list[ConfigProblem]) -> Config:
@@ -197,6 +223,10 @@ def _anchored(pair: Pair, directory: Path) -> Pair:
     return replace(pair, certificate=directory / pair.certificate, key=directory / pair.key)
 
 
+def _with_path(realm: RealmConfig, directory: Path) -> RealmConfig:
+    return replace(realm, tokens_file=realm.tokens_file and directory / realm.tokens_file)
+
+
 def _inspected(
     tls: TlsConfig, now: datetime, problems: list[ConfigProblem], warnings: list[ConfigProblem]
 ) -> TlsConfig:
@@ -211,7 +241,25 @@ def _inspected(
             warnings += facts.warnings
             names = pair.server_names or _server_names(facts.dns_names, section)
             additional.append(replace(pair, server_names=names))
+    if tls.client_ca:
+        with collected(problems):
+            warnings += inspect_client_ca(tls.client_ca, tls.client_crl, now=now)
     return replace(tls, additional=tuple(additional))
+
+
+def _with_tokens(
+    realms: Iterable[RealmConfig], problems: list[ConfigProblem], warnings: list[ConfigProblem]
+) -> Iterator[RealmConfig]:
+    """Return the realms with the tokens that open them."""
+    for realm in realms:
+        tokens: tuple[bytes, ...] = ()
+        if realm.tokens_file:
+            with collected(problems):
+                setting = join(join("realms", realm.name), "tokens_file")
+                found = read_tokens(realm.tokens_file, setting=setting)
+                tokens = found.digests
+                warnings += found.warnings
+        yield replace(realm, tokens=tokens)
 
 
 def _server_names(dns_names: tuple[str, ...], section: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ The reasons for the defaults are in config.toml.example, which a test holds agai
 opens a file or reads a clock.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -24,8 +24,18 @@ from kkdcpd.config.addresses import (
     parse_server_name,
     parse_source_address,
 )
-from kkdcpd.config.kinds import Choice, Flag, ListOf, Number, Text
+from kkdcpd.config.guard import (
+    CONNECTIONS_TABLE,
+    GUARD_TABLE,
+    POLICY_TABLE,
+    ConnectionsConfig,
+    GuardConfig,
+    PolicyConfig,
+)
+from kkdcpd.config.kinds import Choice, Flag, ListOf, Number, Text, seconds
+from kkdcpd.config.patterns import CertificatePattern, parse_certificate_pattern
 from kkdcpd.config.reader import NamedTables, Table, join, setting
+from kkdcpd.config.rules import in_order, items_differ
 from kkdcpd.config.texts import (
     WILDCARD,
     parse_http_path,
@@ -43,6 +53,7 @@ from kkdcpd.values import KdcService
 __all__ = [
     "CONFIG_TABLE",
     "AdditionalCertificate",
+    "ClientCertificates",
     "Config",
     "Discovery",
     "HttpConfig",
@@ -82,31 +93,17 @@ _SOURCE_ADDRESS = Text(
 )
 _PRINCIPAL = Text(parse=parse_principal, remedy='write a name such as "krbtgt", "probe" or "host/kdc1"')
 
+_CLIENT_CA = Text(parse=parse_optional_path, remedy='write a path such as "/etc/kkdcpd/tls/client-ca.pem"')
+_CLIENT_CRL = Text(parse=parse_optional_path, remedy='write a path such as "/etc/kkdcpd/tls/client-crl.pem"')
+_TOKENS_FILE = Text(parse=parse_optional_path, remedy='write a path such as "/etc/kkdcpd/tokens"')
+_CERTIFICATE_PATTERN = Text(
+    parse=parse_certificate_pattern,
+    remedy='write a pattern such as "subject:CN=*,O=Example", "dns:*.example.com", "email:*@example.com", '
+    '"upn:*@EXAMPLE.COM" or "uri:spiffe://example.com/*"',
+)
+
+ClientCertificates = Literal["none", "optional", "required"]
 Discovery = Literal["auto", "none", "dns", "active_directory"]
-
-
-def _seconds(maximum: float, *, minimum: float = 0.1) -> Number:
-    return Number(minimum=minimum, maximum=maximum, unit="seconds", is_whole=False)
-
-
-def _in_order(section: object, key: str, pairs: Iterable[tuple[str, str]]) -> Iterator[ConfigProblem]:
-    """Compare settings in seconds: none may be longer than the one it is paired with."""
-    for shorter, longer in pairs:
-        least, most = getattr(section, shorter), getattr(section, longer)
-        if least > most:
-            yield ConfigProblem(
-                key=f"{key}.{shorter}",
-                problem=f"{least:g} seconds is longer than {longer}, which is {most:g}",
-                remedy=f"write {most:g} or less, or raise {longer}",
-            )
-
-
-def _items_differ(items: Mapping[str, object]) -> Iterator[ConfigProblem]:
-    seen: dict[object, str] = {}
-    for key, item in items.items():
-        first = seen.setdefault(item, key)
-        if first != key:
-            yield ConfigProblem(key=key, problem=f"is the same as {first}", remedy="remove one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +124,26 @@ class ListenConfig:
     unix_mode: int = field(
         default=0o660, metadata=setting(_MODE, "The file mode of a unix socket, in octal digits.")
     )
+    proxy_protocol: bool = field(
+        default=False,
+        metadata=setting(Flag(), "Whether trusted proxies begin each connection with a PROXY header."),
+    )
+    client_certificates: ClientCertificates = field(
+        default="none",
+        metadata=setting(
+            Choice(words=("none", "optional", "required")), "Whether clients are asked for a certificate."
+        ),
+    )
+
+
+def _listener_is_sound(listener: ListenConfig, key: str) -> Iterator[ConfigProblem]:
+    yield from _plain_http_stays_local(listener, key)
+    if listener.client_certificates != "none" and not listener.tls:
+        yield ConfigProblem(
+            key=f"{key}.client_certificates",
+            problem=f'is "{listener.client_certificates}", but only TLS has certificates',
+            remedy="write tls = true, or remove it",
+        )
 
 
 def _plain_http_stays_local(listener: ListenConfig, key: str) -> Iterator[ConfigProblem]:
@@ -187,13 +204,13 @@ class HttpConfig:
         ),
     )
     body_timeout: float = field(
-        default=10.0, metadata=setting(_seconds(120), "How long a request's body may take to arrive.")
+        default=10.0, metadata=setting(seconds(120), "How long a request's body may take to arrive.")
     )
     head_timeout: float = field(
-        default=10.0, metadata=setting(_seconds(120), "How long a request's head may take to arrive.")
+        default=10.0, metadata=setting(seconds(120), "How long a request's head may take to arrive.")
     )
     keepalive_timeout: float = field(
-        default=60.0, metadata=setting(_seconds(3600), "How long an idle connection stays open.")
+        default=60.0, metadata=setting(seconds(3600), "How long an idle connection stays open.")
     )
     max_requests_per_connection: int = field(
         default=1000,
@@ -202,7 +219,7 @@ class HttpConfig:
         ),
     )
     handshake_timeout: float = field(
-        default=10.0, metadata=setting(_seconds(120), "How long a TLS handshake may take.")
+        default=10.0, metadata=setting(seconds(120), "How long a TLS handshake may take.")
     )
 
 
@@ -260,6 +277,14 @@ class TlsConfig:
             "Further certificates, chosen by the server name that the client asks for.",
         ),
     )
+    client_ca: Path | None = field(
+        default=None,
+        metadata=setting(_CLIENT_CA, "PEM file: the authorities that client certificates must come from."),
+    )
+    client_crl: Path | None = field(
+        default=None,
+        metadata=setting(_CLIENT_CRL, "PEM file: the revocation lists of these authorities (RFC 5280 5)."),
+    )
 
 
 def _one_per_family(addresses: Mapping[str, str]) -> Iterator[ConfigProblem]:
@@ -278,13 +303,13 @@ class UpstreamConfig:
     """[upstream]: how KDCs are asked, how long they may take, and how much they may say."""
 
     connect_timeout: float = field(
-        default=1.5, metadata=setting(_seconds(60), "How long one TCP connect to a KDC may take.")
+        default=1.5, metadata=setting(seconds(60), "How long one TCP connect to a KDC may take.")
     )
     reach_timeout: float = field(
-        default=5.0, metadata=setting(_seconds(60), "How long it may take until some KDC has the message.")
+        default=5.0, metadata=setting(seconds(60), "How long it may take until some KDC has the message.")
     )
     reply_timeout: float = field(
-        default=20.0, metadata=setting(_seconds(300), "How long the whole request may take, reply included.")
+        default=20.0, metadata=setting(seconds(300), "How long the whole request may take, reply included.")
     )
     max_reply_bytes: int = field(
         default=1048576,
@@ -293,12 +318,12 @@ class UpstreamConfig:
     stagger: float = field(
         default=0.25,
         metadata=setting(
-            _seconds(2, minimum=0.01), "How long after one connect the next one starts (RFC 8305 5)."
+            seconds(2, minimum=0.01), "How long after one connect the next one starts (RFC 8305 5)."
         ),
     )
     hedge_delay: float = field(
         default=0.4,
-        metadata=setting(_seconds(60, minimum=0.05), "After how long a silence a KDC is suspect."),
+        metadata=setting(seconds(60, minimum=0.05), "After how long a silence a KDC is suspect."),
     )
     hedge_ratio: float = field(
         default=0.1,
@@ -332,10 +357,10 @@ class UpstreamConfig:
     )
     probe_interval: float = field(
         default=2.0,
-        metadata=setting(_seconds(60), "How long after a KDC's failure it is probed; it doubles each time."),
+        metadata=setting(seconds(60), "How long after a KDC's failure it is probed; it doubles each time."),
     )
     probe_interval_maximum: float = field(
-        default=60.0, metadata=setting(_seconds(3600), "How far apart probes get.")
+        default=60.0, metadata=setting(seconds(3600), "How far apart probes get.")
     )
 
 
@@ -347,7 +372,7 @@ def _upstream_in_order(upstream: UpstreamConfig, key: str) -> Iterator[ConfigPro
         ("hedge_delay", "reply_timeout"),
         ("probe_interval", "probe_interval_maximum"),
     )
-    return _in_order(upstream, key, pairs)
+    return in_order(upstream, key, pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,13 +393,13 @@ class LocateConfig:
             ListOf(
                 item=_NAMESERVER,
                 remedy='write a list of addresses, such as ["192.0.2.53"]',
-                rule=_items_differ,
+                rule=items_differ,
             ),
             "The DNS servers to ask, in order; by default those of /etc/resolv.conf.",
         ),
     )
     dns_timeout: float = field(
-        default=2.0, metadata=setting(_seconds(60), "How long a whole look-up in DNS may take.")
+        default=2.0, metadata=setting(seconds(60), "How long a whole look-up in DNS may take.")
     )
     minimum_ttl: int = field(
         default=10,
@@ -415,7 +440,7 @@ class LocateConfig:
     )
     rediscovery_interval: float = field(
         default=30.0,
-        metadata=setting(_seconds(3600), "How often a client's force-rediscovery is heeded, per realm."),
+        metadata=setting(seconds(3600), "How often a client's force-rediscovery is heeded, per realm."),
     )
     allowed_ports: tuple[int, ...] = field(
         default=(88, 464),
@@ -424,7 +449,7 @@ class LocateConfig:
                 item=_PORT,
                 may_be_empty=False,
                 remedy="write a list of ports, such as [88, 464]",
-                rule=_items_differ,
+                rule=items_differ,
             ),
             "The ports that a record in DNS may name.",
         ),
@@ -435,7 +460,7 @@ class LocateConfig:
             ListOf(
                 item=_NETWORK,
                 remedy='write a list of networks, such as ["192.0.2.0/24"]',
-                rule=_items_differ,
+                rule=items_differ,
             ),
             "The networks that a KDC found in DNS may be in; by default all but special ones.",
         ),
@@ -443,7 +468,7 @@ class LocateConfig:
 
 
 def _ttls_in_order(locate: LocateConfig, key: str) -> Iterator[ConfigProblem]:
-    return _in_order(locate, key, [("minimum_ttl", "maximum_ttl")])
+    return in_order(locate, key, [("minimum_ttl", "maximum_ttl")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -489,11 +514,14 @@ class RealmConfig:
     """[realms."NAME"]: a realm that is served, or with `*.NAME` all realms below, and who serves it.
 
     Each list that there is counts; `discovery` finds what has none. "auto" is how it may be written: in a
-    configuration that was read it is settled. `source` tells where the lists come from.
+    configuration that was read it is settled. `source` tells where the lists come from. `policy` is what is
+    written for this realm only, and in a configuration that was read all that holds for it. `tokens` are the
+    SHA-256 digests of the secrets in `tokens_file`, once that was read.
     """
 
     name: str
     source: str = "configuration"
+    tokens: tuple[bytes, ...] = field(default=(), repr=False)
     kdc: tuple[EndpointSpec, ...] = field(
         default=(),
         metadata=setting(
@@ -532,6 +560,24 @@ class RealmConfig:
     site: str = field(
         default="",
         metadata=setting(_SITE, "The Active Directory site we are in; by default a DC is asked for it."),
+    )
+    client_certificates: tuple[CertificatePattern, ...] = field(
+        default=(),
+        metadata=setting(
+            ListOf(
+                item=_CERTIFICATE_PATTERN,
+                remedy='write a list of patterns, such as ["dns:*.example.com"]',
+                rule=items_differ,
+            ),
+            "Whose certificates may use the realm; by default no certificate is needed.",
+        ),
+    )
+    tokens_file: Path | None = field(
+        default=None,
+        metadata=setting(_TOKENS_FILE, "A file of secrets, one of which must stand in the URL's path."),
+    )
+    policy: PolicyConfig = field(
+        default=PolicyConfig(), metadata=setting(POLICY_TABLE, "What of [policy] is other for this realm.")
     )
 
     @property
@@ -614,7 +660,7 @@ class Config:
         default=(ListenConfig(),),
         metadata=setting(
             ListOf(
-                item=Table(form=ListenConfig, rule=_plain_http_stays_local),
+                item=Table(form=ListenConfig, rule=_listener_is_sound),
                 may_be_empty=False,
                 remedy="write each as a section [[listen]]",
                 rule=_addresses_differ,
@@ -636,6 +682,17 @@ class Config:
     locate: LocateConfig = field(
         default=LocateConfig(),
         metadata=setting(Table(form=LocateConfig, rule=_ttls_in_order), "How KDCs are found."),
+    )
+    connections: ConnectionsConfig = field(
+        default=ConnectionsConfig(),
+        metadata=setting(CONNECTIONS_TABLE, "How many connections there may be, and whose they are."),
+    )
+    guard: GuardConfig = field(
+        default=GuardConfig(),
+        metadata=setting(GUARD_TABLE, "How clients are kept from wearing KDCs out and from guessing."),
+    )
+    policy: PolicyConfig = field(
+        default=PolicyConfig(), metadata=setting(POLICY_TABLE, "What clients may send, and get.")
     )
     log: LogConfig = field(
         default=LogConfig(), metadata=setting(Table(form=LogConfig), "What is logged, and how.")
@@ -666,6 +723,56 @@ def _dns_leaves_time(config: Config) -> Iterator[ConfigProblem]:
             key="locate.dns_timeout",
             problem=f"{least:g} seconds is longer than upstream.reach_timeout, which is {most:g}",
             remedy=f"write {most:g} or less, or raise upstream.reach_timeout",
+        )
+
+
+def _certificates_are_asked_for(config: Config) -> Iterator[ConfigProblem]:
+    is_asked = any(listener.client_certificates != "none" for listener in config.listen)
+    tls = config.tls or TlsConfig()
+    if is_asked and tls.client_ca is None:
+        yield ConfigProblem(
+            key="tls.client_ca",
+            problem="is missing, so that no client's certificate could be trusted",
+            remedy="name the PEM file of the authority that clients have their certificates from",
+        )
+    unused = [f"tls.{name}" for name in ("client_ca", "client_crl") if getattr(tls, name)]
+    unused += [
+        f"{join('realms', realm.name)}.client_certificates"
+        for realm in config.realms
+        if realm.client_certificates
+    ]
+    for key in () if is_asked else unused:
+        yield ConfigProblem(
+            key=key,
+            problem="is never used, as no listener asks for client certificates",
+            remedy='write client_certificates = "optional" or "required" under [[listen]], or remove it',
+        )
+
+
+def _proxies_are_known(config: Config) -> Iterator[ConfigProblem]:
+    connections = config.connections
+    if connections.trusted_proxies:
+        if connections.forwarded == "none" and not any(listener.proxy_protocol for listener in config.listen):
+            yield ConfigProblem(
+                key="connections.trusted_proxies",
+                problem="is never used, as neither a PROXY header nor an HTTP header is read",
+                remedy="write forwarded there, or proxy_protocol = true under [[listen]], or remove it",
+            )
+        return
+    remedy = 'name your proxies in connections.trusted_proxies, as in ["192.0.2.1"]'
+    by_network = [place for place, listener in enumerate(config.listen) if not listener.address.unix_path]
+    for place in by_network:
+        if config.listen[place].proxy_protocol:
+            yield ConfigProblem(
+                key=f"listen[{place}].proxy_protocol",
+                problem="is true, but no proxy is trusted, so that nobody could connect",
+                remedy=remedy,
+            )
+    if connections.forwarded != "none" and len(by_network) == len(config.listen):
+        yield ConfigProblem(
+            key="connections.forwarded",
+            problem=f'is "{connections.forwarded}", but no proxy is trusted, so that it would never be read',
+            remedy=remedy,
         )
 
 
@@ -710,6 +817,8 @@ def _no_kdc(realm: RealmConfig, reason: str) -> Iterator[ConfigProblem]:
 def _config_is_sound(config: Config, _key: str) -> Iterator[ConfigProblem]:
     yield from _dns_leaves_time(config)
     yield from _realms_are_served(config)
+    yield from _certificates_are_asked_for(config)
+    yield from _proxies_are_known(config)
 
 
 CONFIG_TABLE = Table(form=Config, rule=_config_is_sound)

@@ -1,0 +1,115 @@
+"""In whose name a reverse proxy asks: X-Forwarded-For, Forwarded (RFC 7239). And what counts as one client.
+
+Pure. A header's last entry was added by the proxy that asks us, the one before by who asked that proxy, and
+so on: the entries are read from the right, no further than proxies are trusted, and what a stranger may have
+put before them is not even looked at.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Literal
+
+__all__ = ["client_address", "network_of"]
+
+_MAX_ENTRIES = 32  # chains of proxies have two or three
+
+_CLIENT_BITS = 64  # RFC 4291 2.5.1, RFC 6177 2: one link has all of these, and so has one host on it
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110 5.6.2
+_QUOTED = r'"(?:[^"\\]|\\.)*"'  # RFC 9110 5.6.4
+_PAIR = rf"({_TOKEN})=({_TOKEN}|{_QUOTED})"
+_NAME_AND_VALUE = re.compile(_PAIR)
+_ELEMENT = re.compile(rf"[ \t]*{_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*[ \t]*")
+_ESCAPED = re.compile(r"\\(.)")
+# RFC 7239 6; the ports of X-Forwarded-For are Azure's.
+_IPV4_OR_BRACKETS = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?")
+
+_Address = IPv4Address | IPv6Address
+
+
+def client_address(
+    values: Sequence[str],
+    peer: str,
+    trusted: Sequence[IPv4Network | IPv6Network],
+    *,
+    header: Literal["x-forwarded-for", "forwarded"],
+) -> str:
+    """Return the address of the client behind `peer`: the last one in the header that is no trusted proxy's.
+
+    Where a trusted proxy tells none (its entry is malformed, missing, `unknown` or a `_secret`), it is that
+    proxy's own. A peer that is no IP address is a unix socket, whose mode says who is trusted.
+    """
+    address = _parse(peer)
+    if address and not _is_within(address, trusted):
+        return peer
+    client = peer
+    for address in _addresses(values, header):
+        if address is None:
+            break
+        client = str(address)
+        if not _is_within(address, trusted):
+            break
+    return client
+
+
+def network_of(address: str) -> str:
+    """Return what limits go by: an IPv4 address itself, of an IPv6 address its /64."""
+    parsed = _parse(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((int(parsed), _CLIENT_BITS), strict=False))
+    return str(parsed) if parsed else address
+
+
+def _parse(text: str) -> _Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_within(address: _Address, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _addresses(
+    values: Sequence[str], header: Literal["x-forwarded-for", "forwarded"]
+) -> Iterator[_Address | None]:
+    """Read what each proxy tells, the last first: None where that is no address."""
+    read = _read_forwarded if header == "forwarded" else _read_x_forwarded_for
+    for line in reversed(values):
+        for node in read(line):
+            yield _node_address(node)
+
+
+def _read_x_forwarded_for(line: str) -> Iterator[str]:
+    return reversed(line.rsplit(",", _MAX_ENTRIES)[-_MAX_ENTRIES:])
+
+
+def _read_forwarded(line: str) -> Iterator[str]:
+    """Read the node of each element. A comma may stand within quotes: an element is whole when it parses."""
+    element = ""
+    for part in reversed(line.rsplit(",", _MAX_ENTRIES)[-_MAX_ENTRIES:]):
+        element = f"{part},{element}" if element else part
+        if _ELEMENT.fullmatch(element):
+            yield _node(element)
+            element = ""
+    if element:
+        yield ""
+
+
+def _node(element: str) -> str:
+    nodes = [value for name, value in _NAME_AND_VALUE.findall(element) if name.lower() == "for"]
+    if len(nodes) != 1:
+        return ""
+    (node,) = nodes
+    return _ESCAPED.sub(r"\1", node[1:-1]) if node.startswith('"') else node
+
+
+def _node_address(node: str) -> _Address | None:
+    bare = node.strip(" \t")
+    if "%" in bare:
+        return None  # a zone means nothing on another host
+    found = _IPV4_OR_BRACKETS.fullmatch(bare)
+    return _parse(found[1] or found[2]) if found else _parse(bare)

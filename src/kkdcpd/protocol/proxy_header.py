@@ -1,0 +1,126 @@
+"""The PROXY header: in whose name a proxy connects. Only octets come in here, a part at a time.
+
+"The PROXY protocol, Versions 1 & 2" by Willy Tarreau (haproxy.org/download/3.0/doc/proxy-protocol.txt),
+sections 2.1 and 2.2. Only who is trusted may be asked for one; who is, isn't decided here.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from kkdcpd.errors import MalformedError
+
+__all__ = ["MAX_HEADER_BYTES", "ProxyHeader", "parse"]
+
+_MAX_V1_BYTES = 107  # 2.1: the longest line, with its CRLF
+_MAX_V2_LENGTH = 4096  # TLVs included: those of AWS, Azure and a client certificate's names take some hundred
+_V2_HEAD_BYTES = 16
+
+MAX_HEADER_BYTES = _V2_HEAD_BYTES + _MAX_V2_LENGTH
+
+_V1_START = b"PROXY "
+_V2_START = b"\r\n\r\n\0\r\nQUIT\n"
+_V1_ADDRESS = re.compile(rb"[0-9A-Fa-f:.]+")  # no zone: it would mean nothing on another host
+_V1_PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
+_V1_FAMILIES: dict[bytes, type[IPv4Address] | type[IPv6Address]] = {
+    b"TCP4": IPv4Address,
+    b"TCP6": IPv6Address,
+}
+
+_LOCAL, _PROXY = 0x20, 0x21  # version 2, and the command
+
+_UNSPEC = 0x00
+# Streams only, as no datagram comes in by a TCP connection; with each, what holds both addresses and ports.
+_V2_FAMILIES = {0x11: struct.Struct("!4s4xH2x"), 0x21: struct.Struct("!16s16xH2x")}
+_UNIX_STREAM, _UNIX_BYTES = 0x31, 216  # two paths of 108 octets
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyHeader:
+    """What a header says. `address` is None if the proxy connects for itself, or can't tell for whom."""
+
+    address: str | None = None
+    port: int = 0
+
+
+def parse(data: bytes | bytearray) -> tuple[ProxyHeader | None, int]:
+    """Read the header that `data` begins with; return it, and how many octets it takes.
+
+    None and 0 mean that more is needed. That ends by MAX_HEADER_BYTES.
+
+    Raises:
+        MalformedError: what there is so far can't be the beginning of a header.
+    """
+    if data[: len(_V2_START)] == _V2_START[: len(data)]:
+        return _parse_v2(bytes(data[:MAX_HEADER_BYTES]))
+    if data[: len(_V1_START)] == _V1_START[: len(data)]:
+        return _parse_v1(bytes(data[:_MAX_V1_BYTES]))
+    raise MalformedError("no PROXY header")
+
+
+def _parse_v1(data: bytes) -> tuple[ProxyHeader | None, int]:
+    line, end, _rest = data.partition(b"\r\n")
+    if not end:
+        if len(data) == _MAX_V1_BYTES or b"\n" in data or b"\r" in data[:-1]:
+            raise MalformedError("a PROXY header whose line doesn't end")
+        return None, 0
+    if b"\r" in line or b"\n" in line:
+        raise MalformedError("a PROXY header with another line within")
+    return _read_v1(line), len(line) + len(end)
+
+
+def _read_v1(line: bytes) -> ProxyHeader:
+    words = line.split(b" ")[1:]
+    if words[0] == b"UNKNOWN":
+        return ProxyHeader()  # 2.1: what else is on the line is to be ignored
+    family = _V1_FAMILIES.get(words[0])
+    if family is None or len(words) != 5:
+        raise MalformedError("a PROXY header of an unknown kind")
+    source, _destination = (_v1_address(family, word) for word in words[1:3])
+    port, _destination_port = (_v1_port(word) for word in words[3:])
+    return ProxyHeader(address=source, port=port)
+
+
+def _v1_address(family: type[IPv4Address] | type[IPv6Address], word: bytes) -> str:
+    try:
+        return str(family(word.decode("ascii") if _V1_ADDRESS.fullmatch(word) else ""))
+    except ValueError as error:
+        raise MalformedError("a PROXY header with a bad address") from error
+
+
+def _v1_port(word: bytes) -> int:
+    if not _V1_PORT.fullmatch(word) or int(word) > _MAX_PORT:
+        raise MalformedError("a PROXY header with a bad port")
+    return int(word)
+
+
+def _parse_v2(data: bytes) -> tuple[ProxyHeader | None, int]:
+    if len(data) < _V2_HEAD_BYTES:
+        return None, 0
+    command, family, length = struct.unpack_from("!BBH", data, len(_V2_START))
+    if command not in {_LOCAL, _PROXY}:
+        raise MalformedError(f"a PROXY header of version and command 0x{command:02x}")
+    if length > _MAX_V2_LENGTH:
+        raise MalformedError(f"a PROXY header of {length} octets")
+    end = _V2_HEAD_BYTES + length
+    if len(data) < end:
+        return None, 0
+    body = data[_V2_HEAD_BYTES:end]
+    return (_read_v2(family, body) if command == _PROXY else ProxyHeader()), end
+
+
+def _read_v2(family: int, body: bytes) -> ProxyHeader:
+    """Read the addresses; what follows them (2.2, TLVs) is passed over."""
+    if family == _UNSPEC:
+        return ProxyHeader()
+    addresses = _V2_FAMILIES.get(family)
+    if addresses is None and family != _UNIX_STREAM:
+        raise MalformedError(f"a PROXY header of family and transport 0x{family:02x}")
+    if len(body) < (addresses.size if addresses else _UNIX_BYTES):
+        raise MalformedError("a PROXY header too short for its addresses")
+    if addresses is None:
+        return ProxyHeader()
+    source, port = addresses.unpack_from(body)
+    return ProxyHeader(address=str(ip_address(source)), port=port)

@@ -1,0 +1,42 @@
+"""The arithmetic behind the defaults; what is wrong with bad values is in test_load."""
+
+from kkdcpd.config.guard import ConnectionsConfig, FailuresConfig, GuardConfig, PolicyConfig, RatesConfig
+from kkdcpd.values import Mode
+
+REQUESTS_PER_LOGON = 10
+PEOPLE = 2000
+MORNING_SECONDS = 600
+
+
+def test_office_behind_one_address_logs_on_unhindered() -> None:
+    rates = RatesConfig()
+    assert rates.client_rate > PEOPLE * REQUESTS_PER_LOGON / MORNING_SECONDS
+    assert rates.client_burst >= 100 * REQUESTS_PER_LOGON
+    assert rates.client_rate * 5 <= rates.client_concurrency
+
+
+def test_office_that_mistypes_is_not_taken_for_a_sprayer() -> None:
+    failures = FailuresConfig()
+    logged_on, mistyped = 190, 10
+    allowed = failures.sprayed_principals + failures.principals_per_success * logged_on
+    assert mistyped < allowed
+    assert failures.sprayed_principals < 20, "a sprayer without log-ons is stopped within 20 tries"
+
+
+def test_one_client_takes_no_more_than_its_part() -> None:
+    rates, connections = RatesConfig(), ConnectionsConfig()
+    assert rates.client_rate < rates.realm_rate < rates.total_rate
+    assert rates.client_burst < rates.realm_burst < rates.total_burst
+    assert rates.client_concurrency < rates.total_concurrency
+    assert connections.per_client < connections.maximum
+
+
+def test_table_takes_four_mebibytes() -> None:
+    assert GuardConfig().table_entries * 64 == 4 * 1024 * 1024
+
+
+def test_what_ordinary_clients_may_do_is_refused_by_no_default() -> None:
+    policy = PolicyConfig()
+    enforced = {name for name in PolicyConfig.__slots__ if getattr(policy, name) is Mode.ENFORCE}
+    assert enforced == {"realm_mismatch"}
+    assert len(policy.message_kinds) == 3
