@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ def test_an_as_req_tells_its_names_and_types() -> None:
         sname=KRBTGT,
         etypes=(18, 17),
         padata_types=(149, 150),
+        options=0x40000000,
     )
     assert not request.is_armored
 
@@ -120,6 +122,39 @@ def test_integers_may_be_negative_or_unsigned(etypes: tuple[int, ...], nonce: in
 @pytest.mark.parametrize("options", [b"", b"\x40", bytes(4), b"\xff" * 5])
 def test_flags_may_have_fewer_or_more_than_32_bits(options: bytes) -> None:
     assert _read_request(messages.as_req(options=options)).cname == ALICE
+
+
+@pytest.mark.parametrize(
+    ("octets", "options"),
+    [
+        (b"", 0),
+        (b"\x40", 0x40000000),
+        (b"\x00\x02\x00\x00", 1 << 31 - 14),
+        (b"\x50\x81\x00\x12", 0x50810012),
+        (b"\x80\x00\x00\x01\xff", 0x80000001),
+    ],
+    ids=["none", "one octet", "bit 14", "all octets", "40 bits"],
+)
+def test_the_first_32_options_are_told_bit_0_being_the_highest(octets: bytes, options: int) -> None:
+    assert _read_request(messages.as_req(options=octets)).options == options
+
+
+def test_additional_tickets_are_counted() -> None:
+    tickets = [(1, ("host", "a")), (1, ("host", "b"))]
+
+    assert _read_request(messages.tgs_req(tickets=tickets)).additional_tickets == 2
+    assert _read_request(messages.tgs_req()).additional_tickets == 0
+
+
+@pytest.mark.parametrize(
+    "name", [ALICE, KRBTGT, PrincipalName(name_type=-128, components=("ü", "\udcfc", ""))]
+)
+def test_a_principal_that_is_built_is_read_as_it_was(name: PrincipalName) -> None:
+    reply = _tagged(0x7E, (6, b"\x02\x01\x19"), (7, kerberos.encode_text("B\udcdc")))
+    error = _tagged(0x7E, (6, b"\x02\x01\x19"), (8, kerberos.encode_principal(name)))
+
+    assert _read_reply(error).cname == name
+    assert _read_reply(reply).crealm == "B\udcdc"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +326,7 @@ def test_a_krb_priv_has_no_field_2() -> None:
 
 def test_an_as_rep_tells_whose_it_is_and_for_what() -> None:
     assert _read_reply(messages.as_rep()) == ReplyFacts(
-        kind=MessageKind.AS_REP, crealm="EXAMPLE.COM", cname=ALICE, sname=KRBTGT
+        kind=MessageKind.AS_REP, crealm="EXAMPLE.COM", cname=ALICE, srealm="EXAMPLE.COM", sname=KRBTGT
     )
 
 
@@ -300,8 +335,26 @@ def test_a_tgs_rep_tells_whose_it_is_and_for_what() -> None:
         kind=MessageKind.TGS_REP,
         crealm="EXAMPLE.COM",
         cname=ALICE,
+        srealm="EXAMPLE.COM",
         sname=PrincipalName(name_type=3, components=("host", "a.example.com")),
     )
+
+
+def test_a_reply_tells_the_realms_of_its_client_and_of_its_ticket_apart() -> None:
+    facts = _read_reply(messages.tgs_rep(realm="EXAMPLE.ORG", srealm="EXAMPLE.COM"))
+
+    assert (facts.crealm, facts.srealm) == ("EXAMPLE.ORG", "EXAMPLE.COM")
+
+
+@pytest.mark.parametrize("reply", [messages.as_rep, messages.tgs_rep])
+def test_a_reply_tells_the_types_of_its_padata(reply: Callable[..., bytes]) -> None:
+    assert _read_reply(reply()).padata_types == ()
+    assert _read_reply(reply(padata=[(19, b"x"), (136, b""), (-1, b"")])).padata_types == (19, 136, -1)
+
+
+@pytest.mark.parametrize("padata", [b"\x04\x01x", b"\x30\x03\xa0\x01\x02", b"\x30\x02\x30\x00"])
+def test_padata_of_a_reply_that_cannot_be_read_are_as_if_absent(padata: bytes) -> None:
+    assert _read_reply(_tagged(0x6B, (2, padata))) == ReplyFacts(kind=MessageKind.AS_REP)
 
 
 def test_a_krb_error_tells_its_code_and_names() -> None:

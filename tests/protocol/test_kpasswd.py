@@ -2,7 +2,13 @@ import pytest
 
 from kkdcpd.errors import MalformedError
 from kkdcpd.protocol import der
-from kkdcpd.protocol.kpasswd import KpasswdReq, is_kpasswd, read_kpasswd_reply, read_kpasswd_req
+from kkdcpd.protocol.kpasswd import (
+    KpasswdReq,
+    encode_kpasswd_error,
+    is_kpasswd,
+    read_kpasswd_reply,
+    read_kpasswd_req,
+)
 from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
 from tests.support import messages
 
@@ -197,3 +203,10 @@ def test_a_reply_is_refused_if_its_ap_rep_length_lies(length: int) -> None:
 def test_a_reply_without_the_frame_is_no_framed_reply(reply: bytes) -> None:
     with pytest.raises(MalformedError, match="wrong length or version"):
         _read_reply(reply)
+
+
+def test_an_error_in_its_frame_is_read_as_such() -> None:
+    framed = encode_kpasswd_error(messages.krb_error(12))
+
+    assert framed == messages.kpasswd_error(12)
+    assert _read_reply(framed).error_code == 12

@@ -58,6 +58,7 @@ def _expected(name: str) -> ProxyRequest:
         sname=KRBTGT,
         etypes=ETYPES,
         padata_types=(149,),
+        kdc_options=0x40000010,
     )
     match name:
         case "asreq2":
@@ -69,6 +70,7 @@ def _expected(name: str) -> ProxyRequest:
                 cname=None,
                 sname=PrincipalName(name_type=1, components=("http", "ipasrv.freeipa.local")),
                 padata_types=(1, 136),
+                kdc_options=0x40010000,
                 is_armored=True,
             )
         case "kpasswdreq":
@@ -80,6 +82,7 @@ def _expected(name: str) -> ProxyRequest:
                 sname=PrincipalName(name_type=1, components=("kadmin", "changepw")),
                 etypes=(),
                 padata_types=(),
+                kdc_options=0,
                 kpasswd_version=1,
             )
     return request

@@ -184,10 +184,16 @@ def kpasswd_error(code: int = 60, *, version: int = 1, **fields: Any) -> bytes:
 
 
 def as_rep(
-    *, realm: str = REALM, cname: Name = (NT_PRINCIPAL, ("alice",)), sname: Name | None = None
+    *,
+    realm: str = REALM,
+    cname: Name = (NT_PRINCIPAL, ("alice",)),
+    sname: Name | None = None,
+    srealm: str | None = None,
+    padata: Sequence[PaData] = (),
 ) -> bytes:
-    """An AS-REP, with a ticket-granting ticket unless `sname` says otherwise."""
-    return _kdc_rep(asn1.AS_REP, 11, realm, cname, sname or (NT_SRV_INST, ("krbtgt", realm)))
+    """An AS-REP, with a ticket-granting ticket unless `sname` says otherwise; `srealm` is the ticket's."""
+    ticket = srealm or realm, sname or (NT_SRV_INST, ("krbtgt", realm))
+    return _kdc_rep(asn1.AS_REP, 11, client=(realm, cname), ticket=ticket, padata=padata)
 
 
 def tgs_rep(
@@ -195,16 +201,27 @@ def tgs_rep(
     realm: str = REALM,
     cname: Name = (NT_PRINCIPAL, ("alice",)),
     sname: Name = (NT_PRINCIPAL, ("HTTP", "www.example.com")),
+    srealm: str | None = None,
+    padata: Sequence[PaData] = (),
 ) -> bytes:
-    """A TGS-REP."""
-    return _kdc_rep(asn1.TGS_REP, 13, realm, cname, sname)
+    """A TGS-REP; `srealm` is the ticket's realm, which is the KDC's, and `realm` the client's."""
+    ticket = srealm or realm, sname
+    return _kdc_rep(asn1.TGS_REP, 13, client=(realm, cname), ticket=ticket, padata=padata)
 
 
-def _kdc_rep(schema: Any, msg_type: int, realm: str, cname: Name, sname: Name) -> bytes:
+def _kdc_rep(
+    schema: Any,
+    msg_type: int,
+    *,
+    client: tuple[str, Name],
+    ticket: tuple[str, Name],
+    padata: Sequence[PaData],
+) -> bytes:
     reply = _begin(schema, msg_type=msg_type)
-    reply["crealm"] = _octets(realm)
-    _fill_name(reply["cname"], cname)
-    _fill_ticket(reply["ticket"], realm, sname)
+    _fill_padata(reply, padata)
+    reply["crealm"] = _octets(client[0])
+    _fill_name(reply["cname"], client[1])
+    _fill_ticket(reply["ticket"], *ticket)
     _fill_encrypted(reply["enc-part"], bytes(range(200)))
     return asn1.encode(reply)
 

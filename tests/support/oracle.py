@@ -69,6 +69,8 @@ def _kdc_req(payload: bytes) -> dict[str, Any]:
         "sname": _name(body["sname"]),
         "etypes": tuple(map(int, body["etype"])),
         "padata_types": tuple(number for number, _ in padata),
+        "kdc_options": int(body["kdc-options"].asBinary()[:32].ljust(32, "0"), 2),
+        "additional_tickets": len(_items(body["additional-tickets"])),
         "is_armored": any(number == 136 for number, _ in padata),
     }
 
@@ -114,7 +116,9 @@ def reply(payload: bytes) -> ReplyFacts:
         kind=MessageKind.TGS_REP if is_tgs else MessageKind.AS_REP,
         crealm=_text(answer["crealm"]),
         cname=_name(answer["cname"]),
+        srealm=_text(answer["ticket"]["realm"]),
         sname=_name(answer["ticket"]["sname"]),
+        padata_types=tuple(int(item["padata-type"]) for item in _items(answer["padata"])),
     )
 
 

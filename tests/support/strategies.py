@@ -74,15 +74,16 @@ errors = {
     "data": st.none() | octets,
 }
 krb_errors = st.builds(messages.krb_error, **errors)
+tickets = {
+    "realm": realms,
+    "cname": names,
+    "sname": names,
+    "srealm": realms,
+    "padata": st.lists(st.tuples(integers, octets), max_size=3),
+}
 replies = st.one_of(
-    st.tuples(
-        st.just(MessageKind.AS_REQ),
-        st.one_of(st.builds(messages.as_rep, realm=realms, cname=names, sname=names), krb_errors),
-    ),
-    st.tuples(
-        st.just(MessageKind.TGS_REQ),
-        st.one_of(st.builds(messages.tgs_rep, realm=realms, cname=names, sname=names), krb_errors),
-    ),
+    st.tuples(st.just(MessageKind.AS_REQ), st.one_of(st.builds(messages.as_rep, **tickets), krb_errors)),
+    st.tuples(st.just(MessageKind.TGS_REQ), st.one_of(st.builds(messages.tgs_rep, **tickets), krb_errors)),
     st.tuples(
         st.just(MessageKind.KPASSWD_REQ),
         st.one_of(

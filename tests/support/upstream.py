@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 from kkdcpd.config import Config, SystemFiles, UpstreamConfig
+from kkdcpd.guard.guard import Guard
+from kkdcpd.guard.shared_table import SECRET_SIZE, SharedTable, make_memory
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.protocol.kkdcp import decode_proxy_message
@@ -60,7 +63,9 @@ async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
         build_locator(config, SystemFiles()) as locator,
         _running(config.upstream) as (upstream, _),
     ):
-        yield Pipeline(locator=locator, upstream=upstream)
+        memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
+        guard = Guard(config, SharedTable(memory), time.monotonic)
+        yield Pipeline(guard=guard, locator=locator, upstream=upstream)
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ Requests are read strictly and whole: [MS-KKDCP] 5.1 wants only valid messages r
 business: what kind they are and what they say in clear is read, the rest is passed over.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kkdcpd.errors import MalformedError
@@ -14,7 +15,11 @@ from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
 __all__ = [
     "AP_REP_TAG",
     "KRB_PRIV_TAG",
+    "PA_FX_FAST",
     "KdcReq",
+    "encode_fields",
+    "encode_principal",
+    "encode_text",
     "read_ap_req",
     "read_kdc_req",
     "read_krb_priv",
@@ -94,6 +99,8 @@ class KdcReq:
     sname: PrincipalName | None
     etypes: tuple[int, ...]
     padata_types: tuple[int, ...]
+    options: int = 0
+    additional_tickets: int = 0
     ticket: bytes | None = None
 
     @property
@@ -161,7 +168,7 @@ def _read_body(
     options, cname, realm, sname, start, till, renew, nonce, etypes, addresses, authorization, tickets = (
         fields
     )
-    der.read_bit_string(data, options)
+    flags = der.read_bit_string(data, options)
     for time in (start, till, renew):
         if time is not ABSENT:
             der.read_time(data, time)
@@ -170,9 +177,9 @@ def _read_body(
         _check_addresses(data, addresses)
     if authorization is not ABSENT:
         _check_encrypted_data(data, authorization)
-    if tickets is not ABSENT:
-        for item in der.read_items(data, tickets, TICKET_TAG):
-            _read_ticket(data, item)
+    additional = der.read_items(data, tickets, TICKET_TAG) if tickets is not ABSENT else ()
+    for item in additional:
+        _read_ticket(data, item)
     return KdcReq(
         kind=kind,
         realm=_text(data, realm),
@@ -180,6 +187,9 @@ def _read_body(
         sname=_read_principal(data, sname) if sname is not ABSENT else None,
         etypes=tuple([der.read_integer(data, item) for item in der.read_items(data, etypes, der.INTEGER)]),
         padata_types=padata_types,
+        # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8); in the field also fewer.
+        options=int.from_bytes(flags[:4].ljust(4, b"\x00"), "big"),
+        additional_tickets=len(additional),
         ticket=ticket,
     )
 
@@ -268,11 +278,14 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
             cname=_optional_principal(data, fields, 8),
             sname=_optional_principal(data, fields, 10),
         )
+    ticket = _optional_ticket(data, fields)
     return ReplyFacts(
         kind=_REPLIES[tag],
         crealm=_optional_text(data, fields, 3),
         cname=_optional_principal(data, fields, 4),
-        sname=_ticket_sname(data, fields),
+        srealm=ticket.realm if ticket else None,
+        sname=ticket.sname if ticket else None,
+        padata_types=_optional_padata_types(data, fields),
     )
 
 
@@ -301,11 +314,38 @@ def _optional_principal(data: bytes, fields: _Fields, number: int) -> PrincipalN
         return None
 
 
-def _ticket_sname(data: bytes, fields: _Fields) -> PrincipalName | None:
+def _optional_ticket(data: bytes, fields: _Fields) -> TicketFacts | None:
     tag, start, stop = fields.get(5, (0, 0, 0))
     if tag != TICKET_TAG[0]:
         return None
     try:
-        return _read_ticket(data, (start, stop)).sname
+        return _read_ticket(data, (start, stop))
     except MalformedError:
         return None
+
+
+def _optional_padata_types(data: bytes, fields: _Fields) -> tuple[int, ...]:
+    tag, start, stop = fields.get(2, (0, 0, 0))
+    if tag != der.SEQUENCE[0]:
+        return ()
+    try:
+        return _read_padata(data, (start, stop), is_tgs_req=False)[0]
+    except MalformedError:
+        return ()
+
+
+def encode_fields(fields: Mapping[int, bytes]) -> bytes:
+    """Build a SEQUENCE of explicitly tagged fields, in the order in which they are given."""
+    contents = b"".join(der.encode_explicit(number, element) for number, element in fields.items())
+    return der.encode(der.SEQUENCE[0], contents)
+
+
+def encode_principal(name: PrincipalName) -> bytes:
+    """Build a PrincipalName (RFC 4120 5.2.2)."""
+    components = der.encode(der.SEQUENCE[0], b"".join(map(encode_text, name.components)))
+    return encode_fields({0: der.encode_integer(name.name_type), 1: components})
+
+
+def encode_text(text: str) -> bytes:
+    """Build a KerberosString, octet for octet what it was read from."""
+    return der.encode(der.GENERAL_STRING[0], text.encode("utf-8", "surrogateescape"))

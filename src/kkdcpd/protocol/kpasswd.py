@@ -11,7 +11,14 @@ from kkdcpd.protocol import der, kerberos
 from kkdcpd.protocol.der import Span
 from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
 
-__all__ = ["KpasswdReq", "is_kpasswd", "read_kpasswd_reply", "read_kpasswd_req"]
+__all__ = [
+    "SET_VERSION",
+    "KpasswdReq",
+    "encode_kpasswd_error",
+    "is_kpasswd",
+    "read_kpasswd_reply",
+    "read_kpasswd_req",
+]
 
 CHANGE_VERSION = 0x0001
 """The user's own change (draft-ietf-cat-kerb-chg-password-02); replies bear it to either version."""
@@ -74,6 +81,11 @@ def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:
     if facts.kind is not MessageKind.KRB_ERROR:
         raise MalformedError(f"a kpasswd reply that holds an {facts.kind.value}")
     return replace(facts, kind=MessageKind.KPASSWD_REP)
+
+
+def encode_kpasswd_error(krb_error: bytes) -> bytes:
+    """Build the framed reply that holds a KRB-ERROR: where the AP-REP would stand is nothing."""
+    return _HEADER.pack(_HEADER.size + len(krb_error), CHANGE_VERSION, 0) + krb_error
 
 
 def _split(data: bytes, span: Span) -> tuple[int, Span, Span]:

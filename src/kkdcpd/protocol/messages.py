@@ -51,6 +51,8 @@ def classify(message: ProxyMessage) -> ProxyRequest:
         sname=request.sname,
         etypes=request.etypes,
         padata_types=request.padata_types,
+        kdc_options=request.options,
+        additional_tickets=request.additional_tickets,
         is_armored=request.is_armored,
     )
 

@@ -1,0 +1,67 @@
+"""How many requests are served at a time: for each client, and in all. Plain code.
+
+These count what this process has in flight, in its own memory: nobody else has anything to tell, a dead
+process has nothing in flight, and the table is never larger than what is being served.
+"""
+
+from kkdcpd.config import RatesConfig
+from kkdcpd.values import Outcome, Refusal, Rule
+
+__all__ = ["Slots"]
+
+RETRY_AFTER = 1.0
+"""Seconds. KDCs answer in milliseconds, so that slots are free again soon unless the KDCs are in trouble."""
+
+
+class Slots:
+    """The rules CLIENT_CONCURRENCY and TOTAL_CONCURRENCY.
+
+    Every request enters, over the limit or not, and leaves when it ends: so it is the same whether a refusal
+    is carried out.
+    """
+
+    def __init__(self, config: RatesConfig) -> None:
+        self._client_limit = config.client_concurrency
+        self._total_limit = config.total_concurrency
+        self._by_client: dict[str, int] = {}
+        self._total = 0
+
+    def enter(self, client: str) -> Refusal | None:
+        """Count a request of a client's network. `leave` has to be called for it in any case."""
+        count = self._by_client.get(client, 0) + 1
+        self._by_client[client] = count
+        self._total += 1
+        if count > self._client_limit:
+            return Refusal(
+                rule=Rule.CLIENT_CONCURRENCY,
+                outcome=Outcome.RATE_LIMITED,
+                text="too many requests from your network are being served at this moment",
+                retry_after=RETRY_AFTER,
+            )
+        if self._total > self._total_limit:
+            return Refusal(
+                rule=Rule.TOTAL_CONCURRENCY,
+                outcome=Outcome.OVERLOADED,
+                text="too many requests are being served at this moment",
+                retry_after=RETRY_AFTER,
+            )
+        return None
+
+    def leave(self, client: str) -> None:
+        """End a request that entered."""
+        self._total -= 1
+        count = self._by_client[client] - 1
+        if count:
+            self._by_client[client] = count
+        else:
+            del self._by_client[client]
+
+    @property
+    def total(self) -> int:
+        """How many requests are in flight."""
+        return self._total
+
+    @property
+    def clients(self) -> int:
+        """How many clients they are from."""
+        return len(self._by_client)

@@ -1,0 +1,125 @@
+"""The guard: puts every rule to a request and a reply, and does with what they find as their mode says.
+
+Rules are in the modules beside; here is only their order. What is cheap to ask and tells most comes first.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kkdcpd.config import Config, RealmConfig
+from kkdcpd.guard.access import check_access
+from kkdcpd.guard.concurrency import Slots
+from kkdcpd.guard.failures import Alert, Blocked, FailureGate
+from kkdcpd.guard.policy import Finding, RealmPolicy
+from kkdcpd.guard.rates import Rates
+from kkdcpd.guard.store import Store
+from kkdcpd.guard.traits import bears_password_proof, bears_pkinit
+from kkdcpd.values import ClientConnection, Mode, ProxyRequest, Refusal, ReplyFacts, Rule
+
+__all__ = ["Guard", "Verdict"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why a request or reply is refused, if it is, and which rules would have refused it."""
+
+    refusal: Refusal | None = None
+    monitored: tuple[Rule, ...] = ()
+
+
+GOOD = Verdict()
+
+
+class Guard:
+    """Decides who may pass. `store` is what it remembers; `clock` is monotonic and shared by all workers."""
+
+    def __init__(self, config: Config, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._rates_mode = config.guard.rates.mode
+        self._rates = Rates(config.guard.rates, store)
+        self._slots = Slots(config.guard.rates)
+        self._failures_mode = config.guard.failures.mode
+        self._failures = FailureGate(config.guard.failures, store)
+        self._policies = {realm.name: RealmPolicy(realm) for realm in config.realms}
+
+    @contextlib.contextmanager
+    def visit(self, client: ClientConnection) -> Iterator[Verdict]:
+        """Count a request of the client from its head to its response; say whether there are too many."""
+        refusal = self._slots.enter(client.network)
+        try:
+            if self._rates_mode is Mode.OFF:
+                yield GOOD
+            else:
+                refusal = refusal or self._rates.check_client(client.network, now=self._clock())
+                yield _verdict(_found(refusal, self._rates_mode))
+        finally:
+            self._slots.leave(client.network)
+
+    def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
+        """Say whether the request may go to the realm's servers."""
+        now = self._clock()
+        findings = _found(check_access(client, realm), Mode.ENFORCE)
+        if self._failures_mode is not Mode.OFF:
+            block = self._failures.check(request, client=client.network, realm=realm.name, now=now)
+            findings += _found(block, self._failures_mode)
+        findings += self._policies[realm.name].check_request(request)
+        if self._rates_mode is not Mode.OFF and not any(finding.is_enforced for finding in findings):
+            findings += _found(self._rates.check_realm(realm.name, now=now), self._rates_mode)
+        return _verdict(findings)
+
+    def review(
+        self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig, facts: ReplyFacts
+    ) -> Verdict:
+        """Learn from a reply, and say whether the client may have it."""
+        now = self._clock()
+        if self._failures_mode is not Mode.OFF:
+            events = self._failures.note(
+                request,
+                facts,
+                client=client.network,
+                realm=realm.name,
+                has_proof=_bears_proof(request),
+                now=now,
+            )
+            for event in events:
+                _tell(event)
+        policy = self._policies[realm.name]
+        findings = policy.check_reply(request, facts)
+        many_services = policy.check_services(facts, client.network, self._store, now)
+        return _verdict([*findings, many_services] if many_services else findings)
+
+
+def _found(refusal: Refusal | None, mode: Mode) -> list[Finding]:
+    return [Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)] if refusal else []
+
+
+def _verdict(findings: list[Finding]) -> Verdict:
+    """Refuse by the first rule that is enforced; of those that aren't, tell."""
+    if not findings:
+        return GOOD
+    return Verdict(
+        refusal=next((finding.refusal for finding in findings if finding.is_enforced), None),
+        monitored=tuple(finding.refusal.rule for finding in findings if not finding.is_enforced),
+    )
+
+
+def _bears_proof(request: ProxyRequest) -> bool:
+    """Whether an AS-REP to the request shows that its sender knew a secret. Junk padata shows nothing."""
+    return bears_password_proof(request) or bears_pkinit(request) or request.is_armored
+
+
+def _tell(event: Alert | Blocked) -> None:
+    match event:
+        case Alert(realm=realm, principal=principal, clients=clients):
+            fields: dict[str, object] = {"realm": realm, "cname": principal, "clients": clients}
+            logger.warning("principal under attack", extra={"fields": fields})
+        case Blocked(rule=rule, client=client, realm=realm, principal=principal, seconds=seconds):
+            fields = {"rule": rule.value, "client": client, "realm": realm, "seconds": round(seconds)}
+            if principal is not None:
+                fields["cname"] = principal
+            logger.warning("client blocked", extra={"fields": fields})

@@ -1,0 +1,123 @@
+"""A realm's policy: the rules of `request_rules` and `reply_rules`, as far as it turns them on. Pure.
+
+A rule's mode is the setting of its name. Those without one, message kinds and lists of names, are enforced
+where they restrict anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kkdcpd.config import PolicyConfig, RealmConfig
+from kkdcpd.guard.realm_names import names_of
+from kkdcpd.guard.reply_rules import REPLY_RULES, service_of
+from kkdcpd.guard.request_rules import REQUEST_RULES
+from kkdcpd.guard.store import Store
+from kkdcpd.values import MessageKind, Mode, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
+
+__all__ = ["Finding", "RealmPolicy"]
+
+_TEXTS: Mapping[Rule, str] = {
+    Rule.MESSAGE_KIND: "Requests of this kind are not relayed by this proxy: "
+    "send them to the realm's servers directly, from inside the network.",
+    Rule.KPASSWD_SET: "Passwords can't be changed through this proxy by the set protocol (RFC 3244): "
+    "use a client that speaks version 1, or change them from inside the network.",
+    Rule.REALM_MISMATCH: "The message names another realm than the proxy was asked for: "
+    "see to it that the client's mapping of realms to proxies names the right one.",
+    Rule.REQUIRE_ARMOR: "This proxy takes no passwords without FAST armor: have the client use it "
+    "(kinit -T with a host's or an anonymous ticket), or log on with a certificate.",
+    Rule.WEAK_ETYPES: "The client offers none but deprecated encryption types such as RC4 and DES: "
+    "let it use AES.",
+    Rule.UNPROVEN_TICKET: "This proxy hands out no ticket that was had without preauthentication: "
+    "have the realm's administrator require it for the account.",
+    Rule.MANY_SERVICES: "Tickets for too many services were asked for from this network: "
+    "wait some minutes, and ask for fewer.",
+    Rule.S4U2SELF: "Tickets for other users to oneself (S4U2Self) are not relayed by this proxy: "
+    "get them from inside the network.",
+    Rule.S4U2PROXY: "Tickets by constrained delegation (S4U2Proxy) are not relayed by this proxy: "
+    "get them from inside the network.",
+    Rule.CNAME: "This principal gets no tickets through this proxy: "
+    "use another one, or log on from inside the network.",
+    Rule.SNAME: "Tickets for this service are not to be had through this proxy: "
+    "get them from inside the network.",
+}
+"""What the client's administrator is told. ASCII, as KRB-ERROR's e-text has to be (RFC 4120 5.2.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a rule is broken by: to be refused for, or only to be told of."""
+
+    refusal: Refusal
+    is_enforced: bool
+
+
+class RealmPolicy:
+    """What one realm's policy has to say about requests and replies; made once, asked for each."""
+
+    def __init__(self, realm: RealmConfig) -> None:
+        self._realm = realm
+        self._policy = realm.policy
+        self._is_wildcard = realm.is_wildcard
+        self._names = names_of(realm, realm.domain)
+        modes = {rule: _mode_of(rule, realm.policy) for rule in _TEXTS}
+        self._many_services = modes[Rule.MANY_SERVICES]
+        self._request_rules = [
+            (rule, check, modes[rule]) for rule, check in REQUEST_RULES.items() if modes[rule] is not Mode.OFF
+        ]
+        self._reply_rules = [
+            (rule, check, modes[rule]) for rule, check in REPLY_RULES.items() if modes[rule] is not Mode.OFF
+        ]
+
+    def check_request(self, request: ProxyRequest) -> list[Finding]:
+        """Return what is against relaying the request, the gravest rules first."""
+        names = names_of(self._realm, request.target_domain) if self._is_wildcard else self._names
+        return [
+            _finding(rule, mode, detail)
+            for rule, check, mode in self._request_rules
+            if (detail := check(request, names, self._policy))
+        ]
+
+    def check_reply(self, request: ProxyRequest, facts: ReplyFacts) -> list[Finding]:
+        """Return what is against handing on the reply."""
+        names = names_of(self._realm, request.target_domain) if self._is_wildcard else self._names
+        return [
+            _finding(rule, mode, detail)
+            for rule, check, mode in self._reply_rules
+            if (detail := check(request, facts, names, self._policy))
+        ]
+
+    def check_services(self, facts: ReplyFacts, network: str, store: Store, now: float) -> Finding | None:
+        """Count the service that the reply bears a ticket for, and judge how many the network has by now."""
+        service = service_of(facts)
+        if service is None or self._many_services is Mode.OFF:
+            return None
+        key = "services", self._realm.name, network
+        window = self._policy.services_window
+        count = store.tally(key, 0, service, window=window, now=now).counts[0]
+        if count <= self._policy.services:
+            return None
+        detail = f"tickets for {count} services within {window:g} s"
+        return _finding(Rule.MANY_SERVICES, self._many_services, detail, retry_after=window)
+
+
+def _mode_of(rule: Rule, policy: PolicyConfig) -> Mode:
+    restrictions = {
+        Rule.MESSAGE_KIND: len(policy.message_kinds) < len(_REQUEST_KINDS),
+        Rule.CNAME: bool(policy.cname_allow or policy.cname_deny),
+        Rule.SNAME: bool(policy.sname_allow or policy.sname_deny),
+    }
+    if rule in restrictions:
+        return Mode.ENFORCE if restrictions[rule] else Mode.OFF
+    mode = getattr(policy, rule.value)
+    assert isinstance(mode, Mode)
+    return mode
+
+
+_REQUEST_KINDS = (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
+
+
+def _finding(rule: Rule, mode: Mode, detail: str, *, retry_after: float | None = None) -> Finding:
+    refusal = Refusal(
+        rule=rule, outcome=Outcome.REFUSED, text=_TEXTS[rule], retry_after=retry_after, detail=detail
+    )
+    return Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)

@@ -1,0 +1,289 @@
+"""The rules put together: who is asked first, what their modes do, and what is logged of attacks."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from kkdcpd.config import (
+    Config,
+    FailuresConfig,
+    GuardConfig,
+    PolicyConfig,
+    PrincipalPattern,
+    RatesConfig,
+    RealmConfig,
+)
+from kkdcpd.guard.guard import Guard, Verdict
+from kkdcpd.guard.shared_table import SharedTable, make_memory
+from kkdcpd.guard.store import Store
+from kkdcpd.protocol.messages import classify, inspect_reply
+from kkdcpd.values import ClientConnection, MessageKind, Mode, Outcome, ProxyMessage, ProxyRequest, Rule
+from tests.support import messages
+
+GOOD = Verdict()
+TOKEN = hashlib.sha256(b"correct-horse-battery-staple").digest()
+CLIENT = ClientConnection(address="192.0.2.1", network="192.0.2.1")
+OTHER = ClientConnection(address="192.0.2.2", network="192.0.2.2")
+
+PROOF = [(messages.PA_ENC_TIMESTAMP, b"")]
+WRONG_PASSWORD = messages.krb_error(24)
+
+
+def request(payload: bytes) -> ProxyRequest:
+    return classify(ProxyMessage(kerb_message=messages.prefixed(payload), target_domain="EXAMPLE.COM"))
+
+
+def login(user: str = "alice", **fields: Any) -> ProxyRequest:
+    return request(messages.as_req(cname=(1, user.split("/")), padata=PROOF, **fields))
+
+
+@dataclass
+class House:
+    """A guard with the clock standing still."""
+
+    guard: Guard
+    realm: RealmConfig
+
+    def admit(self, asked: ProxyRequest | None = None, client: ClientConnection = CLIENT) -> Verdict:
+        return self.guard.admit(asked or login(), client, self.realm)
+
+    def review(self, asked: ProxyRequest, reply: bytes, client: ClientConnection = CLIENT) -> Verdict:
+        facts = inspect_reply(asked.kind, reply)
+        return self.guard.review(asked, client, self.realm, facts)
+
+    def fail(self, user: str, times: int = 1, client: ClientConnection = CLIENT) -> None:
+        for _ in range(times):
+            assert self.review(login(user), WRONG_PASSWORD, client) == GOOD
+
+
+def house(
+    policy: PolicyConfig | None = None,
+    rates: RatesConfig | None = None,
+    failures: FailuresConfig | None = None,
+    tokens: tuple[bytes, ...] = (),
+    store: Store | None = None,
+) -> House:
+    realm = RealmConfig(name="EXAMPLE.COM", policy=policy or PolicyConfig(), tokens=tokens)
+    guard_config = GuardConfig(rates=rates or RatesConfig(), failures=failures or FailuresConfig())
+    guard = Guard(
+        Config(realms=(realm,), guard=guard_config),
+        store or SharedTable(make_memory(1024, bytes(16))),
+        lambda: 5000.0,
+    )
+    return House(guard, realm)
+
+
+def rule_of(verdict: Verdict) -> Rule | None:
+    return verdict.refusal.rule if verdict.refusal else None
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "kkdcpd")
+    return caplog
+
+
+def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, object]]]:
+    return [
+        (line.levelname, line.message, line.fields)  # type: ignore[attr-defined]
+        for line in log.records
+    ]
+
+
+def test_by_default_nothing_is_against_a_log_on() -> None:
+    subject = house()
+    with subject.guard.visit(CLIENT) as verdict:
+        assert verdict == GOOD
+        assert subject.admit() == GOOD
+        assert subject.review(login(), messages.as_rep()) == GOOD
+
+
+# Visits
+
+
+def test_visit_over_the_limit_is_refused_and_ends_as_any_other() -> None:
+    subject = house(rates=RatesConfig(client_concurrency=1))
+    with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
+        assert rule_of(verdict) is Rule.CLIENT_CONCURRENCY
+    with subject.guard.visit(CLIENT) as verdict:
+        assert verdict == GOOD
+
+
+def test_visit_that_fails_ends_too() -> None:
+    subject = house(rates=RatesConfig(client_concurrency=1))
+    with pytest.raises(RuntimeError), subject.guard.visit(CLIENT):
+        raise RuntimeError
+    with subject.guard.visit(CLIENT) as verdict:
+        assert verdict == GOOD
+
+
+def test_visits_too_fast_are_refused_and_others_are_not() -> None:
+    subject = house(rates=RatesConfig(client_burst=2))
+    verdicts = []
+    for client in (CLIENT, CLIENT, CLIENT, OTHER):
+        with subject.guard.visit(client) as verdict:
+            verdicts.append(rule_of(verdict))
+    assert verdicts == [None, None, Rule.CLIENT_RATE, None]
+
+
+def test_who_is_over_the_number_under_way_takes_nothing_from_its_rate() -> None:
+    subject = house(rates=RatesConfig(client_concurrency=1, client_burst=2))
+    with subject.guard.visit(CLIENT):
+        for _ in range(5):
+            with subject.guard.visit(CLIENT) as verdict:
+                assert rule_of(verdict) is Rule.CLIENT_CONCURRENCY
+    with subject.guard.visit(CLIENT) as verdict:
+        assert verdict == GOOD
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(Mode.OFF, GOOD), (Mode.MONITOR, Verdict(monitored=(Rule.CLIENT_CONCURRENCY,)))],
+)
+def test_visits_over_the_limit_pass_unless_that_is_enforced(mode: Mode, expected: Verdict) -> None:
+    subject = house(rates=RatesConfig(mode=mode, client_concurrency=1))
+    with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
+        assert verdict == expected
+
+
+# Requests
+
+
+def test_refusal_is_by_the_first_rule_that_is_enforced_and_those_on_monitor_are_told() -> None:
+    policy = PolicyConfig(
+        require_armor=Mode.MONITOR, weak_etypes=Mode.MONITOR, cname_deny=(PrincipalPattern("alice"),)
+    )
+    failures = FailuresConfig(guesses=1)
+    subject = house(policy, failures=failures, tokens=(TOKEN,))
+    subject.fail("alice")
+    weak = login(etypes=(23,))
+
+    stranger = subject.admit(weak)
+    assert rule_of(stranger) is Rule.TOKEN
+    assert stranger.monitored == (Rule.REQUIRE_ARMOR, Rule.WEAK_ETYPES)
+
+    friend = ClientConnection(address="192.0.2.1", network="192.0.2.1", token=TOKEN)
+    assert rule_of(subject.admit(weak, friend)) is Rule.GUESSING
+    elsewhere = ClientConnection(address="192.0.2.2", network="192.0.2.2", token=TOKEN)
+    assert rule_of(subject.admit(weak, elsewhere)) is Rule.CNAME
+
+
+def test_realm_rate_is_for_what_is_relayed_alone() -> None:
+    policy = PolicyConfig(cname_deny=(PrincipalPattern("mallory"),), require_armor=Mode.MONITOR)
+    subject = house(policy, RatesConfig(realm_burst=2))
+    for _ in range(10):
+        assert rule_of(subject.admit(login("mallory"))) is Rule.CNAME
+    told = Verdict(monitored=(Rule.REQUIRE_ARMOR,))
+    assert [subject.admit(), subject.admit()] == [told, told]
+    refused = subject.admit()
+    assert (rule_of(refused), refused.monitored) == (Rule.REALM_RATE, (Rule.REQUIRE_ARMOR,))
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(Mode.OFF, GOOD), (Mode.MONITOR, Verdict(monitored=(Rule.REALM_RATE,)))]
+)
+def test_realm_rate_lets_pass_unless_it_is_enforced(mode: Mode, expected: Verdict) -> None:
+    subject = house(rates=RatesConfig(mode=mode, realm_burst=1))
+    subject.admit()
+    assert subject.admit() == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "refusal", "monitored"),
+    [
+        (Mode.OFF, None, ()),
+        (Mode.MONITOR, None, (Rule.GUESSING,)),
+        (Mode.ENFORCE, Rule.GUESSING, ()),
+    ],
+)
+def test_failures_are_refused_or_told_or_not_counted(
+    mode: Mode, refusal: Rule | None, monitored: tuple[Rule, ...]
+) -> None:
+    subject = house(failures=FailuresConfig(mode=mode, guesses=3))
+    subject.fail("alice", times=3)
+    verdict = subject.admit()
+    assert (rule_of(verdict), verdict.monitored) == (refusal, monitored)
+    assert subject.admit(login("bob")) == GOOD
+
+
+def test_guards_with_one_store_know_the_same() -> None:
+    store = SharedTable(make_memory(1024, bytes(16)))
+    first, second = house(store=store), house(store=store)
+    first.fail("alice", times=10)
+    assert rule_of(second.admit()) is Rule.GUESSING
+
+
+def test_each_realm_has_its_own_policy() -> None:
+    realms = (
+        RealmConfig(name="A.TEST", policy=PolicyConfig(message_kinds=(MessageKind.TGS_REQ,))),
+        RealmConfig(name="B.TEST"),
+    )
+    guard = Guard(Config(realms=realms), SharedTable(make_memory(1024, bytes(16))), lambda: 1.0)
+
+    def admit(realm: RealmConfig) -> Verdict:
+        message = messages.prefixed(messages.as_req(realm=realm.name))
+        asked = classify(ProxyMessage(kerb_message=message, target_domain=realm.name))
+        return guard.admit(asked, CLIENT, realm)
+
+    assert [rule_of(admit(realm)) for realm in realms] == [Rule.MESSAGE_KIND, None]
+
+
+# Replies
+
+
+def test_reply_is_refused_by_what_it_shows() -> None:
+    subject = house(PolicyConfig(unproven_ticket=Mode.ENFORCE))
+    unproven = request(messages.as_req())
+    assert subject.admit(unproven) == GOOD
+    verdict = subject.review(unproven, messages.as_rep())
+    assert verdict.refusal is not None
+    assert (verdict.refusal.rule, verdict.refusal.outcome) == (Rule.UNPROVEN_TICKET, Outcome.REFUSED)
+
+
+def test_many_services_are_told_beside_what_else_is_against_a_reply() -> None:
+    subject = house(PolicyConfig(services=1, unproven_ticket=Mode.MONITOR))
+    unproven = request(messages.as_req())
+    rules = [
+        subject.review(unproven, messages.as_rep(sname=(2, ("HTTP", host)))).monitored for host in ("a", "b")
+    ]
+    assert rules == [(Rule.UNPROVEN_TICKET,), (Rule.UNPROVEN_TICKET, Rule.MANY_SERVICES)]
+
+
+@pytest.mark.parametrize(("padata", "refusal"), [(PROOF, None), ([], Rule.SPRAYING)])
+def test_only_a_log_on_with_a_proof_makes_room_for_failures(padata: Any, refusal: Rule | None) -> None:
+    subject = house(failures=FailuresConfig(sprayed_principals=1, principals_per_success=1.0))
+    subject.review(request(messages.as_req(padata=padata)), messages.as_rep())
+    subject.fail("bob")
+    subject.fail("carol")
+    assert rule_of(subject.admit(login("dave"))) is refusal
+
+
+def test_block_is_logged_with_whom_it_hits(log: pytest.LogCaptureFixture) -> None:
+    subject = house(failures=FailuresConfig(guesses=2, sprayed_principals=1, block=30.0))
+    subject.fail("Alice", times=2)
+    subject.fail("bob")
+    common = {"client": "192.0.2.1", "realm": "EXAMPLE.COM", "seconds": 30}
+    assert logged(log) == [
+        ("WARNING", "client blocked", {"rule": "guessing", **common, "cname": "alice"}),
+        ("WARNING", "client blocked", {"rule": "spraying", **common}),
+    ]
+
+
+def test_principal_under_attack_is_logged_once_and_let_in(log: pytest.LogCaptureFixture) -> None:
+    subject = house(failures=FailuresConfig(alert_clients=2))
+    for number in range(4):
+        address = f"203.0.113.{number}"
+        subject.fail("alice", client=ClientConnection(address=address, network=address))
+    fields = {"realm": "EXAMPLE.COM", "cname": "alice", "clients": 2}
+    assert logged(log) == [("WARNING", "principal under attack", fields)]
+    assert subject.admit() == GOOD
+
+
+def test_nothing_is_logged_where_failures_are_off(log: pytest.LogCaptureFixture) -> None:
+    subject = house(failures=FailuresConfig(mode=Mode.OFF, guesses=1, alert_clients=2))
+    subject.fail("alice", times=3)
+    subject.fail("alice", client=OTHER)
+    assert logged(log) == []

@@ -1,0 +1,358 @@
+"""The table in shared memory: what it counts, what it forgets, and what other processes can do to it."""
+
+import mmap
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from kkdcpd.guard.shared_table import ENTRY_SIZE, SharedTable, make_memory
+from kkdcpd.guard.store import Block, Growth, Limit, Shortage
+
+SECRET = b"0123456789abcdef"
+NOW = 5000.0
+LIMIT = Limit(rate=50.0, burst=1000)
+GROWTH = Growth(first=60.0, longest=3600.0, forgiven_after=600.0)
+CLIENT = ("client", "192.0.2.1")
+LOGINS = ("logins", "192.0.2.1")
+BLOCKED = ("blocked", "192.0.2.1")
+TOTAL = ("total",)
+
+
+@pytest.fixture
+def memory() -> mmap.mmap:
+    return make_memory(1024, SECRET)
+
+
+@pytest.fixture
+def table(memory: mmap.mmap) -> SharedTable:
+    return SharedTable(memory)
+
+
+def take(table: SharedTable, count: int, limit: Limit = LIMIT, *, now: float = NOW) -> int:
+    """How many of so many tokens could be taken."""
+    return sum(table.take(((CLIENT, limit),), now) is None for _ in range(count))
+
+
+def names_of_one_bucket(table: SharedTable, count: int) -> list[str]:
+    """Names that have their place in the same bucket."""
+    names = (str(number) for number in range(1_000_000))
+    place = table._name(("name", "0")).first
+    found = (name for name in names if table._name(("name", name)).first == place)
+    return [next(found) for _ in range(count)]
+
+
+# Memory
+
+
+@pytest.mark.parametrize("entries", [8, 1024, 65536])
+def test_memory_has_one_size(entries: int) -> None:
+    assert len(make_memory(entries, SECRET)) == 64 + entries * ENTRY_SIZE
+
+
+@pytest.mark.parametrize(("entries", "secret"), [(0, SECRET), (12, SECRET), (8, b"short")])
+def test_memory_that_could_hold_no_table_is_not_made(entries: int, secret: bytes) -> None:
+    with pytest.raises(ValueError, match="multiple of 8"):
+        make_memory(entries, secret)
+
+
+def test_place_of_a_name_depends_on_the_secret() -> None:
+    tables = [SharedTable(make_memory(65536, bytes([number]) * 16)) for number in range(20)]
+    assert len({table._name(CLIENT).first for table in tables}) == 20
+
+
+def test_names_of_any_octets_and_length_have_a_place(table: SharedTable) -> None:
+    for name in ("", "\udcff", "x" * 100_000, "\0"):
+        assert table.tally(("name", name), 0, None, window=600.0, now=NOW).counts[0] == 1
+        assert table.tally(("name", name), 0, None, window=600.0, now=NOW).counts[0] == 2
+
+
+# Tokens
+
+
+def test_burst_may_come_at_once_and_the_rate_after_it(table: SharedTable) -> None:
+    assert take(table, 1100) == 1000
+    assert take(table, 100, now=NOW + 1.0) == 50
+    assert take(table, 2000, now=NOW + 1000.0) == 1000
+
+
+@pytest.mark.parametrize("rate", [0.1, 3.0, 50.0, 1000.0, 100_000.0])
+def test_burst_is_exact_for_every_rate(table: SharedTable, rate: float) -> None:
+    assert take(table, 10_002, Limit(rate=rate, burst=10_000)) == 10_000
+
+
+@pytest.mark.parametrize("rate", [0.1, 3.0, 50.0, 1000.0])
+def test_rate_is_exact_in_the_long_run(table: SharedTable, rate: float) -> None:
+    limit = Limit(rate=rate, burst=1)
+    taken = sum(take(table, 1, limit, now=NOW + step / rate / 4) for step in range(8000))
+    assert 1990 <= taken <= 2001
+
+
+def test_shortage_tells_which_bucket_and_how_long(table: SharedTable) -> None:
+    narrow = Limit(rate=0.5, burst=1)
+    buckets = ((CLIENT, LIMIT), (TOTAL, narrow))
+    assert table.take(buckets, NOW) is None
+    assert table.take(buckets, NOW) == Shortage(index=1, wait=2.0)
+    assert table.take(buckets, NOW + 1.5) == Shortage(index=1, wait=0.5)
+    assert table.take(buckets, NOW + 2.0) is None
+
+
+def test_request_that_finds_one_bucket_empty_takes_nothing_from_the_others(table: SharedTable) -> None:
+    narrow = Limit(rate=0.001, burst=1)
+    for _ in range(500):
+        table.take(((CLIENT, LIMIT), (TOTAL, narrow)), NOW)
+    assert take(table, 1000) == 999
+
+
+def test_lower_limit_after_a_reload_doesnt_wait_for_what_the_higher_allowed(table: SharedTable) -> None:
+    take(table, 10_000, Limit(rate=1.0, burst=10_000))
+    lower = Limit(rate=1.0, burst=5)
+    assert table.take(((CLIENT, lower),), NOW) == Shortage(index=0, wait=1.0)
+    assert take(table, 10, lower, now=NOW + 5.0) == 5
+
+
+# Tallies
+
+
+def test_tally_counts_each_member_once_in_a_column(table: SharedTable) -> None:
+    told = [
+        table.tally(LOGINS, column, member, window=600.0, now=NOW)
+        for column, member in [(0, "alice"), (0, "alice"), (0, "bob"), (1, "alice"), (2, "carol")]
+    ]
+    assert [tally.is_new for tally in told] == [True, False, True, True, True]
+    assert told[-1].counts == (2, 1, 1)
+
+
+def test_without_a_member_everything_counts(table: SharedTable) -> None:
+    counts = [table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] for _ in range(5)]
+    assert counts == [1, 2, 3, 4, 5]
+
+
+def test_window_begins_with_the_first_and_ends_for_all_columns_together(table: SharedTable) -> None:
+    table.tally(LOGINS, 0, "alice", window=600.0, now=NOW)
+    table.tally(LOGINS, 1, "bob", window=600.0, now=NOW + 599.0)
+    after = table.tally(LOGINS, 0, "alice", window=600.0, now=NOW + 600.0)
+    assert after.counts == (1, 0, 0)
+    assert after.is_new
+
+
+def test_tally_begins_at_any_reading_of_the_clock(table: SharedTable) -> None:
+    for now in (0.0, 0.1, 1e9):
+        table.tally(LOGINS, 0, "alice", window=600.0, now=now)
+        assert table.tally(LOGINS, 0, "bob", window=600.0, now=now).counts[0] == 2
+
+
+def test_count_stays_at_its_end(table: SharedTable) -> None:
+    name = table._name(LOGINS)
+    table.tally(LOGINS, 0, None, window=600.0, now=NOW)
+    place = table._find(name)
+    table._write(name, place, table._value(name, place, 1) | (1 << 20) - 1, 1)
+    assert table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] == (1 << 20) - 1
+
+
+# Blocks
+
+
+def test_block_ends_by_itself(table: SharedTable) -> None:
+    assert table.blocked(BLOCKED, NOW) is None
+    assert table.block(BLOCKED, 3, GROWTH, NOW) == 60.0
+    assert table.blocked(BLOCKED, NOW + 59.0) == Block(reason=3, seconds=1.0)
+    assert table.blocked(BLOCKED, NOW + 60.0) is None
+
+
+def test_block_grows_each_time_up_to_a_maximum(table: SharedTable) -> None:
+    now, lengths = NOW, []
+    for _ in range(9):
+        lengths.append(table.block(BLOCKED, 0, GROWTH, now))
+        now += lengths[-1]
+    assert lengths == [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0, 3600.0]
+
+
+def test_what_was_under_way_when_the_block_fell_doesnt_make_it_longer(table: SharedTable) -> None:
+    table.block(BLOCKED, 0, GROWTH, NOW)
+    assert [table.block(BLOCKED, 0, GROWTH, NOW + 1.0) for _ in range(100)] == [0.0] * 100
+    assert table.block(BLOCKED, 0, GROWTH, NOW + 60.0) == 120.0
+
+
+def test_quiet_time_takes_back_one_doubling_after_the_other(table: SharedTable) -> None:
+    now = NOW
+    for _ in range(9):
+        now += table.block(BLOCKED, 0, GROWTH, now)
+    # It was doubled six times; three windows later, three times, and this is one more.
+    assert table.block(BLOCKED, 0, GROWTH, now + 1800.0) == 960.0
+    assert table.block(BLOCKED, 0, GROWTH, now + 100_000.0) == 60.0
+
+
+# What is forgotten
+
+
+def test_flood_of_addresses_takes_no_more_memory_and_lets_nothing_that_matters_be_forgotten() -> None:
+    memory = make_memory(1024, SECRET)
+    table = SharedTable(memory)
+    take(table, 900)
+    table.tally(LOGINS, 0, "alice", window=600.0, now=NOW)
+    for number in range(50_000):
+        table.take(((("client", str(number)), LIMIT),), NOW + number / 5000)
+    assert len(memory) == 64 + 1024 * ENTRY_SIZE
+    assert len(table._names) <= 1024
+    after = SharedTable(memory)
+    assert not after.tally(LOGINS, 0, "alice", window=600.0, now=NOW + 10.0).is_new
+    assert take(after, 1000, now=NOW + 10.0) == 600
+
+
+def test_what_means_nothing_any_more_is_forgotten_first(table: SharedTable) -> None:
+    *names, late = names_of_one_bucket(table, 9)
+    for name in names[:7]:
+        table.tally(("name", name), 0, None, window=600.0, now=NOW)
+    table.tally(("name", names[7]), 0, None, window=10.0, now=NOW + 1.0)
+    table.tally(("name", late), 0, None, window=600.0, now=NOW + 20.0)
+    counts = [
+        table.tally(("name", name), 0, None, window=600.0, now=NOW + 21.0).counts[0] for name in names[:7]
+    ]
+    assert counts == [2] * 7
+
+
+def test_what_was_unused_for_longest_is_forgotten_then(memory: mmap.mmap, table: SharedTable) -> None:
+    *names, late = names_of_one_bucket(table, 9)
+    for seconds, name in enumerate(names):
+        table.tally(("name", name), 0, None, window=600.0, now=NOW + seconds)
+    table.tally(("name", names[0]), 0, None, window=600.0, now=NOW + 20.0)
+    table.tally(("name", late), 0, None, window=600.0, now=NOW + 21.0)
+    other = SharedTable(memory)
+    found = [name for name in names if other._find(other._name(("name", name)))]
+    assert found == [names[0], *names[2:]]
+
+
+def test_what_is_blocked_is_forgotten_only_for_what_is_blocked(table: SharedTable) -> None:
+    *names, late = names_of_one_bucket(table, 200)
+    early, tallied = names[:8], names[8:]
+    for seconds, name in enumerate(early[:7]):
+        table.block(("name", name), 0, GROWTH, NOW + seconds)
+    for name in tallied:
+        table.tally(("name", name), 0, None, window=600.0, now=NOW + 10.0)
+    assert all(table.blocked(("name", name), NOW + 10.0) for name in early[:7])
+    table.block(("name", early[7]), 0, GROWTH, NOW + 10.0)
+    table.block(("name", late), 0, GROWTH, NOW + 10.0)
+    blocked = [name for name in [*early, late] if table.blocked(("name", name), NOW + 10.0)]
+    assert blocked == [*early[1:], late]
+
+
+# Several processes
+
+
+@contextmanager
+def children(count: int, work: Callable[[], None]) -> Iterator[list[int]]:
+    """Processes that begin their work together; all have ended afterwards."""
+    start, go = os.pipe()
+    pids = []
+    for _ in range(count):
+        pid = os.fork()
+        if not pid:
+            os.close(go)
+            os.read(start, 1)
+            try:
+                work()
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    os.close(start)
+    os.close(go)
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            os.waitpid(pid, 0)
+
+
+def test_processes_share_what_they_count_and_block(table: SharedTable) -> None:
+    def work() -> None:
+        take(table, 400)
+        table.tally(LOGINS, 0, f"principal of {os.getpid()}", window=600.0, now=NOW)
+        table.block(BLOCKED, 1, GROWTH, NOW)
+
+    for _ in range(2):
+        with children(1, work):
+            pass
+    assert take(table, 1000) == 200
+    assert table.tally(LOGINS, 0, "another", window=600.0, now=NOW).counts[0] == 3
+    assert table.blocked(BLOCKED, NOW) == Block(reason=1, seconds=60.0)
+
+
+def test_next_generation_finds_everything_in_the_same_memory(memory: mmap.mmap) -> None:
+    old = SharedTable(memory)
+    take(old, 900)
+    old.tally(LOGINS, 0, "alice", window=600.0, now=NOW)
+    old.block(BLOCKED, 1, GROWTH, NOW)
+    new = SharedTable(memory)
+    assert take(new, 1000) == 100
+    assert not new.tally(LOGINS, 0, "alice", window=600.0, now=NOW).is_new
+    assert new.blocked(BLOCKED, NOW) == Block(reason=1, seconds=60.0)
+
+
+def test_racing_processes_lose_few_counts_and_invent_none(table: SharedTable) -> None:
+    each, processes = 5000, 4
+
+    def work() -> None:
+        for _ in range(each):
+            table.tally(LOGINS, 0, None, window=600.0, now=NOW)
+
+    with children(processes, work):
+        pass
+    counted = table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] - 1
+    # They do nothing but count the same, more of them than there are processors: nothing could be worse.
+    assert each // 2 <= counted <= each * processes
+
+
+def test_process_that_slept_between_reading_and_writing_takes_nothing_back(memory: mmap.mmap) -> None:
+    awake = SharedTable(memory)
+    take(awake, 10)
+    awake.tally(LOGINS, 0, None, window=600.0, now=NOW)
+    stale = memory[:]
+    take(awake, 500)
+    for _ in range(50):
+        awake.tally(LOGINS, 0, None, window=600.0, now=NOW)
+    memory[:] = stale
+    assert take(awake, 1) == 1
+    assert awake.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] == 52
+    assert take(SharedTable(memory), 1000) == 489
+
+
+def test_who_lost_an_entry_to_another_name_finds_none_of_its_counts(memory: mmap.mmap) -> None:
+    table = SharedTable(memory)
+    loser, winner = names_of_one_bucket(table, 2)
+    take(table, 900)
+    table.tally(("name", loser), 0, None, window=600.0, now=NOW)
+    table._words[table._find(table._name(("name", loser)))] = table._name(("name", winner)).digest
+    assert SharedTable(memory).tally(("name", winner), 0, None, window=600.0, now=NOW).counts[0] == 1
+
+
+def test_processes_killed_while_they_write_leave_a_table_of_use(memory: mmap.mmap) -> None:
+    table = SharedTable(memory)
+
+    def work() -> None:
+        number = 0
+        while True:
+            number += 1
+            name = str(number % 3000)
+            table.take(((("client", name), LIMIT), (TOTAL, LIMIT)), NOW + number / 1e4)
+            table.tally(("logins", name), number % 3, name, window=600.0, now=NOW + number / 1e4)
+            table.block(("blocked", name), 1, GROWTH, NOW + number / 1e4)
+
+    for _ in range(20):
+        before = memory[:]
+        with children(2, work) as pids:
+            while memory[:] == before:
+                pass
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+    later = NOW + 1e6
+    assert take(SharedTable(memory), 1100, now=later) == 1000
+    for number in range(3000):
+        later += 1.0
+        tallies = [
+            table.tally(("logins", str(number)), 0, "alice", window=600.0, now=later) for _ in range(2)
+        ]
+        assert [tally.is_new for tally in tallies] == [True, False]
+        assert table.block(("blocked", str(number)), 1, GROWTH, later) == 60.0
