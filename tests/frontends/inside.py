@@ -9,6 +9,8 @@ from pathlib import Path
 
 from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends.door import Listener
+from kkdcpd.guard.shared_table import SECRET_SIZE, make_memory
+from kkdcpd.supervisor import SOCKET_BUFFER_BYTES
 from kkdcpd.worker import Worker
 
 __all__ = ["PATIENCE_SECONDS", "Talk", "listening", "running_worker"]
@@ -20,25 +22,31 @@ NO_SYSTEM_FILES = SystemFiles()
 
 @contextlib.asynccontextmanager
 async def listening(
-    *, host: str = "127.0.0.1", unix_path: Path | None = None, tls: bool = False
+    *,
+    host: str = "127.0.0.1",
+    unix_path: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    proxy_protocol: bool = False,
 ) -> AsyncIterator[Listener]:
     """Listen on any free port of the address, or on a unix socket."""
     family = socket.AF_UNIX if unix_path else socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        # As the supervisor has it: left alone, Linux takes megabytes for a client that doesn't read.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         sock.bind(str(unix_path) if unix_path else (host, 0))
         sock.listen()
-        yield Listener(socket=sock, url="test:", tls=tls)
+        yield Listener(socket=sock, url="test:", tls_context=tls, proxy_protocol=proxy_protocol)
 
 
 @contextlib.asynccontextmanager
-async def running_worker(
-    settings: str, *listeners: Listener, tls_context: ssl.SSLContext | None = None
-) -> AsyncIterator[asyncio.Event]:
+async def running_worker(settings: str, *listeners: Listener) -> AsyncIterator[asyncio.Event]:
     """Run a worker with this configuration, on these listeners; the event stops it."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
+    memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
+    worker = Worker(config, listeners, NO_SYSTEM_FILES, memory)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(Worker(config, listeners, tls_context, NO_SYSTEM_FILES).run(stop), name="worker")
+        tasks.create_task(worker.run(stop), name="worker")
         try:
             yield stop
         finally:
@@ -54,8 +62,10 @@ class Talk:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def to(cls, listener: Listener, *, tls: ssl.SSLContext | None = None) -> AsyncIterator["Talk"]:
-        """Connect to a listener."""
+    async def to(
+        cls, listener: Listener, *, tls: ssl.SSLContext | None = None, host: str | None = None
+    ) -> AsyncIterator["Talk"]:
+        """Connect to a listener, from the address `host` if it is given."""
         place = listener.socket.getsockname()
         name = "localhost" if tls else None
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -63,7 +73,11 @@ class Talk:
                 reader, writer = await asyncio.open_unix_connection(place)
             else:
                 reader, writer = await asyncio.open_connection(
-                    place[0], place[1], ssl=tls, server_hostname=name
+                    place[0],
+                    place[1],
+                    ssl=tls,
+                    server_hostname=name,
+                    local_addr=(host, 0) if host else None,
                 )
         try:
             yield cls(reader, writer)
@@ -83,6 +97,16 @@ class Talk:
         self._writer.write(octets)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._writer.drain()
+
+    async def read(self, count: int) -> bytes:
+        """Wait for so many octets."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._reader.readexactly(count)
+
+    async def read_some(self) -> bytes:
+        """Wait for any octets, or the end."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._reader.read(65536)
 
     async def response(self) -> tuple[int, bytes]:
         """Wait for a response; return its status and body."""

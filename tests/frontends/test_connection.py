@@ -1,19 +1,33 @@
 """One connection's deadlines and counts, on both event loops."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
-from kkdcpd.frontends.door import Listener
+from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
+from kkdcpd.frontends.connection import FREE_BYTES, MAX_HEAD_BYTES, Connection, Holdings
+from kkdcpd.frontends.door import Arrival, Door, Listener
+from kkdcpd.tls import build_server_context
+from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker
-from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
+from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.support.fake_kdc import FakeKdc, Link, reply
+from tests.support.http_client import post
+from tests.support.messages import krb_error
+from tests.support.waiting import eventually
 
 HEAD_TIMEOUT = 0.2
+WRITE_TIMEOUT = 0.3
 LONG = 5.0
 """A timeout that no test waits for."""
 
@@ -212,3 +226,288 @@ async def test_client_of_a_unix_socket_is_known_as_such(
         assert await talk.response() == (200, GOOD_REPLY)
     (fields,) = exchange_fields(log)
     assert (fields["client"], "port" in fields) == ("unix", False)
+
+
+# -- Clients that take or give too much ----------------------------------------------------------------------
+
+BIG_REPLY = krb_error(25, data=bytes(900_000))
+"""More than the kernel takes for a client that doesn't read."""
+
+SMALL_BUFFER = 4096
+
+
+def slow_settings(kdc: FakeKdc) -> str:
+    return f"""
+        [connections]
+        write_timeout = {WRITE_TIMEOUT}
+        [realms."EXAMPLE.COM"]
+        kdc = ["tcp://127.0.0.1:{kdc.port}"]
+    """
+
+
+@contextlib.asynccontextmanager
+async def unread(
+    listener: Listener, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect as a client that reads nothing by itself, and has little room."""
+    sock = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    await asyncio.get_running_loop().sock_connect(sock, listener.socket.getsockname())
+    reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=tls, server_hostname="localhost" if tls else None, limit=SMALL_BUFFER
+    )
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def is_cut_off(log: pytest.LogCaptureFixture, reason: str) -> bool:
+    return any(
+        record.message == "connection cut off" and record.fields["reason"] == reason  # type: ignore[attr-defined]
+        for record in log.records
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contexts:
+    """Of both ends: None without TLS."""
+
+    server: ssl.SSLContext | None = None
+    client: ssl.SSLContext | None = None
+
+
+@pytest.fixture(scope="module", params=["plain", "TLS"])
+def contexts(request: pytest.FixtureRequest, authority: Authority) -> Contexts:
+    if request.param == "plain":
+        return Contexts()
+    pair = authority.issue("localhost", file_name="connection")
+    return Contexts(
+        server=build_server_context(TlsConfig(certificate=pair.certificate, key=pair.key)),
+        client=ssl.create_default_context(cafile=str(authority.certificate)),
+    )
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+async def test_client_that_does_not_read_its_reply_is_cut_off(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, contexts: Contexts, version: str
+) -> None:
+    kdc.tcp = reply(BIG_REPLY)
+    async with (
+        listening(tls=contexts.server) as listener,
+        running_worker(slow_settings(kdc), listener),
+        unread(listener, contexts.client) as (_reader, writer),
+    ):
+        writer.write(post(GOOD_BODY, version=version))
+        await eventually(partial(is_cut_off, log, "the reply isn't read"))
+
+
+async def test_client_that_asks_again_and_never_reads_is_cut_off(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture
+) -> None:
+    kdc.tcp = reply(krb_error(25, data=bytes(60_000)))
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        unread(listener) as (_reader, writer),
+    ):
+        writer.write(GOOD_REQUEST * 200)
+        await eventually(partial(is_cut_off, log, "the reply isn't read"))
+    assert len(kdc.messages) < 200
+
+
+async def test_client_that_half_closes_and_never_reads_is_cut_off(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture
+) -> None:
+    kdc.tcp = reply(BIG_REPLY)
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        unread(listener) as (_reader, writer),
+    ):
+        writer.write(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        writer.write_eof()
+        await eventually(partial(is_cut_off_or_gone, log))
+
+
+async def is_cut_off_or_gone(log: pytest.LogCaptureFixture) -> bool:
+    return await is_cut_off(log, "the reply isn't read") or any(
+        fields["outcome"] == "client_gone" for fields in exchange_fields(log)
+    )
+
+
+async def test_long_reply_reaches_a_client_that_reads(kdc: FakeKdc, contexts: Contexts) -> None:
+    kdc.tcp = reply(BIG_REPLY)
+    async with (
+        listening(tls=contexts.server) as listener,
+        running_worker(slow_settings(kdc), listener),
+        unread(listener, contexts.client) as (reader, writer),
+    ):
+        writer.write(GOOD_REQUEST)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.partition(b"Content-Length: ")[2].split()[0])
+            assert BIG_REPLY in await reader.readexactly(length)
+
+
+async def test_requests_far_ahead_of_their_replies_are_cut_off(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, may_answer: asyncio.Event
+) -> None:
+    may_answer.clear()
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(30):
+                await talk.send(post(bytes(20_000)))
+        assert await talk.rest() == b""
+    assert await is_cut_off(log, "too many requests ahead")
+
+
+async def test_one_whole_request_may_be_ahead(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, may_answer: asyncio.Event
+) -> None:
+    may_answer.clear()
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        await talk.send(post(bytes(131072)))
+        may_answer.set()
+        assert await talk.response() == (200, GOOD_REPLY)
+        assert (await talk.response())[0] == 400
+    assert [fields["outcome"] for fields in exchange_fields(log)] == ["answered", "malformed_message"]
+
+
+def head_of(length: int) -> bytes:
+    """A request whose head has so many octets, in lines that are none too long."""
+    start, end = GOOD_REQUEST.split(b"\r\n\r\n", 1)
+    lines = b""
+    while (left := length - len(start) - len(lines) - 4) > 3000:
+        lines += b"\r\nX: " + b"a" * 1995
+    lines += b"\r\nX: " + b"a" * (left - 5)
+    assert len(start + lines + b"\r\n\r\n") == length
+    return start + lines + b"\r\n\r\n" + end
+
+
+async def in_one(talk: Talk, octets: bytes) -> None:
+    await talk.send(octets)
+
+
+async def in_parts(talk: Talk, octets: bytes) -> None:
+    for start in range(0, len(octets), 500):
+        with contextlib.suppress(ConnectionError):
+            await talk.send(octets[start : start + 500])
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("send", [in_one, in_parts])
+async def test_longest_head_is_taken(listener: Listener, send: Callable[..., Awaitable[None]]) -> None:
+    async with Talk.to(listener) as talk:
+        for _ in range(2):
+            await send(talk, head_of(MAX_HEAD_BYTES))
+            assert await talk.response() == (200, GOOD_REPLY)
+
+
+@pytest.mark.parametrize(
+    ("send", "length"),
+    [(in_one, MAX_HEAD_BYTES + 1), (in_parts, MAX_HEAD_BYTES + 1), (in_one, 40_000)],
+)
+async def test_longer_head_is_malformed(
+    listener: Listener,
+    log: pytest.LogCaptureFixture,
+    send: Callable[..., Awaitable[None]],
+    length: int,
+) -> None:
+    async with Talk.to(listener) as talk:
+        await send(talk, head_of(length))
+        assert (await talk.response())[0] == 400
+        assert await talk.rest() == b""
+    (fields,) = exchange_fields(log)
+    assert fields["detail"] == f"head of more than {MAX_HEAD_BYTES} octets"
+
+
+class Held:
+    """A connection of which only matters whether it is cut off."""
+
+    def __init__(self, name: str, cut: list[str]) -> None:
+        self._name = name
+        self._cut = cut
+
+    def cut_off(self, reason: str) -> None:
+        assert reason == "too much is held"
+        self._cut.append(self._name)
+
+
+def test_who_has_held_too_much_for_longest_is_cut_off() -> None:
+    cut: list[str] = []
+    first, second, third = (cast("Connection", Held(name, cut)) for name in ("first", "second", "third"))
+    holdings = Holdings(100_000)
+    holdings.hold(first, 40_000)
+    holdings.hold(second, 40_000)
+    holdings.hold(first, 60_000)
+    assert not cut
+    holdings.hold(third, 20_000)
+    assert cut == ["first"]
+    holdings.hold(second, 80_000)
+    assert cut == ["first"]
+    holdings.release(third)
+    holdings.hold(first, 20_000)
+    assert cut == ["first"]
+    holdings.hold(first, 20_001)
+    assert cut == ["first", "second"]
+
+
+def test_little_is_never_held_against_anybody() -> None:
+    cut: list[str] = []
+    holdings = Holdings(100_000)
+    for number in range(100):
+        holdings.hold(cast("Connection", Held(str(number), cut)), FREE_BYTES)
+    assert not cut
+
+
+async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> None:
+    """Two clients with nearly a whole body each, where there is room for one."""
+    holdings, nearly = Holdings(150_000), asyncio.Event()
+
+    async def read(request: web.BaseRequest) -> web.StreamResponse:
+        count = 0
+        while count < 131071:
+            count += len(await request.content.readany())
+        nearly.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    server = web.Server(read, handler_cancellation=True)
+
+    def make(arrival: Arrival) -> Connection:
+        return Connection(
+            server, HttpConfig(), ConnectionsConfig(), arrival, holdings, refuse_malformed=refuse
+        )
+
+    async with listening() as listener, asyncio.TaskGroup() as tasks:
+        door = Door([listener], ConnectionsConfig(), handshake_timeout=1, make_connection=make)
+        keeping = tasks.create_task(door.keep(), name="door")
+        async with Talk.to(listener) as first, Talk.to(listener) as second:
+            await first.send(post(bytes(131072))[:-1])
+            await asyncio.wait_for(nearly.wait(), PATIENCE_SECONDS)
+            await second.send(post(bytes(131072))[:-1])
+            assert await first.rest() == b""
+        keeping.cancel()
+    await server.shutdown(LONG)
+    assert await is_cut_off(log, "too much is held")
+
+
+def refuse(connection: Connection, detail: str) -> web.StreamResponse:
+    raise AssertionError(connection, detail)

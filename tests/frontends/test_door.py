@@ -5,18 +5,24 @@ import contextlib
 import logging
 import resource
 import ssl
+import time
 from collections.abc import AsyncIterator
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from kkdcpd.config import TlsConfig
-from kkdcpd.frontends.door import Door, Listener
+from kkdcpd.config import ConnectionsConfig, TlsConfig
+from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, CROWD, Arrival, Door, Listener, Places
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening
 from tests.frontends.site import Site, parse_line
-from tests.support.http_client import HttpClient
+from tests.support.http_client import HttpClient, post
+from tests.support.messages import as_req, envelope
+from tests.support.waiting import eventually
 
 HANDSHAKE_TIMEOUT = 0.3
 GREETING = b"You are in."
@@ -24,6 +30,13 @@ GREETING = b"You are in."
 
 class Greeter(asyncio.Protocol):
     """A way in that says so, and ends."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._leave = arrival.leave
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        del exc
+        self._leave()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).write(GREETING)
@@ -75,10 +88,8 @@ async def log() -> AsyncIterator[Log]:
 
 
 @contextlib.asynccontextmanager
-async def keeping_door(*listeners: Listener, tls_context: ssl.SSLContext) -> AsyncIterator[None]:
-    door = Door(
-        listeners, tls_context=tls_context, handshake_timeout=HANDSHAKE_TIMEOUT, make_connection=Greeter
-    )
+async def keeping_door(*listeners: Listener) -> AsyncIterator[None]:
+    door = Door(listeners, ConnectionsConfig(), handshake_timeout=HANDSHAKE_TIMEOUT, make_connection=Greeter)
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(door.keep(), name="door")
         yield
@@ -88,7 +99,7 @@ async def keeping_door(*listeners: Listener, tls_context: ssl.SSLContext) -> Asy
 @pytest.fixture
 async def listener(server_context: ssl.SSLContext) -> AsyncIterator[Listener]:
     """A listener that speaks TLS, with the door behind it."""
-    async with listening(tls=True) as listener, keeping_door(listener, tls_context=server_context):
+    async with listening(tls=server_context) as listener, keeping_door(listener):
         yield listener
 
 
@@ -97,10 +108,10 @@ async def test_client_that_speaks_tls_is_let_in(listener: Listener, trust: ssl.S
         assert await talk.rest() == GREETING
 
 
-async def test_plain_client_is_let_in_where_no_tls_is_spoken(server_context: ssl.SSLContext) -> None:
+async def test_plain_client_is_let_in_where_no_tls_is_spoken() -> None:
     async with (
         listening() as listener,
-        keeping_door(listener, tls_context=server_context),
+        keeping_door(listener),
         Talk.to(listener) as talk,
     ):
         assert await talk.rest() == GREETING
@@ -109,8 +120,8 @@ async def test_plain_client_is_let_in_where_no_tls_is_spoken(server_context: ssl
 async def test_every_listener_is_served(server_context: ssl.SSLContext, trust: ssl.SSLContext) -> None:
     async with (
         listening() as plain,
-        listening(host="::1", tls=True) as by_ipv6,
-        keeping_door(plain, by_ipv6, tls_context=server_context),
+        listening(host="::1", tls=server_context) as by_ipv6,
+        keeping_door(plain, by_ipv6),
         Talk.to(plain) as first,
         Talk.to(by_ipv6, tls=trust) as second,
     ):
@@ -197,8 +208,8 @@ async def test_hundred_failures_leave_the_door_open(
 
 
 async def test_closed_door_ends_handshakes_that_are_under_way(server_context: ssl.SSLContext) -> None:
-    async with listening(tls=True) as listener, contextlib.AsyncExitStack() as stack:
-        async with keeping_door(listener, tls_context=server_context):
+    async with listening(tls=server_context) as listener, contextlib.AsyncExitStack() as stack:
+        async with keeping_door(listener):
             talk = await stack.enter_async_context(Talk.to(listener))
             # Whoever connected later is let in by now, so the first is within its handshake.
             other = await stack.enter_async_context(Talk.to(listener))
@@ -207,19 +218,201 @@ async def test_closed_door_ends_handshakes_that_are_under_way(server_context: ss
         assert await talk.rest() == b""
 
 
-def test_lack_of_descriptors_is_told_and_gets_over(site: Site) -> None:
+class Guest(asyncio.Protocol):
+    """A way in that greets, and stays until the client goes."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._leave = arrival.leave
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(GREETING)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        del exc
+        self._leave()
+
+
+@contextlib.asynccontextmanager
+async def hosting_door(
+    *listeners: Listener, refusals_seconds: float = PATIENCE_SECONDS, **settings: Any
+) -> AsyncIterator[None]:
+    """A door that guests stay behind."""
+    door = Door(
+        listeners,
+        ConnectionsConfig(**settings),
+        handshake_timeout=HANDSHAKE_TIMEOUT,
+        make_connection=Guest,
+        refusals_seconds=refusals_seconds,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(door.keep(), name="door")
+        yield
+        keeping.cancel()
+
+
+async def enter(
+    stack: contextlib.AsyncExitStack, listener: Listener, *, host: str = "127.0.0.1"
+) -> Talk | None:
+    """Connect; None if that is refused."""
+    talk = await stack.enter_async_context(Talk.to(listener, host=host))
+    try:
+        return talk if await talk.read(len(GREETING)) == GREETING else None
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def has_place(listener: Listener) -> bool:
+    async with contextlib.AsyncExitStack() as stack:
+        return await enter(stack, listener) is not None
+
+
+async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None:
+    async with (
+        listening() as listener,
+        hosting_door(listener, maximum=16),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        entered = [await enter(stack, listener, host=f"127.0.0.{n + 1}") for n in range(20)]
+        assert [bool(talk) for talk in entered] == [True] * 16 + [False] * 4
+        assert await log.next() == {
+            "event": "connections refused",
+            "level": "WARNING",
+            "count": 1,
+            "client": "127.0.0.17",
+            "reason": "connections.maximum",
+        }
+
+
+async def test_refusals_are_told_in_sums(log: Log) -> None:
+    async with (
+        listening() as listener,
+        hosting_door(listener, maximum=16, refusals_seconds=0.2),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for number in range(26):
+            await enter(stack, listener, host=f"127.0.0.{number + 1}")
+        told = 0
+        while told < 10:
+            line = await log.next()
+            told += line["count"]
+        assert (told, line["client"]) == (10, "127.0.0.26")
+
+
+async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:
+    async with listening() as listener, hosting_door(listener, maximum=16, per_client=2):
+        for _ in range(10):
+            async with contextlib.AsyncExitStack() as stack:
+                talks = [await enter(stack, listener) for _ in range(2)]
+                assert all(talks)
+            await eventually(partial(has_place, listener))
+
+
+async def test_place_of_a_failed_handshake_is_free_again(
+    server_context: ssl.SSLContext, trust: ssl.SSLContext
+) -> None:
+    async def is_let_in(listener: Listener) -> bool:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            async with Talk.to(listener, tls=trust) as talk:
+                return await talk.read(len(GREETING)) == GREETING
+        return False
+
+    async with listening(tls=server_context) as listener, hosting_door(listener, per_client=2):
+        for octets in (b"This is no TLS.", b"", b"\x16\x03\x01") * 4:
+            async with Talk.to(listener) as talk:
+                await talk.send(octets)
+                talk.reset()
+        await eventually(partial(is_let_in, listener))
+
+
+async def test_silent_handshakes_count_for_their_client(
+    server_context: ssl.SSLContext, trust: ssl.SSLContext
+) -> None:
+    async with (
+        listening(tls=server_context) as listener,
+        hosting_door(listener, per_client=2),
+        Talk.to(listener, host="127.0.0.2"),
+        Talk.to(listener, host="127.0.0.2"),
+    ):
+        async with Talk.to(listener, host="127.0.0.2") as third:
+            assert await third.rest() == b""
+        async with Talk.to(listener, tls=trust, host="127.0.0.3") as other:
+            assert await other.read(len(GREETING)) == GREETING
+
+
+async def test_client_with_too_many_connections_is_refused_and_others_are_not(log: Log) -> None:
+    async with (
+        listening() as listener,
+        hosting_door(listener, per_client=3),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        entered = [await enter(stack, listener, host="127.0.0.2") for _ in range(5)]
+        assert [bool(talk) for talk in entered] == [True] * 3 + [False] * 2
+        assert await enter(stack, listener, host="127.0.0.3")
+        told = await log.next()
+    assert (told["client"], told["reason"]) == ("127.0.0.2", "connections.per_client")
+
+
+async def test_trusted_proxy_is_no_one_client() -> None:
+    async with (
+        listening() as listener,
+        hosting_door(listener, per_client=1, trusted_proxies=(ip_network("127.0.0.2"),)),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        assert all([await enter(stack, listener, host="127.0.0.2") for _ in range(5)])
+
+
+async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
+    async with (
+        listening(unix_path=tmp_path / "door.sock") as listener,
+        hosting_door(listener, per_client=1),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        assert all([await enter(stack, listener) for _ in range(5)])
+
+
+def test_count_is_by_network() -> None:
+    places = Places(maximum=10, per_client=2)
+    assert [places.take() for _ in range(4)] == [True] * 4
+    assert [places.take_for(network) for network in ("a", "a", "b", "a")] == [True, True, True, False]
+    places.give_back(None)
+    places.give_back("a")
+    assert (places.take(), places.take_for("a")) == (True, True)
+
+
+def test_crowd_is_gone_once_when_half_of_it_is() -> None:
+    places = Places(maximum=1000, per_client=1000)
+    assert not places.is_crowd_gone()
+    for _ in range(CROWD):
+        places.take()
+    assert not places.is_crowd_gone()
+    for _ in range(CROWD // 2):
+        places.give_back(None)
+    assert [places.is_crowd_gone() for _ in range(2)] == [True, False]
+    for _ in range(CROWD // 2):
+        places.give_back(None)
+    assert not places.is_crowd_gone()
+
+
+def test_lack_of_descriptors_is_told_once_and_gets_over(site: Site) -> None:
     """The process's limit is lowered to what it has open, and raised again."""
     pid = site.daemon.pid
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     after = len(site.daemon.lines)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
-    try:
-        with site.plain_client() as client:
-            line = site.daemon.wait_for_line(lambda line: "accept failed" in line, after=after)
+    unserved = post(envelope(as_req(), "OTHER.TEST"))
+    with site.plain_client() as earlier:
+        assert earlier.ask(unserved).status == 503
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with site.plain_client() as client:
+                line = site.daemon.wait_for_line(lambda line: "accept failed" in line, after=after)
+                time.sleep(3 * ACCEPT_RETRY_SECONDS)  # for more lines, were there any
+                assert earlier.ask(unserved).status == 503
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+                assert client.ask(unserved).status == 503
+        finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-            client.send(b"GET / HTTP/1.0\r\n\r\n")
-            assert client.response().status == 405
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     told = parse_line(line)
     assert (told["level"], told["reason"]) == ("warning", "[Errno 24] Too many open files")
+    again = site.daemon.wait_for_line(lambda line: "accept works again" in line, after=after)
+    assert parse_line(again)["listen"] == told["listen"]
+    assert sum("accept failed" in line for line in site.daemon.lines[after:]) == 1

@@ -1,102 +1,416 @@
-"""One HTTP connection: aiohttp's protocol, with the deadline, the count and the quiet that it lacks."""
+"""One HTTP connection: aiohttp's protocol, with the deadlines, the bounds and the quiet that it lacks.
+
+A stranger decides how slowly octets come and go, and how many of them. So each head, body and reply has its
+time, and what can be held for one connection has its size (docs/http.md has the figures). Whom the
+connection is from is for the door to say.
+"""
 
 import asyncio
+import dataclasses
+import enum
+import logging
+import socket
+import struct
 from collections.abc import Callable
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from kkdcpd.config import HttpConfig
-from kkdcpd.values import ClientConnection
+from kkdcpd.config import ConnectionsConfig, HttpConfig
+from kkdcpd.frontends.door import Arrival
+from kkdcpd.tls import client_certificate
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Holdings"]
 
-UNIX_PEER = "unix"
+logger = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 8192
+"""Request line and headers together. MIT's client sends 150 octets, Windows 250, and proxies add as many."""
+
+MAX_LINE_BYTES = 4096
+"""Any one line of a head: longer than every path, and twice the longest cookie that might stray in here."""
+
+MAX_HEADERS = 64
+"""aiohttp makes objects of each: this many cost more than their octets."""
+
+READ_BUFFER_BYTES = 16384
+"""Of a body that isn't asked for yet, aiohttp takes twice this before it stops reading."""
+
+FREE_BYTES = 16384
+"""What every connection may have held for it: most requests and replies are smaller."""
+
+MAX_HELD_BYTES = 268435456
+"""What all connections together may have held beyond that: 2000 bodies of the most octets."""
+
+PIECE_BYTES = 16384
+"""Of a reply, what is handed on at a time: a record of TLS (RFC 8446 5.1)."""
 
 LINGERING_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that its sender can read the refusal."""
 
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""Of SO_LINGER: what isn't sent yet is dropped, so that the kernel holds no buffer for a client of ours."""
+
+
+class _Stage(enum.Enum):
+    """What the next octets belong to."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    LATER_REQUEST = enum.auto()
+    REFUSED_BODY = enum.auto()
+
+
+class Holdings:
+    """Bodies that aren't whole and replies that aren't read, of all connections: so much, and no more.
+
+    Who makes it too much is served, and who has held longest is cut off: an honest client holds nothing for
+    longer than its octets travel.
+    """
+
+    def __init__(self, maximum: int = MAX_HELD_BYTES) -> None:
+        self._maximum = maximum
+        self._total = 0
+        self._held: dict[Connection, int] = {}  # in the order in which they began
+
+    def hold(self, connection: "Connection", count: int) -> None:
+        """Say how many octets are held for a connection now."""
+        if count <= FREE_BYTES:
+            self.release(connection)
+            return
+        self._total += count - self._held.get(connection, 0)
+        self._held[connection] = count
+        while self._total > self._maximum:
+            oldest = next(iter(self._held))
+            self.release(oldest)
+            oldest.cut_off("too much is held")
+
+    def release(self, connection: "Connection") -> None:
+        """Forget a connection."""
+        self._total -= self._held.pop(connection, 0)
+
+
+class _Outgoing(asyncio.Transport):
+    """The transport that aiohttp sees: it hands on what is written in pieces, no sooner than they are taken.
+
+    TLS would encrypt a reply whole, let its transport keep it, and not tell that nobody reads it.
+    """
+
+    def __init__(self, wire: asyncio.Transport) -> None:
+        super().__init__()
+        self._wire = wire
+        self._pending = bytearray()
+        self._is_closing = False
+        self.is_paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send octets when they can be sent."""
+        if not self._pending and not self.is_paused and len(data) <= PIECE_BYTES:
+            self._wire.write(data)
+            return
+        self._pending += data
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Hand on what waits, as far as it is taken."""
+        start = 0
+        with memoryview(self._pending) as pending:
+            while start < len(pending) and not self.is_paused:
+                # A copy, since transports keep what they are given.
+                self._wire.write(bytes(pending[start : start + PIECE_BYTES]))
+                start += PIECE_BYTES
+        del self._pending[:start]
+        if self._is_closing and not self._pending:
+            self._wire.close()
+
+    def get_write_buffer_size(self) -> int:
+        """Tell how much isn't sent yet, as far as that can be known."""
+        return len(self._pending) + self._wire.get_write_buffer_size()
+
+    def close(self) -> None:
+        """Close when all is handed on."""
+        self._is_closing = True
+        if not self._pending:
+            self._wire.close()
+
+    def abort(self) -> None:
+        """Drop everything."""
+        self._is_closing = True
+        self._pending.clear()
+        self._wire.abort()
+
+    def is_closing(self) -> bool:
+        """Whether the end has begun."""
+        return self._is_closing or self._wire.is_closing()
+
+    def pause_reading(self) -> None:
+        """Take no more octets in."""
+        self._wire.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take octets in again."""
+        self._wire.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's
+        """Tell of the socket, or of TLS."""
+        return self._wire.get_extra_info(name, default)
+
 
 class Connection(RequestHandler):
-    """A connection whose client must finish each head in time, and may send only so many requests."""
+    """A connection whose client must keep its time and its bounds.
+
+    `client` is who is at the other end, as the door and TLS tell; `is_trusted_proxy` whether its requests
+    may tell otherwise.
+    """
 
     __slots__ = (
+        "_ahead_bytes",
+        "_body_bytes",
+        "_end_timer",
+        "_head_bytes",
         "_head_timeout",
         "_head_timer",
-        "_is_handling",
+        "_holdings",
+        "_is_head_too_large",
+        "_leave",
+        "_max_ahead_bytes",
         "_max_requests",
         "_refuse_malformed",
         "_requests",
+        "_stage",
+        "_wire",
+        "_write_timeout",
+        "_write_timer",
         "client",
+        "is_trusted_proxy",
     )
 
     def __init__(
         self,
         server: web.Server,
-        config: HttpConfig,
+        http: HttpConfig,
+        connections: ConnectionsConfig,
+        arrival: Arrival,
+        holdings: Holdings,
         *,
         refuse_malformed: Callable[["Connection", str], web.StreamResponse],
     ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=config.keepalive_timeout,
+            keepalive_timeout=http.keepalive_timeout,
             access_log=None,  # type: ignore[arg-type] # as aiohttp's own runner does to have none
             # A compressed body is a malformed one, and nothing is unpacked for strangers.
             auto_decompress=False,
             lingering_time=LINGERING_SECONDS,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            read_bufsize=READ_BUFFER_BYTES,
         )
-        self._head_timeout = config.head_timeout
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._max_requests = config.max_requests_per_connection
-        self._requests = 0
-        self._is_handling = False
+        self.client = arrival.client
+        self.is_trusted_proxy = arrival.is_trusted_proxy
+        self._leave = arrival.leave
+        self._holdings = holdings
         self._refuse_malformed = refuse_malformed
-        self.client = ClientConnection(address=UNIX_PEER)
+        self._head_timeout = http.head_timeout
+        self._write_timeout = connections.write_timeout
+        # One whole request may be there while another is answered: no client of Kerberos has even that.
+        self._max_ahead_bytes = MAX_HEAD_BYTES + http.max_body_bytes
+        self._max_requests = http.max_requests_per_connection
+        self._requests = 0
+        self._stage = _Stage.HEAD
+        self._head_bytes = 0
+        self._is_head_too_large = False
+        self._body_bytes = 0
+        self._ahead_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        # aiohttp forgets its own when it closes: that is not yet the end.
+        self._wire: _Outgoing | None = None
+
+    # -- The beginning and the end ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn who the client is; the first head's time starts with the connection."""
-        peer = transport.get_extra_info("peername")
+        """Learn what TLS tells of the client; the first head's time starts with the connection."""
+        wire = cast("asyncio.Transport", transport)
+        self._wire = _Outgoing(wire)
         ssl_object = transport.get_extra_info("ssl_object")
-        tls = ssl_object.version() if ssl_object else None
-        if isinstance(peer, tuple):
-            self.client = ClientConnection(address=peer[0], port=peer[1], tls=tls)
-        else:
-            self.client = ClientConnection(address=UNIX_PEER, tls=tls)
-        super().connection_made(transport)
+        if ssl_object:
+            self.client = dataclasses.replace(
+                self.client, tls=ssl_object.version(), certificate=client_certificate(ssl_object)
+            )
+        # One octet that can't be sent on starts the time of a client that doesn't read. (With 0, uvloop's TLS
+        # pauses after every write.)
+        wire.set_write_buffer_limits(high=1, low=0)
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            # The same for what is in the kernel's hands, even after the end.
+            milliseconds = round(self._write_timeout * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        super().connection_made(self._wire)
         self._start_head()
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the timers, and give the place back."""
+        for timer in (self._head_timer, self._write_timer, self._end_timer):
+            if timer:
+                timer.cancel()
+        self._wire = None
+        self._holdings.release(self)
+        self._leave()
+        super().connection_lost(exc)
+
+    async def start(self) -> None:
+        """Serve requests. What is left to send at the end has its time too."""
+        try:
+            await super().start()
+        finally:
+            self._start_end()
+
+    def force_close(self) -> None:
+        """Close, though the client may have to read what it was sent before."""
+        super().force_close()
+        self._start_end()
+
+    def eof_received(self) -> None:
+        """Let the transport close, as it does when it is told nothing else."""
+        self._start_end()
+
+    def _start_end(self) -> None:
+        if self._wire and not self._end_timer:
+            self._end_timer = self._start_write_time()
+
+    def _start_write_time(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(self._write_timeout, self.cut_off, "the reply isn't read")
+
+    def cut_off(self, reason: str) -> None:
+        """Drop what the client doesn't take, and the connection with it."""
+        if not self._wire:
+            return
+        fields = {"client": self.client.address, "port": self.client.port, "reason": reason}
+        logger.debug("connection cut off", extra={"fields": fields})
+        sock = self._wire.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._wire.abort()
+
+    # -- What comes in ---------------------------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
-        """Start the time of a head with its first octets."""
-        if self._head_timer is None and not self._is_handling:
+        """Pass octets on, within their bounds."""
+        if not data:  # aiohttp goes on with what it holds
+            super().data_received(data)
+            return
+        if self._stage is _Stage.BODY:
+            self._body_bytes += len(data)
+            self._note_held()
+        elif self._stage is _Stage.LATER_REQUEST or (self._stage is _Stage.HEAD and not self._is_idle):
+            self._ahead_bytes += len(data)
+            if self._ahead_bytes > self._max_ahead_bytes:
+                self.cut_off("too many requests ahead")
+                return
+            self._note_held()
+        if self._stage is _Stage.HEAD:
+            self._head_received(data)
+        else:
+            super().data_received(data)
+
+    def _note_held(self) -> None:
+        unsent = self._wire.get_write_buffer_size() if self._wire and self.writing_paused else 0
+        self._holdings.hold(self, self._body_bytes + self._ahead_bytes + unsent)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is left to be done for an earlier request."""
+        return self._waiter is not None or not self._requests
+
+    def _head_received(self, data: bytes) -> None:
+        if self._head_timer is None:
             self._start_head()
-        super().data_received(data)
+        room = MAX_HEAD_BYTES - self._head_bytes
+        count = self._request_count
+        super().data_received(data[:room])
+        if self._request_count > count:
+            self._end_head()
+            # Who doesn't read the reply to the last request has this one wait.
+            self._stage = _Stage.BODY if self._is_idle else _Stage.LATER_REQUEST
+            self._body_bytes = len(data)
+            self._note_held()
+            if len(data) > room:
+                super().data_received(data[room:])
+        elif len(data) > room:
+            # No parser can be in a state where it takes NUL: this one answers 400.
+            self._is_head_too_large = True
+            self._stage = _Stage.REFUSED_BODY
+            super().data_received(b"\0")
+        else:
+            self._head_bytes += len(data)
 
     def _start_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_timeout, self.force_close)
 
-    def request_begins(self) -> None:
-        """Stop the head's time: the request is in the handler's hands."""
+    def _end_head(self) -> None:
+        """Stop the head's time: the request is in the handler's hands, or soon will be."""
         if self._head_timer:
             self._head_timer.cancel()
             self._head_timer = None
-        self._is_handling = True
+        self._head_bytes = 0
+
+    def request_begins(self) -> None:
+        """Count the request; the next octets are its body's."""
+        self._end_head()
+        self._stage = _Stage.BODY
         self._requests += 1
+        if not self._messages:
+            self._ahead_bytes = 0
+
+    def body_ends(self) -> None:
+        """Let the next octets be those of another request, which has to wait."""
+        self._stage = _Stage.LATER_REQUEST
+        # From here on it isn't the client that takes its time.
+        self._body_bytes = 0
+        self._note_held()
 
     def request_ends(self) -> None:
-        """Let the next octets be those of another head."""
-        self._is_handling = False
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the timer."""
-        if self._head_timer:
-            self._head_timer.cancel()
-        super().connection_lost(exc)
+        """Let the next octets be those of another head, or of a body that nobody wants."""
+        self._body_bytes = 0
+        if self._stage is not _Stage.LATER_REQUEST:
+            self._stage = _Stage.REFUSED_BODY
+        elif not self._messages:
+            self._stage = _Stage.HEAD
+            self._ahead_bytes = 0
 
     @property
     def is_used_up(self) -> bool:
         """Whether the connection has borne as many requests as it may."""
         return self._requests >= self._max_requests
+
+    # -- What goes out ---------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """Start the time that the client has to read what is sent to it."""
+        if self._wire:
+            self._wire.is_paused = True
+        if not self.writing_paused:
+            super().pause_writing()
+            self._write_timer = self._start_write_time()
+        self._note_held()
+
+    def resume_writing(self) -> None:
+        """Go on, and stop that time when all is sent."""
+        if self._wire:
+            self._wire.is_paused = False
+            self._wire.go_on()
+            if self._wire.is_paused:
+                return
+        super().resume_writing()
+        if self._write_timer:
+            self._write_timer.cancel()
+            self._write_timer = None
+        self._note_held()
 
     def handle_error(
         self,
@@ -107,4 +421,6 @@ class Connection(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what isn't HTTP. aiohttp would log a traceback and quote its parser to the client."""
         del request, status, exc
+        if self._is_head_too_large:
+            message = f"head of more than {MAX_HEAD_BYTES} octets"
         return self._refuse_malformed(self, message or "")

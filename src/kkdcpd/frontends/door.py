@@ -1,22 +1,47 @@
-"""The door: accepts sockets, sees them through the TLS handshake, and hands them to a way in.
+"""The door: accepts sockets, counts them, learns who they are from, and sees them through the TLS handshake.
 
 We accept ourselves, since asyncio's own servers neither tell who failed a handshake and why, nor leave room
-for what has to come before TLS.
+for what has to come before TLS: the limits on connections, and the PROXY header. A way in gets an `Arrival`.
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
 
-__all__ = ["Door", "Listener"]
+from kkdcpd.config import ConnectionsConfig
+from kkdcpd.errors import MalformedError
+from kkdcpd.protocol import proxy_header
+from kkdcpd.protocol.forwarded import network_of
+from kkdcpd.protocol.proxy_header import ProxyHeader
+from kkdcpd.values import ClientConnection
+
+__all__ = ["Arrival", "Door", "Listener", "Places"]
 
 logger = logging.getLogger(__name__)
 
-ACCEPT_RETRY_SECONDS = 1.0
+UNIX_PEER = "unix"
+
+ACCEPT_RETRY_SECONDS = 0.5
 """The pause after a failed accept: descriptors or memory are short, and only time brings them back."""
+
+REFUSALS_SECONDS = 10.0
+"""How often at most it is told that connections are refused: whoever makes many shall not fill the log."""
+
+MIN_HANDSHAKE_SECONDS = 0.1
+"""What the TLS handshake has where a PROXY header took all of the time."""
+
+CROWD = 128
+"""So many connections are worth a word, or a trifle of work, when they are gone."""
+
+_FAILED_BEFORE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR}
+"""Accept fails with these for one connection alone: the next one may be sound."""
 
 _HINTS = {
     "HTTP_REQUEST": "plain HTTP on a TLS port",
@@ -26,16 +51,173 @@ _HINTS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client refuses our certificate: check the name in its URL",
     "UNSUPPORTED_PROTOCOL": "the client's TLS version is older than tls.minimum_version",
     "WRONG_VERSION_NUMBER": "this is not TLS",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the listener requires a client certificate, and there is none",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """A listening socket, non-blocking, and whether TLS is spoken on it. `url` is for the log."""
+    """A listening socket, non-blocking; the TLS spoken on it, if any. `url` is for the log.
+
+    With `proxy_protocol`, only trusted proxies may connect, and each connection begins with a PROXY header.
+    """
 
     socket: socket.socket
     url: str
-    tls: bool
+    tls_context: ssl.SSLContext | None = None
+    proxy_protocol: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A connection that is let in.
+
+    `is_trusted_proxy` is true of a client that may tell in whose name it asks. Who serves the connection
+    calls `leave` at its end.
+    """
+
+    client: ClientConnection
+    is_trusted_proxy: bool
+    leave: Callable[[], None]
+
+
+class Places:
+    """How many connections there are, in all and from each client's network; and may be."""
+
+    def __init__(self, *, maximum: int, per_client: int) -> None:
+        self._maximum = maximum
+        self._per_client = per_client
+        self._taken = 0
+        self._peak = 0
+        self._by_network: Counter[str] = Counter()
+
+    def take(self) -> bool:
+        """Count a connection whose client is yet unknown, unless there are as many as may be."""
+        if self._taken >= self._maximum:
+            return False
+        self._taken += 1
+        self._peak = max(self._peak, self._taken)
+        return True
+
+    def is_crowd_gone(self) -> bool:
+        """Whether there were many connections, and most of them are gone; that is told once."""
+        if self._peak < CROWD or self._taken > self._peak / 2:
+            return False
+        self._peak = self._taken
+        return True
+
+    def take_for(self, network: str) -> bool:
+        """Count one that is taken already for its client too, unless the client has as many as it may."""
+        if self._by_network[network] >= self._per_client:
+            return False
+        self._by_network[network] += 1
+        return True
+
+    def give_back(self, network: str | None) -> None:
+        """Forget one; `network` is what it was taken for, if anything."""
+        self._taken -= 1
+        if network is not None:
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
+
+
+class _RefusedError(Exception):
+    """A connection isn't let in: for what reason, of a few, and what is special about this one."""
+
+    def __init__(self, reason: str, detail: str | None = None) -> None:
+        self.detail = detail
+        super().__init__(reason)
+
+
+class _Visit:
+    """A connection from its accept until it is gone: its socket, its place, and who it is from."""
+
+    __slots__ = ("_has_place", "_network", "_places", "client", "deadline", "is_trusted_proxy", "socket")
+
+    def __init__(
+        self, sock: socket.socket, client: ClientConnection, places: Places, deadline: float
+    ) -> None:
+        self.socket = sock
+        self.client = client
+        self.deadline = deadline
+        self.is_trusted_proxy = False
+        self._places = places
+        self._network: str | None = None
+        self._has_place = False
+
+    def must_be_trusted_proxy(self) -> None:
+        if not self.is_trusted_proxy:
+            raise _RefusedError("no trusted proxy")
+
+    def take_place(self) -> None:
+        if not self._places.take():
+            raise _RefusedError("connections.maximum")
+        self._has_place = True
+
+    def take_place_of_client(self) -> None:
+        """Count it for its client. A proxy has many clients behind it, and no count of its own."""
+        if self.is_trusted_proxy:
+            return
+        if not self._places.take_for(self.client.network):
+            raise _RefusedError("connections.per_client")
+        self._network = self.client.network
+
+    def leave(self) -> None:
+        """Give the place back; more than once does no harm."""
+        if self._has_place:
+            self._has_place = False
+            self._places.give_back(self._network)
+
+    def turn_away(self) -> None:
+        """End it before it was handed over."""
+        self.socket.close()
+        self.leave()
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What was refused since it was last told."""
+
+    count: int = 0
+    last: tuple[ClientConnection, _RefusedError] | None = None
+
+
+class _Refusals:
+    """Tells of connections that were refused: the first at once, then sums."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._sums: dict[str, _Sum] = {}
+
+    def add(self, client: ClientConnection, refusal: _RefusedError) -> None:
+        reason = str(refusal)
+        if reason not in self._sums:
+            _tell_refused(1, client, refusal)
+            self._begin(reason)
+            return
+        entry = self._sums[reason]
+        entry.count += 1
+        entry.last = client, refusal
+
+    def _begin(self, reason: str) -> None:
+        self._sums[reason] = _Sum()
+        asyncio.get_running_loop().call_later(self._seconds, self._end, reason)
+
+    def _end(self, reason: str) -> None:
+        entry = self._sums.pop(reason)
+        if entry.last:
+            _tell_refused(entry.count, *entry.last)
+            self._begin(reason)
+
+
+def _tell_refused(count: int, client: ClientConnection, refusal: _RefusedError) -> None:
+    fields: dict[str, object] = {"count": count, "client": client.address, "reason": str(refusal)}
+    if client.proxy:
+        fields["proxy"] = client.proxy
+    if refusal.detail:
+        fields["detail"] = refusal.detail
+    logger.warning("connections refused", extra={"fields": fields})
 
 
 class Door:
@@ -44,15 +226,18 @@ class Door:
     def __init__(
         self,
         listeners: Sequence[Listener],
+        connections: ConnectionsConfig,
         *,
-        tls_context: ssl.SSLContext | None,
         handshake_timeout: float,
-        make_connection: Callable[[], asyncio.Protocol],
+        make_connection: Callable[[Arrival], asyncio.Protocol],
+        refusals_seconds: float = REFUSALS_SECONDS,
     ) -> None:
         self._listeners = listeners
-        self._tls_context = tls_context
+        self._trusted = connections.trusted_proxies
+        self.places = Places(maximum=connections.maximum, per_client=connections.per_client)
         self._handshake_timeout = handshake_timeout
         self._make_connection = make_connection
+        self._refusals = _Refusals(refusals_seconds)
 
     async def keep(self) -> None:
         """Accept on every listener; cancelling this ends handshakes that are under way, not connections."""
@@ -67,44 +252,158 @@ class Door:
 
     async def _accept(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
+        is_short = False
         while True:
             try:
                 sock, peer = await loop.sock_accept(listener.socket)
             except OSError as error:
-                logger.warning(
-                    "accept failed", extra={"fields": {"listen": listener.url, "reason": str(error)}}
-                )
+                if error.errno in _FAILED_BEFORE:
+                    continue
+                if not is_short:
+                    _tell_accept_failed(listener, error)
+                    is_short = True
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                 continue
-            tasks.create_task(self._welcome(sock, peer, listener), name=f"welcome {peer}")
+            if is_short:
+                logger.info("accept works again", extra={"fields": {"listen": listener.url}})
+                is_short = False
+            self._receive(sock, peer, listener, tasks)
 
-    async def _welcome(self, sock: socket.socket, peer: object, listener: Listener) -> None:
-        loop = asyncio.get_running_loop()
+    def _receive(
+        self, sock: socket.socket, peer: object, listener: Listener, tasks: asyncio.TaskGroup
+    ) -> None:
+        """Begin a visit, or refuse it at once."""
+        deadline = asyncio.get_running_loop().time() + self._handshake_timeout
+        visit = _Visit(sock, _client(peer), self.places, deadline)
+        visit.is_trusted_proxy = self._is_trusted(visit.client)
         try:
-            if listener.tls:
-                await loop.connect_accepted_socket(
-                    self._make_connection,
-                    sock,
-                    ssl=self._tls_context,
-                    ssl_handshake_timeout=self._handshake_timeout,
-                )
-            else:
-                await loop.connect_accepted_socket(self._make_connection, sock)
+            if listener.proxy_protocol:
+                visit.must_be_trusted_proxy()
+            visit.take_place()
+            visit.take_place_of_client()
+        except _RefusedError as refusal:
+            visit.turn_away()
+            self._refusals.add(visit.client, refusal)
+            return
+        tasks.create_task(self._welcome(visit, listener), name=f"welcome {peer}")
+
+    def _is_trusted(self, client: ClientConnection) -> bool:
+        """Whether the peer may say in whose name it comes: who may write to our unix socket may."""
+        if client.address == UNIX_PEER:
+            return True
+        if not self._trusted:
+            return False
+        address = ip_address(client.address)
+        return any(address in network for network in self._trusted)
+
+    async def _welcome(self, visit: _Visit, listener: Listener) -> None:
+        try:
+            if listener.proxy_protocol:
+                await self._learn_client(visit)
+            await self._hand_over(visit, listener)
+        except _RefusedError as refusal:
+            visit.turn_away()
+            self._refusals.add(visit.client, refusal)
         except OSError as error:
-            sock.close()
-            _log_handshake(peer, error)
+            visit.turn_away()
+            _tell_broken_off(visit.client, error)
+        except BaseException:
+            visit.turn_away()
+            raise
+
+    async def _learn_client(self, visit: _Visit) -> None:
+        """Read the PROXY header, which tells whose connection this is."""
+        try:
+            async with asyncio.timeout_at(visit.deadline):
+                header = await _read_proxy_header(visit.socket)
+        except MalformedError as error:
+            raise _RefusedError("PROXY header", str(error)) from error
+        if header.address is None:
+            return
+        proxy = visit.client.address
+        network = network_of(header.address)
+        visit.client = ClientConnection(
+            address=header.address, port=header.port, network=network, proxy=proxy
+        )
+        visit.is_trusted_proxy = self._is_trusted(visit.client)
+        visit.take_place_of_client()
+
+    async def _hand_over(self, visit: _Visit, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        arrival = Arrival(client=visit.client, is_trusted_proxy=visit.is_trusted_proxy, leave=visit.leave)
+        make_connection = partial(self._make_connection, arrival)
+        if not listener.tls_context:
+            await loop.connect_accepted_socket(make_connection, visit.socket)
+            return
+        await loop.connect_accepted_socket(
+            make_connection,
+            visit.socket,
+            ssl=listener.tls_context,
+            ssl_handshake_timeout=max(visit.deadline - loop.time(), MIN_HANDSHAKE_SECONDS),
+        )
 
 
-def _log_handshake(peer: object, error: OSError) -> None:
-    """Say why a handshake failed; that somebody only knocked is nothing to tell."""
-    fields: dict[str, object] = {}
+def _client(peer: object) -> ClientConnection:
     if isinstance(peer, tuple):
-        fields |= {"client": peer[0], "port": peer[1]}
+        return ClientConnection(address=peer[0], port=peer[1], network=network_of(peer[0]))
+    return ClientConnection(address=UNIX_PEER, network=UNIX_PEER)
+
+
+async def _read_proxy_header(sock: socket.socket) -> ProxyHeader:
+    """Read the header and not one octet more: what follows it may be there already, and isn't for us.
+
+    Raises:
+        MalformedError: this is no header.
+        ConnectionError: the connection ended before the header did.
+    """
+    data = bytearray()
+    while True:
+        await _wait_for_data(sock)
+        seen = sock.recv(proxy_header.MAX_HEADER_BYTES - len(data), socket.MSG_PEEK)
+        if not seen:
+            raise ConnectionAbortedError("no PROXY header")
+        header, length = proxy_header.parse(data + seen)
+        # Of an unfinished header all octets are its own.
+        data += sock.recv(length - len(data) if header else len(seen))
+        if header:
+            return header
+
+
+async def _wait_for_data(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    is_there = loop.create_future()
+    loop.add_reader(sock, _settle, is_there)
+    try:
+        await is_there
+    finally:
+        loop.remove_reader(sock)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _tell_accept_failed(listener: Listener, error: OSError) -> None:
+    logger.warning("accept failed", extra={"fields": {"listen": listener.url, "reason": str(error)}})
+
+
+def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
+    """Say why a handshake failed; that somebody only knocked is nothing to tell."""
+    fields: dict[str, object] = {"client": client.address}
+    if client.port:
+        fields["port"] = client.port
+    if client.proxy:
+        fields["proxy"] = client.proxy
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     if reason is None:
-        logger.debug("tls handshake broken off", extra={"fields": fields | {"reason": str(error)}})
+        logger.debug("tls handshake broken off", extra={"fields": fields | {"reason": _words(error)}})
         return
     fields["reason"] = reason
     if reason in _HINTS:
         fields["hint"] = _HINTS[reason]
     logger.info("tls handshake failed", extra={"fields": fields})
+
+
+def _words(error: OSError) -> str:
+    return str(error) or type(error).__name__

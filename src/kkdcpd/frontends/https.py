@@ -1,6 +1,7 @@
 """The HTTPS way in: [MS-KKDCP]'s POST. HTTP is dealt with here, beside its connection and its responses."""
 
 import asyncio
+import dataclasses
 import logging
 import secrets
 import time
@@ -11,12 +12,16 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kkdcpd import journal
-from kkdcpd.config import HttpConfig
+from kkdcpd.config import Config
 from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError, RequestError
 from kkdcpd.frontends import responses
-from kkdcpd.frontends.connection import Connection
-from kkdcpd.pipeline import Pipeline
+from kkdcpd.frontends.connection import Connection, Holdings
+from kkdcpd.frontends.door import Arrival
+from kkdcpd.frontends.paths import Paths
+from kkdcpd.pipeline import Pipeline, refused
 from kkdcpd.protocol import framing, kkdcp, messages
+from kkdcpd.protocol.forwarded import client_address, network_of
+from kkdcpd.protocol.krb_error import build_policy_error
 from kkdcpd.values import ClientConnection, Outcome, ProxyMessage, ProxyRequest, Served
 
 __all__ = ["HttpsFrontend"]
@@ -41,16 +46,26 @@ class _Call:
 class HttpsFrontend:
     """Serves connections that are already accepted and through their TLS handshake."""
 
-    def __init__(self, config: HttpConfig, pipeline: Pipeline) -> None:
-        self._config = config
+    def __init__(self, config: Config, pipeline: Pipeline) -> None:
+        self._config = config.http
+        self._connections = config.connections
         self._pipeline = pipeline
-        self._paths = frozenset(map(_fold_path, config.paths))
+        self._paths = Paths(config.http.paths, takes_tokens=any(realm.tokens for realm in config.realms))
+        self._refuses_in_kerberos = config.guard.refusal == "krb_error"
+        self._holdings = Holdings()
         # A client that leaves ends its exchange.
         self._server = web.Server(self._handle, handler_cancellation=True)
 
-    def connection(self) -> Connection:
+    def connection(self, arrival: Arrival) -> Connection:
         """Make the protocol of a new connection."""
-        return Connection(self._server, self._config, refuse_malformed=self._refuse_malformed)
+        return Connection(
+            self._server,
+            self._config,
+            self._connections,
+            arrival,
+            self._holdings,
+            refuse_malformed=self._refuse_malformed,
+        )
 
     async def stop(self, timeout: float) -> None:
         """Finish what is in flight, at most for `timeout` seconds, and close every connection."""
@@ -61,16 +76,18 @@ class HttpsFrontend:
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", http.protocol)
         connection.request_begins()
-        call = _Call(client=connection.client)
+        call = _Call(client=self._client(connection, http))
         try:
-            response = _respond(call, await self._serve(http, call))
+            response = self._respond(call, await self._admit(http, call))
         except (asyncio.CancelledError, ConnectionError):
             _close(call, Served(outcome=Outcome.CLIENT_GONE), None)
             raise
         except Exception as error:
             # The last resort: what isn't ours is a bug, and the client gets its answer all the same.
             logger.exception("bug in request", extra={"fields": {"id": call.request_id}})
-            response = _respond(call, Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__))
+            response = self._respond(
+                call, Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__)
+            )
         finally:
             connection.request_ends()
         if http.version < HttpVersion11 or connection.is_used_up:
@@ -78,9 +95,33 @@ class HttpsFrontend:
             response.force_close()
         return response
 
+    def _client(self, connection: Connection, http: web.BaseRequest) -> ClientConnection:
+        """Tell who asks: a proxy that is trusted may name its client in the request (RFC 7239)."""
+        client, header = connection.client, self._connections.forwarded
+        if header == "none" or not connection.is_trusted_proxy:
+            return client
+        address = client_address(
+            http.headers.getall(header, ()), client.address, self._connections.trusted_proxies, header=header
+        )
+        if address == client.address:
+            return client
+        return dataclasses.replace(
+            client, address=address, port=0, network=network_of(address), proxy=client.address
+        )
+
+    async def _admit(self, http: web.BaseRequest, call: _Call) -> Served:
+        """Serve the request unless there are too many; what it asks for is not looked at until then."""
+        with self._pipeline.visit(call.client) as verdict:
+            if verdict.refusal:
+                return refused(verdict)
+            served = await self._serve(http, call)
+            return dataclasses.replace(served, monitored=verdict.monitored + served.monitored)
+
     async def _serve(self, http: web.BaseRequest, call: _Call) -> Served:
-        if _fold_path(http.path) not in self._paths:
-            return Served(outcome=Outcome.PATH_NOT_FOUND, detail=f"{http.method} {http.path}")
+        place = self._paths.find(http.path)
+        if place is None:
+            detail = f"{http.method} {self._paths.describe(http.path)}"
+            return Served(outcome=Outcome.PATH_NOT_FOUND, detail=detail)
         if http.method != hdrs.METH_POST:
             return Served(outcome=Outcome.METHOD_NOT_ALLOWED, detail=http.method)
         try:
@@ -89,8 +130,12 @@ class HttpsFrontend:
         except RequestError as error:
             return Served(outcome=error.outcome, detail=str(error))
         except (HttpProcessingError, web.RequestPayloadError) as error:
-            return Served(outcome=Outcome.MALFORMED_HTTP, detail=f"body: {error}")
-        return await self._pipeline.serve(call.request)
+            return Served(
+                outcome=Outcome.MALFORMED_HTTP, detail=f"body: {self._paths.describe_error(str(error))}"
+            )
+        if place.token:
+            call.client = dataclasses.replace(call.client, token=place.token)
+        return await self._pipeline.serve(call.request, call.client)
 
     async def _read_body(self, http: web.BaseRequest, call: _Call) -> bytes:
         """Read the body, chunked or not, within its limits of size and time.
@@ -113,16 +158,35 @@ class HttpsFrontend:
                         raise BodyTooLargeError(f"more than {limit} octets")
         except TimeoutError:
             raise BodyTimeoutError(f"{len(body)} octets in {self._config.body_timeout} s") from None
+        cast("Connection", http.protocol).body_ends()
         return bytes(body)
 
     def _refuse_malformed(self, connection: Connection, detail: str) -> web.StreamResponse:
         call = _Call(client=connection.client)
-        return _respond(call, Served(outcome=Outcome.MALFORMED_HTTP, detail=" ".join(detail.split())))
+        detail = self._paths.describe_error(" ".join(detail.split()))
+        return self._respond(call, Served(outcome=Outcome.MALFORMED_HTTP, detail=detail))
 
+    def _respond(self, call: _Call, served: Served) -> web.Response:
+        """Build the response and write the log line."""
+        payload = self._payload(call, served)
+        if payload is None:
+            response = responses.refuse(served.outcome, call.request_id, served.refusal)
+        else:
+            kerb_message = framing.add_prefix(payload)
+            body = kkdcp.encode_proxy_message(ProxyMessage(kerb_message=kerb_message))
+            response = responses.answer(body, call.request_id)
+        _close(call, served, response)
+        return response
 
-def _fold_path(path: str) -> str:
-    """Paths are compared without case, and one slash at the end makes no difference."""
-    return path.lower().removesuffix("/")
+    def _payload(self, call: _Call, served: Served) -> bytes | None:
+        """Return the Kerberos message to answer with: the KDC's, or where so configured our own refusal."""
+        if served.outcome is Outcome.ANSWERED and served.reply:
+            return served.reply.payload
+        if not self._refuses_in_kerberos or served.outcome is not Outcome.REFUSED:
+            return None
+        if served.refusal is None or call.request is None:
+            return None
+        return build_policy_error(call.request, served.refusal.text, time.time())
 
 
 def _announced_length(http: web.BaseRequest) -> int:
@@ -137,18 +201,6 @@ async def _continue_if_expected(http: web.BaseRequest) -> None:
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # The response proper has not begun.
         http.writer.output_size = 0
-
-
-def _respond(call: _Call, served: Served) -> web.Response:
-    """Build the response and write the log line."""
-    if served.reply:
-        kerb_message = framing.add_prefix(served.reply.payload)
-        body = kkdcp.encode_proxy_message(ProxyMessage(kerb_message=kerb_message))
-        response = responses.answer(body, call.request_id)
-    else:
-        response = responses.refuse(served.outcome, call.request_id)
-    _close(call, served, response)
-    return response
 
 
 def _close(call: _Call, served: Served, response: web.Response | None) -> None:

@@ -1,0 +1,405 @@
+"""Two thousand connections that take their time, and a well-behaved client beside them.
+
+`python -m bench.slow`: a real kkdcpd with default settings, and a KDC that answers at once. Attackers come
+within some seconds, hold as many connections as they are let, and come back when they are cut off: from an
+address for each connection, and all from one. Meanwhile one client asks again and again, each time by a new
+TLS connection as MIT's does. There is a limit to its p99; memory is told at its most, and after.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import enum
+import multiprocessing
+import os
+import resource
+import socket
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import uvloop
+
+from lab.authority import Authority
+from lab.daemon import Daemon
+from tests.support.fake_kdc import FakeKdc, reply
+from tests.support.http_client import HttpClient, post
+from tests.support.messages import as_req, envelope, krb_error
+
+__all__ = ["Attack", "Target", "besiege", "raise_descriptor_limit", "run"]
+
+CONNECTIONS = 2000
+SECONDS = 30.0
+"""Long enough that all attackers are cut off, and come back, twice."""
+
+REST_SECONDS = 15.0
+"""After an attack: longer than any timeout that could still hold something."""
+
+RAMP_SECONDS = 10.0
+"""As long as a slow connection lasts: it is slowness that is measured, not handshakes per second."""
+
+COME_BACK_SECONDS = 1.0
+PROCESSES = 2
+DESCRIPTORS = 20000
+ATTACKERS_NICE, OUR_NICE = 19, -10
+PATIENCE_SECONDS = 30.0
+WARM_UP_REQUESTS = 200
+PAUSE_SECONDS = 0.05
+P99_LIMIT_SECONDS = 1.0
+
+DRIP_SECONDS = 1.0
+BODY_OCTETS = 131072
+BIG_REALM = "BIG.TEST"
+REQUEST = post(envelope(as_req()))
+BIG_REQUEST = post(envelope(as_req(realm=BIG_REALM), BIG_REALM))
+REPLY = krb_error(25)
+BIG_REPLY = krb_error(25, data=bytes(120_000))
+"""As long as a ticket of Windows may be."""
+
+SMALL_BUFFER = 4096
+
+
+class Attack(enum.Enum):
+    """What attackers do, and how slowly."""
+
+    CONNECTS = "silent connections"
+    HANDSHAKES = "TLS handshakes"
+    HEADS = "heads"
+    BODIES = "bodies"
+    BIG_BODIES = "long bodies"
+    READERS = "readers"
+    IDLERS = "idle after a request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is attacked, by how many connections, and from where: `first` is None for one address."""
+
+    port: int
+    connections: int
+    first: int | None
+    ramp_seconds: float = RAMP_SECONDS
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many connections as it needs."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
+
+
+async def besiege(attack: Attack, target: Target, seconds: float) -> None:
+    """Attack for so long."""
+    # uvloop would tell of each handshake that is cut off.
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
+            for number in range(target.connections):
+                address = "127.9.9.9" if target.first is None else _address(target.first + number)
+                delay = target.ramp_seconds * number / target.connections
+                tasks.create_task(_persist(attack, target.port, address, delay), name=f"attacker {address}")
+
+
+def _address(number: int) -> str:
+    return f"127.1.{number // 250}.{number % 250 + 1}"
+
+
+async def _persist(attack: Attack, port: int, address: str, delay: float) -> None:
+    await asyncio.sleep(delay)
+    while True:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await _attack_once(attack, port, address)
+        await asyncio.sleep(COME_BACK_SECONDS)
+
+
+async def _attack_once(attack: Attack, port: int, address: str) -> None:
+    """Hold one connection until it is cut off."""
+    sock = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    if attack is Attack.READERS:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    try:
+        sock.bind((address, 0))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        tls = None if attack in {Attack.CONNECTS, Attack.HANDSHAKES} else _careless()
+        reader, writer = await asyncio.open_connection(
+            sock=sock, ssl=tls, server_hostname="127.0.0.1" if tls else None, limit=SMALL_BUFFER
+        )
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        await _go_slow(attack, reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+async def _go_slow(attack: Attack, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    match attack:
+        case Attack.HANDSHAKES:
+            await _drip(reader, writer, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\x03")
+        case Attack.HEADS:
+            await _drip(reader, writer, b"POST /KdcProxy HTTP/1.1\r\nX: ")
+        case Attack.BODIES:
+            await _drip(reader, writer, post(bytes(BODY_OCTETS))[: -BODY_OCTETS + 2])
+        case Attack.BIG_BODIES:
+            await _drip(reader, writer, post(bytes(BODY_OCTETS))[:-BODY_OCTETS], bytes(BODY_OCTETS // 11))
+        case Attack.READERS:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(BIG_REQUEST)
+            await _until_gone(writer)
+        case Attack.IDLERS:
+            writer.write(REQUEST)
+            await reader.read()
+        case Attack.CONNECTS:
+            await reader.read()
+
+
+async def _drip(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: bytes, drop: bytes = b"a"
+) -> None:
+    """Send the start, then a drop at a time, until the server has enough of it."""
+    writer.write(start)
+    while not reader.at_eof() and not writer.transport.is_closing():
+        writer.write(drop)
+        await asyncio.sleep(DRIP_SECONDS)
+
+
+async def _until_gone(writer: asyncio.StreamWriter) -> None:
+    """Who doesn't read sees the end only by its writes."""
+    while not writer.transport.is_closing():
+        writer.write(b"\r\n")
+        await asyncio.sleep(DRIP_SECONDS)
+
+
+_contexts: list[ssl.SSLContext] = []
+
+
+def _careless() -> ssl.SSLContext:
+    """Attackers check no certificate: it only costs them time."""
+    if not _contexts:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        _contexts.append(context)
+    return _contexts[0]
+
+
+def _besiege_in_process(attack: Attack, target: Target, seconds: float) -> None:
+    raise_descriptor_limit()
+    # Attackers have hosts of their own: they shall not take the time of ours.
+    os.setpriority(os.PRIO_PROCESS, 0, ATTACKERS_NICE)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(besiege(attack, target, seconds))
+
+
+async def _reply_for_ever(ports: Connection) -> None:
+    async with FakeKdc(tcp=reply(REPLY)) as kdc, FakeKdc(tcp=reply(BIG_REPLY)) as big_kdc:
+        ports.send((kdc.port, big_kdc.port))
+        await asyncio.Event().wait()
+
+
+def _reply_in_process(ports: Connection) -> None:
+    raise_descriptor_limit()
+    _prefer(os.getpid())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_reply_for_ever(ports))
+
+
+@contextlib.contextmanager
+def _kdcs() -> Iterator[tuple[int, int]]:
+    """Run the KDCs in a process of their own; give their ports."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_reply_in_process, args=(theirs,))
+    process.start()
+    try:
+        assert ours.poll(PATIENCE_SECONDS)
+        yield ours.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextlib.contextmanager
+def _under_attack(attack: Attack, target: Target, seconds: float) -> Iterator[None]:
+    """Attack from several processes."""
+    spawn = multiprocessing.get_context("spawn")
+    share = target.connections // PROCESSES
+    processes = [
+        spawn.Process(
+            target=_besiege_in_process,
+            args=(
+                attack,
+                Target(
+                    port=target.port,
+                    connections=share,
+                    first=None if target.first is None else target.first + share * number,
+                ),
+                seconds,
+            ),
+        )
+        for number in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.join(seconds + PATIENCE_SECONDS)
+            if process.is_alive():
+                process.kill()
+
+
+@dataclass(slots=True, kw_only=True)
+class Measurement:
+    """What the good client saw, and what the daemon held."""
+
+    latencies: list[float]
+    failures: int
+    connections: int
+    megabytes: float
+
+    @property
+    def p50(self) -> float:
+        """The median, in seconds."""
+        return statistics.median(self.latencies)
+
+    @property
+    def p99(self) -> float:
+        """All but a hundredth of the requests took no longer; a failed one took for ever."""
+        ordered = sorted(self.latencies) + [float("inf")] * self.failures
+        return ordered[max(round(len(ordered) * 0.99) - 1, 0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The daemon, and the client that behaves well."""
+
+    daemon: Daemon
+    trust: ssl.SSLContext
+
+    def measure(self, seconds: float) -> Measurement:
+        """Ask for so long; connections and memory are the most that were seen."""
+        seen = Measurement(latencies=[], failures=0, connections=0, megabytes=0.0)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            started = time.perf_counter()
+            try:
+                self.ask()
+            except (OSError, EOFError, AssertionError):
+                seen.failures += 1
+            else:
+                seen.latencies.append(time.perf_counter() - started)
+            seen.connections = max(seen.connections, self.connections())
+            seen.megabytes = max(seen.megabytes, self.megabytes())
+            time.sleep(PAUSE_SECONDS)
+        return seen
+
+    def ask(self) -> None:
+        """Ask once, by a connection of its own."""
+        with HttpClient(self.daemon.ports[0], tls=self.trust) as client:
+            assert client.ask(REQUEST).status == 200
+
+    def connections(self) -> int:
+        """How many file descriptors the daemon has open, nearly all of them connections."""
+        return len(list(Path(f"/proc/{self.daemon.pid}/fd").iterdir()))
+
+    def megabytes(self) -> float:
+        """Tell the daemon's resident memory."""
+        status = Path(f"/proc/{self.daemon.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) / 1024
+
+
+def _prefer(pid: int) -> None:
+    """Let a process run before all that this machine has to do besides, if we may."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, OUR_NICE)
+    with contextlib.suppress(OSError):  # sched(7): between sessions, this is what counts
+        Path(f"/proc/{pid}/autogroup").write_text(str(OUR_NICE))
+
+
+@contextlib.contextmanager
+def _site(directory: Path) -> Iterator[Site]:
+    authority = Authority(directory)
+    pair = authority.issue("127.0.0.1")
+    with (
+        _kdcs() as (port, big_port),
+        Daemon(
+            directory / "daemon",
+            f"""
+                [[listen]]
+                address = "127.0.0.1:0"
+                [tls]
+                certificate = "{pair.certificate}"
+                key = "{pair.key}"
+                [realms."EXAMPLE.COM"]
+                kdc = ["tcp://127.0.0.1:{port}"]
+                [realms."{BIG_REALM}"]
+                kdc = ["tcp://127.0.0.1:{big_port}"]
+            """,
+        ) as daemon,
+    ):
+        _prefer(daemon.pid)
+        yield Site(daemon=daemon, trust=ssl.create_default_context(cafile=str(authority.certificate)))
+
+
+def run(
+    connections: int = CONNECTIONS, seconds: float = SECONDS, attacks: tuple[Attack, ...] = tuple(Attack)
+) -> bool:
+    """Measure and print; return whether the good client was always served in time."""
+    raise_descriptor_limit()
+    _prefer(os.getpid())
+    print(f"A good client's requests beside {connections} slow connections, {seconds:.0f} s of each attack\n")
+    print(
+        f"{'attack':<25}{'from':<12}{'open':>6}{'asked':>7}{'failed':>7}"
+        f"{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'MiB before':>12}{'during':>8}{'after':>8}"
+    )
+    is_within_limit = True
+    for attack in attacks:
+        for first in (0, None):
+            with tempfile.TemporaryDirectory() as directory, _site(Path(directory)) as site:
+                for _ in range(WARM_UP_REQUESTS):
+                    site.ask()
+                before = site.megabytes()
+                target = Target(port=site.daemon.ports[0], connections=connections, first=first)
+                with _under_attack(attack, target, seconds):
+                    time.sleep(1)  # the attackers' start isn't ours
+                    seen = site.measure(seconds - 1)
+                time.sleep(REST_SECONDS)
+                _report(attack, target, seen, before, site.megabytes())
+            is_within_limit &= seen.p99 <= P99_LIMIT_SECONDS
+    print()
+    return is_within_limit
+
+
+def _report(attack: Attack, target: Target, seen: Measurement, before: float, after: float) -> None:
+    asked = len(seen.latencies) + seen.failures
+    print(
+        f"{attack.value:<25}{'one address' if target.first is None else 'many':<12}"
+        f"{seen.connections:>6}{asked:>7}{seen.failures:>7}{seen.p50 * 1000:>9.1f}{seen.p99 * 1000:>9.1f}"
+        f"{max(seen.latencies) * 1000:>9.1f}{before:>12.1f}{seen.megabytes:>8.1f}{after:>8.1f}"
+        f"{'' if seen.p99 <= P99_LIMIT_SECONDS else '  over the limit'}",
+        flush=True,
+    )
+
+
+def main() -> int:
+    """Read the options, and run."""
+    parser = argparse.ArgumentParser(description="Slow connections, and a good client beside them.")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("attacks", nargs="*", type=lambda name: Attack[name.upper()], metavar="ATTACK")
+    options = parser.parse_args()
+    attacks = tuple(options.attacks) or tuple(Attack)
+    return 0 if run(options.connections, options.seconds, attacks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
