@@ -7,6 +7,7 @@ import pytest
 from kkdcpd import journal
 from kkdcpd.journal import ExchangeRecord
 from kkdcpd.values import (
+    ClientCertificate,
     ClientConnection,
     KdcEndpoint,
     KdcReply,
@@ -15,7 +16,9 @@ from kkdcpd.values import (
     Outcome,
     PrincipalName,
     ProxyRequest,
+    Refusal,
     ReplyFacts,
+    Rule,
     Served,
     Transport,
 )
@@ -64,6 +67,31 @@ RECORD = ExchangeRecord(
     bytes_out=900,
 )
 
+REFUSED = replace(
+    RECORD,
+    client=ClientConnection(
+        address="192.0.2.7",
+        tls="TLSv1.2",
+        network="192.0.2.7",
+        proxy="192.0.2.1",
+        certificate=ClientCertificate(subject="CN=laptop,O=Example", names=("dns:laptop.example.com",)),
+        token=b"digest of a secret",
+    ),
+    served=replace(
+        answered(),
+        outcome=Outcome.REFUSED,
+        detail="a ticket for alice without preauthentication",
+        refusal=Refusal(
+            rule=Rule.UNPROVEN_TICKET,
+            outcome=Outcome.REFUSED,
+            text="This is for the client.",
+            retry_after=60.0,
+        ),
+        monitored=(Rule.REQUIRE_ARMOR, Rule.WEAK_ETYPES),
+    ),
+    status=403,
+)
+
 
 @pytest.fixture(autouse=True)
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
@@ -101,6 +129,45 @@ def test_answered_request_has_its_fields_in_order(log: pytest.LogCaptureFixture)
         ("in", 199),
         ("out", 900),
     ]
+
+
+def test_refused_request_tells_by_whom_it_came_and_why(log: pytest.LogCaptureFixture) -> None:
+    assert list(written(REFUSED, log).items()) == [
+        ("id", "0123abcd"),
+        ("client", "192.0.2.7"),
+        ("proxy", "192.0.2.1"),
+        ("tls", "TLSv1.2"),
+        ("certificate", "CN=laptop,O=Example"),
+        ("realm", "EXAMPLE.COM"),
+        ("kind", "AS_REQ"),
+        ("cname", "alice"),
+        ("sname", "krbtgt/EXAMPLE.COM"),
+        ("padata", "2,149"),
+        ("kdc", "kdc.example.com:88"),
+        ("transport", "tcp"),
+        ("reply", "AS_REP"),
+        ("attempts", 1),
+        ("outcome", "refused"),
+        ("rule", "unproven_ticket"),
+        ("monitored", "require_armor,weak_etypes"),
+        ("detail", "a ticket for alice without preauthentication"),
+        ("status", 403),
+        ("ms", 1.2),
+        ("in", 199),
+        ("out", 900),
+    ]
+
+
+def test_request_that_is_answered_may_have_been_monitored(log: pytest.LogCaptureFixture) -> None:
+    served = replace(answered(), monitored=(Rule.GUESSING,))
+    fields = written(replace(RECORD, served=served), log)
+    assert (fields["outcome"], fields["monitored"], "rule" in fields) == ("answered", "guessing", False)
+
+
+def test_port_behind_a_proxy_is_told_where_it_is_known(log: pytest.LogCaptureFixture) -> None:
+    client = ClientConnection(address="192.0.2.7", port=50123, proxy="unix")
+    fields = written(replace(RECORD, client=client), log)
+    assert (fields["client"], fields["port"], fields["proxy"]) == ("192.0.2.7", 50123, "unix")
 
 
 def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> None:
@@ -205,8 +272,11 @@ def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixtur
     assert log.records[0].levelname == expected.get(outcome, "INFO")
 
 
-def test_nothing_of_a_message_gets_into_the_line(log: pytest.LogCaptureFixture) -> None:
-    assert "secret" not in str(written(RECORD, log))
+@pytest.mark.parametrize("record", [RECORD, REFUSED], ids=["answered", "refused"])
+def test_nothing_of_a_message_or_a_token_gets_into_the_line(
+    log: pytest.LogCaptureFixture, record: ExchangeRecord
+) -> None:
+    assert "secret" not in str(written(record, log))
 
 
 def test_nothing_is_written_below_the_level(log: pytest.LogCaptureFixture) -> None:

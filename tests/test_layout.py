@@ -16,7 +16,7 @@ from kkdcpd import journal
 from kkdcpd.frontends import responses
 from kkdcpd.values import Outcome, Served
 from lab.program import run
-from tests.test_journal import AS_REQ, KPASSWD_REQ, RECORD, WRONG_PASSWORD, answered
+from tests.test_journal import AS_REQ, KPASSWD_REQ, RECORD, REFUSED, WRONG_PASSWORD, answered
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "kkdcpd"
@@ -85,6 +85,7 @@ def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixtu
         replace(RECORD, request=replace(AS_REQ, is_armored=True, dclocator_hint=1)),
         replace(RECORD, request=KPASSWD_REQ, served=answered(WRONG_PASSWORD)),
         replace(RECORD, served=Served(outcome=Outcome.NO_KDC_REACHED, attempts=1, detail="why")),
+        REFUSED,
     ):
         journal.write(record)
     fields: set[str] = set()

@@ -7,13 +7,22 @@ import pytest
 
 from kkdcpd.config import Config, EndpointSpec, RealmConfig, UpstreamConfig
 from kkdcpd.protocol import kkdcp, messages
-from kkdcpd.values import FailureReason, MessageKind, Outcome, ProxyRequest, Served, Transport
+from kkdcpd.values import (
+    ClientConnection,
+    FailureReason,
+    MessageKind,
+    Outcome,
+    ProxyRequest,
+    Served,
+    Transport,
+)
 from tests.support.fake_kdc import DROP, FakeKdc, close_after_message, garbage, reply, silent
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_rep, kpasswd_req, krb_error
 from tests.support.upstream import running_pipeline
 
 BOTH = (Transport.TCP, Transport.UDP)
 ERROR = krb_error(25)
+CLIENT = ClientConnection(address="192.0.2.99", network="192.0.2.99")
 TIMEOUTS = UpstreamConfig(connect_timeout=0.2, reach_timeout=0.5, reply_timeout=1.0)
 
 
@@ -39,7 +48,7 @@ async def served(
         discovery="none",
     )
     async with running_pipeline(Config(realms=(realm,), upstream=upstream)) as pipeline:
-        return await pipeline.serve(asked)
+        return await pipeline.serve(asked, CLIENT)
 
 
 @pytest.mark.parametrize("payload", [ERROR, as_rep()], ids=["KRB-ERROR", "AS-REP"])

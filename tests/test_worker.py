@@ -48,8 +48,8 @@ async def test_every_listener_is_served(
 ) -> None:
     async with (
         listening() as plain,
-        listening(host="::1", tls=True) as by_tls,
-        running_worker(settings(kdc), plain, by_tls, tls_context=server_context),
+        listening(host="::1", tls=server_context) as by_tls,
+        running_worker(settings(kdc), plain, by_tls),
         Talk.to(plain) as first,
         Talk.to(by_tls, tls=trust) as second,
     ):

@@ -48,10 +48,7 @@ def write(record: ExchangeRecord) -> None:
 
 def _fields(record: ExchangeRecord) -> dict[str, object]:
     served = record.served
-    fields: dict[str, object] = {"id": record.request_id, "client": record.client.address}
-    if record.client.port:
-        fields["port"] = record.client.port
-    fields["tls"] = record.client.tls or "none"
+    fields: dict[str, object] = {"id": record.request_id} | _client_fields(record.client)
     if record.request:
         fields |= _request_fields(record.request, served)
     if served.reply:
@@ -59,11 +56,27 @@ def _fields(record: ExchangeRecord) -> dict[str, object]:
     if served.attempts:
         fields["attempts"] = served.attempts
     fields["outcome"] = served.outcome.value
+    if served.refusal:
+        fields["rule"] = served.refusal.rule.value
+    if served.monitored:
+        fields["monitored"] = ",".join(rule.value for rule in served.monitored)
     if served.detail:
         fields["detail"] = served.detail
     if record.status:
         fields["status"] = record.status
     fields |= {"ms": round(record.milliseconds, 1), "in": record.bytes_in, "out": record.bytes_out}
+    return fields
+
+
+def _client_fields(client: ClientConnection) -> dict[str, object]:
+    fields: dict[str, object] = {"client": client.address}
+    if client.port:
+        fields["port"] = client.port
+    if client.proxy:
+        fields["proxy"] = client.proxy
+    fields["tls"] = client.tls or "none"
+    if client.certificate:
+        fields["certificate"] = client.certificate.subject
     return fields
 
 

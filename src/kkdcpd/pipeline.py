@@ -1,40 +1,89 @@
 """What happens to a request between a way in and a way out. No octets of HTTP, TLS or sockets here."""
 
+import contextlib
+from dataclasses import replace
+
+from kkdcpd.config import RealmConfig
 from kkdcpd.errors import ExchangeError, LocateError
+from kkdcpd.guard.guard import Guard, Verdict
 from kkdcpd.locate.locator import Locator
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.upstream.driver import Upstream
-from kkdcpd.values import LocateQuery, Outcome, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, KdcReply, LocateQuery, Outcome, ProxyRequest, Served
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "refused"]
 
 
 class Pipeline:
-    """Locates the realm's KDCs and exchanges the request with one of them."""
+    """Asks the guard, locates the realm's KDCs, exchanges the request with one, asks the guard again."""
 
-    def __init__(self, *, locator: Locator, upstream: Upstream) -> None:
+    def __init__(self, *, guard: Guard, locator: Locator, upstream: Upstream) -> None:
+        self._guard = guard
         self._locator = locator
         self._upstream = upstream
 
-    async def serve(self, request: ProxyRequest) -> Served:
+    def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
+        """Count a request of a client for as long as the context lasts; its verdict is on their number."""
+        return self._guard.visit(client)
+
+    async def serve(self, request: ProxyRequest, client: ClientConnection) -> Served:
         """Serve one request; whatever keeps it from a reply is in the outcome, never raised."""
+        query = _query(request)
         try:
-            route = await self._locator.locate(_query(request))
+            realm = self._locator.match(query).config
         except LocateError as error:
             return Served(outcome=error.outcome, detail=str(error))
+        verdict = self._guard.admit(request, client, realm)
+        if verdict.refusal:
+            return refused(verdict, realm.name)
+        served = await self._exchange(request, query, realm)
+        if served.reply:
+            served = self._review(request, client, realm, served, served.reply)
+        # Some rules look at both, and are told once.
+        return replace(served, monitored=tuple(dict.fromkeys(verdict.monitored + served.monitored)))
+
+    async def _exchange(self, request: ProxyRequest, query: LocateQuery, realm: RealmConfig) -> Served:
         try:
+            route = await self._locator.locate(query)
             reply = await self._upstream.exchange(request, route)
+        except LocateError as error:
+            return Served(outcome=error.outcome, realm=realm.name, detail=str(error))
         except ExchangeError as error:
             return Served(
-                outcome=error.outcome, realm=route.realm, attempts=len(error.failures), detail=str(error)
+                outcome=error.outcome, realm=realm.name, attempts=len(error.failures), detail=str(error)
             )
         return Served(
             outcome=Outcome.ANSWERED,
-            realm=route.realm,
+            realm=realm.name,
             reply=reply,
             attempts=reply.attempts,
             detail=", ".join(map(str, reply.failures)) or None,
         )
+
+    def _review(
+        self,
+        request: ProxyRequest,
+        client: ClientConnection,
+        realm: RealmConfig,
+        served: Served,
+        reply: KdcReply,
+    ) -> Served:
+        verdict = self._guard.review(request, client, realm, reply.facts)
+        if not verdict.refusal:
+            return replace(served, monitored=verdict.monitored)
+        return replace(refused(verdict, realm.name), reply=reply, attempts=reply.attempts)
+
+
+def refused(verdict: Verdict, realm: str | None = None) -> Served:
+    """Make of a verdict with a refusal what a request comes to."""
+    assert verdict.refusal
+    return Served(
+        outcome=verdict.refusal.outcome,
+        realm=realm,
+        detail=verdict.refusal.detail,
+        refusal=verdict.refusal,
+        monitored=verdict.monitored,
+    )
 
 
 def _query(request: ProxyRequest) -> LocateQuery:

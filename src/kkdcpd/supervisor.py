@@ -2,21 +2,26 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import mmap
 import os
+import resource
+import secrets
 import signal
 import socket
 import ssl
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import uvloop
 
 import kkdcpd
-from kkdcpd.config import ANY_HOST, Config, ListenAddress, ListenConfig, SystemFiles
+from kkdcpd.config import ANY_HOST, ClientCertificates, Config, ListenAddress, ListenConfig, SystemFiles
 from kkdcpd.errors import ConfigProblem, ListenError
 from kkdcpd.frontends.door import Listener
+from kkdcpd.guard.shared_table import SECRET_SIZE, make_memory
 from kkdcpd.tls import build_server_context
 from kkdcpd.worker import Worker
 
@@ -26,6 +31,17 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+
+SOCKET_BUFFER_BYTES = 32768
+"""What the kernel may hold of one connection, either way (it reserves twice that).
+
+Its own measure is megabytes, which strangers could fill; messages of Kerberos are some KiB.
+"""
+
+OTHER_DESCRIPTORS = 64
+"""File descriptors besides those of connections and exchanges: listeners, DNS, the event loop's own."""
+
+_TlsContexts = Mapping[ClientCertificates, ssl.SSLContext]
 
 
 def warn(problems: Iterable[ConfigProblem]) -> None:
@@ -43,18 +59,53 @@ def serve(config: Config) -> None:
     Raises:
         ListenError: an address can't be listened on.
     """
+    config = _fit_to_descriptors(config)
     with contextlib.ExitStack() as stack:
-        listeners = [listener for listen in config.listen for listener in _open(listen, stack)]
-        tls_context = build_server_context(config.tls) if config.tls else None
+        contexts = _tls_contexts(config)
+        listeners = [listener for listen in config.listen for listener in _open(listen, contexts, stack)]
         system = SystemFiles.read()
+        # What the guard remembers is everybody's: it is made once, before there is any worker.
+        guard_memory = make_memory(config.guard.table_entries, secrets.token_bytes(SECRET_SIZE))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(config, listeners, tls_context, system))
+            runner.run(_run(config, listeners, system, guard_memory))
+
+
+def _tls_contexts(config: Config) -> _TlsContexts:
+    """Make one context for all listeners that are alike: a client resumes its TLS session at any of them."""
+    if not config.tls:
+        return {}
+    kinds = {listen.client_certificates for listen in config.listen if listen.tls}
+    return {kind: build_server_context(config.tls, client_certificates=kind) for kind in kinds}
+
+
+def _fit_to_descriptors(config: Config) -> Config:
+    """Raise the limit of file descriptors as far as we may, and take no more connections than fit in it.
+
+    Each connection has one, and while it is served another one to a KDC. Strangers can then never take those
+    with which KDCs are asked.
+    """
+    _soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    connections = config.connections
+    room = max((limit - OTHER_DESCRIPTORS) // 2, 1)
+    if limit == resource.RLIM_INFINITY or connections.maximum <= room:
+        return config
+    warn(
+        [
+            ConfigProblem(
+                key="connections.maximum",
+                problem=f"is {connections.maximum}, but {limit} file descriptors are only enough for {room}",
+                remedy=f"raise the limit (systemd: LimitNOFILE=), or write {room} or less",
+            )
+        ]
+    )
+    return dataclasses.replace(config, connections=dataclasses.replace(connections, maximum=room))
 
 
 async def _run(
-    config: Config, listeners: list[Listener], tls_context: ssl.SSLContext | None, system: SystemFiles
+    config: Config, listeners: list[Listener], system: SystemFiles, guard_memory: mmap.mmap
 ) -> None:
-    worker = Worker(config, listeners, tls_context, system)
+    worker = Worker(config, listeners, system, guard_memory)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,29 +120,31 @@ async def _run(
     logger.info("stopped")
 
 
-def _open(listen: ListenConfig, stack: contextlib.ExitStack) -> Iterator[Listener]:
+def _open(listen: ListenConfig, contexts: _TlsContexts, stack: contextlib.ExitStack) -> Iterator[Listener]:
     """Open the sockets of one [[listen]]: two for `*`, one for every other address."""
     address = listen.address
+    context = contexts[listen.client_certificates] if listen.tls else None
     try:
         if address.unix_path:
             sock = stack.enter_context(_open_unix(address.unix_path, listen.unix_mode))
             stack.callback(_remove_own, address.unix_path, _identity(address.unix_path))
-            yield _listener(listen, sock)
+            yield _listener(listen, context, sock)
             return
         for sock in _open_inet(address):
-            yield _listener(listen, stack.enter_context(sock))
+            yield _listener(listen, context, stack.enter_context(sock))
     except OSError as error:
         raise ListenError(address, error) from error
 
 
-def _listener(listen: ListenConfig, sock: socket.socket) -> Listener:
+def _listener(listen: ListenConfig, context: ssl.SSLContext | None, sock: socket.socket) -> Listener:
     scheme = "https" if listen.tls else "http"
     name = sock.getsockname()
     place = f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
     return Listener(
         socket=sock,
         url=f"{scheme}+unix:{name}" if sock.family == socket.AF_UNIX else f"{scheme}://{place}",
-        tls=listen.tls,
+        tls_context=context,
+        proxy_protocol=listen.proxy_protocol,
     )
 
 
@@ -116,6 +169,9 @@ def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit these.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))

@@ -112,17 +112,26 @@ class Locator:
         """Have `close` called at the end of ours: by whom the look-ups are made."""
         self._close_last.append(close)
 
-    async def locate(self, query: LocateQuery) -> Route:
-        """Return where the request may go.
+    def match(self, query: LocateQuery) -> ServedRealm:
+        """Return the realm that is asked for. This looks nothing up.
 
         Raises:
             RealmNotServedError: no configured realm, alias or wildcard has this name.
-            NoKdcKnownError: nobody serves this, as far as is known.
-            DnsFailedError: that can't be known at the moment.
         """
         realm = self._realms.match(query.target_domain, query.flags)
         if realm is None:
             raise RealmNotServedError("neither in [realms] nor an alias there")
+        return realm
+
+    async def locate(self, query: LocateQuery) -> Route:
+        """Return where the request may go.
+
+        Raises:
+            RealmNotServedError: as `match`, or there are too many under its wildcard already.
+            NoKdcKnownError: nobody serves this, as far as is known.
+            DnsFailedError: that can't be known at the moment.
+        """
+        realm = self.match(query)
         bits = int(query.flags)
         flags = bits & _MEANINGFUL_FLAGS.get(realm.config.discovery, _PRIMARY)
         if bits & _FORCE and self._may_rediscover(realm):
