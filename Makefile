@@ -29,6 +29,10 @@ lint: $(VENV) ## Run the checks alone: style, types, layers
 bench: test-packages $(VENV) ## Measure, in interleaved runs
 	$(BIN)/python -m bench
 
+.PHONY: fuzz
+fuzz: $(VENV) ## Search every parser for input that breaks it (SECONDS=60 for each)
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
+
 .PHONY: lock
 lock: ## Pin the dependencies anew, with hashes
 	$(COMPILE) --output-file requirements.lock pyproject.toml

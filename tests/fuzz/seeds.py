@@ -1,0 +1,230 @@
+"""What the search begins with: messages of real clients and KDCs, and of our builders."""
+
+import datetime
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
+
+from tests.protocol import test_cldap, test_proxy_header
+from tests.support import messages
+from tests.support.captured import CAPTURED, captured
+
+__all__ = [
+    "CERTIFICATES",
+    "ENVELOPES",
+    "FORWARDED",
+    "KPASSWD",
+    "PINGS",
+    "PROFILES",
+    "PROXY_HEADERS",
+    "RECORDS",
+    "REPLIES",
+    "REQUESTS",
+    "SETTINGS",
+]
+
+_KRBTGT: messages.Name = (2, ("krbtgt", "EXAMPLE.ORG"))
+_TIMESTAMP, _PKINIT, _FOR_USER, _FAST, _COOKIE = 2, 16, 129, 136, 133
+
+REQUESTS: Sequence[bytes] = (
+    messages.as_req(),
+    messages.as_req(padata=[(_TIMESTAMP, b"proof"), (149, b"")], etypes=(23, -128, 3)),
+    messages.as_req(padata=[(_FAST, b"armor")], cname=(11, ("WELLKNOWN", "ANONYMOUS")), etypes=()),
+    messages.as_req(padata=[(_PKINIT, b"\x30\x00"), (150, b"")], cname=(1, ("host", "pc.example.com"))),
+    messages.as_req(cname=(10, ("alice@example.com",)), realm="example.org", options=b"\x50\x80\x00\x10"),
+    messages.as_req(cname=(1, ("B\u00fccher$",)), sname=None, addresses=[(2, b"\xc0\x00\x02\x01")]),
+    messages.as_req(start="20260101000000Z", renew="20370919071450Z", nonce=-1, cname=None),
+    messages.tgs_req(),
+    messages.tgs_req(
+        padata=[(_FOR_USER, b"S4U")],
+        options=b"\x00\x02\x00\x00",
+        tickets=[(1, ("host", "x")), _KRBTGT],
+        authorization=b"authorization",
+    ),
+    messages.tgs_req(sname=_KRBTGT, padata=[(_FAST, b"armor"), (167, b"")]),
+    messages.kpasswd_req(),
+    messages.kpasswd_req(version=0xFF80, realm="EXAMPLE.ORG"),
+)
+"""Payloads."""
+
+ENVELOPES: Sequence[bytes] = (
+    *map(captured, CAPTURED),
+    *map(messages.envelope, REQUESTS),
+    messages.envelope(REQUESTS[0], hint=0x40000400, realm_type="utf8"),
+    messages.envelope(REQUESTS[7], hint=-1, realm_type="ia5", has_prefix=False),
+    messages.envelope(REQUESTS[10], None, has_prefix=False),
+)
+
+REPLIES: Sequence[bytes] = (
+    messages.as_rep(),
+    messages.as_rep(padata=[(_FAST, b"armored"), (19, b"\x30\x00")], srealm="EXAMPLE.ORG"),
+    messages.as_rep(cname=(1, ("pc$",)), sname=(1, ("kadmin", "changepw"))),
+    messages.tgs_rep(),
+    messages.tgs_rep(sname=_KRBTGT, padata=[(_FAST, b"armored")]),
+    messages.krb_error(
+        25, cname=(1, ("alice",)), crealm="EXAMPLE.COM", text="NEEDED_PREAUTH", data=b"\x30\x00"
+    ),
+    *(messages.krb_error(code, cname=(1, ("alice",))) for code in (6, 12, 18, 24, 29, 52, 68, -1)),
+    messages.kpasswd_rep(),
+    messages.kpasswd_rep(version=0xFF80),
+    messages.kpasswd_error(41),
+)
+
+_PARTS = (
+    messages.ap_req() + messages.krb_priv(),
+    messages.ap_rep() + messages.krb_priv(),
+    messages.krb_error(60, data=b"\x00\x05denied"),
+)
+KPASSWD: Sequence[bytes] = tuple(
+    bytes((version,)) + length.to_bytes(2, "big") + part
+    for version in (0, 1)
+    for part, length in zip(_PARTS, (len(messages.ap_req()), len(messages.ap_rep()), 0), strict=True)
+)
+"""Which version, how long the first part is, and both parts; the frame is made of these."""
+
+PINGS: Sequence[bytes] = tuple(test_cldap.CAPTURED)
+
+PROXY_HEADERS: Sequence[bytes] = (
+    *(octets for octets, _, _ in test_proxy_header.GOOD.values()),
+    *(octets + b"\x16\x03\x01\x02\x00" for octets, _, _ in test_proxy_header.GOOD.values()),
+    *test_proxy_header.BAD.values(),
+)
+
+FORWARDED: Sequence[bytes] = (
+    b"203.0.113.5",
+    b"198.51.100.7, 203.0.113.5:4711, 192.0.2.7\n2001:db8::2",
+    b"[2001:db8:1::5]:4711,unknown, ::ffff:192.0.2.9",
+    b'for=198.51.100.7;proto=https;by=192.0.2.1, For="[2001:db8:1::5]:_port" ; host="a, for=\\"b"',
+    b'for=_secret, for=192.0.2.9\nfor=unknown;ext="\\\\"',
+    b"fe80::1%eth0,\t192.0.2.1\xff",
+)
+
+RECORDS: Sequence[bytes] = (
+    b"krb5srv:m:tcp:kdc1.example.com",
+    b"krb5srv::udp:kdc1.example.com:1088",
+    b"KRB5SRV:xM:TCP:[2001:db8::1]:1088\nkrb5srv::udp:2001:db8::1",
+    b"krb5srv::tcp:192.0.2.1:88\nkrb5srv:m:udp:192.0.2.1:88\nkrb5srv::tcp:.",
+    b"krb5srv:m:kkdcp:https://kdc.example.com/KdcProxy\nhttps://example.com/",
+    b"krb5srv::tcp:[2001:db8::1%eth0]\nkrb5srv::tcp:kdc1:65536\n.",
+)
+
+PROFILES: Sequence[bytes] = (
+    b"""[libdefaults]
+    default_realm = EXAMPLE.COM
+    dns_lookup_kdc = false
+[realms]
+    EXAMPLE.COM = {
+        kdc = kdc1.example.com:88
+        kdc = tcp/kdc2.example.com # a comment
+        master_kdc = [2001:db8::1]:88
+        admin_server = kdc1.example.com
+        kpasswd_server = udp://192.0.2.1:464
+    }
+""",
+    b"""[realms]*
+EXAMPLE.COM =
+ { what follows is lost
+kdc* = "kdc1 \\t\\"\\\\" lost
+ kdc = https://proxy/KdcProxy
+}*
+""",
+    b"""include /etc/other.conf
+includedir /etc/krb5.conf.d
+module /usr/lib/x.so:y
+[a]
+b = {
+c = {
+d = e
+}
+}
+\0[realms]
+example.com = {
+kdc = a
+}
+""",
+    b"""[capaths]
+A = {
+B = .
+}
+[realms]
+ EXAMPLE.COM = {
+ auth_to_local = RULE:[1:$1]
+ kdc = /run/kdc.sock
+}
+""",
+)
+"""A krb5.conf; after a NUL, what it includes."""
+
+SETTINGS: Sequence[bytes] = (
+    b"""[[listen]]
+address = "127.0.0.1:8080"
+[realms."EXAMPLE.COM"]
+kdc = ["kdc1.example.com", "udp://192.0.2.1"]
+""",
+    b"""[policy]
+require_armor = "enforce"
+cname_deny = ["*/admin"]
+[realms."*.example.com"]
+discovery = "dns"
+[realms."*.example.com".policy]
+message_kinds = ["as_req"]
+[guard.rates]
+client_rate = 1.5
+""",
+    b"""[connections]
+trusted_proxies = ["192.0.2.0/24", "2001:db8::/64"]
+forwarded = "forwarded"
+[log]
+level = "info"
+""",
+)
+
+_MOMENT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def _certificates() -> Sequence[bytes]:
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"),
+            x509.NameAttribute(NameOID.DOMAIN_COMPONENT, "example"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Bücher, Inc. "),
+            x509.NameAttribute(NameOID.COMMON_NAME, "#Ann"),
+            x509.NameAttribute(NameOID.PSEUDONYM, "an attribute without a short name"),
+        ]
+    )
+    names = [
+        x509.DNSName("pc.example.com"),
+        x509.RFC822Name("ann@example.com"),
+        x509.UniformResourceIdentifier("https://example.com/"),
+        x509.DirectoryName(name),
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x0fann@EXAMPLE.COM"),
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.2.2"), b"\x30\x00"),
+    ]
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(_MOMENT)
+    )
+    lists = x509.CertificateRevocationListBuilder().issuer_name(name).last_update(_MOMENT)
+    made: list[x509.Certificate | x509.CertificateRevocationList] = []
+    for years in (1, 40):
+        until = _MOMENT.replace(year=_MOMENT.year + years)
+        certificate = builder.not_valid_after(until)
+        revoked = x509.RevokedCertificateBuilder().serial_number(2).revocation_date(_MOMENT).build()
+        made += (
+            certificate.sign(key, None),
+            certificate.add_extension(x509.SubjectAlternativeName(names), critical=True).sign(key, None),
+            lists.next_update(until).sign(key, None),
+            lists.next_update(until).add_revoked_certificate(revoked).sign(key, None),
+        )
+    return tuple(item.public_bytes(serialization.Encoding.DER) for item in made)
+
+
+CERTIFICATES = _certificates()

@@ -1,0 +1,377 @@
+"""Every parser that strangers or KDCs feed, each as a function of octets: whatever it raises is a bug.
+
+Expected errors are caught here, and no others. Where it costs little, what came of the octets is tried out:
+what was read must be written as it was, what is answered must be read again, what is logged must be one line.
+"""
+
+import contextlib
+import ipaddress
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+
+from kkdcpd.config import (
+    FailuresConfig,
+    PolicyConfig,
+    PrincipalPattern,
+    RealmConfig,
+    read_config,
+)
+from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
+from kkdcpd.config.krb5_profile import read_profile
+from kkdcpd.errors import ConfigError, MalformedError, NoTargetDomainError, SettingError
+from kkdcpd.guard.failures import FailureGate
+from kkdcpd.guard.policy import RealmPolicy
+from kkdcpd.guard.shared_table import SharedTable, make_memory
+from kkdcpd.journal import ExchangeRecord, write
+from kkdcpd.locate.records import SrvRecord, UriRecord, read_srv, read_uri, without_twins
+from kkdcpd.log import JsonFormatter, TextFormatter
+from kkdcpd.protocol.cldap import decode_ping_answer
+from kkdcpd.protocol.dclocator import flags_of
+from kkdcpd.protocol.error_codes import KrbErrorCode
+from kkdcpd.protocol.exchange import is_repeatable
+from kkdcpd.protocol.forwarded import client_address, network_of
+from kkdcpd.protocol.framing import add_prefix
+from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
+from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
+from kkdcpd.protocol.krb_error import build_policy_error
+from kkdcpd.protocol.messages import classify, inspect_reply
+from kkdcpd.protocol.probe import judge_probe
+from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, parse
+from kkdcpd.protocol.x509 import read_certificate, read_crl
+from kkdcpd.values import (
+    ClientConnection,
+    KdcEndpoint,
+    KdcReply,
+    KdcService,
+    MessageKind,
+    Mode,
+    Outcome,
+    ProxyMessage,
+    ProxyRequest,
+    ReplyFacts,
+    Served,
+    Transport,
+)
+from tests.fuzz import seeds
+
+__all__ = ["TARGETS", "Target", "request_in"]
+
+REALM = RealmConfig(name="EXAMPLE.COM", aliases=("CORP",))
+MANY = 64  # lines of one input; what takes long for many only takes long for many
+EMPTY = add_prefix(b"")
+NOW = 1_800_000_000.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is searched: `run` raises nothing, whatever the octets. `is_der` tells how to change them."""
+
+    run: Callable[[bytes], None]
+    seeds: Sequence[bytes]
+    is_der: bool = False
+
+
+def _envelope(octets: bytes) -> None:
+    try:
+        message = decode_proxy_message(octets)
+    except MalformedError:
+        return
+    if message.kerb_message != EMPTY:  # which bears no length by our reading
+        again = decode_proxy_message(encode_proxy_message(message))
+        assert again == replace(message, has_length_prefix=True)
+    flags_of(message.dclocator_hint, is_armored=True)
+    _classified(message)
+
+
+def _classified(message: ProxyMessage) -> ProxyRequest | None:
+    try:
+        return classify(message)
+    except (MalformedError, NoTargetDomainError):
+        return None
+
+
+def request_in(octets: bytes) -> ProxyRequest | None:
+    """Return what the payload is taken for, None if it is refused as malformed."""
+    return _classified(ProxyMessage(kerb_message=add_prefix(octets), target_domain=REALM.name))
+
+
+def _request(octets: bytes) -> None:
+    request = request_in(octets)
+    if request:
+        assert request.payload == octets
+        assert is_kpasswd(octets, (0, len(octets))) is (request.kind is MessageKind.KPASSWD_REQ)
+        is_repeatable(request)
+        hash(request)
+
+
+_MODES = (
+    "kpasswd_set",
+    "realm_mismatch",
+    "require_armor",
+    "weak_etypes",
+    "unproven_ticket",
+    "many_services",
+    "s4u2self",
+    "s4u2proxy",
+)
+_PATTERNS = {
+    name: (PrincipalPattern("*a*/*"), PrincipalPattern("x"))
+    for name in ("cname_allow", "cname_deny", "sname_allow", "sname_deny")
+}
+_ENFORCING = PolicyConfig(
+    message_kinds=(MessageKind.AS_REQ,),
+    services=1,
+    **dict.fromkeys(_MODES, Mode.ENFORCE),  # type: ignore[arg-type]
+    **_PATTERNS,  # type: ignore[arg-type]
+)
+POLICIES = tuple(
+    map(RealmPolicy, (REALM, replace(REALM, policy=_ENFORCING), RealmConfig(name="*.COM", policy=_ENFORCING)))
+)
+STORE = SharedTable(make_memory(1024, bytes(range(16))))
+GATE = FailureGate(FailuresConfig(), STORE)
+CLOCK = itertools.count(1000)
+
+
+def _facts_in(kind: MessageKind, octets: bytes) -> ReplyFacts | None:
+    try:
+        return inspect_reply(kind, octets)
+    except MalformedError:
+        return None
+
+
+def _policy(octets: bytes) -> None:
+    request = request_in(octets)
+    if request:
+        for facts in SOME_REPLIES[request.kind]:
+            _judge(request, facts)
+
+
+def _reply(octets: bytes) -> None:
+    judge_probe(octets)
+    for kind, requests in SOME_REQUESTS.items():
+        facts = _facts_in(kind, octets)
+        for request in requests if facts else ():
+            assert facts
+            _judge(request, facts)
+
+
+def _judge(request: ProxyRequest, facts: ReplyFacts) -> None:
+    now = float(next(CLOCK))
+    for policy in POLICIES:
+        findings = [*policy.check_request(request), *policy.check_reply(request, facts)]
+        findings += filter(None, [policy.check_services(facts, "192.0.2.1", STORE, now)])
+        assert all(finding.refusal.detail for finding in findings)
+    GATE.check(request, client="192.0.2.1", realm=REALM.name, now=now)
+    GATE.note(request, facts, client="192.0.2.1", realm=REALM.name, has_proof=True, now=now)
+
+
+def _refusal(octets: bytes) -> None:
+    """Whatever was taken for a request can be refused in Kerberos' words, and the client reads them."""
+    request = request_in(octets)
+    if request is None:
+        return
+    text = "Not through this proxy."
+    payload = build_policy_error(request, text, NOW)
+    facts = inspect_reply(request.kind, payload)
+    assert facts.error_code == KrbErrorCode.KDC_ERR_POLICY
+    assert request.sname in {None, facts.sname}
+    assert text.encode() in payload
+    reply = encode_proxy_message(ProxyMessage(kerb_message=add_prefix(payload)))
+    assert decode_proxy_message(reply).kerb_message[4:] == payload
+
+
+def _log(octets: bytes) -> None:
+    """Whatever was taken for a request is one line, in either form."""
+    request = request_in(octets)
+    if request is None:
+        return
+    for facts in SOME_REPLIES[request.kind]:
+        reply = KdcReply(payload=b"", facts=facts, endpoint=ENDPOINT, attempts=1)
+        served = Served(outcome=Outcome.ANSWERED, reply=reply, attempts=1, detail=request.realm)
+        record = replace(RECORD, request=request, served=served)
+        for line in _lines_of(record):
+            assert line.isprintable()
+            assert line.isascii()
+
+
+ENDPOINT = KdcEndpoint(name="kdc1", address="192.0.2.1", port=88, transport=Transport.TCP)
+RECORD = ExchangeRecord(
+    request_id="0123abcd",
+    client=ClientConnection(address="192.0.2.7"),
+    served=Served(outcome=Outcome.ANSWERED),
+    request=None,
+    status=200,
+    milliseconds=1.0,
+    bytes_in=1,
+    bytes_out=1,
+)
+FORMATTERS = TextFormatter(), JsonFormatter()
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines = [formatter.format(record) for formatter in FORMATTERS]
+
+
+def _lines_of(record: ExchangeRecord) -> Sequence[str]:
+    logger = logging.getLogger(write.__module__)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(_LINES)
+    try:
+        write(record)
+    finally:
+        logger.removeHandler(_LINES)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    return _LINES.lines
+
+
+_LINES = _Lines()
+
+
+def _kpasswd(octets: bytes) -> None:
+    """Octets as they are, and in a frame whose lengths agree."""
+    version = 0xFF80 if octets[:1] == b"\1" else 1
+    body = octets[3:]
+    length = min(int.from_bytes(octets[1:3], "big"), len(body))
+    header = ((len(body) + 6) & 0xFFFF, version, length)
+    for message in (octets, b"".join(number.to_bytes(2, "big") for number in header) + body):
+        for read in (read_kpasswd_req, read_kpasswd_reply):
+            with contextlib.suppress(MalformedError):
+                read(message, (0, len(message)))
+
+
+def _ping(octets: bytes) -> None:
+    with contextlib.suppress(MalformedError):
+        answer = decode_ping_answer(octets)
+        if answer.facts:
+            names = (answer.facts.forest, answer.facts.domain, answer.facts.host, answer.facts.client_site)
+            assert all(len(name) <= 256 for name in names)
+            str(answer.facts)
+
+
+def _records(octets: bytes) -> None:
+    """Targets of URI records, one on a line; then as those of SRV records."""
+    targets = [line.decode("ascii", "backslashreplace") for line in octets.split(b"\n", MANY)[:MANY]]
+    for service in KdcService:
+        records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
+        offers = read_uri(records, name="_kerberos.x", service=service)
+        for target in without_twins(offers.targets):
+            assert 0 < target.port < 65536
+            assert target.host
+            str(target)
+        str(offers.refused)
+    hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
+    without_twins(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+
+
+def _proxy_header(octets: bytes) -> None:
+    try:
+        header, used = parse(octets)
+    except MalformedError:
+        return
+    if header is None:
+        assert used == 0
+        assert len(octets) < MAX_HEADER_BYTES
+        return
+    assert 0 < used <= min(len(octets), MAX_HEADER_BYTES)
+    assert parse(octets[:used]) == (header, used)
+    assert parse(octets[: used - 1]) == (None, 0)
+    assert 0 <= header.port <= 65535
+    if header.address:
+        ipaddress.ip_address(header.address)
+        network_of(header.address)
+
+
+TRUSTED = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
+STRANGER = "198.51.100.7"
+
+
+def _forwarded(octets: bytes) -> None:
+    """The lines are the header's values, as aiohttp decodes them."""
+    values = [line.decode("utf-8", "surrogateescape") for line in octets.split(b"\n", MANY)[:MANY]]
+    for peer in ("192.0.2.1", "unix"):
+        for address in (
+            client_address(values, peer, TRUSTED, header="x-forwarded-for"),
+            client_address(values, peer, TRUSTED, header="forwarded"),
+        ):
+            if address != peer:
+                ipaddress.ip_address(address)
+            network_of(address)
+    assert client_address(values, STRANGER, TRUSTED, header="forwarded") == STRANGER
+
+
+MAIN = Path("/etc/krb5.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """A krb5.conf, and what all others are."""
+
+    main: str
+    other: str
+
+    def text(self, path: Path) -> str:
+        return self.main if path == MAIN else self.other
+
+    def names(self, directory: Path) -> Sequence[str]:
+        if directory == MAIN:
+            raise SettingError("is no directory")
+        return ("a", "b.conf", ".hidden", "c~")
+
+
+def _profile(octets: bytes) -> None:
+    main, _, other = octets.decode(errors="replace").partition("\0")
+    with contextlib.suppress(ConfigError):
+        relations = read_profile(MAIN, _Files(main, other[:64]), key="krb5_conf")
+        is_dns_allowed(relations)
+        import_realms((REALM, RealmConfig(name="*.example.com")), relations)
+
+
+def _settings(octets: bytes) -> None:
+    with contextlib.suppress(ConfigError):
+        read_config(octets.decode(errors="replace"), source=Path("/etc/kkdcpd/config.toml"))
+
+
+def _certificate(octets: bytes) -> None:
+    for read in (read_certificate, read_crl):
+        with contextlib.suppress(MalformedError):
+            str(read(octets))
+
+
+SOME_REPLIES: Mapping[MessageKind, Sequence[ReplyFacts]] = {
+    kind: tuple(facts for octets in seeds.REPLIES if (facts := _facts_in(kind, octets)))
+    for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
+}
+SOME_REQUESTS: Mapping[MessageKind, Sequence[ProxyRequest]] = {
+    kind: tuple(
+        request for octets in seeds.REQUESTS if (request := request_in(octets)) and request.kind is kind
+    )[:4]
+    for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
+}
+
+TARGETS: Mapping[str, Target] = {
+    "envelope": Target(run=_envelope, seeds=seeds.ENVELOPES, is_der=True),
+    "request": Target(run=_request, seeds=seeds.REQUESTS, is_der=True),
+    "policy": Target(run=_policy, seeds=seeds.REQUESTS, is_der=True),
+    "refusal": Target(run=_refusal, seeds=seeds.REQUESTS, is_der=True),
+    "log": Target(run=_log, seeds=seeds.REQUESTS, is_der=True),
+    "reply": Target(run=_reply, seeds=seeds.REPLIES, is_der=True),
+    "kpasswd": Target(run=_kpasswd, seeds=seeds.KPASSWD, is_der=True),
+    "cldap": Target(run=_ping, seeds=seeds.PINGS, is_der=True),
+    "records": Target(run=_records, seeds=seeds.RECORDS),
+    "proxy_header": Target(run=_proxy_header, seeds=seeds.PROXY_HEADERS),
+    "forwarded": Target(run=_forwarded, seeds=seeds.FORWARDED),
+    "krb5_conf": Target(run=_profile, seeds=seeds.PROFILES),
+    "config": Target(run=_settings, seeds=seeds.SETTINGS),
+    "x509": Target(run=_certificate, seeds=seeds.CERTIFICATES, is_der=True),
+}
