@@ -7,6 +7,7 @@ with its context manager. `make demo`, the tests and the benchmarks build on it.
     ports        free ports on loopback
     authority    a certificate authority
     namespace    a network of its own, in which packets can be dropped
+    forwarder    connections from other addresses of loopback
     realm        an MIT realm: KDCs and a kpasswd server
     otp          a RADIUS server that takes its time, for one-time passwords
     samba        an Active Directory domain: Samba's domain controller

@@ -1,11 +1,13 @@
 """Real MIT realms and a real kkdcpd in front of them: made once a run, but for what a test is to break."""
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,15 +19,18 @@ from kkdcpd.values import Transport
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
+from lab.forwarder import Forwarder
 from lab.program import Program
 from lab.realm import Kdc, MitRealm, Principal, ServerOptions, oversized_tickets
 from tests.support import messages
 from tests.support.fake_kdc import Link, Script
+from tests.support.http_client import HttpClient, Response, post
 
 REALM = "KK.TEST"
 USERS = ("alice", "bob", "carol")
 PASSWORD = "correct horse"
 SERVICE = "HTTP/www.kk.test"
+HOST = "host/client.kk.test"
 
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 # What krb5kdc says of each message: the second kind is of one that it got before.
@@ -38,17 +43,40 @@ _markers = itertools.count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A realm, the kkdcpd before it, and clients that know only its URL."""
+    """A realm, the kkdcpd before it, and clients that know only its URL.
+
+    `clients` makes one; what it takes is another `url`, and further lines of its krb5.conf's `libdefaults`.
+    """
 
     realm: MitRealm
     daemon: Daemon
     authority: Authority
     url: str
-    clients: Callable[[], KerberosClient]
+    clients: Callable[..., KerberosClient]
+    trust: ssl.SSLContext
+
+    def connect(self, port: int | None = None) -> HttpClient:
+        """Connect by TLS, without a Kerberos client."""
+        return HttpClient(port or self.daemon.ports[0], tls=self.trust)
+
+    def ask(self, payload: bytes, *, port: int | None = None, realm: str = REALM) -> Response:
+        """Send one message over a connection of its own."""
+        with self.connect(port) as client:
+            return client.ask(post(messages.envelope(payload, realm)))
 
     def exchanges(self, after: int = 0) -> list[dict[str, str]]:
         """The exchange lines past the first `after` lines of the log, as fields."""
         return [_fields(line) for line in self.daemon.lines[after:] if is_exchange(line)]
+
+    def all_exchanges(self, after: int = 0) -> list[dict[str, str]]:
+        """The same, and none of those that have ended is missing.
+
+        A request of our own comes after them; it is left out.
+        """
+        with self.connect() as client:
+            request_id = client.ask(post(b"", method="OPTIONS")).request_id
+        self.daemon.wait_for_line(lambda line: f" id={request_id} " in line)
+        return [line for line in self.exchanges(after) if line.get("detail") != "OPTIONS"]
 
     def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
         """The same once there are so many: the log is read in a thread of its own."""
@@ -180,11 +208,12 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteMaker]:
 FrontMaker = Callable[..., Site]
 
 
-@pytest.fixture
-def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
+@contextlib.contextmanager
+def _fronts(parent: Path) -> Iterator[FrontMaker]:
     """Put a kkdcpd before a realm that there is: by default it knows all of its servers, by TCP.
 
-    `sections` are further ones of its config.toml. With another `discovery`, KDCs are not listed.
+    `sections` are further ones of its config.toml, `tls` and `of_realm` further lines of [tls] and of the
+    realm's section. With another `discovery`, KDCs are not listed.
     """
     with ExitStack() as running:
 
@@ -194,8 +223,10 @@ def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
             kpasswd: Sequence[str] = (),
             discovery: str = "none",
             sections: str = "",
+            tls: str = "",
+            of_realm: str = "",
         ) -> Site:
-            directory = tmp_path / f"front-{len(list(tmp_path.glob('front-*')))}"
+            directory = parent / f"front-{len(list(parent.glob('front-*')))}"
             authority = Authority(directory / "tls")
             everyone = [f"tcp://{endpoint}" for kdc in realm.kdcs for endpoint in kdc.endpoints]
             config = _config(
@@ -204,12 +235,38 @@ def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
                 authority,
                 discovery=discovery,
                 sections=sections,
+                tls=tls,
+                of_realm=of_realm,
             )
             site = _site(directory, realm, authority, config)
             running.enter_context(site.daemon)
             return site
 
         yield make
+
+
+@pytest.fixture
+def make_front(tmp_path: Path) -> Iterator[FrontMaker]:
+    """Make fronts that end with the test."""
+    with _fronts(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_lasting_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontMaker]:
+    """Make fronts that end with the module."""
+    with _fronts(tmp_path_factory.mktemp("fronts")) as make:
+        yield make
+
+
+ForwarderMaker = Callable[[Site], Forwarder]
+
+
+@pytest.fixture
+def make_forwarder() -> Iterator[ForwarderMaker]:
+    """Make ways to a site from other addresses."""
+    with ExitStack() as running:
+        yield lambda site: running.enter_context(Forwarder(site.daemon.ports[0]))
 
 
 def _site(directory: Path, realm: MitRealm, authority: Authority, config: str) -> Site:
@@ -221,6 +278,7 @@ def _site(directory: Path, realm: MitRealm, authority: Authority, config: str) -
         authority=authority,
         url=url,
         clients=_client_maker(directory, url, authority.certificate),
+        trust=ssl.create_default_context(cafile=str(authority.certificate)),
     )
 
 
@@ -231,6 +289,8 @@ def _config(
     *,
     discovery: str = "none",
     sections: str = "",
+    tls: str = "",
+    of_realm: str = "",
 ) -> str:
     pair = authority.issue("localhost", "127.0.0.1", "::1")
     other = authority.issue("other.kk.test", file_name="other")
@@ -242,6 +302,7 @@ def _config(
         [tls]
         certificate = "{pair.certificate}"
         key = "{pair.key}"
+        {tls}
         [[tls.additional]]
         certificate = "{other.certificate}"
         key = "{other.key}"
@@ -249,15 +310,20 @@ def _config(
         {f"kdc = {json.dumps(kdcs)}" if kdcs else ""}
         discovery = "{discovery}"
         kpasswd = {json.dumps(kpasswd)}
+        {of_realm}
         {sections}
     """
 
 
-def _client_maker(directory: Path, url: str, anchors: Path) -> Callable[[], KerberosClient]:
-    def make() -> KerberosClient:
-        number = len(list(directory.glob("client-*")))
+def _client_maker(directory: Path, usual_url: str, anchors: Path) -> Callable[..., KerberosClient]:
+    numbers = itertools.count()
+
+    def make(url: str = usual_url, libdefaults: Sequence[str] = ()) -> KerberosClient:
         return KerberosClient(
-            directory / f"client-{number}", {REALM: RealmServers.behind(url)}, http_anchors=anchors
+            directory / f"client-{next(numbers)}",
+            {REALM: RealmServers.behind(url)},
+            http_anchors=anchors,
+            libdefaults=libdefaults,
         )
 
     return make
@@ -270,6 +336,47 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
     with realm:
         for _ in range(2):
             realm.start_kdc()
+        yield realm
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
+    """A realm with all that a guard is to tell apart: see the principals.
+
+    Anonymous PKINIT works by the authority in its folder `pkinit`; the keytab there, `keytab`, is the host's
+    and the service's.
+    """
+    directory = tmp_path_factory.mktemp("guarded")
+    pair = Authority(directory / "pkinit").issue("kdc.kk.test", file_name="kdc", has_rsa_key=True)
+    preauth = "+requires_preauth"
+    realm = MitRealm(
+        directory,
+        name=REALM,
+        principals=[
+            *(
+                Principal(name=user, password=PASSWORD, options=(preauth,))
+                for user in (*USERS, "alice/admin")
+            ),
+            Principal(name="lax", password=PASSWORD),
+            Principal(name="old", password=PASSWORD, options=(preauth, "-e", "arcfour-hmac:normal")),
+            Principal(name=HOST, options=(preauth,)),
+            Principal(name=SERVICE, options=(preauth, "+ok_to_auth_as_delegate")),
+            *(Principal(name=f"HTTP/{number}.kk.test") for number in range(5)),
+            Principal(name="WELLKNOWN/ANONYMOUS"),
+        ],
+        options=ServerOptions(
+            libdefaults=("allow_rc4 = true",),
+            realm=(
+                "max_renewable_life = 7d",
+                f"pkinit_identity = FILE:{pair.certificate},{pair.key}",
+                f"pkinit_anchors = FILE:{directory / 'pkinit' / 'ca.pem'}",
+            ),
+        ),
+    )
+    with realm:
+        realm.kadmin("ktadd", "-norandkey", "-k", str(directory / "keytab"), HOST, SERVICE)
+        # This and allow_rc4, or the KDC makes no ticket with an RC4 session key.
+        realm.kadmin("setstr", f"krbtgt/{REALM}", "session_enctypes", "aes256-cts arcfour-hmac")
         yield realm
 
 

@@ -111,15 +111,23 @@ async def _load(site: Site, tgs_reqs: Sequence[bytes]) -> list[Answer]:
     tls = ssl.create_default_context(cafile=site.authority.certificate)
     async with asyncio.TaskGroup() as tasks:
         clients = [
-            tasks.create_task(_ask_one_by_one(site, tls, requests[number::CONNECTIONS]), name="client")
+            tasks.create_task(
+                _ask_one_by_one(site, tls, f"127.0.1.{number + 1}", requests[number::CONNECTIONS]),
+                name=f"client {number}",
+            )
             for number in range(CONNECTIONS)
         ]
     return [answer for client in clients for answer in client.result()]
 
 
-async def _ask_one_by_one(site: Site, tls: ssl.SSLContext, requests: Sequence[bytes]) -> list[Answer]:
+async def _ask_one_by_one(
+    site: Site, tls: ssl.SSLContext, address: str, requests: Sequence[bytes]
+) -> list[Answer]:
+    """Ask from an address of its own: one client alone would be over its rate."""
     port = site.daemon.ports[0]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost")
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls, server_hostname="localhost", local_addr=(address, 0)
+    )
     answers = []
     for request in requests:
         await asyncio.sleep(PAUSE_SECONDS)
