@@ -23,13 +23,14 @@ def is_exchange(line: str) -> bool:
 class Daemon(Program):
     """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
 
-    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration.
+    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. It has no
+    control socket unless the configuration has a [process] of its own.
     """
 
     def __init__(self, directory: Path, config: str, *, timeout: float = PATIENCE_SECONDS) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
-        self.config.write_text(config)
+        self.config.write_text(config if "[process]" in config else f'{config}\n[process]\ncontrol = ""\n')
         super().__init__(
             "kkdcpd", sys.executable, "-m", "kkdcpd", "--config", str(self.config), environment=os.environ
         )

@@ -1,4 +1,4 @@
-"""The command line: `kkdcpd` serves, `check` only looks at the configuration, `locate` finds KDCs.
+"""The command line: `kkdcpd` serves, and its commands help who runs it.
 
 What each command needs is imported when it runs, so that `--help` and `--version` answer at once.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kkdcpd import __version__
-from kkdcpd.errors import ConfigError, ListenError, LocateError
+from kkdcpd.errors import ConfigError, ListenError, LocateError, StartError
 from kkdcpd.values import KdcService, LocateQuery
 
 __all__ = ["ExitCode", "main"]
@@ -26,6 +26,7 @@ exit codes:
   1   an address can't be listened on
   2   the command line is wrong
   3   locate: nobody is found
+  4   the workers don't get ready; reload: nobody is there to ask
   78  the configuration is wrong; each problem is one line on standard error
 """
 
@@ -37,6 +38,7 @@ class ExitCode(enum.IntEnum):
     CANNOT_LISTEN = 1
     USAGE = 2
     NOBODY_FOUND = 3
+    CANNOT_START = 4
     CONFIG = 78
 
 
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     commands.add_parser("serve", parents=[common], help="serve in the foreground (the default)")
     commands.add_parser("check", parents=[common], help="check the configuration and everything it names")
+    commands.add_parser("reload", parents=[common], help="have a running kkdcpd read its configuration again")
     _add_locate(commands.add_parser("locate", parents=[common], help="say whom requests for a realm go to"))
     return parser
 
@@ -128,18 +131,41 @@ def _locate(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from kkdcpd import supervisor  # noqa: PLC0415
     from kkdcpd.config import load_config  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
+    from kkdcpd.supervisor import parent  # noqa: PLC0415
 
-    loaded = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC))
+    path = Path(options.config).absolute()
+    loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
     configure_logging(loaded.config.log)
-    supervisor.warn(loaded.warnings)
     try:
-        supervisor.serve(loaded.config)
+        parent.serve(path, loaded)
     except ListenError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.CANNOT_LISTEN
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.CANNOT_START
+    return ExitCode.OK
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from kkdcpd.commands import reload  # noqa: PLC0415
+    from kkdcpd.config import read_config  # noqa: PLC0415
+
+    path = Path(options.config)
+    control = read_config(path.read_text(), source=path).process.control
+    try:
+        outcome = reload.reload(control)
+    except reload.NobodyThereError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.CANNOT_START
+    for problem in outcome.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if not outcome.is_done:
+        print(f"nothing has changed: generation {outcome.generation} serves on", file=sys.stderr)
+        return ExitCode.CONFIG
+    print(f"reloaded: generation {outcome.generation} serves")
     return ExitCode.OK
 
 
@@ -148,4 +174,5 @@ _COMMANDS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "check": _check,
     "locate": _locate,
+    "reload": _reload,
 }

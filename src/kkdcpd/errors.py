@@ -46,6 +46,7 @@ __all__ = [
     "RealmNotServedError",
     "RequestError",
     "SettingError",
+    "StartError",
 ]
 
 
@@ -91,6 +92,13 @@ class ListenError(KkdcpdError):
     def __init__(self, address: object, error: OSError) -> None:
         remedy = _LISTEN_REMEDIES.get(error.errno or 0, "correct the address, or make it available")
         super().__init__(f"can't listen on {address}: {error.strerror}; {remedy}")
+
+
+class StartError(KkdcpdError):
+    """The workers don't get ready, for what the log says of them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"can't start: {reason}; the log says what happened to it")
 
 
 _LISTEN_REMEDIES = {

@@ -3,26 +3,28 @@
 import asyncio
 import contextlib
 import ctypes
+import logging
 import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.guard.guard import Guard
+from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.upstream.driver import Upstream
-from kkdcpd.upstream.health import HealthTable
+from kkdcpd.upstream.health import HealthNotice, HealthTable
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
 
-__all__ = ["Worker"]
+__all__ = ["SharedMemory", "Worker"]
 
-STOP_SECONDS = 25.0
-"""What is in flight ends by itself within `upstream.reply_timeout`: this is a little more by default."""
+logger = logging.getLogger(__name__)
 
 MEMORY_SECONDS = 5.0
 """How soon after a crowd its memory is given back."""
@@ -36,50 +38,90 @@ then on such buffers are cut out of the heap, and what is small between them kee
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemory:
+    """What all processes share; it is made before any of them, and outlives them.
+
+    `guard` is what the guard remembers; `connections` and `requests` count who is here now.
+    """
+
+    guard: mmap.mmap
+    connections: mmap.mmap
+    requests: mmap.mmap
+
+
 class Worker:
-    """Serves requests that come in by the listeners. Make it in a running event loop."""
+    """Serves requests that come in by the listeners. Make it in a running event loop.
+
+    `row` is this process's own in the shared memory. `tell` passes on to other processes what it finds out.
+    """
 
     def __init__(
         self,
         config: Config,
         listeners: Sequence[Listener],
         system: SystemFiles,
-        guard_memory: mmap.mmap,
+        memory: SharedMemory,
+        row: int,
+        *,
+        tell: Callable[[HealthNotice], object],
     ) -> None:
         upstream = config.upstream
-        health = HealthTable(
-            probe_interval=upstream.probe_interval, probe_interval_maximum=upstream.probe_interval_maximum
+        self._drain_timeout = config.process.drain_timeout
+        self._health = HealthTable(
+            probe_interval=upstream.probe_interval,
+            probe_interval_maximum=upstream.probe_interval_maximum,
+            tell=tell,
         )
         ways_out = WaysOut(upstream)
-        self._prober = Prober(upstream, ways_out, health)
+        self._prober = Prober(upstream, ways_out, self._health)
         self._locator = build_locator(config, system)
         pipeline = Pipeline(
-            guard=Guard(config, SharedTable(guard_memory), time.monotonic),
+            guard=Guard(
+                config, SharedTable(memory.guard), Occupancy(memory.requests, row), clock=time.monotonic
+            ),
             locator=self._locator,
-            upstream=Upstream(upstream, ways_out, health, self._prober),
+            upstream=Upstream(upstream, ways_out, self._health, self._prober),
         )
         self._frontend = HttpsFrontend(config, pipeline)
         self._door = Door(
             listeners,
             config.connections,
+            Occupancy(memory.connections, row),
             handshake_timeout=config.http.handshake_timeout,
             make_connection=self._frontend.connection,
         )
 
+    def heard(self, notice: HealthNotice) -> None:
+        """Take in what another process found out about an endpoint."""
+        self._health.heard(notice, asyncio.get_running_loop().time())
+        self._prober.wake()
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what is in flight."""
+        """Serve until `stop` is set, then finish what has begun, for as long as `process.drain_timeout`."""
         async with self._locator, asyncio.TaskGroup() as tasks:
             prober = tasks.create_task(self._prober.run(), name="prober")
             memory = tasks.create_task(self._give_memory_back(), name="memory")
             door = tasks.create_task(self._door.keep(), name="door")
             await stop.wait()
-            door.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await door
-            self._door.close()
-            await self._frontend.stop(STOP_SECONDS)
+            await self._drain(door)
             prober.cancel()
             memory.cancel()
+
+    async def _drain(self, door: asyncio.Task[None]) -> None:
+        """Let nobody else in, and let those who are here finish: no request is to be lost on a connection."""
+        self._frontend.drain()
+        self._door.close()
+        try:
+            async with asyncio.timeout(self._drain_timeout):
+                await asyncio.shield(door)
+                await self._door.places.wait_until_empty()
+        except TimeoutError:
+            logger.info("drain_cut_off", extra={"fields": {"connections": self._door.places.taken}})
+            door.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await door
+        await self._frontend.stop()
 
     async def _give_memory_back(self) -> None:
         """Give the system what a crowd of connections took, once they are gone: 30 ms for 200 MiB."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends.door import Listener
-from kkdcpd.guard.shared_table import SECRET_SIZE, make_memory
-from kkdcpd.supervisor import SOCKET_BUFFER_BYTES
+from kkdcpd.supervisor.sockets import SOCKET_BUFFER_BYTES
+from kkdcpd.upstream.health import HealthNotice
 from kkdcpd.worker import Worker
+from tests.support.shared import shared_memory
 
 __all__ = ["PATIENCE_SECONDS", "Talk", "listening", "running_worker"]
 
@@ -43,8 +44,9 @@ async def running_worker(settings: str, *listeners: Listener) -> AsyncIterator[a
     """Run a worker with this configuration, on these listeners; the event stops it."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
-    memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
-    worker = Worker(config, listeners, NO_SYSTEM_FILES, memory)
+    memory = shared_memory(config.guard.table_entries)
+    notices: list[HealthNotice] = []
+    worker = Worker(config, listeners, NO_SYSTEM_FILES, memory, 0, tell=notices.append)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.run(stop), name="worker")
         try:

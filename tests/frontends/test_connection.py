@@ -24,6 +24,7 @@ from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYL
 from tests.support.fake_kdc import FakeKdc, Link, reply
 from tests.support.http_client import post
 from tests.support.messages import krb_error
+from tests.support.shared import alone
 from tests.support.waiting import eventually
 
 HEAD_TIMEOUT = 0.2
@@ -497,7 +498,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
         )
 
     async with listening() as listener, asyncio.TaskGroup() as tasks:
-        door = Door([listener], ConnectionsConfig(), handshake_timeout=1, make_connection=make)
+        door = Door([listener], ConnectionsConfig(), alone(), handshake_timeout=1, make_connection=make)
         keeping = tasks.create_task(door.keep(), name="door")
         async with Talk.to(listener) as first, Talk.to(listener) as second:
             await first.send(post(bytes(131072))[:-1])

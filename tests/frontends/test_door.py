@@ -16,12 +16,14 @@ import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
 from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, CROWD, Arrival, Door, Listener, Places
+from kkdcpd.guard.occupancy import Occupancy, clear_row
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening
 from tests.frontends.site import Site, parse_line
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope
+from tests.support.shared import alone, shared_memory
 from tests.support.waiting import eventually
 
 HANDSHAKE_TIMEOUT = 0.3
@@ -89,7 +91,9 @@ async def log() -> AsyncIterator[Log]:
 
 @contextlib.asynccontextmanager
 async def keeping_door(*listeners: Listener) -> AsyncIterator[None]:
-    door = Door(listeners, ConnectionsConfig(), handshake_timeout=HANDSHAKE_TIMEOUT, make_connection=Greeter)
+    door = Door(
+        listeners, ConnectionsConfig(), alone(), handshake_timeout=HANDSHAKE_TIMEOUT, make_connection=Greeter
+    )
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(door.keep(), name="door")
         yield
@@ -240,6 +244,7 @@ async def hosting_door(
     door = Door(
         listeners,
         ConnectionsConfig(**settings),
+        alone(),
         handshake_timeout=HANDSHAKE_TIMEOUT,
         make_connection=Guest,
         refusals_seconds=refusals_seconds,
@@ -370,26 +375,41 @@ async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
         assert all([await enter(stack, listener) for _ in range(5)])
 
 
-def test_count_is_by_network() -> None:
-    places = Places(maximum=10, per_client=2)
-    assert [places.take() for _ in range(4)] == [True] * 4
-    assert [places.take_for(network) for network in ("a", "a", "b", "a")] == [True, True, True, False]
-    places.give_back(None)
+async def test_count_is_by_network() -> None:
+    places = Places(alone(), maximum=10, per_client=2)
+    for network, is_over in (("a", False), ("a", False), ("b", False), ("a", True)):
+        assert places.take(network)
+        assert places.is_over(network) == is_over
     places.give_back("a")
-    assert (places.take(), places.take_for("a")) == (True, True)
+    places.give_back("a")
+    assert places.take("a")
+    assert not places.is_over("a")
 
 
-def test_crowd_is_gone_once_when_half_of_it_is() -> None:
-    places = Places(maximum=1000, per_client=1000)
+async def test_processes_count_together() -> None:
+    memory = shared_memory().connections
+    first, second = (Places(Occupancy(memory, row), maximum=3, per_client=1) for row in range(2))
+    assert first.take("a")
+    assert second.take("a")
+    assert second.is_over("a")
+    assert second.take("b")
+    assert not first.take("c")
+    clear_row(memory, 1)
+    assert not first.is_over("a")
+    assert first.take("c")
+
+
+async def test_crowd_is_gone_once_when_half_of_it_is() -> None:
+    places = Places(alone(), maximum=1000, per_client=1000)
     assert not places.is_crowd_gone()
     for _ in range(CROWD):
-        places.take()
+        places.take("a")
     assert not places.is_crowd_gone()
     for _ in range(CROWD // 2):
-        places.give_back(None)
+        places.give_back("a")
     assert [places.is_crowd_gone() for _ in range(2)] == [True, False]
     for _ in range(CROWD // 2):
-        places.give_back(None)
+        places.give_back("a")
     assert not places.is_crowd_gone()
 
 

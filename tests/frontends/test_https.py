@@ -24,6 +24,7 @@ from tests.support.captured import CAPTURED, captured
 from tests.support.fake_kdc import Link, garbage, reply
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_req, krb_error, prefixed, tgs_req
+from tests.support.shared import alone
 
 ODD_BODY = envelope(as_req(realm="ODD.TEST"), "ODD.TEST")
 MAX_BODY_BYTES = 131072
@@ -643,14 +644,16 @@ async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogC
     caplog.set_level(logging.INFO, "kkdcpd")
     frontend = HttpsFrontend(Config(realms=()), BrokenPipeline())
     async with listening() as listener, asyncio.TaskGroup() as tasks:
-        door = Door([listener], ConnectionsConfig(), handshake_timeout=1, make_connection=frontend.connection)
+        door = Door(
+            [listener], ConnectionsConfig(), alone(), handshake_timeout=1, make_connection=frontend.connection
+        )
         keeping = tasks.create_task(door.keep(), name="door")
         async with Talk.to(listener) as talk:
             await talk.send(GOOD_REQUEST)
             status, body = await talk.response()
             assert await talk.rest() == b""
         keeping.cancel()
-    await frontend.stop(1)
+    await frontend.stop()
     assert (status, b"bug with" in body) == (500, False)
     bug, exchange = caplog.records
     assert (bug.message, bug.levelname) == ("bug in request", "ERROR")

@@ -22,6 +22,7 @@ from kkdcpd.guard.store import Store
 from kkdcpd.protocol.messages import classify, inspect_reply
 from kkdcpd.values import ClientConnection, MessageKind, Mode, Outcome, ProxyMessage, ProxyRequest, Rule
 from tests.support import messages
+from tests.support.shared import alone
 
 GOOD = Verdict()
 TOKEN = hashlib.sha256(b"correct-horse-battery-staple").digest()
@@ -71,6 +72,7 @@ def house(
     guard = Guard(
         Config(realms=(realm,), guard=guard_config),
         store or SharedTable(make_memory(1024, bytes(16))),
+        alone(),
         lambda: 5000.0,
     )
     return House(guard, realm)
@@ -221,7 +223,7 @@ def test_each_realm_has_its_own_policy() -> None:
         RealmConfig(name="A.TEST", policy=PolicyConfig(message_kinds=(MessageKind.TGS_REQ,))),
         RealmConfig(name="B.TEST"),
     )
-    guard = Guard(Config(realms=realms), SharedTable(make_memory(1024, bytes(16))), lambda: 1.0)
+    guard = Guard(Config(realms=realms), SharedTable(make_memory(1024, bytes(16))), alone(), lambda: 1.0)
 
     def admit(realm: RealmConfig) -> Verdict:
         message = messages.prefixed(messages.as_req(realm=realm.name))

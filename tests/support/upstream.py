@@ -21,6 +21,7 @@ from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import Candidate, KdcEndpoint, ProxyRequest, Route, Transport
 from tests.support import messages
 from tests.support.fake_kdc import FakeKdc
+from tests.support.shared import alone
 
 __all__ = [
     "candidate",
@@ -64,7 +65,7 @@ async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
         _running(config.upstream) as (upstream, _),
     ):
         memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
-        guard = Guard(config, SharedTable(memory), time.monotonic)
+        guard = Guard(config, SharedTable(memory), alone(), time.monotonic)
         yield Pipeline(guard=guard, locator=locator, upstream=upstream)
 
 

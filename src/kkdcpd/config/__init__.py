@@ -15,6 +15,7 @@ from kkdcpd.config.guard import (
 )
 from kkdcpd.config.load import LoadedConfig, load_config, read_config
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
+from kkdcpd.config.process import ProcessConfig
 from kkdcpd.config.reader import Setting, settings_of
 from kkdcpd.config.schema import (
     AdditionalCertificate,
@@ -53,6 +54,7 @@ __all__ = [
     "Network",
     "PolicyConfig",
     "PrincipalPattern",
+    "ProcessConfig",
     "RatesConfig",
     "RealmConfig",
     "RefusalForm",

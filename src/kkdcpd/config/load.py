@@ -50,19 +50,23 @@ _ANY_SYNTAX_REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedConfig:
-    """A configuration that can be used, and what its administrator should know."""
+    """A configuration that can be used, what its administrator should know, and the text it was read from."""
 
     config: Config
     warnings: tuple[ConfigProblem, ...]
+    text: str
 
 
-def load_config(path: Path, *, now: datetime) -> LoadedConfig:
+def load_config(path: Path, *, now: datetime, text: str | None = None) -> LoadedConfig:
     """Read the configuration, the krb5.conf and tokens that it names, and inspect its certificates.
+
+    With a `text` that was read before, only the files that it names are read again.
 
     Raises:
         ConfigError: it can't be used, for each of `problems`.
     """
-    config = _parsed(_read_text(path), source=path)
+    text = _read_text(path) if text is None else text
+    config = _parsed(text, source=path)
     problems: list[ConfigProblem] = []
     warnings: list[ConfigProblem] = []
     with collected(problems):
@@ -73,7 +77,7 @@ def load_config(path: Path, *, now: datetime) -> LoadedConfig:
     if problems:
         raise ConfigError(problems)
     config = _settled(config)
-    return LoadedConfig(config=config, warnings=(*_warn_of_no_kpasswd(config), *warnings))
+    return LoadedConfig(config=config, warnings=(*_warn_of_no_kpasswd(config), *warnings), text=text)
 
 
 def read_config(text: str, *, source: Path) -> Config:

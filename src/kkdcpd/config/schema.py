@@ -34,6 +34,7 @@ from kkdcpd.config.guard import (
 )
 from kkdcpd.config.kinds import Choice, Flag, ListOf, Number, Text, seconds
 from kkdcpd.config.patterns import CertificatePattern, parse_certificate_pattern
+from kkdcpd.config.process import PROCESS_TABLE, ProcessConfig
 from kkdcpd.config.reader import NamedTables, Table, join, setting
 from kkdcpd.config.rules import in_order, items_differ
 from kkdcpd.config.texts import (
@@ -693,6 +694,10 @@ class Config:
     )
     policy: PolicyConfig = field(
         default=PolicyConfig(), metadata=setting(POLICY_TABLE, "What clients may send, and get.")
+    )
+    process: ProcessConfig = field(
+        default=ProcessConfig(),
+        metadata=setting(PROCESS_TABLE, "How many processes serve, and how they end."),
     )
     log: LogConfig = field(
         default=LogConfig(), metadata=setting(Table(form=LogConfig), "What is logged, and how.")

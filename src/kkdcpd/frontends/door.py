@@ -5,11 +5,11 @@ for what has to come before TLS: the limits on connections, and the PROXY header
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from ipaddress import ip_address
 
 from kkdcpd.config import ConnectionsConfig
 from kkdcpd.errors import MalformedError
+from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.protocol import proxy_header
 from kkdcpd.protocol.forwarded import network_of
 from kkdcpd.protocol.proxy_header import ProxyHeader
@@ -27,6 +28,9 @@ __all__ = ["Arrival", "Door", "Listener", "Places"]
 logger = logging.getLogger(__name__)
 
 UNIX_PEER = "unix"
+
+PROXIES = "proxies"
+"""What connections of trusted proxies count as: they have no limit but that of all together."""
 
 ACCEPT_RETRY_SECONDS = 0.5
 """The pause after a failed accept: descriptors or memory are short, and only time brings them back."""
@@ -82,22 +86,46 @@ class Arrival:
 
 
 class Places:
-    """How many connections there are, in all and from each client's network; and may be."""
+    """How many connections there are, in all and from each client's network; and may be, in all processes."""
 
-    def __init__(self, *, maximum: int, per_client: int) -> None:
+    def __init__(self, here: Occupancy, *, maximum: int, per_client: int) -> None:
+        self._here = here
         self._maximum = maximum
         self._per_client = per_client
         self._taken = 0
         self._peak = 0
-        self._by_network: Counter[str] = Counter()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
 
-    def take(self) -> bool:
-        """Count a connection whose client is yet unknown, unless there are as many as may be."""
-        if self._taken >= self._maximum:
+    def take(self, network: str) -> bool:
+        """Count a connection from there, unless there are as many as may be."""
+        if self._here.total >= self._maximum:
             return False
+        self._here.enter(network)
         self._taken += 1
         self._peak = max(self._peak, self._taken)
+        self._is_empty.clear()
         return True
+
+    def is_over(self, network: str) -> bool:
+        """Whether the client has more than it may, with the one that was just taken."""
+        return self._here.count(network) > self._per_client
+
+    def give_back(self, network: str) -> None:
+        """Forget one."""
+        self._here.leave(network)
+        self._taken -= 1
+        if not self._taken:
+            self._is_empty.set()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until this process has no connection any more."""
+        await self._is_empty.wait()
+
+    @property
+    def taken(self) -> int:
+        """How many this process has."""
+        return self._taken
 
     def is_crowd_gone(self) -> bool:
         """Whether there were many connections, and most of them are gone; that is told once."""
@@ -105,21 +133,6 @@ class Places:
             return False
         self._peak = self._taken
         return True
-
-    def take_for(self, network: str) -> bool:
-        """Count one that is taken already for its client too, unless the client has as many as it may."""
-        if self._by_network[network] >= self._per_client:
-            return False
-        self._by_network[network] += 1
-        return True
-
-    def give_back(self, network: str | None) -> None:
-        """Forget one; `network` is what it was taken for, if anything."""
-        self._taken -= 1
-        if network is not None:
-            self._by_network[network] -= 1
-            if not self._by_network[network]:
-                del self._by_network[network]
 
 
 class _RefusedError(Exception):
@@ -133,7 +146,7 @@ class _RefusedError(Exception):
 class _Visit:
     """A connection from its accept until it is gone: its socket, its place, and who it is from."""
 
-    __slots__ = ("_has_place", "_network", "_places", "client", "deadline", "is_trusted_proxy", "socket")
+    __slots__ = ("_network", "_places", "client", "deadline", "is_trusted_proxy", "socket")
 
     def __init__(
         self, sock: socket.socket, client: ClientConnection, places: Places, deadline: float
@@ -144,30 +157,25 @@ class _Visit:
         self.is_trusted_proxy = False
         self._places = places
         self._network: str | None = None
-        self._has_place = False
 
     def must_be_trusted_proxy(self) -> None:
         if not self.is_trusted_proxy:
             raise _RefusedError("no trusted proxy")
 
     def take_place(self) -> None:
-        if not self._places.take():
-            raise _RefusedError("connections.maximum")
-        self._has_place = True
-
-    def take_place_of_client(self) -> None:
         """Count it for its client. A proxy has many clients behind it, and no count of its own."""
-        if self.is_trusted_proxy:
-            return
-        if not self._places.take_for(self.client.network):
+        network = PROXIES if self.is_trusted_proxy else self.client.network
+        if not self._places.take(network):
+            raise _RefusedError("connections.maximum")
+        self._network = network
+        if not self.is_trusted_proxy and self._places.is_over(network):
             raise _RefusedError("connections.per_client")
-        self._network = self.client.network
 
     def leave(self) -> None:
         """Give the place back; more than once does no harm."""
-        if self._has_place:
-            self._has_place = False
+        if self._network is not None:
             self._places.give_back(self._network)
+            self._network = None
 
     def turn_away(self) -> None:
         """End it before it was handed over."""
@@ -221,12 +229,13 @@ def _tell_refused(count: int, client: ClientConnection, refusal: _RefusedError) 
 
 
 class Door:
-    """Lets connections in until it is cancelled."""
+    """Lets connections in until it is closed."""
 
     def __init__(
         self,
         listeners: Sequence[Listener],
         connections: ConnectionsConfig,
+        here: Occupancy,
         *,
         handshake_timeout: float,
         make_connection: Callable[[Arrival], asyncio.Protocol],
@@ -234,23 +243,49 @@ class Door:
     ) -> None:
         self._listeners = listeners
         self._trusted = connections.trusted_proxies
-        self.places = Places(maximum=connections.maximum, per_client=connections.per_client)
+        self.places = Places(here, maximum=connections.maximum, per_client=connections.per_client)
         self._handshake_timeout = handshake_timeout
         self._make_connection = make_connection
         self._refusals = _Refusals(refusals_seconds)
+        self._accepting: list[asyncio.Task[None]] = []
+        self._is_closing = False
 
     async def keep(self) -> None:
-        """Accept on every listener; cancelling this ends handshakes that are under way, not connections."""
+        """Accept on every listener until `close`, and see those through their handshakes who came until then.
+
+        Cancelling this ends handshakes that are under way, not connections.
+        """
         async with asyncio.TaskGroup() as tasks:
             for listener in self._listeners:
-                tasks.create_task(self._accept(listener, tasks), name=f"accept {listener.url}")
+                name = f"accept {listener.url}"
+                self._accepting.append(tasks.create_task(self._accept(listener, tasks), name=name))
 
     def close(self) -> None:
-        """Close the listeners: clients are refused from now on, where else they would wait to be accepted."""
-        for listener in self._listeners:
-            listener.socket.close()
+        """Let in who waits to be accepted, and close the listeners: others are refused from now on.
+
+        Where another process listens on the same sockets, it is its turn.
+        """
+        self._is_closing = True
+        for task in self._accepting:
+            task.cancel()
 
     async def _accept(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
+        try:
+            await self._accept_each(listener, tasks)
+        finally:
+            if self._is_closing:
+                self._accept_rest(listener, tasks)
+            listener.socket.close()
+
+    def _accept_rest(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
+        """Let in who is in the kernel's queue: whoever is there when a socket is closed is reset."""
+        with contextlib.suppress(OSError):
+            while True:
+                sock, peer = listener.socket.accept()
+                sock.settimeout(0.0)
+                self._receive(sock, peer, listener, tasks)
+
+    async def _accept_each(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         is_short = False
         while True:
@@ -280,7 +315,6 @@ class Door:
             if listener.proxy_protocol:
                 visit.must_be_trusted_proxy()
             visit.take_place()
-            visit.take_place_of_client()
         except _RefusedError as refusal:
             visit.turn_away()
             self._refusals.add(visit.client, refusal)
@@ -326,7 +360,9 @@ class Door:
             address=header.address, port=header.port, network=network, proxy=proxy
         )
         visit.is_trusted_proxy = self._is_trusted(visit.client)
-        visit.take_place_of_client()
+        # It has been the proxy's until now.
+        visit.leave()
+        visit.take_place()
 
     async def _hand_over(self, visit: _Visit, listener: Listener) -> None:
         loop = asyncio.get_running_loop()

@@ -53,6 +53,7 @@ class HttpsFrontend:
         self._paths = Paths(config.http.paths, takes_tokens=any(realm.tokens for realm in config.realms))
         self._refuses_in_kerberos = config.guard.refusal == "krb_error"
         self._holdings = Holdings()
+        self._is_draining = False
         # A client that leaves ends its exchange.
         self._server = web.Server(self._handle, handler_cancellation=True)
 
@@ -67,11 +68,13 @@ class HttpsFrontend:
             refuse_malformed=self._refuse_malformed,
         )
 
-    async def stop(self, timeout: float) -> None:
-        """Finish what is in flight, at most for `timeout` seconds, and close every connection."""
-        # Idle connections end here: aiohttp would wait the whole time for them.
-        self._server.pre_shutdown()
-        await self._server.shutdown(timeout)
+    def drain(self) -> None:
+        """Tell the client of every connection, with its next response, that this one was the last."""
+        self._is_draining = True
+
+    async def stop(self) -> None:
+        """Close every connection, whatever is in flight."""
+        await self._server.shutdown(0)
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", http.protocol)
@@ -90,7 +93,7 @@ class HttpsFrontend:
             )
         finally:
             connection.request_ends()
-        if http.version < HttpVersion11 or connection.is_used_up:
+        if http.version < HttpVersion11 or connection.is_used_up or self._is_draining:
             # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
             response.force_close()
         return response

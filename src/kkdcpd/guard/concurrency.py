@@ -1,10 +1,7 @@
-"""How many requests are served at a time: for each client, and in all. Plain code.
-
-These count what this process has in flight, in its own memory: nobody else has anything to tell, a dead
-process has nothing in flight, and the table is never larger than what is being served.
-"""
+"""How many requests are served at a time: for each client, and in all. Plain code."""
 
 from kkdcpd.config import RatesConfig
+from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.values import Outcome, Refusal, Rule
 
 __all__ = ["Slots"]
@@ -20,25 +17,22 @@ class Slots:
     is carried out.
     """
 
-    def __init__(self, config: RatesConfig) -> None:
+    def __init__(self, config: RatesConfig, requests: Occupancy) -> None:
         self._client_limit = config.client_concurrency
         self._total_limit = config.total_concurrency
-        self._by_client: dict[str, int] = {}
-        self._total = 0
+        self._requests = requests
 
     def enter(self, client: str) -> Refusal | None:
         """Count a request of a client's network. `leave` has to be called for it in any case."""
-        count = self._by_client.get(client, 0) + 1
-        self._by_client[client] = count
-        self._total += 1
-        if count > self._client_limit:
+        self._requests.enter(client)
+        if self._requests.count(client) > self._client_limit:
             return Refusal(
                 rule=Rule.CLIENT_CONCURRENCY,
                 outcome=Outcome.RATE_LIMITED,
                 text="too many requests from your network are being served at this moment",
                 retry_after=RETRY_AFTER,
             )
-        if self._total > self._total_limit:
+        if self._requests.total > self._total_limit:
             return Refusal(
                 rule=Rule.TOTAL_CONCURRENCY,
                 outcome=Outcome.OVERLOADED,
@@ -49,19 +43,4 @@ class Slots:
 
     def leave(self, client: str) -> None:
         """End a request that entered."""
-        self._total -= 1
-        count = self._by_client[client] - 1
-        if count:
-            self._by_client[client] = count
-        else:
-            del self._by_client[client]
-
-    @property
-    def total(self) -> int:
-        """How many requests are in flight."""
-        return self._total
-
-    @property
-    def clients(self) -> int:
-        """How many clients they are from."""
-        return len(self._by_client)
+        self._requests.leave(client)

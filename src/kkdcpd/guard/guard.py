@@ -12,6 +12,7 @@ from kkdcpd.config import Config, RealmConfig
 from kkdcpd.guard.access import check_access
 from kkdcpd.guard.concurrency import Slots
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
+from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.policy import Finding, RealmPolicy
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
@@ -35,14 +36,18 @@ GOOD = Verdict()
 
 
 class Guard:
-    """Decides who may pass. `store` is what it remembers; `clock` is monotonic and shared by all workers."""
+    """Decides who may pass.
 
-    def __init__(self, config: Config, store: Store, clock: Callable[[], float]) -> None:
+    `store` is what it remembers, `requests` counts who is served now; `clock` is monotonic and shared by all
+    workers.
+    """
+
+    def __init__(self, config: Config, store: Store, requests: Occupancy, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._rates_mode = config.guard.rates.mode
         self._rates = Rates(config.guard.rates, store)
-        self._slots = Slots(config.guard.rates)
+        self._slots = Slots(config.guard.rates, requests)
         self._failures_mode = config.guard.failures.mode
         self._failures = FailureGate(config.guard.failures, store)
         self._policies = {realm.name: RealmPolicy(realm) for realm in config.realms}

@@ -2,20 +2,27 @@
 
 Only endpoints that are not well stand in the table, so it is as small as the trouble is. Being in it costs an
 endpoint its place among the candidates, never its chance: when nobody else is left it is asked all the same.
+
+Each process has its own table, and what one finds out it tells the others. Who found a trouble probes it; the
+others would only later, if nothing is heard of it any more.
 """
 
 import enum
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kkdcpd.values import FailureReason, KdcEndpoint
 
-__all__ = ["FAILS_TO_CONNECT", "HealthTable", "ProbeTarget", "State"]
+__all__ = ["FAILS_TO_CONNECT", "HealthNotice", "HealthTable", "ProbeTarget", "State"]
 
 logger = logging.getLogger(__name__)
 
 MAX_TROUBLED = 4096
 """Endpoints come from the configuration and the DNS of configured realms; this only bounds mistakes."""
+
+PATIENCE_INTERVALS = 4
+"""First intervals that a probe of another process may be late, before one of ours does its work."""
 
 OUT_OF_REACH = frozenset(
     {
@@ -49,35 +56,89 @@ class ProbeTarget:
     realm: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthNotice:
+    """What one process tells the others: an endpoint's state, and in how many seconds it probes it again."""
+
+    target: ProbeTarget
+    state: State
+    reason: FailureReason | None = None
+    probe_in: float = 0.0
+
+
 @dataclass(slots=True, kw_only=True)
 class _Trouble:
+    """`is_wanted` is false of what was only heard of, until a request might go there."""
+
     target: ProbeTarget
     state: State
     probe_at: float
     interval: float
+    is_ours: bool
+    is_wanted: bool
+
+
+def _tell_nobody(_notice: HealthNotice) -> None:
+    pass
 
 
 class HealthTable:
     """The endpoints in trouble, and when each is to be probed.
 
     `version` grows with every change, so that what was worked out from the states can be kept until then.
+    `tell` passes on what this process finds out.
     """
 
-    def __init__(self, *, probe_interval: float, probe_interval_maximum: float) -> None:
+    def __init__(
+        self,
+        *,
+        probe_interval: float,
+        probe_interval_maximum: float,
+        tell: Callable[[HealthNotice], object] = _tell_nobody,
+    ) -> None:
         self.version = 0
         self._first_interval = probe_interval
         self._last_interval = probe_interval_maximum
+        self._tell = tell
         self._troubles: dict[KdcEndpoint, _Trouble] = {}
 
     def state(self, endpoint: KdcEndpoint) -> State:
         """Return what is known of the endpoint."""
         trouble = self._troubles.get(endpoint)
-        return trouble.state if trouble else State.WELL
+        if trouble is None:
+            return State.WELL
+        trouble.is_wanted = True
+        return trouble.state
+
+    def heard(self, notice: HealthNotice, now: float) -> None:
+        """Take in what another process found out. It has told it to the log, and it is first to probe."""
+        endpoint = notice.target.endpoint
+        trouble = self._troubles.get(endpoint)
+        if notice.state is State.WELL:
+            if self._troubles.pop(endpoint, None):
+                self.version += 1
+            return
+        if trouble is None:
+            if len(self._troubles) >= MAX_TROUBLED:
+                return
+            trouble = self._troubles[endpoint] = _Trouble(
+                target=notice.target,
+                state=State.WELL,
+                probe_at=0.0,
+                interval=self._first_interval,
+                is_ours=False,
+                is_wanted=False,
+            )
+        if trouble.state is not notice.state:
+            trouble.state = notice.state
+            self.version += 1
+        if not trouble.is_ours:
+            trouble.probe_at = now + notice.probe_in + PATIENCE_INTERVALS * self._first_interval
 
     def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
         """Take in how an endpoint failed a request, or (None) that it served one."""
         if failure is None:
-            self._recover(target.endpoint)
+            self._recover(target)
         elif target.endpoint not in self._troubles:
             is_suspect = failure not in FAILS_TO_CONNECT
             self._add(target, State.SUSPECT if is_suspect else State.DOWN, failure, now)
@@ -88,20 +149,22 @@ class HealthTable:
         if trouble is None:
             return
         if failure is None:
-            self._recover(target.endpoint)
+            self._recover(target)
             return
         trouble.probe_at = now + trouble.interval
         trouble.interval = min(2 * trouble.interval, self._last_interval)
+        trouble.is_ours = True
         if trouble.state is not State.DOWN:
             trouble.state = State.DOWN
             self._changed(target.endpoint, State.DOWN, failure)
+        self._pass_on(trouble, failure, now)
 
     def probes_due(self, now: float) -> list[ProbeTarget]:
         """Return whom to probe now. Until `probed` is told, nobody is returned twice."""
         due = [trouble for trouble in self._troubles.values() if now >= trouble.probe_at]
         for trouble in due:
-            trouble.probe_at = float("inf")
-        return [trouble.target for trouble in due]
+            trouble.probe_at = float("inf") if trouble.is_wanted else now + self._last_interval
+        return [trouble.target for trouble in due if trouble.is_wanted]
 
     @property
     def next_probe_at(self) -> float:
@@ -111,13 +174,16 @@ class HealthTable:
     def _add(self, target: ProbeTarget, state: State, failure: FailureReason, now: float) -> None:
         if len(self._troubles) >= MAX_TROUBLED:
             return
-        self._troubles[target.endpoint] = _Trouble(
+        trouble = self._troubles[target.endpoint] = _Trouble(
             target=target,
             state=state,
             probe_at=now + self._grace(target, state, failure),
             interval=self._first_interval,
+            is_ours=True,
+            is_wanted=True,
         )
         self._changed(target.endpoint, state, failure)
+        self._pass_on(trouble, failure, now)
 
     def _grace(self, target: ProbeTarget, state: State, failure: FailureReason) -> float:
         """Return after how many seconds the endpoint is probed first."""
@@ -127,9 +193,16 @@ class HealthTable:
         # Who is suspected is probed at once: the next message may be one that can be sent only once.
         return 0.0 if state is State.SUSPECT else self._first_interval
 
-    def _recover(self, endpoint: KdcEndpoint) -> None:
-        if self._troubles.pop(endpoint, None):
-            self._changed(endpoint, State.WELL, None)
+    def _recover(self, target: ProbeTarget) -> None:
+        if self._troubles.pop(target.endpoint, None):
+            self._changed(target.endpoint, State.WELL, None)
+            self._tell(HealthNotice(target=target, state=State.WELL))
+
+    def _pass_on(self, trouble: _Trouble, failure: FailureReason, now: float) -> None:
+        probe_in = max(trouble.probe_at - now, 0.0)
+        self._tell(
+            HealthNotice(target=trouble.target, state=trouble.state, reason=failure, probe_in=probe_in)
+        )
 
     def _changed(self, endpoint: KdcEndpoint, state: State, failure: FailureReason | None) -> None:
         self.version += 1

@@ -1,0 +1,152 @@
+"""The parent's children: forked, listened to, ended and reaped; what one says for the others is passed on."""
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+
+from kkdcpd.supervisor.channel import Alive, Channel, Message, Ready
+from kkdcpd.supervisor.child import Child, fork_child
+from kkdcpd.supervisor.rows import Rows
+from kkdcpd.upstream.health import MAX_TROUBLED, HealthNotice, State
+from kkdcpd.values import KdcEndpoint
+
+__all__ = ["Death", "Family"]
+
+logger = logging.getLogger(__name__)
+
+HUNG_SECONDS = 20.0
+"""Who says nothing for so long hangs: what a child does at a time takes milliseconds."""
+
+ABORT_SECONDS = 5.0
+"""What it then has to tell where it hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a child ended: an exit code, or the number of a signal below zero."""
+
+    child: Child
+    code: int
+
+    @property
+    def words(self) -> str:
+        """Say it in plain words."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        return f"signal {signal.Signals(-self.code).name}"
+
+
+class Family:
+    """All children, whatever generation they are of."""
+
+    def __init__(self, selector: selectors.BaseSelector, rows: Rows, forget: Callable[[], None]) -> None:
+        self._selector = selector
+        self._rows = rows
+        self._forget = forget
+        self._children: dict[int, Child] = {}
+        self._aborted: dict[int, float] = {}
+        self._health: dict[KdcEndpoint, HealthNotice] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is left."""
+        return not self._children
+
+    def has_room_for(self, count: int) -> bool:
+        """Whether so many more may live at the same time."""
+        return self._rows.free >= count
+
+    def fork(self, name: str, work: Callable[[Channel, int], Coroutine[None, None, None]]) -> Child:
+        """Fork a child that does `work` with its channel and its row of the shared memories.
+
+        Raises:
+            OSError: there is no room for another process.
+        """
+        row = self._rows.take()
+        try:
+            child = fork_child(name, row, self._detach, lambda channel: work(channel, row))
+        except OSError:
+            self._rows.give_back(row)
+            raise
+        self._children[child.pid] = child
+        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._listen_to(child))
+        for notice in self._health.values():
+            child.channel.send(notice)
+        return child
+
+    def reap(self) -> Iterator[Death]:
+        """Bury who has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            # As the first process of a container we inherit others' children too.
+            child = self._children.pop(pid, None)
+            if child:
+                self._bury(child)
+                yield Death(child, os.waitstatus_to_exitcode(status))
+
+    def end_hung(self, now: float) -> None:
+        """End those that hang: so that they tell where, and else without a word."""
+        for pid, child in self._children.items():
+            if pid in self._aborted:
+                if now - self._aborted[pid] > ABORT_SECONDS:
+                    child.kill()
+            elif now - child.heard_at > HUNG_SECONDS:
+                fields = {"process": child.name, "pid": pid, "seconds": round(now - child.heard_at)}
+                logger.error("worker_hangs", extra={"fields": fields})
+                self._aborted[pid] = now
+                child.kill(signal.SIGABRT)
+
+    def kill_all(self) -> None:
+        """End everybody at once."""
+        for child in self._children.values():
+            child.kill()
+
+    def _bury(self, child: Child) -> None:
+        self._aborted.pop(child.pid, None)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.channel)
+        child.channel.close()
+        self._rows.give_back(child.row)
+
+    def _listen_to(self, child: Child) -> None:
+        for message in child.channel.receive():
+            child.heard_at = time.monotonic()
+            self._take_in(child, message)
+        if not child.channel.is_open:
+            # Its end will be told by a signal; a closed channel would wake us without end until then.
+            self._selector.unregister(child.channel)
+
+    def _take_in(self, child: Child, message: Message) -> None:
+        match message:
+            case Ready():
+                child.is_ready = True
+            case HealthNotice():
+                self._remember(message)
+                for other in self._children.values():
+                    if other is not child:
+                        other.channel.send(message)
+            case Alive():
+                pass
+
+    def _remember(self, notice: HealthNotice) -> None:
+        endpoint = notice.target.endpoint
+        if notice.state is State.WELL:
+            self._health.pop(endpoint, None)
+        elif endpoint in self._health or len(self._health) < MAX_TROUBLED:
+            self._health[endpoint] = notice
+
+    def _detach(self) -> None:
+        """Close the others' channels in a child: who holds one keeps its end from being heard."""
+        for child in self._children.values():
+            child.channel.close()
+        self._forget()

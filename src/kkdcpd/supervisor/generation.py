@@ -1,0 +1,132 @@
+"""A generation: one reading of the configuration, and the processes that serve by it.
+
+Nothing of it changes while it lives. A reload makes the next one, and lets this one finish.
+"""
+
+import enum
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Self
+
+from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
+from kkdcpd.frontends.door import Listener
+from kkdcpd.supervisor.child import Child
+from kkdcpd.supervisor.limits import count_cpus
+from kkdcpd.tls import build_server_context
+
+__all__ = ["Generation", "Phase", "Slot"]
+
+RESTART_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""How long after its end a worker is replaced, by how often it has ended in quick succession."""
+
+LONG_LIFE_SECONDS = 60.0
+"""Who has lived for so long hasn't ended for a reason that is there at every start."""
+
+
+class Phase(enum.Enum):
+    """STARTING until all its workers are ready; DRAINING when it may only finish what it has begun."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True, kw_only=True)
+class Slot:
+    """A worker's place, which a successor takes when it dies."""
+
+    name: str
+    child: Child | None = None
+    deaths: int = 0
+    start_at: float = 0.0
+
+    def child_died(self, now: float) -> None:
+        """Plan for a successor."""
+        assert self.child
+        has_lived_long = now - self.child.started_at >= LONG_LIFE_SECONDS
+        self.deaths = 0 if has_lived_long else self.deaths
+        self.start_at = now + RESTART_SECONDS[min(self.deaths, len(RESTART_SECONDS) - 1)]
+        self.deaths += 1
+        self.child = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Generation:
+    """What its processes are forked with, and which there are."""
+
+    number: int
+    loaded: LoadedConfig
+    config: Config
+    system: SystemFiles
+    listeners: Sequence[Listener]
+    slots: Sequence[Slot]
+    phase: Phase = Phase.STARTING
+    phase_since: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def make(
+        cls, number: int, loaded: LoadedConfig, config: Config, sockets: Sequence[Sequence[socket]]
+    ) -> Self:
+        """Make one of a configuration that was read, with the sockets of each [[listen]]."""
+        contexts = _tls_contexts(config)
+        count = config.process.workers or count_cpus()
+        return cls(
+            number=number,
+            loaded=loaded,
+            config=config,
+            system=SystemFiles.read(),
+            listeners=[
+                _listener(listen, contexts, sock)
+                for listen, opened in zip(config.listen, sockets, strict=True)
+                for sock in opened
+            ],
+            slots=[Slot(name=f"worker {place + 1}") for place in range(count)],
+        )
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.phase = phase
+        self.phase_since = time.monotonic()
+
+    @property
+    def children(self) -> list[Child]:
+        """Its processes that live."""
+        return [slot.child for slot in self.slots if slot.child]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker serves."""
+        return all(slot.child and slot.child.is_ready for slot in self.slots)
+
+
+def _tls_contexts(config: Config) -> Mapping[ClientCertificates, ssl.SSLContext]:
+    """Make one context for all listeners that are alike: a client resumes its TLS session at any of them.
+
+    They are made before the fork, and so at any worker too.
+    """
+    if not config.tls:
+        return {}
+    kinds = {listen.client_certificates for listen in config.listen if listen.tls}
+    return {kind: build_server_context(config.tls, client_certificates=kind) for kind in kinds}
+
+
+def _listener(
+    listen: ListenConfig, contexts: Mapping[ClientCertificates, ssl.SSLContext], sock: socket
+) -> Listener:
+    return Listener(
+        socket=sock,
+        url=_url(listen, sock),
+        tls_context=contexts[listen.client_certificates] if listen.tls else None,
+        proxy_protocol=listen.proxy_protocol,
+    )
+
+
+def _url(listen: ListenConfig, sock: socket) -> str:
+    scheme = "https" if listen.tls else "http"
+    name = sock.getsockname()
+    if isinstance(name, str):
+        return f"{scheme}+unix:{name}"
+    return f"{scheme}://[{name[0]}]:{name[1]}" if ":" in name[0] else f"{scheme}://{name[0]}:{name[1]}"

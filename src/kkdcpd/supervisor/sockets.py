@@ -1,0 +1,236 @@
+"""The listening sockets: opened once, kept over reloads, or taken from systemd.
+
+Whoever connects waits in the kernel's queue of a socket, not in one of ours: so as long as a socket is open
+in the parent, nobody is lost between one generation of workers and the next.
+"""
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from kkdcpd.config import ANY_HOST, ListenAddress, ListenConfig
+from kkdcpd.errors import ListenError
+
+__all__ = ["SOCKET_BUFFER_BYTES", "Sockets", "open_unix"]
+
+BACKLOG = 1024
+"""Connections that wait to be accepted; the kernel lowers it to net.core.somaxconn."""
+
+SOCKET_BUFFER_BYTES = 32768
+"""What the kernel may hold of one connection, either way (it reserves twice that).
+
+Its own measure is megabytes, which strangers could fill; messages of Kerberos are some KiB.
+"""
+
+_Key = tuple[ListenAddress, int]
+"""An address, and how often it stood in the configuration before: port 0 may stand there many times."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """What one [[listen]] has: two sockets for `*`, one for every other address; and a file that is ours."""
+
+    sockets: list[socket.socket]
+    file: tuple[Path, tuple[int, int]] | None = None
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        if self.file:
+            _remove_own(*self.file)
+
+
+class Sockets:
+    """All listening sockets of the process. `inherited` are those that systemd has opened for us."""
+
+    def __init__(self, inherited: Iterable[socket.socket] = ()) -> None:
+        self._inherited = list(inherited)
+        self._places: dict[_Key, _Place] = {}
+        for sock in self._inherited:
+            sock.settimeout(0.0)
+            _bound_buffers(sock)
+
+    def open(self, listen: Sequence[ListenConfig]) -> list[list[socket.socket]]:
+        """Return the sockets of each [[listen]]; those that are open already stay as they are.
+
+        Raises:
+            ListenError: an address can't be listened on; then nothing has changed.
+        """
+        fresh: dict[_Key, _Place] = {}
+        try:
+            for key, one in _keyed(listen).items():
+                if key not in self._places:
+                    fresh[key] = self._open_place(one)
+        except BaseException:
+            for place in fresh.values():
+                place.close()
+            raise
+        self._places |= fresh
+        for key, one in _keyed(listen).items():
+            self._set_mode(key, one)
+        return [self._places[key].sockets for key in _keyed(listen)]
+
+    def keep_only(self, listen: Sequence[ListenConfig]) -> None:
+        """Close what the configuration no longer names."""
+        for key in self._places.keys() - _keyed(listen).keys():
+            place = self._places.pop(key)
+            if not any(sock in self._inherited for sock in place.sockets):
+                place.close()
+
+    def unclaimed(self) -> list[str]:
+        """Tell the addresses of those from systemd that no [[listen]] names: who connects there waits."""
+        claimed = {sock for place in self._places.values() for sock in place.sockets}
+        return [str(_address_of(sock)) for sock in self._inherited if sock not in claimed]
+
+    def close(self) -> None:
+        """Close all. The files of unix sockets go with them, unless they are systemd's."""
+        self.keep_only(())
+        for sock in self._inherited:
+            sock.close()
+
+    def detach(self, kept: Iterable[socket.socket]) -> None:
+        """Close in a process that was forked all but the sockets that it serves, and nothing else.
+
+        A socket that nobody accepts on, and that is yet open somewhere, has clients wait for nothing.
+        """
+        serving = set(kept)
+        for sock in self._all():
+            if sock not in serving:
+                sock.close()
+
+    def _all(self) -> set[socket.socket]:
+        return {sock for place in self._places.values() for sock in place.sockets} | set(self._inherited)
+
+    def _open_place(self, listen: ListenConfig) -> _Place:
+        address = listen.address
+        given = [sock for sock in self._inherited if _is_meant(address, _address_of(sock))]
+        if given:
+            return _Place(given)
+        try:
+            if address.unix_path:
+                sock = open_unix(address.unix_path, listen.unix_mode)
+                return _Place([sock], (address.unix_path, _identity(address.unix_path)))
+            return _Place(_open_inet(address))
+        except OSError as error:
+            raise ListenError(address, error) from error
+
+    def _set_mode(self, key: _Key, listen: ListenConfig) -> None:
+        file = self._places[key].file
+        if file:
+            with contextlib.suppress(FileNotFoundError):
+                file[0].chmod(listen.unix_mode)
+
+
+def _keyed(listen: Sequence[ListenConfig]) -> Mapping[_Key, ListenConfig]:
+    keyed: dict[_Key, ListenConfig] = {}
+    for one in listen:
+        times = sum(address == one.address for address, _ in keyed)
+        keyed[one.address, times] = one
+    return keyed
+
+
+def _address_of(sock: socket.socket) -> ListenAddress:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return ListenAddress(unix_path=Path(name))
+    return ListenAddress(host=name[0], port=name[1])
+
+
+def _is_meant(wanted: ListenAddress, given: ListenAddress) -> bool:
+    """Whether a socket of systemd's is one that a [[listen]] names; `*` means both families'."""
+    if wanted.host != ANY_HOST or wanted.unix_path or given.unix_path:
+        return wanted == given
+    return wanted.port == given.port and ip_address(given.host).is_unspecified
+
+
+def _open_inet(address: ListenAddress) -> list[socket.socket]:
+    """Each family has a socket of its own, so that no IPv4 client ever shows as ::ffff:192.0.2.1."""
+    if address.host != ANY_HOST:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return [_bind(family, address.host, address.port)]
+    first = _bind(socket.AF_INET, "0.0.0.0", address.port)  # noqa: S104 - asked for by `*`
+    if not _has_ipv6():
+        return [first]
+    try:
+        return [first, _bind(socket.AF_INET6, "::", first.getsockname()[1])]
+    except OSError:
+        first.close()
+        raise
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has IPv6 at all: without it, `*` means IPv4."""
+    return socket.has_ipv6 and Path("/proc/net/if_inet6").exists()
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bound_buffers(sock)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bound_buffers(sock: socket.socket) -> None:
+    """Set what connections inherit."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+
+
+def open_unix(path: Path, mode: int) -> socket.socket:
+    """Listen on a unix socket with this file mode; a file that a killed process left there is replaced.
+
+    Raises:
+        OSError: it can't be had.
+    """
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # Between bind and chmod nobody but us may connect.
+        umask = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(umask)
+        path.chmod(mode)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket file that a killed process left; one that is listened on stays, and bind fails."""
+    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one at its place; an inode's number alone may be used again."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _remove_own(path: Path, identity: tuple[int, int]) -> None:
+    """Remove our socket file, unless a process that follows us has put its own there."""
+    with contextlib.suppress(FileNotFoundError):
+        if _identity(path) == identity:
+            path.unlink()
