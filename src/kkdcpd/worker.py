@@ -111,7 +111,7 @@ class Worker:
     async def _drain(self, door: asyncio.Task[None]) -> None:
         """Let nobody else in, and let those who are here finish: no request is to be lost on a connection."""
         self._frontend.drain()
-        self._door.close()
+        await self._door.close()
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await asyncio.shield(door)

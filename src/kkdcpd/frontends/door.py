@@ -256,11 +256,11 @@ class Door:
         Cancelling this ends handshakes that are under way, not connections.
         """
         async with asyncio.TaskGroup() as tasks:
-            for listener in self._listeners:
+            for listener in () if self._is_closing else self._listeners:
                 name = f"accept {listener.url}"
                 self._accepting.append(tasks.create_task(self._accept(listener, tasks), name=name))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let in who waits to be accepted, and close the listeners: others are refused from now on.
 
         Where another process listens on the same sockets, it is its turn.
@@ -268,6 +268,10 @@ class Door:
         self._is_closing = True
         for task in self._accepting:
             task.cancel()
+        if self._accepting:
+            await asyncio.wait(self._accepting)
+        for listener in self._listeners:
+            listener.socket.close()
 
     async def _accept(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
         try:
@@ -275,7 +279,6 @@ class Door:
         finally:
             if self._is_closing:
                 self._accept_rest(listener, tasks)
-            listener.socket.close()
 
     def _accept_rest(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
         """Let in who is in the kernel's queue: whoever is there when a socket is closed is reset."""

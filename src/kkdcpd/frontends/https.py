@@ -74,6 +74,8 @@ class HttpsFrontend:
 
     async def stop(self) -> None:
         """Close every connection, whatever is in flight."""
+        # Idle ones end here.
+        self._server.pre_shutdown()
         await self._server.shutdown(0)
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:

@@ -166,7 +166,8 @@ class Parent:
             self._give_up(f"{slot.name} ended by {death.words}")
         elif generation.phase is Phase.DRAINING and not generation.children:
             self._draining.remove(generation)
-            logger.info("drained", extra={"fields": {"generation": generation.number}})
+            if not self._is_stopping:
+                logger.info("drained", extra={"fields": {"generation": generation.number}})
 
     # -- A generation's beginning ----------------------------------------------------------------------------
 
