@@ -112,6 +112,10 @@ def test_every_other_line_is_documented_with_its_level() -> None:
     assert documented == dict(events())
 
 
+def test_every_event_is_one_word() -> None:
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", event) for event, _level in events())
+
+
 def test_every_field_in_the_source_is_documented() -> None:
     named: dict[str, Any] = {
         words(row[0])[0]: words(row[2]) for row in rows("log.md", "event", "level", "fields")

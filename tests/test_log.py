@@ -84,8 +84,8 @@ def test_value_is_cut_after_256_characters(write: Write) -> None:
 
 
 def test_line_has_time_level_and_event(write: Write) -> None:
-    line = parse_line(write("tls handshake failed", a=1).removesuffix("\n"))
-    assert (line["level"], line["event"]) == ("info", "tls handshake failed")
+    line = parse_line(write("tls_handshake_failed", a=1).removesuffix("\n"))
+    assert (line["level"], line["event"]) == ("info", "tls_handshake_failed")
     assert line["time"].endswith("Z")
 
 

@@ -39,7 +39,7 @@ def configure_logging(config: LogConfig, stream: TextIO | None = None) -> None:
 
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     fields = {"error": unraisable.exc_type.__name__, "detail": str(unraisable.exc_value)}
-    logger.debug("unraisable error", extra={"fields": fields})
+    logger.debug("unraisable_error", extra={"fields": fields})
 
 
 def _bounded(value: object) -> object:

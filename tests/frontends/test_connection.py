@@ -266,7 +266,7 @@ async def unread(
 
 async def is_cut_off(log: pytest.LogCaptureFixture, reason: str) -> bool:
     return any(
-        record.message == "connection cut off" and record.fields["reason"] == reason  # type: ignore[attr-defined]
+        record.message == "connection_cut_off" and record.fields["reason"] == reason  # type: ignore[attr-defined]
         for record in log.records
     )
 

@@ -132,7 +132,7 @@ async def test_every_listener_is_served(server_context: ssl.SSLContext, trust: s
         assert (await first.rest(), await second.rest()) == (GREETING, GREETING)
 
 
-async def test_distrust_of_our_issuer_is_told_with_a_hint(
+async def test_distrust_of_our_issuer_is_told_with_advice(
     listener: Listener, distrust: ssl.SSLContext, log: Log
 ) -> None:
     # asyncio's own client would not send its alert.
@@ -140,33 +140,33 @@ async def test_distrust_of_our_issuer_is_told_with_a_hint(
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.to_thread(HttpClient, port, tls=distrust)
     told = await log.next()
-    assert (told["event"], told["level"]) == ("tls handshake failed", "INFO")
+    assert (told["event"], told["level"]) == ("tls_handshake_failed", "INFO")
     assert told["reason"] == "TLSV1_ALERT_UNKNOWN_CA"
-    assert "http_anchors" in told["hint"]
+    assert "http_anchors" in told["advice"]
 
 
 @pytest.mark.parametrize(
-    ("octets", "reason", "hint"),
+    ("octets", "reason", "advice"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "HTTP_REQUEST", "plain HTTP on a TLS port"),
         (b"POST /KdcProxy HTTP/1.0\r\n\r\n", "HTTP_REQUEST", "plain HTTP on a TLS port"),
         (b"\x00\x00\x00\x05hello and more", "WRONG_VERSION_NUMBER", "this is not TLS"),
     ],
 )
-async def test_client_that_speaks_something_else_is_told_with_a_hint(
-    listener: Listener, log: Log, octets: bytes, reason: str, hint: str
+async def test_client_that_speaks_something_else_is_told_with_advice(
+    listener: Listener, log: Log, octets: bytes, reason: str, advice: str
 ) -> None:
     async with Talk.to(listener) as talk:
         await talk.send(octets)
         assert await talk.rest() == b""
         told = await log.next()
     assert told == {
-        "event": "tls handshake failed",
+        "event": "tls_handshake_failed",
         "level": "INFO",
         "client": "127.0.0.1",
         "port": talk.address[1],
         "reason": reason,
-        "hint": hint,
+        "advice": advice,
     }
 
 
@@ -280,7 +280,7 @@ async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None
         entered = [await enter(stack, listener, host=f"127.0.0.{n + 1}") for n in range(20)]
         assert [bool(talk) for talk in entered] == [True] * 16 + [False] * 4
         assert await log.next() == {
-            "event": "connections refused",
+            "event": "connections_refused",
             "level": "WARNING",
             "count": 1,
             "client": "127.0.0.17",
@@ -424,7 +424,7 @@ def test_lack_of_descriptors_is_told_once_and_gets_over(site: Site) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
             with site.plain_client() as client:
-                line = site.daemon.wait_for_line(lambda line: "accept failed" in line, after=after)
+                line = site.daemon.wait_for_line(lambda line: "accept_failed" in line, after=after)
                 time.sleep(3 * ACCEPT_RETRY_SECONDS)  # for more lines, were there any
                 assert earlier.ask(unserved).status == 503
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
@@ -433,6 +433,6 @@ def test_lack_of_descriptors_is_told_once_and_gets_over(site: Site) -> None:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     told = parse_line(line)
     assert (told["level"], told["reason"]) == ("warning", "[Errno 24] Too many open files")
-    again = site.daemon.wait_for_line(lambda line: "accept works again" in line, after=after)
+    again = site.daemon.wait_for_line(lambda line: "accept_works_again" in line, after=after)
     assert parse_line(again)["listen"] == told["listen"]
-    assert sum("accept failed" in line for line in site.daemon.lines[after:]) == 1
+    assert sum("accept_failed" in line for line in site.daemon.lines[after:]) == 1

@@ -197,7 +197,7 @@ def test_bad_input_is_refused_and_logged_once_and_hurts_nobody(site: Site, row: 
         else:
             assert client.is_closed_in_time()
         # A KDC that fails has a line of its own.
-        refused, *others = [line for line in lines() if line["event"] != "kdc in trouble"]
+        refused, *others = [line for line in lines() if line["event"] != "kdc_in_trouble"]
     assert (refused["event"], refused["outcome"]) == ("exchange", row.outcome)
     assert (refused["id"], int(refused["status"])) == (response.request_id, row.status)
     assert len(others) == (1 if row.keeps_connection else 0)
@@ -656,7 +656,7 @@ async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogC
     await frontend.stop()
     assert (status, b"bug with" in body) == (500, False)
     bug, exchange = caplog.records
-    assert (bug.message, bug.levelname) == ("bug in request", "ERROR")
+    assert (bug.message, bug.levelname) == ("bug_in_request", "ERROR")
     assert "LookupError: a bug with EXAMPLE.COM of 127.0.0.1" in caplog.text
     fields: dict[str, Any] = exchange.fields  # type: ignore[attr-defined]
     assert (fields["outcome"], fields["detail"], exchange.levelname) == (

@@ -158,7 +158,7 @@ def refusal_of(log: pytest.LogCaptureFixture) -> dict[str, Any]:
     (fields,) = (
         record.fields  # type: ignore[attr-defined]
         for record in log.records
-        if record.message == "connections refused"
+        if record.message == "connections_refused"
     )
     return dict(fields)
 

@@ -269,8 +269,8 @@ def test_block_is_logged_with_whom_it_hits(log: pytest.LogCaptureFixture) -> Non
     subject.fail("bob")
     common = {"client": "192.0.2.1", "realm": "EXAMPLE.COM", "seconds": 30}
     assert logged(log) == [
-        ("WARNING", "client blocked", {"rule": "guessing", **common, "cname": "alice"}),
-        ("WARNING", "client blocked", {"rule": "spraying", **common}),
+        ("WARNING", "client_blocked", {"rule": "guessing", **common, "cname": "alice"}),
+        ("WARNING", "client_blocked", {"rule": "spraying", **common}),
     ]
 
 
@@ -280,7 +280,7 @@ def test_principal_under_attack_is_logged_once_and_let_in(log: pytest.LogCapture
         address = f"203.0.113.{number}"
         subject.fail("alice", client=ClientConnection(address=address, network=address))
     fields = {"realm": "EXAMPLE.COM", "cname": "alice", "clients": 2}
-    assert logged(log) == [("WARNING", "principal under attack", fields)]
+    assert logged(log) == [("WARNING", "principal_under_attack", fields)]
     assert subject.admit() == GOOD
 
 

@@ -251,7 +251,7 @@ async def test_records_that_point_at_ourselves_are_refused(
             ("tcp://mapped.kk.test:88", "::ffff:169.254.169.254 is link-local, as 169.254.169.254 inside"),
             ("tcp://kdc1.kk.test:6379", "port 6379 is not in locate.allowed_ports"),
         }
-        told = [record.fields for record in caplog.records if record.message == "server refused"]  # type: ignore[attr-defined]
+        told = [record.fields for record in caplog.records if record.message == "server_refused"]  # type: ignore[attr-defined]
         assert [fields["source"] for fields in told] == ["SRV _kerberos._tcp.kk.test"] * 3
         # The host whose port is refused is asked for once all the same: another record names it too.
         assert await site.queries() == 3 + 2 * 3

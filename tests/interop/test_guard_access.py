@@ -135,7 +135,7 @@ def test_listener_lets_in_whom_it_is_for(open_realm: Certificates, listener: str
 def test_handshake_ends_for_all_others(open_realm: Certificates, listener: str, shown: list[str]) -> None:
     before = len(open_realm.site.daemon.lines)
     assert not open_realm.curl(listener, *shown).is_ok
-    open_realm.site.daemon.wait_for_line(lambda line: "tls handshake failed" in line, after=before)
+    open_realm.site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)
     assert open_realm.site.all_exchanges(before) == []
 
 

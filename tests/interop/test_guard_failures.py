@@ -128,7 +128,7 @@ def test_guesses_block_the_pair_and_nobody_else(make_place: PlaceMaker) -> None:
     place.log_in("bob", ATTACKER).expect_ok()
     place.log_in("alice", HOME).expect_ok()
     assert place.warnings() == [
-        f"warning client blocked rule=guessing client={ATTACKER} realm={REALM} seconds=60 cname=alice"
+        f"warning client_blocked rule=guessing client={ATTACKER} realm={REALM} seconds=60 cname=alice"
     ]
 
 
@@ -180,7 +180,7 @@ def test_spray_is_stopped_while_an_office_and_the_attacked_log_in(
     refused = [line for line in place.lines_of(ATTACKER) if "kdc" not in line]
     assert {(line["outcome"], line["rule"]) for line in refused} == {("refused", "spraying")}
     assert place.warnings() == [
-        f"warning client blocked rule=spraying client={ATTACKER} realm={REALM} seconds=60"
+        f"warning client_blocked rule=spraying client={ATTACKER} realm={REALM} seconds=60"
     ]
 
     attacked = [line["cname"] for line in reached]
@@ -256,7 +256,7 @@ def test_principal_that_fails_from_many_addresses_is_told_and_still_logs_in(make
         place.send_all([guess("alice")] * 2, f"127.0.2.{number + 1}")
     place.log_in("alice", HOME).expect_ok()
     assert place.warnings() == [
-        f"warning principal under attack realm={REALM} cname=alice clients={ALERT_CLIENTS}"
+        f"warning principal_under_attack realm={REALM} cname=alice clients={ALERT_CLIENTS}"
     ]
 
 

@@ -109,7 +109,7 @@ def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why
     stranger = Authority(tmp_path / "stranger")
     client = _client(tmp_path, site.url, stranger.certificate)
     assert not client.kinit("alice", PASSWORD).is_ok
-    line = site.daemon.wait_for_line(lambda line: "tls handshake failed" in line, after=before)
+    line = site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)
     assert "http_anchors" in line
     assert not site.exchanges(before)
 

@@ -392,7 +392,7 @@ async def test_the_site_is_told_once(main_and_branch: Lab, caplog: pytest.LogCap
         await main_and_branch.order()
         main_and_branch.world.now += REFRESH_SECONDS
         await main_and_branch.order()
-    assert [record.getMessage() for record in caplog.records] == ["site found"]
+    assert [record.getMessage() for record in caplog.records] == ["site_found"]
     assert caplog.records[0].__dict__["fields"] == {"domain": "ad.test", "site": "Main"}
 
 

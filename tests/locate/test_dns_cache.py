@@ -157,7 +157,7 @@ async def test_what_held_is_used_while_dns_fails_and_nobody_waits(caplog: pytest
         memory.dns.gate.set()
         await memory.settle()
         assert not (await memory.ipv4(NAME)).is_stale
-    assert [record.message for record in caplog.records] == ["dns fails", "dns answers again"]
+    assert [record.message for record in caplog.records] == ["dns_fails", "dns_answers_again"]
 
 
 async def test_what_held_is_given_up_in_the_end() -> None:

@@ -291,7 +291,7 @@ class Connection(RequestHandler):
         if not self._wire:
             return
         fields = {"client": self.client.address, "port": self.client.port, "reason": reason}
-        logger.debug("connection cut off", extra={"fields": fields})
+        logger.debug("connection_cut_off", extra={"fields": fields})
         sock = self._wire.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -47,9 +47,10 @@ CROWD = 128
 _FAILED_BEFORE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR}
 """Accept fails with these for one connection alone: the next one may be sound."""
 
-_HINTS = {
+_ADVICE = {
     "HTTP_REQUEST": "plain HTTP on a TLS port",
-    "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust our certificate's issuer: check its http_anchors",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust our certificate's issuer: have it trust that CA "
+    "(Windows: the machine's store; MIT krb5: http_anchors)",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the client refuses our certificate: check the name in its URL",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client finds our certificate expired: check both clocks",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client refuses our certificate: check the name in its URL",
@@ -225,7 +226,7 @@ def _tell_refused(count: int, client: ClientConnection, refusal: _RefusedError) 
         fields["proxy"] = client.proxy
     if refusal.detail:
         fields["detail"] = refusal.detail
-    logger.warning("connections refused", extra={"fields": fields})
+    logger.warning("connections_refused", extra={"fields": fields})
 
 
 class Door:
@@ -303,7 +304,7 @@ class Door:
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                 continue
             if is_short:
-                logger.info("accept works again", extra={"fields": {"listen": listener.url}})
+                logger.info("accept_works_again", extra={"fields": {"listen": listener.url}})
                 is_short = False
             self._receive(sock, peer, listener, tasks)
 
@@ -424,7 +425,7 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def _tell_accept_failed(listener: Listener, error: OSError) -> None:
-    logger.warning("accept failed", extra={"fields": {"listen": listener.url, "reason": str(error)}})
+    logger.warning("accept_failed", extra={"fields": {"listen": listener.url, "reason": str(error)}})
 
 
 def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
@@ -436,12 +437,12 @@ def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
         fields["proxy"] = client.proxy
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     if reason is None:
-        logger.debug("tls handshake broken off", extra={"fields": fields | {"reason": _words(error)}})
+        logger.debug("tls_handshake_broken_off", extra={"fields": fields | {"reason": _words(error)}})
         return
     fields["reason"] = reason
-    if reason in _HINTS:
-        fields["hint"] = _HINTS[reason]
-    logger.info("tls handshake failed", extra={"fields": fields})
+    if reason in _ADVICE:
+        fields["advice"] = _ADVICE[reason]
+    logger.info("tls_handshake_failed", extra={"fields": fields})
 
 
 def _words(error: OSError) -> str:

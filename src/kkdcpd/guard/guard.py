@@ -122,9 +122,9 @@ def _tell(event: Alert | Blocked) -> None:
     match event:
         case Alert(realm=realm, principal=principal, clients=clients):
             fields: dict[str, object] = {"realm": realm, "cname": principal, "clients": clients}
-            logger.warning("principal under attack", extra={"fields": fields})
+            logger.warning("principal_under_attack", extra={"fields": fields})
         case Blocked(rule=rule, client=client, realm=realm, principal=principal, seconds=seconds):
             fields = {"rule": rule.value, "client": client, "realm": realm, "seconds": round(seconds)}
             if principal is not None:
                 fields["cname"] = principal
-            logger.warning("client blocked", extra={"fields": fields})
+            logger.warning("client_blocked", extra={"fields": fields})

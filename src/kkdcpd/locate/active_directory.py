@@ -151,7 +151,7 @@ class ActiveDirectory:
         found = await self._explore(*key, afresh=afresh)
         domain = replace(found, site=found.site or before.site, facts=found.facts or before.facts)
         if not key[1] and domain.site != before.site:
-            logger.info("site found", extra={"fields": {"domain": key[0], "site": domain.site}})
+            logger.info("site_found", extra={"fields": {"domain": key[0], "site": domain.site}})
         # A name without controllers may be made up by a stranger, and takes nobody's place.
         if found.has_controllers or key in self._domains:
             self._domains[key] = domain

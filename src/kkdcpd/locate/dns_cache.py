@@ -191,7 +191,7 @@ class DnsCache:
             return self._remember_failure(question, str(error))
         before = self._recall(question)
         if before is not None and before.failures and before.found:
-            logger.info("dns answers again", extra={"fields": _fields(question)})
+            logger.info("dns_answers_again", extra={"fields": _fields(question)})
         now, ttl = self._clock(), self._ttl(result)
         entry = _Entry(found=result.records, recheck=now + ttl * REFRESH_AT, expires=now + ttl)
         self._keep(question, entry)
@@ -202,7 +202,7 @@ class DnsCache:
         pause = min(FAILURE_SECONDS_LEAST * 2**entry.failures, FAILURE_SECONDS_MOST)
         # Nobody but us sees this failure, for what is known serves on. All others end up with who asked.
         if entry.found and not entry.failures:
-            logger.warning("dns fails", extra={"fields": _fields(question) | {"reason": failure}})
+            logger.warning("dns_fails", extra={"fields": _fields(question) | {"reason": failure}})
         entry.failures += 1
         entry.retry_at = self._clock() + pause
         entry.failure = failure

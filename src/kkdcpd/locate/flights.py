@@ -61,4 +61,4 @@ class Flights(Generic[_Key, _Result]):
         # Work that nobody waits for may fail: who asks next will see. Only a bug must not go unnoticed.
         error = task.exception()
         if error is not None and not isinstance(error, KkdcpdError):
-            logger.error("bug in look-up", exc_info=error, extra={"fields": {"task": task.get_name()}})
+            logger.error("bug_in_look_up", exc_info=error, extra={"fields": {"task": task.get_name()}})

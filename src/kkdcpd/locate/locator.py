@@ -272,7 +272,7 @@ class Locator:
                     "target": each.target,
                     "reason": each.reason,
                 }
-                logger.warning("server refused", extra={"fields": fields})
+                logger.warning("server_refused", extra={"fields": fields})
         if now_refused:
             self._told[realm.name, key] = now_refused
         else:

@@ -210,6 +210,6 @@ class HealthTable:
         if failure:
             fields["reason"] = failure.value
         if state is State.WELL:
-            logger.info("kdc well again", extra={"fields": fields})
+            logger.info("kdc_well_again", extra={"fields": fields})
         else:
-            logger.warning("kdc in trouble", extra={"fields": fields})
+            logger.warning("kdc_in_trouble", extra={"fields": fields})
