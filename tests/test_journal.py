@@ -105,7 +105,7 @@ def written(record: ExchangeRecord, log: pytest.LogCaptureFixture) -> dict[str, 
     (line,) = log.records
     assert line.message == "exchange"
     fields: dict[str, Any] = line.fields  # type: ignore[attr-defined]
-    return fields
+    return {key: str(value) if isinstance(value, PrincipalName) else value for key, value in fields.items()}
 
 
 def test_answered_request_has_its_fields_in_order(log: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from kkdcpd import journal
 from kkdcpd.frontends import responses
+from kkdcpd.log.areas import AREAS
 from kkdcpd.values import Outcome, Served
 from lab.program import run
 from tests.test_journal import AS_REQ, KPASSWD_REQ, RECORD, REFUSED, WRONG_PASSWORD, answered
@@ -98,18 +99,37 @@ def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixtu
 def events() -> Iterator[tuple[str, str]]:
     """Each event in the source, with its level."""
     for source in SOURCES:
-        for node in ast.walk(ast.parse(source.read_text())):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(value=ast.Name(id="logger"), attr=level),
-                    args=[ast.Constant(value=str(event)), *_],
-                ):
-                    yield event, "error" if level == "exception" else level
+        yield from events_of(source)
+
+
+def events_of(source: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(ast.parse(source.read_text())):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="logger"), attr=level),
+                args=[ast.Constant(value=str(event)), *_],
+            ):
+                yield event, "error" if level == "exception" else level
 
 
 def test_every_other_line_is_documented_with_its_level() -> None:
     documented = {words(row[0])[0]: row[1] for row in rows("log.md", "event", "level")}
     assert documented == dict(events())
+
+
+def test_every_event_is_documented_in_its_area() -> None:
+    documented = {
+        event: words(row[0])[0] for row in rows("log.md", "area", "events") for event in words(row[1])
+    }
+    told = {event: area_of(source) for source in SOURCES for event, _level in events_of(source)}
+    assert {event: documented.get(event) for event in told} == told
+
+
+def area_of(source: Path) -> str:
+    """The area of the log that a module's lines belong to."""
+    module = ".".join(source.relative_to(PACKAGE.parent).with_suffix("").parts)
+    names = sorted((name, area) for area, name in AREAS.items() if f"{module}.".startswith(f"{name}."))
+    return names[-1][1]
 
 
 def test_every_event_is_one_word() -> None:

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import datetime
 import enum
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,7 @@ def _locate(options: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
 
     from kkdcpd.commands import locate  # noqa: PLC0415
-    from kkdcpd.config import SystemFiles, load_config  # noqa: PLC0415
+    from kkdcpd.config import LogLevels, SystemFiles, load_config  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
 
     try:
@@ -115,7 +116,8 @@ def _locate(options: argparse.Namespace) -> int:
         options.usage_error(f"--hint: {options.hint} is no number and none of {', '.join(locate.HINTS)}")
     config = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC)).config
     # What it would warn of is in the table.
-    configure_logging(dataclasses.replace(config.log, level="error"), sys.stderr)
+    log = dataclasses.replace(config.log, level="error", levels=LogLevels())
+    configure_logging(log, sys.stderr.fileno())
     query = LocateQuery(
         target_domain=options.realm,
         service=KdcService.KPASSWD if options.kpasswd else KdcService.KDC,
@@ -137,9 +139,13 @@ def _serve(options: argparse.Namespace) -> int:
 
     path = Path(options.config).absolute()
     loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
-    configure_logging(loaded.config.log)
+    # Without standard output, its number would soon be some connection's.
+    output = sys.stdout.fileno() if sys.stdout else os.open(os.devnull, os.O_WRONLY)
+    journal_stream = os.environ.get("JOURNAL_STREAM")
+    configure = functools.partial(configure_logging, descriptor=output, journal_stream=journal_stream)
+    configure(loaded.config.log)
     try:
-        parent.serve(path, loaded)
+        parent.serve(path, loaded, configure)
     except ListenError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.CANNOT_LISTEN

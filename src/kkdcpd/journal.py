@@ -87,9 +87,9 @@ def _request_fields(request: ProxyRequest, served: Served) -> dict[str, object]:
     }
     cname = request.cname or (served.reply and served.reply.facts.cname)
     if cname:
-        fields["cname"] = str(cname)
+        fields["cname"] = cname
     if request.sname:
-        fields["sname"] = str(request.sname)
+        fields["sname"] = request.sname
     if request.padata_types:
         fields["padata"] = ",".join(map(str, request.padata_types))
     if request.is_armored:

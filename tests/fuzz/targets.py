@@ -28,7 +28,7 @@ from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.journal import ExchangeRecord, write
 from kkdcpd.locate.records import SrvRecord, UriRecord, read_srv, read_uri, without_twins
-from kkdcpd.log import JsonFormatter, TextFormatter
+from kkdcpd.log.lines import JsonLines, TextLines
 from kkdcpd.protocol.cldap import decode_ping_answer
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
@@ -209,7 +209,7 @@ RECORD = ExchangeRecord(
     bytes_in=1,
     bytes_out=1,
 )
-FORMATTERS = TextFormatter(), JsonFormatter()
+FORMS = TextLines(), JsonLines()
 
 
 class _Lines(logging.Handler):
@@ -218,7 +218,8 @@ class _Lines(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines = [formatter.format(record) for formatter in FORMATTERS]
+        fields: dict[str, object] = record.fields  # type: ignore[attr-defined]
+        self.lines = [form.render(record, fields).decode("ascii").removesuffix("\n") for form in FORMS]
 
 
 def _lines_of(record: ExchangeRecord) -> Sequence[str]:

@@ -14,6 +14,7 @@ from kkdcpd.config.guard import (
     RefusalForm,
 )
 from kkdcpd.config.load import LoadedConfig, load_config, read_config
+from kkdcpd.config.log import LogConfig, LogLevels
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
 from kkdcpd.config.process import ProcessConfig
 from kkdcpd.config.reader import Setting, settings_of
@@ -25,7 +26,6 @@ from kkdcpd.config.schema import (
     HttpConfig,
     ListenConfig,
     LocateConfig,
-    LogConfig,
     RealmConfig,
     TlsConfig,
     UpstreamConfig,
@@ -50,6 +50,7 @@ __all__ = [
     "LoadedConfig",
     "LocateConfig",
     "LogConfig",
+    "LogLevels",
     "Nameserver",
     "Network",
     "PolicyConfig",

@@ -18,6 +18,8 @@ from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
+from kkdcpd.config.log import LogConfig
+from kkdcpd.config.principals_key import read_principals_key
 from kkdcpd.config.reader import join
 from kkdcpd.config.schema import (
     CONFIG_TABLE,
@@ -58,7 +60,7 @@ class LoadedConfig:
 
 
 def load_config(path: Path, *, now: datetime, text: str | None = None) -> LoadedConfig:
-    """Read the configuration, the krb5.conf and tokens that it names, and inspect its certificates.
+    """Read the configuration, the krb5.conf, tokens and keys that it names, and inspect its certificates.
 
     With a `text` that was read before, only the files that it names are read again.
 
@@ -74,6 +76,7 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     if config.tls:
         config = replace(config, tls=_inspected(config.tls, now, problems, warnings))
     config = replace(config, realms=tuple(_with_tokens(config.realms, problems, warnings)))
+    config = replace(config, log=_with_key(config.log, problems, warnings))
     if problems:
         raise ConfigError(problems)
     config = _settled(config)
@@ -106,6 +109,9 @@ def _parsed(text: str, *, source: Path) -> Config:
     if config.locate.krb5_conf:
         krb5_conf = directory / config.locate.krb5_conf
         config = replace(config, locate=replace(config.locate, krb5_conf=krb5_conf))
+    if config.log.principals_key_file:
+        key_file = directory / config.log.principals_key_file
+        config = replace(config, log=replace(config.log, principals_key_file=key_file))
     if config.tls is None or not any(listener.tls for listener in config.listen):
         return replace(config, tls=None)
     tls = _anchored(config.tls, directory)
@@ -264,6 +270,17 @@ def _with_tokens(
                 tokens = found.digests
                 warnings += found.warnings
         yield replace(realm, tokens=tokens)
+
+
+def _with_key(log: LogConfig, problems: list[ConfigProblem], warnings: list[ConfigProblem]) -> LogConfig:
+    """Return the log's settings with the key of hashed names."""
+    if log.principals_key_file is None:
+        return log
+    with collected(problems):
+        found = read_principals_key(log.principals_key_file, setting="log.principals_key_file")
+        warnings += found.warnings
+        return replace(log, principals_key=found.key)
+    return log
 
 
 def _server_names(dns_names: tuple[str, ...], section: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from kkdcpd.config.guard import (
     PolicyConfig,
 )
 from kkdcpd.config.kinds import Choice, Flag, ListOf, Number, Text, seconds
+from kkdcpd.config.log import LOG_TABLE, LogConfig
 from kkdcpd.config.patterns import CertificatePattern, parse_certificate_pattern
 from kkdcpd.config.process import PROCESS_TABLE, ProcessConfig
 from kkdcpd.config.reader import NamedTables, Table, join, setting
@@ -60,7 +61,6 @@ __all__ = [
     "HttpConfig",
     "ListenConfig",
     "LocateConfig",
-    "LogConfig",
     "RealmConfig",
     "TlsConfig",
     "UpstreamConfig",
@@ -472,19 +472,6 @@ def _ttls_in_order(locate: LocateConfig, key: str) -> Iterator[ConfigProblem]:
     return in_order(locate, key, [("minimum_ttl", "maximum_ttl")])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
-    """[log]: what is told on standard output."""
-
-    format: Literal["text", "json"] = field(
-        default="text", metadata=setting(Choice(words=("text", "json")), "How a log line looks.")
-    )
-    level: Literal["debug", "info", "warning", "error"] = field(
-        default="info",
-        metadata=setting(Choice(words=("debug", "info", "warning", "error")), "The least that is logged."),
-    )
-
-
 def _endpoints_differ(endpoints: Mapping[str, EndpointSpec]) -> Iterator[ConfigProblem]:
     seen: dict[str, EndpointSpec] = {}
     for key, endpoint in endpoints.items():
@@ -699,9 +686,7 @@ class Config:
         default=ProcessConfig(),
         metadata=setting(PROCESS_TABLE, "How many processes serve, and how they end."),
     )
-    log: LogConfig = field(
-        default=LogConfig(), metadata=setting(Table(form=LogConfig), "What is logged, and how.")
-    )
+    log: LogConfig = field(default=LogConfig(), metadata=setting(LOG_TABLE, "What is logged, and how."))
     realms: tuple[RealmConfig, ...] = field(
         metadata=setting(
             NamedTables(

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from kkdcpd.config import FailuresConfig
 from kkdcpd.guard.store import Block, Growth, Key, Store, Tally
 from kkdcpd.protocol.error_codes import KrbErrorCode
-from kkdcpd.values import MessageKind, Outcome, PrincipalName, ProxyRequest, Refusal, ReplyFacts, Rule
+from kkdcpd.protocol.principals import fold_principal
+from kkdcpd.values import MessageKind, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
 
-__all__ = ["Alert", "Blocked", "FailureGate", "fold_principal"]
+__all__ = ["Alert", "Blocked", "FailureGate"]
 
 _FAILURES = frozenset({KrbErrorCode.KDC_ERR_PREAUTH_FAILED, KrbErrorCode.KDC_ERR_CLIENT_REVOKED})
 _UNKNOWN = KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN
@@ -65,16 +66,6 @@ class Blocked:
     realm: str
     principal: str | None
     seconds: float
-
-
-def fold_principal(name: PrincipalName, realm: str) -> str:
-    """Return what the spellings of one principal have in common, as far as it can be told without a KDC.
-
-    Active Directory ignores case, and takes `user` and the enterprise name `user@REALM` (RFC 6806 5) alike.
-    No name has a NUL, and what is remembered is kept apart by them.
-    """
-    text = "/".join(name.components).replace("\0", "\ufffd")
-    return text.casefold().removesuffix("@" + realm.casefold())
 
 
 class FailureGate:

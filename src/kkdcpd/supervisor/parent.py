@@ -8,15 +8,14 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import kkdcpd
-from kkdcpd.config import LoadedConfig, load_config
+from kkdcpd.config import LoadedConfig, LogConfig, load_config
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError
 from kkdcpd.guard import occupancy, shared_table
-from kkdcpd.log import configure_logging
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import serve_with_channel
 from kkdcpd.supervisor.control import Asker, Control, ReloadOutcome
@@ -46,14 +45,18 @@ GRACE_SECONDS = 5.0
 """What a worker has to end by itself, after its `process.drain_timeout`."""
 
 
-def serve(path: Path, loaded: LoadedConfig) -> None:
+_ConfigureLogging = Callable[[LogConfig], None]
+
+
+def serve(path: Path, loaded: LoadedConfig, configure_logging: _ConfigureLogging) -> None:
     """Serve until SIGTERM or SIGINT; the configuration was read from `path`.
 
     Raises:
         ListenError: an address can't be listened on.
         StartError: the workers don't get ready.
     """
-    Parent(path, loaded, Sockets(take_sockets()), Notifier.from_environment(), watchdog_interval()).run()
+    sockets, notifier = Sockets(take_sockets()), Notifier.from_environment()
+    Parent(path, loaded, sockets, notifier, watchdog_interval(), configure_logging).run()
 
 
 class Parent:
@@ -66,11 +69,13 @@ class Parent:
         sockets: Sockets,
         notifier: Notifier,
         watchdog_interval: float | None,
+        configure_logging: _ConfigureLogging,
     ) -> None:
         self._path = path
         self._loaded = loaded
         self._sockets = sockets
         self._notifier = notifier
+        self._configure_logging = configure_logging
         self._turn_seconds = min(TURN_SECONDS, (watchdog_interval or TURN_SECONDS) / 2)
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_end = socket.socketpair()
@@ -203,12 +208,13 @@ class Parent:
             raise OSError("too many workers of earlier generations still finish what they have begun")
         self._last_number = generation.number
         self._starting = generation
+        # Children log as they are forked.
+        self._configure_logging(config.log)
         for slot in generation.slots:
             self._fork(generation, slot)
 
     def _fork(self, generation: Generation, slot: Slot) -> None:
         async def work(channel: Channel, row: int) -> None:
-            configure_logging(generation.config.log)
             worker = Worker(
                 generation.config,
                 generation.listeners,
@@ -235,7 +241,6 @@ class Parent:
         if before:
             self._drain(before)
         self._sockets.keep_only(generation.config.listen)
-        configure_logging(generation.config.log)
         self._files = FileWatch(tls_files(generation.config.tls))
         self._tell_serving(generation, "reloaded" if before else "ready")
         self._answer(ReloadOutcome(is_done=True, generation=generation.number))
@@ -319,6 +324,7 @@ class Parent:
 
     def _fail_reload(self, problems: Iterable[str]) -> None:
         assert self._serving
+        self._configure_logging(self._serving.config.log)
         lines = tuple(problems)
         for line in lines:
             logger.error("reload_failed", extra={"fields": {"problem": line}})

@@ -1,0 +1,142 @@
+"""How a log record looks, as text or JSON: one line whatever a stranger put into a value.
+
+Only the traceback of a bug takes more lines, and only as text. No record takes more octets than a pipe takes
+at once: lines of several processes never mix (pipe(7), PIPE_BUF).
+"""
+
+import json
+import logging
+import re
+import select
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Protocol
+
+__all__ = ["JsonLines", "Lines", "TextLines"]
+
+MAX_LINE_BYTES = select.PIPE_BUF - 1
+"""One is left for the end of a line that was broken off."""
+
+VALUE_LIMITS = (256, 64, 8)
+"""How many characters a value keeps: principal and realm names are shorter by far, but a stranger can make
+them as long as a message. The shorter limits are for lines that would be too long all the same."""
+
+TRACEBACK_FACTOR = 12
+"""A traceback keeps so many times what a value does: its end, which tells most."""
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Of syslog(3), as sd-daemon(3) has them at the head of a line."""
+
+_PLAIN = re.compile(r"[\w./@:$*+,\-\[\]\\]+", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NUMBERS = (int, float)
+_CACHED_VALUES = 2048
+
+_format_traceback = logging.Formatter().formatException
+
+
+class Lines(Protocol):
+    """A way to write log records."""
+
+    def render(self, record: logging.LogRecord, fields: Mapping[str, object]) -> bytes:
+        """Return the record as it is written, with its end of line."""
+        ...
+
+
+class _Clock:
+    """Writes times as RFC 3339 does; the date and the second are written once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._written = ""
+
+    def write(self, moment: float) -> str:
+        second = int(moment)
+        if second != self._second:
+            self._second = second
+            self._written = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._written}.{int((moment - second) * 1000):03d}Z"
+
+
+class TextLines:
+    """`time level event key=value ...`, for people and for grep. The journal has its own time."""
+
+    def __init__(self, *, for_journal: bool = False) -> None:
+        self._clock = None if for_journal else _Clock()
+
+    def render(self, record: logging.LogRecord, fields: Mapping[str, object]) -> bytes:
+        """Return the record as it is written, with its end of line."""
+        head = f"{record.levelname.lower()} {record.msg}"
+        if self._clock:
+            head = f"{self._clock.write(record.created)} {head}"
+            prefix = ""
+        else:
+            prefix = _prefix(record)
+        for limit in VALUE_LIMITS:
+            words = [
+                f" {key}={value if type(value) in _NUMBERS else _text(str(value), limit)}"
+                for key, value in fields.items()
+            ]
+            text = f"{prefix}{head}{''.join(words)}\n{_text_traceback(record, prefix, limit)}"
+            line = text.encode("ascii", "backslashreplace")
+            if len(line) <= MAX_LINE_BYTES:
+                break
+        return line
+
+
+class JsonLines:
+    """One JSON object a line, in ASCII."""
+
+    def __init__(self, *, for_journal: bool = False) -> None:
+        self._for_journal = for_journal
+        self._clock = _Clock()
+
+    def render(self, record: logging.LogRecord, fields: Mapping[str, object]) -> bytes:
+        """Return the record as it is written, with its end of line."""
+        prefix = _prefix(record) if self._for_journal else ""
+        moment = self._clock.write(record.created)
+        head = f'{prefix}{{"time": "{moment}", "level": "{record.levelname.lower()}", "event": "{record.msg}"'
+        for limit in VALUE_LIMITS:
+            pairs = [
+                f', "{key}": {value if type(value) in _NUMBERS else _quoted(str(value), limit)}'
+                for key, value in fields.items()
+            ]
+            line = f"{head}{''.join(pairs)}{_json_traceback(record, limit)}}}\n"
+            if len(line) <= MAX_LINE_BYTES:
+                break
+        return line.encode("ascii")
+
+
+def _prefix(record: logging.LogRecord) -> str:
+    return f"<{_PRIORITIES.get(record.levelno, 6)}>"
+
+
+# Most values are those of the line before: addresses, realms, words of ours.
+@lru_cache(_CACHED_VALUES)
+def _text(value: str, limit: int) -> str:
+    return value if len(value) <= limit and _PLAIN.fullmatch(value) else _quoted(value, limit)
+
+
+@lru_cache(_CACHED_VALUES)
+def _quoted(value: str, limit: int) -> str:
+    if len(value) > limit:
+        value = f"{value[:limit]}...({len(value)} characters)"
+    return json.dumps(value)
+
+
+def _traceback(record: logging.LogRecord, limit: int) -> str:
+    assert record.exc_info
+    return _format_traceback(record.exc_info)[-limit * TRACEBACK_FACTOR :]
+
+
+def _text_traceback(record: logging.LogRecord, prefix: str, limit: int) -> str:
+    """Indent each line: whatever an exception says, it can't pass for a line of the log."""
+    if not record.exc_info:
+        return ""
+    lines = _traceback(record, limit).splitlines()
+    return "".join(f"{prefix}    {_CONTROL.sub('?', line)}\n" for line in lines)
+
+
+def _json_traceback(record: logging.LogRecord, limit: int) -> str:
+    return f', "traceback": {json.dumps(_traceback(record, limit))}' if record.exc_info else ""

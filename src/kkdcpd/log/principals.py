@@ -1,0 +1,71 @@
+"""How people are named in the log: as they are, by a pseudonym, or not at all.
+
+A pseudonym is keyed: without the key nobody can try names until one fits. It is the same for every
+spelling of one principal that the guard counts as one.
+"""
+
+import functools
+import hashlib
+import secrets
+from collections.abc import Mapping
+
+from kkdcpd.config import LogConfig
+from kkdcpd.protocol.principals import fold_principal
+from kkdcpd.protocol.realms import fold_realm
+from kkdcpd.values import PrincipalName
+
+__all__ = ["Fields", "Principals"]
+
+Fields = Mapping[str, object]
+
+PSEUDONYM_BYTES = 8
+"""Among a million principals, two share a pseudonym with a chance of 1 in 37 million."""
+
+_NAMES = frozenset({"cname", "sname", "certificate"})
+
+
+class Principals:
+    """Hides names in the fields of a line, as configured."""
+
+    def __init__(self, config: LogConfig) -> None:
+        secret = config.principals_key or _key_of_this_start()
+        self._key = hashlib.blake2b(secret).digest()
+        self._is_plain = config.principals == "plain"
+        self._is_hashed = config.principals == "hashed"
+
+    def hide(self, fields: Fields) -> Fields:
+        """Return the fields as they may be written."""
+        if self._is_plain:
+            return fields
+        shown: dict[str, object] = {}
+        realm = str(fields.get("realm", ""))
+        # A refusal's detail may quote a name.
+        hidden = _NAMES | {"detail"} if "rule" in fields else _NAMES
+        for name, value in fields.items():
+            if name not in hidden or _is_service(name, value):
+                shown[name] = value
+            elif self._is_hashed and name != "detail":
+                shown[name] = self._pseudonym(name, value, realm)
+        return shown
+
+    def _pseudonym(self, field: str, value: object, realm: str) -> str:
+        if field == "certificate":
+            kind, name = "certificate", str(value)
+        else:
+            kind = "principal"
+            name = fold_principal(value, realm) if isinstance(value, PrincipalName) else str(value)
+        text = "\0".join((kind, fold_realm(realm) if kind == "principal" else "", name))
+        octets = text.encode(errors="surrogatepass")
+        digest = hashlib.blake2b(octets, key=self._key, digest_size=PSEUDONYM_BYTES)
+        return f"hashed:{digest.hexdigest()}"
+
+
+def _is_service(field: str, value: object) -> bool:
+    """Whether this names a service on a host. An sname of one component may be a user, as in user-to-user."""
+    return field == "sname" and isinstance(value, PrincipalName) and len(value.components) > 1
+
+
+@functools.cache
+def _key_of_this_start() -> bytes:
+    """Make the key where none is configured: one for all processes, as it is asked for before any fork."""
+    return secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)

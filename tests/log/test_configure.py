@@ -1,0 +1,176 @@
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.config import LogConfig
+from kkdcpd.log import configure_logging
+from kkdcpd.log.areas import AREAS
+from kkdcpd.values import PrincipalName
+from tests.frontends.site import parse_line
+
+logger = logging.getLogger("kkdcpd.test")
+
+Read = Callable[[], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def root() -> Iterator[logging.Logger]:
+    """The root logger; logging is as it was before once the test is over."""
+    root = logging.getLogger()
+    loggers = [logging.getLogger(name) for name in AREAS.values()]
+    handlers, levels, hook = root.handlers[:], [each.level for each in loggers], sys.unraisablehook
+    switches = {name: getattr(logging, name) for name in dir(logging) if name.startswith("log")}
+    source_file = logging._srcfile
+    yield root
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    sys.unraisablehook = hook
+    root.handlers[:] = handlers
+    logging._srcfile = source_file
+    for name, value in switches.items():
+        setattr(logging, name, value)
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[tuple[int, Read]]:
+    """A descriptor to log to, and what reads the lines."""
+    path = tmp_path / "log"
+    with path.open("ab") as file:
+        yield file.fileno(), lambda: path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_event_and_fields_are_written(log: tuple[int, Read], form: str) -> None:
+    descriptor, read = log
+    configure_logging(LogConfig(format=form), descriptor)  # type: ignore[arg-type]
+    logger.info("some_event", extra={"fields": {"a": "b c"}})
+    (line,) = map(parse_line, read())
+    assert (line["level"], line["event"], line["a"]) == ("info", "some_event", "b c")
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_nothing_below_the_level_is_written(log: tuple[int, Read], level: str) -> None:
+    descriptor, read = log
+    levels = ["debug", "info", "warning", "error"]
+    configure_logging(LogConfig(level=level), descriptor)  # type: ignore[arg-type]
+    for name in levels:
+        logger.log(logging.getLevelNamesMapping()[name.upper()], "event")
+    assert [line.split(" ")[1] for line in read()] == levels[levels.index(level) :]
+
+
+def test_configuring_again_replaces_what_was(root: logging.Logger, log: tuple[int, Read]) -> None:
+    descriptor, read = log
+    configure_logging(LogConfig(), descriptor)
+    configure_logging(LogConfig(), descriptor)
+    logger.warning("event")
+    assert len(root.handlers) == 1
+    assert len(read()) == 1
+
+
+def test_texts_of_libraries_are_lines_too(log: tuple[int, Read]) -> None:
+    descriptor, read = log
+    configure_logging(LogConfig(), descriptor)
+    logging.getLogger("asyncio").error("something\n%s\x1b", "happened")
+    (line,) = map(parse_line, read())
+    assert (line["level"], line["event"]) == ("error", "library_message")
+    assert (line["library"], line["text"]) == ("asyncio", "something\nhappened\x1b")
+
+
+def test_what_no_caller_can_be_told_is_one_line_at_debug(log: tuple[int, Read]) -> None:
+    descriptor, read = log
+    configure_logging(LogConfig(level="debug"), descriptor)
+
+    class Odd:
+        def __del__(self) -> None:
+            raise ValueError("odd\nname")
+
+    Odd()
+    (line,) = read()
+    assert "debug" in line
+    assert "ValueError" in line
+
+
+def test_bug_has_its_traceback(log: tuple[int, Read]) -> None:
+    descriptor, read = log
+    configure_logging(LogConfig(format="json"), descriptor)
+    try:
+        int("why")
+    except ValueError:
+        logger.exception("event")
+    (line,) = read()
+    assert json.loads(line)["traceback"].endswith("base 10: 'why'")
+
+
+def test_journal_gets_priorities_and_no_time() -> None:
+    ours, journal = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, journal:
+        status = os.fstat(ours.fileno())
+        configure_logging(LogConfig(), ours.fileno(), journal_stream=f"{status.st_dev}:{status.st_ino}")
+        logger.warning("event", extra={"fields": {"a": 1}})
+        assert journal.recv(999) == b"<4>warning event a=1\n"
+        configure_logging(LogConfig(), ours.fileno(), journal_stream="1:2")
+        logger.warning("event", extra={"fields": {"a": 1}})
+        assert journal.recv(999).startswith(b"20")
+
+
+def test_principals_are_hidden_in_every_line(log: tuple[int, Read]) -> None:
+    descriptor, read = log
+    configure_logging(LogConfig(principals="omitted"), descriptor)
+    cname = PrincipalName(name_type=1, components=("alice",))
+    logger.info("exchange", extra={"fields": {"id": "1", "cname": cname}})
+    assert read()[0].endswith("info exchange id=1")
+
+
+def test_lines_that_nobody_reads_are_counted_and_told() -> None:
+    reader, writer = os.pipe()
+    configure_logging(LogConfig(), writer)
+    started = time.monotonic()
+    for number in range(40000):
+        logger.info("event", extra={"fields": {"number": number}})
+    assert time.monotonic() - started < 10
+    octets = os.read(reader, 1 << 20)
+    logger.info("event", extra={"fields": {"number": 40000}})
+    octets += os.read(reader, 1 << 20)
+    os.close(reader)
+    os.close(writer)
+    *before, told, last = map(parse_line, octets.decode().splitlines())
+    assert [int(line["number"]) for line in before] == list(range(len(before)))
+    assert (told["event"], told["level"], last["number"]) == ("lines_lost", "warning", "40000")
+    assert int(told["count"]) == 40000 - len(before)
+
+
+def test_reader_that_is_gone_harms_nobody() -> None:
+    reader, writer = os.pipe()
+    configure_logging(LogConfig(), writer)
+    os.close(reader)
+    logger.info("event")
+    logger.info("event")
+    os.close(writer)
+
+
+async def test_lines_with_one_key_are_summed() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    configure_logging(LogConfig(), writer)
+    for number in range(5):
+        logger.warning("event", extra={"fields": {"number": number}, "repeats": "key"})
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+    logging.getLogger().handlers[0].flush()
+    lines = [parse_line(line) for line in os.read(reader, 65536).decode().splitlines()]
+    os.close(reader)
+    os.close(writer)
+    assert [(line["event"], line.get("number"), line.get("count")) for line in lines] == [
+        ("event", "0", None),
+        ("library_message", None, None),
+        ("event", "4", "4"),
+        ("library_message", None, "4"),
+    ]

@@ -1,0 +1,162 @@
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kkdcpd.log.lines import JsonLines, Lines, TextLines
+from tests.frontends.site import parse_line
+
+HOSTILE = (
+    "",
+    " ",
+    "a b",
+    "a=b",
+    'a"b',
+    "a\\b",
+    "a\\nb",
+    "a\nb",
+    "a\r\nb",
+    "\x00",
+    "\x1b[2J",
+    "\x7f",
+    "\x85",
+    "\x9b31m",
+    "\u2028\u2029",
+    "\u202e",
+    "\ud800",
+    "\udcff",
+    "é",
+    "😀",
+    "2026-01-01T00:00:00.000Z info exchange outcome=answered",
+    '"} {"event": "exchange"',
+)
+FORMS = [TextLines(), JsonLines()]
+IDS = ["text", "json"]
+PIPE_BUF = 4096
+
+forms = pytest.mark.parametrize("form", FORMS, ids=IDS)
+
+
+def record(level: int = logging.INFO, created: float = 1763770560.25) -> logging.LogRecord:
+    made = logging.LogRecord("kkdcpd.test", level, "", 0, "some_event", (), None)
+    made.created = created
+    return made
+
+
+def written(form: Lines, **fields: object) -> str:
+    return form.render(record(), fields).decode("ascii")
+
+
+@forms
+@pytest.mark.parametrize("value", HOSTILE)
+def test_value_comes_back_from_the_line_as_it_was(form: Lines, value: str) -> None:
+    assert parse_line(written(form, first=value, last="end").removesuffix("\n"))["first"] == value
+
+
+@forms
+@pytest.mark.parametrize("value", HOSTILE)
+def test_line_is_one_line_of_printable_ascii(form: Lines, value: str) -> None:
+    line = written(form, key=value)
+    assert line.endswith("\n")
+    assert all(" " <= character <= "~" for character in line[:-1])
+
+
+@forms
+def test_value_is_cut_after_256_characters(form: Lines) -> None:
+    line = parse_line(written(form, short="x" * 256, long="x" * 257).removesuffix("\n"))
+    assert line["short"] == "x" * 256
+    assert line["long"] == "x" * 256 + "...(257 characters)"
+
+
+@forms
+def test_line_has_time_level_and_event(form: Lines) -> None:
+    line = parse_line(written(form, a=1).removesuffix("\n"))
+    assert (line["time"], line["level"], line["event"]) == (
+        "2025-11-22T00:16:00.250Z",
+        "info",
+        "some_event",
+    )
+
+
+@forms
+def test_each_line_has_its_own_time(form: Lines) -> None:
+    moments = (1763770560.0, 1763770560.9999, 1763770561.0015, 1763770560.5)
+    times = [parse_line(form.render(record(created=m), {}).decode().rstrip())["time"][17:] for m in moments]
+    assert times == ["00.000Z", "00.999Z", "01.001Z", "00.500Z"]
+
+
+@forms
+def test_event_without_fields_is_a_line_too(form: Lines) -> None:
+    assert parse_line(written(form).removesuffix("\n"))["event"] == "some_event"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["EXAMPLE.COM", "alice@EXAMPLE.COM", "HTTP/www.example.com", "[2001:db8::1]:88", "1,2", "-5", "a\\b"],
+)
+def test_usual_values_need_no_quotes_as_text(value: str) -> None:
+    assert written(TextLines(), key=value).endswith(f" info some_event key={value}\n")
+
+
+def test_numbers_stay_numbers_in_json() -> None:
+    line = json.loads(written(JsonLines(), status=200, ms=1.5))
+    assert (line["status"], line["ms"]) == (200, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("level", "prefix"),
+    [
+        (logging.DEBUG, "<7>"),
+        (logging.INFO, "<6>"),
+        (logging.WARNING, "<4>"),
+        (logging.ERROR, "<3>"),
+        (25, "<6>"),
+    ],
+)
+def test_journal_learns_the_level_by_a_prefix(level: int, prefix: str) -> None:
+    text = TextLines(for_journal=True).render(record(level), {"a": 1}).decode()
+    assert text == f"{prefix}{logging.getLevelName(level).lower()} some_event a=1\n"
+    entry = JsonLines(for_journal=True).render(record(level), {"a": 1}).decode()
+    assert entry.startswith(prefix)
+    assert json.loads(entry.removeprefix(prefix))["time"] == "2025-11-22T00:16:00.250Z"
+
+
+def failed(text: str) -> logging.LogRecord:
+    made = record(logging.ERROR)
+    made.exc_info = ValueError, ValueError(text), None
+    return made
+
+
+def test_traceback_can_not_pass_for_a_line() -> None:
+    forged = "2026-11-22T00:00:00.000Z info exchange client=192.0.2.1"
+    lines = TextLines().render(failed(f"bad\n{forged}\x1b"), {}).decode().splitlines()
+    assert f"    {forged}?" in lines
+    assert all(line.startswith("    ") for line in lines[1:])
+    journal = TextLines(for_journal=True).render(failed(f"bad\n{forged}"), {}).decode().splitlines()
+    assert f"<3>    {forged}" in journal
+
+
+def test_traceback_is_a_value_of_json() -> None:
+    (line,) = JsonLines().render(failed("odd\nname"), {}).decode().splitlines()
+    assert json.loads(line)["traceback"].endswith("ValueError: odd\nname")
+
+
+@forms
+@pytest.mark.parametrize("text", ["x" * 9000, "\ud800" * 9000, "\n" * 9000, "é\n" * 5000])
+def test_long_traceback_is_cut(form: Lines, text: str) -> None:
+    assert len(form.render(failed(text), {"id": "x" * 300})) < PIPE_BUF
+
+
+@forms
+@given(values=st.lists(st.text(max_size=600), min_size=24, max_size=24))
+def test_no_line_is_longer_than_a_pipe_takes_at_once(form: Lines, values: list[str]) -> None:
+    fields: dict[str, Any] = {f"a_rather_long_name_{n}": value for n, value in enumerate(values)}
+    assert len(form.render(record(), fields)) < PIPE_BUF
+
+
+@forms
+def test_the_worst_line_fits_too(form: Lines) -> None:
+    assert len(written(form, **{f"a_rather_long_name_{n}": "\U0001f600" * 999 for n in range(24)})) < PIPE_BUF

@@ -1,0 +1,95 @@
+import asyncio
+import logging
+from typing import Any
+
+from kkdcpd.log.repeats import MAX_KEYS, Repeats
+
+SECONDS = 0.2
+
+
+class Log:
+    """What is written: at once, or as a sum."""
+
+    def __init__(self) -> None:
+        self.repeats = Repeats(self.write, seconds=SECONDS)
+        self.written: list[dict[str, Any]] = []
+
+    def write(self, record: logging.LogRecord) -> None:
+        self.written.append(record.fields)  # type: ignore[attr-defined]
+
+    def tell(self, number: int, key: str = "key") -> None:
+        record = logging.LogRecord("kkdcpd.test", logging.WARNING, "", 0, "event", (), None)
+        record.fields = {"number": number}
+        if not self.repeats.is_held_back(record, key):
+            self.write(record)
+
+
+async def test_first_is_told_at_once_and_a_lonely_one_has_no_sum() -> None:
+    log = Log()
+    log.tell(1)
+    assert log.written == [{"number": 1}]
+    await asyncio.sleep(2 * SECONDS)
+    assert log.written == [{"number": 1}]
+
+
+async def test_later_ones_are_told_as_sums_with_the_last_of_them() -> None:
+    log = Log()
+    for number in range(5):
+        log.tell(number)
+    await asyncio.sleep(1.5 * SECONDS)
+    assert log.written == [{"number": 0}, {"number": 4, "count": 4}]
+    log.tell(5)
+    assert len(log.written) == 2  # a sum is a line too: the next comes after as long a time
+    await asyncio.sleep(SECONDS)
+    assert log.written[2:] == [{"number": 5, "count": 1}]
+
+
+async def test_after_a_quiet_time_the_next_is_told_at_once() -> None:
+    log = Log()
+    log.tell(0)
+    await asyncio.sleep(1.5 * SECONDS)
+    log.tell(1)
+    assert log.written == [{"number": 0}, {"number": 1}]
+
+
+async def test_each_key_is_summed_by_itself() -> None:
+    log = Log()
+    for number in range(4):
+        log.tell(number, "even" if number % 2 == 0 else "odd")
+    assert log.written == [{"number": 0}, {"number": 1}]
+    log.repeats.flush()
+    assert log.written[2:] == [{"number": 2, "count": 1}, {"number": 3, "count": 1}]
+
+
+async def test_many_keys_are_summed_by_event() -> None:
+    log = Log()
+    for number in range(3 * MAX_KEYS):
+        log.tell(number, f"client {number}")
+    assert len(log.written) == MAX_KEYS + 1
+    log.repeats.flush()
+    assert log.written[MAX_KEYS + 1 :] == [{"number": 3 * MAX_KEYS - 1, "count": 2 * MAX_KEYS - 1}]
+
+
+def test_without_an_event_loop_every_line_is_told() -> None:
+    log = Log()
+    for number in range(3):
+        log.tell(number)
+    assert len(log.written) == 3
+
+
+def test_sum_of_a_loop_that_ended_holds_nothing_back() -> None:
+    log = Log()
+
+    async def tell() -> None:
+        log.tell(1)
+        log.tell(2)
+
+    asyncio.run(tell())
+
+    async def tell_later() -> None:
+        await asyncio.sleep(1.1 * SECONDS)
+        log.tell(3)
+
+    asyncio.run(tell_later())
+    log.repeats.flush()
+    assert log.written == [{"number": 1}, {"number": 2, "count": 1}, {"number": 3, "count": 1}]
