@@ -237,9 +237,7 @@ class Guest(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def hosting_door(
-    *listeners: Listener, refusals_seconds: float = PATIENCE_SECONDS, **settings: Any
-) -> AsyncIterator[None]:
+async def hosting_door(*listeners: Listener, **settings: Any) -> AsyncIterator[None]:
     """A door that guests stay behind."""
     door = Door(
         listeners,
@@ -247,7 +245,6 @@ async def hosting_door(
         alone(),
         handshake_timeout=HANDSHAKE_TIMEOUT,
         make_connection=Guest,
-        refusals_seconds=refusals_seconds,
     )
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(door.keep(), name="door")
@@ -282,25 +279,9 @@ async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None
         assert await log.next() == {
             "event": "connections_refused",
             "level": "WARNING",
-            "count": 1,
             "client": "127.0.0.17",
             "reason": "connections.maximum",
         }
-
-
-async def test_refusals_are_told_in_sums(log: Log) -> None:
-    async with (
-        listening() as listener,
-        hosting_door(listener, maximum=16, refusals_seconds=0.2),
-        contextlib.AsyncExitStack() as stack,
-    ):
-        for number in range(26):
-            await enter(stack, listener, host=f"127.0.0.{number + 1}")
-        told = 0
-        while told < 10:
-            line = await log.next()
-            told += line["count"]
-        assert (told, line["client"]) == (10, "127.0.0.26")
 
 
 async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:

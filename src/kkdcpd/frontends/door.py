@@ -35,9 +35,6 @@ PROXIES = "proxies"
 ACCEPT_RETRY_SECONDS = 0.5
 """The pause after a failed accept: descriptors or memory are short, and only time brings them back."""
 
-REFUSALS_SECONDS = 10.0
-"""How often at most it is told that connections are refused: whoever makes many shall not fill the log."""
-
 MIN_HANDSHAKE_SECONDS = 0.1
 """What the TLS handshake has where a PROXY header took all of the time."""
 
@@ -184,49 +181,16 @@ class _Visit:
         self.leave()
 
 
-@dataclass(slots=True)
-class _Sum:
-    """What was refused since it was last told."""
-
-    count: int = 0
-    last: tuple[ClientConnection, _RefusedError] | None = None
-
-
-class _Refusals:
-    """Tells of connections that were refused: the first at once, then sums."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._sums: dict[str, _Sum] = {}
-
-    def add(self, client: ClientConnection, refusal: _RefusedError) -> None:
-        reason = str(refusal)
-        if reason not in self._sums:
-            _tell_refused(1, client, refusal)
-            self._begin(reason)
-            return
-        entry = self._sums[reason]
-        entry.count += 1
-        entry.last = client, refusal
-
-    def _begin(self, reason: str) -> None:
-        self._sums[reason] = _Sum()
-        asyncio.get_running_loop().call_later(self._seconds, self._end, reason)
-
-    def _end(self, reason: str) -> None:
-        entry = self._sums.pop(reason)
-        if entry.last:
-            _tell_refused(entry.count, *entry.last)
-            self._begin(reason)
-
-
-def _tell_refused(count: int, client: ClientConnection, refusal: _RefusedError) -> None:
-    fields: dict[str, object] = {"count": count, "client": client.address, "reason": str(refusal)}
+def _tell_refused(client: ClientConnection, refusal: _RefusedError) -> None:
+    reason = str(refusal)
+    fields: dict[str, object] = {"client": client.address, "reason": reason}
     if client.proxy:
         fields["proxy"] = client.proxy
     if refusal.detail:
         fields["detail"] = refusal.detail
-    logger.warning("connections_refused", extra={"fields": fields})
+    logger.warning(
+        "connections_refused", extra={"fields": fields, "repeats": ("connections_refused", reason)}
+    )
 
 
 class Door:
@@ -240,14 +204,12 @@ class Door:
         *,
         handshake_timeout: float,
         make_connection: Callable[[Arrival], asyncio.Protocol],
-        refusals_seconds: float = REFUSALS_SECONDS,
     ) -> None:
         self._listeners = listeners
         self._trusted = connections.trusted_proxies
         self.places = Places(here, maximum=connections.maximum, per_client=connections.per_client)
         self._handshake_timeout = handshake_timeout
         self._make_connection = make_connection
-        self._refusals = _Refusals(refusals_seconds)
         self._accepting: list[asyncio.Task[None]] = []
         self._is_closing = False
 
@@ -304,7 +266,7 @@ class Door:
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                 continue
             if is_short:
-                logger.info("accept_works_again", extra={"fields": {"listen": listener.url}})
+                _tell_accept_works(listener)
                 is_short = False
             self._receive(sock, peer, listener, tasks)
 
@@ -321,7 +283,7 @@ class Door:
             visit.take_place()
         except _RefusedError as refusal:
             visit.turn_away()
-            self._refusals.add(visit.client, refusal)
+            _tell_refused(visit.client, refusal)
             return
         tasks.create_task(self._welcome(visit, listener), name=f"welcome {peer}")
 
@@ -341,7 +303,7 @@ class Door:
             await self._hand_over(visit, listener)
         except _RefusedError as refusal:
             visit.turn_away()
-            self._refusals.add(visit.client, refusal)
+            _tell_refused(visit.client, refusal)
         except OSError as error:
             visit.turn_away()
             _tell_broken_off(visit.client, error)
@@ -425,7 +387,14 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def _tell_accept_failed(listener: Listener, error: OSError) -> None:
-    logger.warning("accept_failed", extra={"fields": {"listen": listener.url, "reason": str(error)}})
+    fields = {"listen": listener.url, "reason": str(error)}
+    logger.warning("accept_failed", extra={"fields": fields, "repeats": ("accept", listener.url)})
+
+
+def _tell_accept_works(listener: Listener) -> None:
+    # The same key: of what goes up and down, the last word is told last.
+    fields = {"listen": listener.url}
+    logger.info("accept_works_again", extra={"fields": fields, "repeats": ("accept", listener.url)})
 
 
 def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
@@ -442,7 +411,8 @@ def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
     fields["reason"] = reason
     if reason in _ADVICE:
         fields["advice"] = _ADVICE[reason]
-    logger.info("tls_handshake_failed", extra={"fields": fields})
+    repeats = ("tls_handshake_failed", client.network, reason)
+    logger.info("tls_handshake_failed", extra={"fields": fields, "repeats": repeats})
 
 
 def _words(error: OSError) -> str:

@@ -89,7 +89,8 @@ class HttpsFrontend:
             raise
         except Exception as error:
             # The last resort: what isn't ours is a bug, and the client gets its answer all the same.
-            logger.exception("bug_in_request", extra={"fields": {"id": call.request_id}})
+            extra = {"fields": {"id": call.request_id}, "repeats": ("bug_in_request", type(error))}
+            logger.exception("bug_in_request", extra=extra)
             response = self._respond(
                 call, Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__)
             )

@@ -61,4 +61,5 @@ class Flights(Generic[_Key, _Result]):
         # Work that nobody waits for may fail: who asks next will see. Only a bug must not go unnoticed.
         error = task.exception()
         if error is not None and not isinstance(error, KkdcpdError):
-            logger.error("bug_in_look_up", exc_info=error, extra={"fields": {"task": task.get_name()}})
+            extra = {"fields": {"task": task.get_name()}, "repeats": ("bug_in_look_up", type(error))}
+            logger.error("bug_in_look_up", exc_info=error, extra=extra)
