@@ -478,9 +478,32 @@ def test_little_is_never_held_against_anybody() -> None:
     assert not cut
 
 
+@contextlib.asynccontextmanager
+async def handling(
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], holdings: Holdings
+) -> AsyncIterator[Listener]:
+    """Connections without the rest of the way in."""
+    server = web.Server(handle, handler_cancellation=True)
+
+    def make(arrival: Arrival) -> Connection:
+        config = HttpConfig(head_timeout=HEAD_TIMEOUT)
+        return Connection(server, config, ConnectionsConfig(), arrival, holdings, refuse_malformed=refuse)
+
+    async with listening() as listener, asyncio.TaskGroup() as tasks:
+        door = Door([listener], ConnectionsConfig(), alone(), handshake_timeout=1, make_connection=make)
+        keeping = tasks.create_task(door.keep(), name="door")
+        yield listener
+        keeping.cancel()
+    await server.shutdown(LONG)
+
+
+def refuse(connection: Connection, detail: str) -> web.StreamResponse:
+    raise AssertionError(connection, detail)
+
+
 async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> None:
     """Two clients with nearly a whole body each, where there is room for one."""
-    holdings, nearly = Holdings(150_000), asyncio.Event()
+    nearly = asyncio.Event()
 
     async def read(request: web.BaseRequest) -> web.StreamResponse:
         count = 0
@@ -490,25 +513,27 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
         await asyncio.Event().wait()
         raise AssertionError
 
-    server = web.Server(read, handler_cancellation=True)
-
-    def make(arrival: Arrival) -> Connection:
-        return Connection(
-            server, HttpConfig(), ConnectionsConfig(), arrival, holdings, refuse_malformed=refuse
-        )
-
-    async with listening() as listener, asyncio.TaskGroup() as tasks:
-        door = Door([listener], ConnectionsConfig(), alone(), handshake_timeout=1, make_connection=make)
-        keeping = tasks.create_task(door.keep(), name="door")
-        async with Talk.to(listener) as first, Talk.to(listener) as second:
-            await first.send(post(bytes(131072))[:-1])
-            await asyncio.wait_for(nearly.wait(), PATIENCE_SECONDS)
-            await second.send(post(bytes(131072))[:-1])
-            assert await first.rest() == b""
-        keeping.cancel()
-    await server.shutdown(LONG)
+    async with (
+        handling(read, Holdings(150_000)) as listener,
+        Talk.to(listener) as first,
+        Talk.to(listener) as second,
+    ):
+        await first.send(post(bytes(131072))[:-1])
+        await asyncio.wait_for(nearly.wait(), PATIENCE_SECONDS)
+        await second.send(post(bytes(131072))[:-1])
+        assert await first.rest() == b""
     assert await is_cut_off(log, "too much is held")
 
 
-def refuse(connection: Connection, detail: str) -> web.StreamResponse:
-    raise AssertionError(connection, detail)
+async def test_head_after_a_body_that_nobody_wanted_has_its_time() -> None:
+    async def refuse_body(request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast("Connection", request.protocol)
+        connection.request_begins()
+        connection.request_ends()
+        return web.Response(status=403, text="No.")
+
+    async with handling(refuse_body, Holdings()) as listener, Talk.to(listener) as talk:
+        await talk.send(GOOD_REQUEST)
+        assert await talk.response() == (403, b"No.")
+        await talk.send(b"POST")
+        assert HEAD_TIMEOUT / 2 < await elapsed_until_end(talk) < LONG

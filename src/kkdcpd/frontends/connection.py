@@ -304,6 +304,8 @@ class Connection(RequestHandler):
         if not data:  # aiohttp goes on with what it holds
             super().data_received(data)
             return
+        if self._stage is _Stage.REFUSED_BODY and self._waiter is not None:
+            self._stage = _Stage.HEAD  # that body is over
         if self._stage is _Stage.BODY:
             self._body_bytes += len(data)
             self._note_held()
