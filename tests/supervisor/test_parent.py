@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import re
+import resource
 import signal
 import socket
 import stat
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab.daemon import Daemon, is_exchange
-from lab.program import Completed, run
+from lab.program import Completed, Program, run
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
 from tests.support.fake_kdc import FakeKdcThread, reply
 from tests.support.http_client import HttpClient
@@ -280,3 +282,37 @@ def test_first_address_is_let_go_when_the_second_cannot_be_had(
     path = tmp_path / "http.sock"
     assert fail_to_start(f"unix:{path}", "192.0.2.1:4443").exit_code == 1
     assert not path.exists()
+
+
+@contextlib.contextmanager
+def limited(kdc: FakeKdcThread, directory: Path, limit: str) -> Iterator[tuple[Program, int]]:
+    """Run a daemon with `ulimit LIMIT`, and give its port."""
+    path = directory / "limited.toml"
+    path.write_text(config(kdc, "127.0.0.1:0"))
+    command = f'ulimit {limit} && exec "{sys.executable}" -m kkdcpd --config "{path}"'
+    with Program("kkdcpd", "sh", "-c", command, environment=os.environ) as program:
+        ready = parse_line(program.wait_for_line(lambda line: " ready " in line))
+        yield program, int(ready["listen"].rpartition(":")[2])
+
+
+def test_limit_of_descriptors_is_raised_as_far_as_may_be(kdc: FakeKdcThread, tmp_path: Path) -> None:
+    with limited(kdc, tmp_path, "-Sn 64") as (program, _port):
+        soft, hard = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard > 64
+
+
+def test_strangers_never_take_the_descriptors_that_kdcs_are_asked_with(
+    kdc: FakeKdcThread, tmp_path: Path
+) -> None:
+    with limited(kdc, tmp_path, "-n 200") as (program, port), contextlib.ExitStack() as stack:
+        (line,) = (
+            line for line in map(parse_line, program.lines) if line.get("key") == "connections.maximum"
+        )
+        room = int(line["remedy"].split()[-3])
+        assert (line["level"], room) == ("warning", 68)
+        client = stack.enter_context(HttpClient(port))
+        for _ in range(200):
+            stack.enter_context(HttpClient(port))
+        program.wait_for_line(lambda line: "reason=connections.maximum" in line)
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+        assert not any(re.search("accept.failed", line) for line in program.lines)
