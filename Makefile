@@ -39,7 +39,7 @@ lock: ## Pin the dependencies anew, with hashes
 	$(COMPILE) --output-file requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --custom-compile-command 'make lock'
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .PHONY: demo-packages test-packages
 demo-packages test-packages:
