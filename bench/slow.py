@@ -32,7 +32,7 @@ from tests.support.fake_kdc import FakeKdc, reply
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope, krb_error
 
-__all__ = ["Attack", "Target", "besiege", "raise_descriptor_limit", "run"]
+__all__ = ["BIG_REALM", "BIG_REPLY", "Attack", "attack_once", "raise_descriptor_limit", "run"]
 
 CONNECTIONS = 2000
 SECONDS = 30.0
@@ -93,8 +93,7 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
 
 
-async def besiege(attack: Attack, target: Target, seconds: float) -> None:
-    """Attack for so long."""
+async def _besiege(attack: Attack, target: Target, seconds: float) -> None:
     # uvloop would tell of each handshake that is cut off.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     with contextlib.suppress(TimeoutError):
@@ -112,13 +111,26 @@ def _address(number: int) -> str:
 async def _persist(attack: Attack, port: int, address: str, delay: float) -> None:
     await asyncio.sleep(delay)
     while True:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await _attack_once(attack, port, address)
+        with contextlib.suppress(OSError):
+            await attack_once(attack, port, address)
         await asyncio.sleep(COME_BACK_SECONDS)
 
 
-async def _attack_once(attack: Attack, port: int, address: str) -> None:
-    """Hold one connection until it is cut off."""
+async def attack_once(attack: Attack, port: int, address: str) -> None:
+    """Hold one connection until it is cut off.
+
+    Raises:
+        OSError: it wasn't let in, or not through its TLS handshake.
+    """
+    reader, writer = await _open(attack, port, address)
+    try:
+        with contextlib.suppress(OSError):
+            await _go_slow(attack, reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+async def _open(attack: Attack, port: int, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     sock = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     if attack is Attack.READERS:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
@@ -126,16 +138,12 @@ async def _attack_once(attack: Attack, port: int, address: str) -> None:
         sock.bind((address, 0))
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         tls = None if attack in {Attack.CONNECTS, Attack.HANDSHAKES} else _careless()
-        reader, writer = await asyncio.open_connection(
+        return await asyncio.open_connection(
             sock=sock, ssl=tls, server_hostname="127.0.0.1" if tls else None, limit=SMALL_BUFFER
         )
     except BaseException:
         sock.close()
         raise
-    try:
-        await _go_slow(attack, reader, writer)
-    finally:
-        writer.transport.abort()
 
 
 async def _go_slow(attack: Attack, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -194,7 +202,7 @@ def _besiege_in_process(attack: Attack, target: Target, seconds: float) -> None:
     # Attackers have hosts of their own: they shall not take the time of ours.
     os.setpriority(os.PRIO_PROCESS, 0, ATTACKERS_NICE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(besiege(attack, target, seconds))
+        runner.run(_besiege(attack, target, seconds))
 
 
 async def _reply_for_ever(ports: Connection) -> None:
