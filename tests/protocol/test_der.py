@@ -173,7 +173,8 @@ def test_scanned_fields_must_be_tagged_and_exactly_nested(octets: bytes) -> None
 def test_an_integer_is_written_and_read_as_it_is(value: int) -> None:
     element = der.encode_integer(value)
 
-    assert der.read_integer(element, der.read_element(element, 0, len(element), der.INTEGER)) == value
+    span = der.read_element(element, 0, len(element), der.INTEGER)
+    assert der.read_integer(element, span, der.UINT32_OCTETS) == value
     assert decoder.decode(element, asn1Spec=univ.Integer()) == (value, b"")
 
 
@@ -197,7 +198,13 @@ def test_an_integer_takes_as_few_octets_as_can_be(value: int, octets: str) -> No
     contents = bytes.fromhex(octets)
 
     assert der.encode_integer(value) == der.encode(0x02, contents)
-    assert der.read_integer(contents, _whole(contents)) == value
+    assert der.read_integer(contents, _whole(contents), der.UINT32_OCTETS) == value
+
+
+@pytest.mark.parametrize("octets", ["0080000000", "00ffffffff"])
+def test_an_int32_is_no_uint32(octets: str) -> None:
+    with pytest.raises(MalformedError, match="an INTEGER of 5 octets"):
+        der.read_integer(bytes.fromhex(octets), (0, 5))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_an_integer_is_refused_if_not_minimal_or_too_large(octets: str, problem:
     contents = bytes.fromhex(octets)
 
     with pytest.raises(MalformedError, match=problem):
-        der.read_integer(contents, _whole(contents))
+        der.read_integer(contents, _whole(contents), der.UINT32_OCTETS)
 
 
 @pytest.mark.parametrize(

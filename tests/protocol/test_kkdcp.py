@@ -198,3 +198,9 @@ def test_what_is_encoded_is_der_and_decoded_to_the_same(
 
     assert decode_proxy_message(body) == message
     assert oracle.proxy_message(body) == message
+
+
+def test_a_target_domain_has_its_bound() -> None:
+    assert decode_proxy_message(messages.envelope(PAYLOAD, "d" * 4096)).target_domain == "d" * 4096
+    with pytest.raises(MalformedError, match="a target-domain of more than 4096 octets"):
+        decode_proxy_message(messages.envelope(PAYLOAD, "d" * 4097))

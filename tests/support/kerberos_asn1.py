@@ -121,14 +121,14 @@ _FLAGS = univ.BitString()
 _KERBEROS_TIME = useful.GeneralizedTime().subtype(subtypeSpec=constraint.ValueSizeConstraint(15, 15))
 _PVNO = _integer(5, 5)
 _PRINCIPAL_NAME = _sequence(
-    _field(0, "name-type", _ANY_INT32),
+    _field(0, "name-type", _INT32),
     _field(1, "name-string", univ.SequenceOf(componentType=_GENERAL_STRING)),
 )
-_HOST_ADDRESS = _sequence(_field(0, "addr-type", _ANY_INT32), _field(1, "address", univ.OctetString()))
+_HOST_ADDRESS = _sequence(_field(0, "addr-type", _INT32), _field(1, "address", univ.OctetString()))
 _HOST_ADDRESSES = univ.SequenceOf(componentType=_HOST_ADDRESS)
-_PA_DATA = _sequence(_field(1, "padata-type", _ANY_INT32), _field(2, "padata-value", univ.OctetString()))
+_PA_DATA = _sequence(_field(1, "padata-type", _INT32), _field(2, "padata-value", univ.OctetString()))
 _ENCRYPTED_DATA = _sequence(
-    _field(0, "etype", _ANY_INT32),
+    _field(0, "etype", _INT32),
     _optional(1, "kvno", _ANY_INT32),
     _field(2, "cipher", univ.OctetString()),
 )
@@ -150,7 +150,7 @@ _KDC_REQ_BODY = _sequence(
     _field(5, "till", _KERBEROS_TIME),
     _optional(6, "rtime", _KERBEROS_TIME),
     _field(7, "nonce", _ANY_INT32),
-    _field(8, "etype", univ.SequenceOf(componentType=_ANY_INT32)),
+    _field(8, "etype", univ.SequenceOf(componentType=_INT32)),
     _optional(9, "addresses", _HOST_ADDRESSES),
     _optional(10, "enc-authorization-data", _ENCRYPTED_DATA),
     _optional(11, "additional-tickets", univ.SequenceOf(componentType=_TICKET)),

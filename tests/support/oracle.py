@@ -53,8 +53,8 @@ def _kdc_req(payload: bytes) -> dict[str, Any]:
     request = asn1.decode(payload, asn1.TGS_REQ if is_tgs else asn1.AS_REQ)
     padata = [(int(item["padata-type"]), bytes(item["padata-value"])) for item in _items(request["padata"])]
     proofs = [value for number, value in padata if number == 1]
-    if is_tgs and not proofs:
-        raise NotDerError("a TGS-REQ without PA-TGS-REQ")
+    if is_tgs and len(proofs) != 1:
+        raise NotDerError("a TGS-REQ has one PA-TGS-REQ")
     for proof in proofs if is_tgs else ():
         asn1.decode(proof, asn1.AP_REQ)
     body = request["req-body"]

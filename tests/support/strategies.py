@@ -25,15 +25,18 @@ texts = st.one_of(
     st.integers(100, 300).map(lambda length: "x" * length),
 )
 realms = texts.filter(bool)
-integers = st.one_of(
-    st.integers(-(2**31), 2**32 - 1),
-    st.sampled_from([-(2**31), -129, -128, -1, 0, 127, 128, 255, 256, 2**31 - 1, 2**31, 2**32 - 1]),
+int32s = st.one_of(
+    st.integers(-(2**31), 2**31 - 1),
+    st.sampled_from([-(2**31), -129, -128, -1, 0, 127, 128, 255, 256, 2**31 - 1]),
 )
+uint32s = int32s | st.integers(2**31, 2**32 - 1) | st.sampled_from([2**31, 2**32 - 1])
+"""UInt32s, and what some write in their place."""
+
 octets = st.one_of(st.binary(max_size=16), st.integers(100, 300).map(bytes))
-names = st.tuples(integers, st.lists(texts, max_size=3))
+names = st.tuples(int32s, st.lists(texts, max_size=3))
 times = st.builds("{:04}0131235959Z".format, st.integers(0, 9999))
 flags = st.binary(max_size=5)
-padata = st.lists(st.tuples(integers.filter(lambda number: number != 1), octets), max_size=4)
+padata = st.lists(st.tuples(int32s.filter(lambda number: number != 1), octets), max_size=4)
 bodies = st.fixed_dictionaries(
     {"realm": realms},
     optional={
@@ -43,9 +46,9 @@ bodies = st.fixed_dictionaries(
         "start": times,
         "till": times,
         "renew": times,
-        "nonce": integers,
-        "etypes": st.lists(integers, max_size=10),
-        "addresses": st.lists(st.tuples(integers, octets), min_size=1, max_size=3),
+        "nonce": uint32s,
+        "etypes": st.lists(int32s, max_size=10),
+        "addresses": st.lists(st.tuples(int32s, octets), min_size=1, max_size=3),
         "authorization": octets,
         "tickets": st.lists(names, min_size=1, max_size=2),
     },
@@ -79,7 +82,7 @@ tickets = {
     "cname": names,
     "sname": names,
     "srealm": realms,
-    "padata": st.lists(st.tuples(integers, octets), max_size=3),
+    "padata": st.lists(st.tuples(int32s, octets), max_size=3),
 }
 replies = st.one_of(
     st.tuples(st.just(MessageKind.AS_REQ), st.one_of(st.builds(messages.as_rep, **tickets), krb_errors)),
@@ -99,7 +102,7 @@ proxy_messages = st.builds(
     messages.envelope,
     requests,
     st.none() | texts,
-    hint=st.none() | integers,
+    hint=st.none() | uint32s,
     has_prefix=st.booleans(),
     realm_type=st.sampled_from(["general", "utf8", "ia5"]),
 )

@@ -18,9 +18,11 @@ __all__ = [
     "GENERALIZED_TIME",
     "GENERAL_STRING",
     "IA5_STRING",
+    "INT32_OCTETS",
     "INTEGER",
     "OCTET_STRING",
     "SEQUENCE",
+    "UINT32_OCTETS",
     "UTF8_STRING",
     "Field",
     "Grammar",
@@ -52,8 +54,9 @@ MAX_ITEMS = 256
 MAX_FIELDS = 64
 """Fields of a reply: twice as many as there are tags for."""
 
-MAX_INTEGER_OCTETS = 5
-"""Kerberos' integers are Int32, UInt32 and Microseconds (RFC 4120 5.2.4): an UInt32 takes up to five."""
+INT32_OCTETS = 4
+UINT32_OCTETS = 5
+"""The longest of Kerberos' integers (RFC 4120 5.2.4): the first octet of five says that there is no sign."""
 
 Span = tuple[int, int]
 
@@ -154,8 +157,8 @@ def _field_error(grammar: Grammar, outer_tag: int, problem: str) -> MalformedErr
     return MalformedError(f"{grammar.name}: field [{outer_tag & 0x1F}] {problem}")
 
 
-def read_items(data: bytes, span: Span, tags: bytes) -> list[Span]:
-    """Read a SEQUENCE OF elements that bear one of `tags`; at most `MAX_ITEMS`.
+def read_items(data: bytes, span: Span, tags: bytes, maximum: int = MAX_ITEMS) -> list[Span]:
+    """Read a SEQUENCE OF elements that bear one of `tags`; at most `maximum`.
 
     Raises:
         MalformedError: as `read_element`, or too many.
@@ -166,8 +169,8 @@ def read_items(data: bytes, span: Span, tags: bytes) -> list[Span]:
         item = read_element(data, position, end, tags)
         items.append(item)
         position = item[1]
-        if len(items) > MAX_ITEMS:
-            raise MalformedError(f"octet {span[0]}: a list of more than {MAX_ITEMS} items")
+        if len(items) > maximum:
+            raise MalformedError(f"octet {span[0]}: a list of more than {maximum} items")
     return items
 
 
@@ -200,21 +203,23 @@ _CONTEXT_TAGS = bytes(range(0xA0, 0xBF))
 _ANY_TAG = bytes(range(256))
 
 
-def read_integer(data: bytes, span: Span) -> int:
-    """Read the contents of an INTEGER: two's complement, shortest form, at most five octets.
+def read_integer(data: bytes, span: Span, octets: int = INT32_OCTETS) -> int:
+    """Read the contents of an INTEGER of 32 bits: two's complement, shortest form.
+
+    It is an Int32 unless `octets` are UINT32_OCTETS: then it may be an UInt32 as well.
 
     Raises:
-        MalformedError: empty, not minimal (X.690 8.3.2) or larger than any of Kerberos' integers.
+        MalformedError: empty, not minimal (X.690 8.3.2) or of more than 32 bits.
     """
     start, stop = span
     if stop - start == 1:
         octet = data[start]
         return octet if octet < 0x80 else octet - 0x100
-    if not 1 <= stop - start <= MAX_INTEGER_OCTETS:
+    if not 1 <= stop - start <= octets:
         raise MalformedError(f"octet {start}: an INTEGER of {stop - start} octets")
     if data[start] in (0, 0xFF) and data[start] >> 7 == data[start + 1] >> 7:
         raise MalformedError(f"octet {start}: an INTEGER not in its shortest form")
-    if stop - start == MAX_INTEGER_OCTETS and data[start]:
+    if stop - start == UINT32_OCTETS and data[start]:
         raise MalformedError(f"octet {start}: an INTEGER of more than 32 bits")
     return int.from_bytes(data[start:stop], "big", signed=True)
 

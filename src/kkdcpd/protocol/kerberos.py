@@ -37,6 +37,18 @@ PVNO = 5
 PA_TGS_REQ = 1
 PA_FX_FAST = 136
 
+MAX_NAME_COMPONENTS = 16
+"""Most names have one or two; a domain controller's for replication has three ([MS-DRSR] 2.2.3.2), and
+Heimdal's WELLKNOWN/ORG.H5L.HOSTBASED-SERVICE/SERVICE/HOST four."""
+
+MAX_NAME_OCTETS = 4096
+"""Of a realm, and of all components of a name. Active Directory's longest name is a userPrincipalName of
+1,024 characters ([MS-ADA3] 2.349), of which each takes up to four octets in UTF-8."""
+
+MAX_ADDITIONAL_TICKETS = 4
+"""They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
+enc-tkt-in-skey and cname-in-addl-tkt ([MS-SFU] 2.2.3). MIT's and Heimdal's KDCs look at the first only."""
+
 _REQUESTS = {AS_REQ_TAG[0]: MessageKind.AS_REQ, TGS_REQ_TAG[0]: MessageKind.TGS_REQ}
 _REPLIES = {0x6B: MessageKind.AS_REP, 0x6D: MessageKind.TGS_REP, 0x7E: MessageKind.KRB_ERROR}
 
@@ -154,6 +166,8 @@ def _read_padata(data: bytes, span: Span, *, is_tgs_req: bool) -> tuple[tuple[in
         number, value = der.read_fields(data, item, _PA_DATA)
         padata_type = der.read_integer(data, number)
         if is_tgs_req and padata_type == PA_TGS_REQ:
+            if ticket is not None:  # KDCs go by the first: nobody would ever look at the others
+                raise MalformedError("a TGS-REQ with more than one PA-TGS-REQ")
             ticket = read_ap_req(data, value).octets
         types.append(padata_type)
     if is_tgs_req and ticket is None:
@@ -172,17 +186,20 @@ def _read_body(
     for time in (start, till, renew):
         if time is not ABSENT:
             der.read_time(data, time)
-    der.read_integer(data, nonce)
+    # UInt32, but RFC 1510 set no limits, and some write it as an Int32.
+    der.read_integer(data, nonce, der.UINT32_OCTETS)
     if addresses is not ABSENT:
         _check_addresses(data, addresses)
     if authorization is not ABSENT:
         _check_encrypted_data(data, authorization)
-    additional = der.read_items(data, tickets, TICKET_TAG) if tickets is not ABSENT else ()
+    additional = (
+        der.read_items(data, tickets, TICKET_TAG, MAX_ADDITIONAL_TICKETS) if tickets is not ABSENT else ()
+    )
     for item in additional:
         _read_ticket(data, item)
     return KdcReq(
         kind=kind,
-        realm=_text(data, realm),
+        realm=_read_realm(data, realm),
         cname=_read_principal(data, cname) if cname is not ABSENT else None,
         sname=_read_principal(data, sname) if sname is not ABSENT else None,
         etypes=tuple([der.read_integer(data, item) for item in der.read_items(data, etypes, der.INTEGER)]),
@@ -194,6 +211,16 @@ def _read_body(
     )
 
 
+def _read_realm(data: bytes, span: Span) -> str:
+    _check_name_octets(span)
+    return _text(data, span)
+
+
+def _check_name_octets(span: Span) -> None:
+    if span[1] - span[0] > MAX_NAME_OCTETS:
+        raise MalformedError(f"octet {span[0]}: a name of more than {MAX_NAME_OCTETS} octets")
+
+
 def _text(data: bytes, span: Span) -> str:
     """KerberosStrings are UTF-8 in the field, whatever RFC 4120 5.2.1 says; no octet is lost."""
     return data[span[0] : span[1]].decode("utf-8", "surrogateescape")
@@ -201,11 +228,10 @@ def _text(data: bytes, span: Span) -> str:
 
 def _read_principal(data: bytes, span: Span) -> PrincipalName:
     name_type, name_string = der.read_fields(data, span, _PRINCIPAL_NAME)
+    _check_name_octets(name_string)
+    items = der.read_items(data, name_string, der.GENERAL_STRING, MAX_NAME_COMPONENTS)
     return PrincipalName(
-        name_type=der.read_integer(data, name_type),
-        components=tuple(
-            [_text(data, item) for item in der.read_items(data, name_string, der.GENERAL_STRING)]
-        ),
+        name_type=der.read_integer(data, name_type), components=tuple([_text(data, item) for item in items])
     )
 
 
@@ -219,7 +245,8 @@ def _check_encrypted_data(data: bytes, span: Span) -> None:
     etype, kvno, _ = der.read_fields(data, span, _ENCRYPTED_DATA)
     der.read_integer(data, etype)
     if kvno is not ABSENT:
-        der.read_integer(data, kvno)
+        # RFC 4120 5.2.9: UInt32, and some write it as an Int32.
+        der.read_integer(data, kvno, der.UINT32_OCTETS)
 
 
 def _read_ticket(data: bytes, span: Span) -> TicketFacts:
@@ -232,7 +259,7 @@ def _read_ticket(data: bytes, span: Span) -> TicketFacts:
         raise MalformedError(f"octet {version[0]}: a Ticket's tkt-vno that isn't 5")
     _check_encrypted_data(data, encrypted)
     return TicketFacts(
-        realm=_text(data, realm), sname=_read_principal(data, sname), octets=data[span[0] : span[1]]
+        realm=_read_realm(data, realm), sname=_read_principal(data, sname), octets=data[span[0] : span[1]]
     )
 
 

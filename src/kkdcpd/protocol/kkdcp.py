@@ -6,6 +6,9 @@ from kkdcpd.values import ProxyMessage
 
 __all__ = ["decode_proxy_message", "encode_proxy_message"]
 
+MAX_DOMAIN_OCTETS = 4096
+"""The same as for realms within the message (protocol.kerberos): comparing takes time with the length."""
+
 _KDC_PROXY_MESSAGE = der.Grammar(
     "KDC-PROXY-MESSAGE",
     der.Field(0, der.OCTET_STRING),
@@ -32,14 +35,16 @@ def decode_proxy_message(body: bytes) -> ProxyMessage:
     has_prefix = framing.has_prefix(kerb_message)
     return ProxyMessage(
         kerb_message=kerb_message if has_prefix else framing.add_prefix(kerb_message),
-        target_domain=_text(body, target_domain) if target_domain is not der.ABSENT else None,
+        target_domain=_read_domain(body, target_domain) if target_domain is not der.ABSENT else None,
         # A 32-bit flag field: with its top bit set it comes negative or in five octets, by the encoder.
-        dclocator_hint=der.read_integer(body, hint) if hint is not der.ABSENT else None,
+        dclocator_hint=der.read_integer(body, hint, der.UINT32_OCTETS) if hint is not der.ABSENT else None,
         has_length_prefix=has_prefix,
     )
 
 
-def _text(body: bytes, span: der.Span) -> str:
+def _read_domain(body: bytes, span: der.Span) -> str:
+    if span[1] - span[0] > MAX_DOMAIN_OCTETS:
+        raise MalformedError(f"a target-domain of more than {MAX_DOMAIN_OCTETS} octets")
     return body[span[0] : span[1]].decode("utf-8", "surrogateescape")
 
 
