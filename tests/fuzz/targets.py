@@ -117,6 +117,9 @@ _MODES = (
     "many_services",
     "s4u2self",
     "s4u2proxy",
+    "message_kind",
+    "cname",
+    "sname",
 )
 _PATTERNS = {
     name: (PrincipalPattern("*a*/*"), PrincipalPattern("x"))

@@ -173,6 +173,17 @@ def test_refusal_is_by_the_first_rule_that_is_enforced_and_those_on_monitor_are_
     assert rule_of(subject.admit(weak, elsewhere)) is Rule.CNAME
 
 
+@pytest.mark.parametrize(
+    ("mode", "refusal", "monitored"),
+    [(Mode.OFF, None, ()), (Mode.MONITOR, None, (Rule.TOKEN,)), (Mode.ENFORCE, Rule.TOKEN, ())],
+)
+def test_who_has_no_token_is_refused_or_told_or_let_in(
+    mode: Mode, refusal: Rule | None, monitored: tuple[Rule, ...]
+) -> None:
+    verdict = house(PolicyConfig(token=mode), tokens=(TOKEN,)).admit()
+    assert (rule_of(verdict), verdict.monitored) == (refusal, monitored)
+
+
 def test_realm_rate_is_for_what_is_relayed_alone() -> None:
     policy = PolicyConfig(cname_deny=(PrincipalPattern("mallory"),), require_armor=Mode.MONITOR)
     subject = house(policy, RatesConfig(realm_burst=2))

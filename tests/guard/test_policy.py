@@ -23,8 +23,6 @@ from tests.support.strategies import replies, requests
 
 REALM = RealmConfig(name="EXAMPLE.COM", aliases=("CORP",))
 POLICY_RULES = {*REQUEST_RULES, *REPLY_RULES, Rule.MANY_SERVICES}
-WITHOUT_MODE = {Rule.MESSAGE_KIND, Rule.CNAME, Rule.SNAME}
-WITH_MODE = POLICY_RULES - WITHOUT_MODE
 NETWORK = "192.0.2.1"
 
 SET_PASSWORD = messages.kpasswd_req(version=0xFF80)
@@ -40,7 +38,16 @@ BREACHES = {
     Rule.S4U2SELF: (S4U, None),
     Rule.S4U2PROXY: (S4U, None),
     Rule.UNPROVEN_TICKET: (UNPROVEN, messages.as_rep()),
+    Rule.MESSAGE_KIND: (SET_PASSWORD, None),
+    Rule.CNAME: (UNPROVEN, None),
+    Rule.SNAME: (S4U, None),
 }
+RESTRICTIONS = {
+    "message_kinds": (MessageKind.AS_REQ, MessageKind.TGS_REQ),
+    "cname_deny": (PrincipalPattern("alice"),),
+    "sname_deny": (PrincipalPattern("HTTP/*"),),
+}
+"""For the rules that are about a list, and harmless with the lists that they have by default."""
 
 
 class OneTally:
@@ -98,9 +105,21 @@ def _service(name: str) -> ReplyFacts:
 def test_a_rule_is_off_or_tells_or_enforces_as_it_is_set(rule: Rule) -> None:
     payload, reply = BREACHES[rule]
 
-    assert rule not in _check(_policy(**{rule.value: Mode.OFF}), payload, reply)
-    assert not _check(_policy(**{rule.value: Mode.MONITOR}), payload, reply)[rule].is_enforced
-    assert _check(_policy(**{rule.value: Mode.ENFORCE}), payload, reply)[rule].is_enforced
+    def check(mode: Mode) -> dict[Rule, Finding]:
+        return _check(_policy(**RESTRICTIONS, **{rule.value: mode}), payload, reply)
+
+    assert rule not in check(Mode.OFF)
+    assert not check(Mode.MONITOR)[rule].is_enforced
+    assert check(Mode.ENFORCE)[rule].is_enforced
+
+
+@pytest.mark.parametrize("rule", [Rule.CNAME, Rule.SNAME], ids=lambda rule: rule.value)
+def test_a_list_of_names_is_off_or_tells_or_enforces_in_replies_too(rule: Rule) -> None:
+    for mode in Mode:
+        policy = _policy(**RESTRICTIONS, **{rule.value: mode})
+        found = _check(policy, messages.tgs_req(), messages.tgs_rep())
+        assert (rule in found) is (mode is not Mode.OFF)
+        assert rule not in found or found[rule].is_enforced is (mode is Mode.ENFORCE)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +132,7 @@ def test_a_rule_is_off_or_tells_or_enforces_as_it_is_set(rule: Rule) -> None:
         ({"sname_allow": (PrincipalPattern("cifs/*"),)}, messages.tgs_req(), Rule.SNAME),
     ],
 )
-def test_kinds_and_lists_of_names_are_enforced_where_they_restrict(
+def test_kinds_and_lists_of_names_are_enforced_by_default_where_they_restrict(
     settings: dict[str, Any], payload: bytes, rule: Rule
 ) -> None:
     assert _check(_policy(**settings), payload)[rule].is_enforced
@@ -203,7 +222,7 @@ def test_nothing_raises_with_every_rule_enforced(payload: bytes, reply: tuple[Me
     lists = ("cname_allow", "cname_deny", "sname_allow", "sname_deny")
     policy = _policy(
         message_kinds=(MessageKind.AS_REQ,),
-        **{rule.value: Mode.ENFORCE for rule in WITH_MODE},
+        **{rule.value: Mode.ENFORCE for rule in POLICY_RULES},
         **{name: (PrincipalPattern("*a*"), PrincipalPattern("x")) for name in lists},
     )
     request, facts = _request(payload), inspect_reply(*reply)
@@ -215,7 +234,7 @@ def test_nothing_raises_with_every_rule_enforced(payload: bytes, reply: tuple[Me
 
 def test_texts_are_a_sentence_that_every_client_can_show() -> None:
     texts = {
-        rule: _check(_policy(**{rule.value: Mode.ENFORCE}), *breach)[rule].refusal.text
+        rule: _check(_policy(**RESTRICTIONS, **{rule.value: Mode.ENFORCE}), *breach)[rule].refusal.text
         for rule, breach in BREACHES.items()
     }
 
@@ -227,10 +246,12 @@ def test_texts_are_a_sentence_that_every_client_can_show() -> None:
     assert len(set(texts.values())) == len(texts)
 
 
-@pytest.mark.parametrize("rule", [rule for rule in Rule if rule in POLICY_RULES])
+@pytest.mark.parametrize(
+    "rule", [*sorted(POLICY_RULES, key=lambda rule: rule.value), Rule.CLIENT_CERTIFICATE, Rule.TOKEN]
+)
 def test_a_rules_default_is_documented(rule: Rule) -> None:
     document = (Path(__file__).parents[2] / "docs" / "guard.md").read_text()
     rows = re.findall(rf"^\| `{rule.value}` \| (\w+) \|", document, re.MULTILINE)
-    mode: Mode | None = getattr(PolicyConfig(), rule.value, None)
+    mode: Mode = getattr(PolicyConfig(), rule.value)
 
-    assert rows == [mode.value if mode else "nothing"]
+    assert rows == [mode.value]

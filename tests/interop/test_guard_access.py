@@ -59,7 +59,7 @@ CertificatesMaker = Callable[..., Certificates]
 def make_certificates(
     guarded: MitRealm, make_lasting_front: FrontMaker, tmp_path_factory: pytest.TempPathFactory
 ) -> CertificatesMaker:
-    def make(*patterns: str) -> Certificates:
+    def make(*patterns: str, sections: str = "") -> Certificates:
         directory = tmp_path_factory.mktemp("certificates")
         ours = Authority(directory / "ours")
         good = ours.issue_client("CN=laptop,O=Example", names=["dns:laptop.example.com"], file_name="good")
@@ -72,8 +72,9 @@ def make_certificates(
             guarded,
             tls=f'client_ca = "{ours.certificate}"\nclient_crl = "{crl}"',
             of_realm=f"client_certificates = {json.dumps(patterns)}" if patterns else "",
-            sections="\n".join(
-                f'[[listen]]\naddress = "127.0.0.1:0"\nclient_certificates = "{kind}"'
+            sections=sections
+            + "\n".join(
+                f'\n[[listen]]\naddress = "127.0.0.1:0"\nclient_certificates = "{kind}"'
                 for kind in ("optional", "required")
             ),
         )
@@ -176,6 +177,20 @@ def test_realm_refuses_whom_it_is_not_for(
     assert witness.seen() == []
 
 
+@pytest.mark.parametrize("shown", [[], ["other"]], ids=["no certificate", "another's"])
+def test_who_has_no_certificate_of_the_realm_is_told_where_that_is_monitored(
+    make_certificates: CertificatesMaker, shown: list[str]
+) -> None:
+    realm = make_certificates("dns:*.example.com", sections='[policy]\nclient_certificate = "monitor"')
+    assert realm.curl("optional", *shown).expect_ok().output == "200"
+    assert realm.curl("optional", "good").expect_ok().output == "200"
+    lines = realm.site.all_exchanges()
+    assert [(line["outcome"], line.get("monitored")) for line in lines] == [
+        ("answered", "client_certificate"),
+        ("answered", None),
+    ]
+
+
 @pytest.mark.parametrize("listener", ["optional", "required"])
 def test_realm_lets_in_whom_it_is_for(closed_realm: Certificates, listener: str) -> None:
     assert closed_realm.curl(listener, "good").expect_ok().output == "200"
@@ -226,6 +241,21 @@ def test_without_the_token_nobody_gets_in(secret: Site, end: str) -> None:
     assert {(line["outcome"], line["rule"]) for line in lines} == {("refused", "token")}
     assert {line["detail"] for line in lines} == {"no token" if end in {"", "/"} else "unknown token"}
     assert witness.seen() == []
+
+
+@pytest.mark.parametrize("end", ["", f"/{WRONG_TOKEN}"], ids=["no token", "another"])
+def test_who_has_no_token_is_told_where_that_is_monitored(
+    guarded: MitRealm, make_front: FrontMaker, tmp_path: Path, end: str
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.touch(mode=0o600)
+    tokens.write_text(TOKEN)
+    site = make_front(guarded, of_realm=f'tokens_file = "{tokens}"', sections='[policy]\ntoken = "monitor"')
+    site.clients(f"{site.url}{end}").kinit("alice", PASSWORD).expect_ok()
+    lines = site.all_exchanges()
+    assert {(line["outcome"], line.get("monitored")) for line in lines} == {("answered", "token")}
+    site.clients(f"{site.url}/{TOKEN}").kinit("alice", PASSWORD).expect_ok()
+    assert not any("monitored" in line for line in site.all_exchanges()[len(lines) :])
 
 
 HEAD = f"Host: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()

@@ -189,6 +189,9 @@ class PolicyConfig:
             "Which requests are relayed.",
         ),
     )
+    message_kind: Mode = field(
+        default=Mode.ENFORCE, metadata=setting(_MODE, "About requests of other kinds than these.")
+    )
     kpasswd_set: Mode = field(
         default=Mode.OFF,
         metadata=setting(_MODE, "About password changes by the set protocol (version 0xff80, RFC 3244)."),
@@ -223,17 +226,30 @@ class PolicyConfig:
     realm_mismatch: Mode = field(
         default=Mode.ENFORCE, metadata=setting(_MODE, "About messages that name another realm than asked.")
     )
+    cname: Mode = field(
+        default=Mode.ENFORCE, metadata=setting(_MODE, "About clients that the two lists below are against.")
+    )
     cname_allow: tuple[PrincipalPattern, ...] = field(
         default=(), metadata=setting(_PRINCIPALS, "The only clients that get tickets; by default all.")
     )
     cname_deny: tuple[PrincipalPattern, ...] = field(
         default=(), metadata=setting(_PRINCIPALS, "Clients that get no tickets.")
     )
+    sname: Mode = field(
+        default=Mode.ENFORCE, metadata=setting(_MODE, "About services that the two lists below are against.")
+    )
     sname_allow: tuple[PrincipalPattern, ...] = field(
         default=(), metadata=setting(_PRINCIPALS, "The only services beside krbtgt to have tickets for.")
     )
     sname_deny: tuple[PrincipalPattern, ...] = field(
         default=(), metadata=setting(_PRINCIPALS, "Services that no tickets are to be had for.")
+    )
+    client_certificate: Mode = field(
+        default=Mode.ENFORCE,
+        metadata=setting(_MODE, "About clients without one of the realm's client_certificates."),
+    )
+    token: Mode = field(
+        default=Mode.ENFORCE, metadata=setting(_MODE, "About clients without a token of the realm's file.")
     )
 
 

@@ -11,9 +11,10 @@ from kkdcpd.values import ClientCertificate, ClientConnection, Outcome, Refusal,
 __all__ = ["check_access"]
 
 
-def check_access(client: ClientConnection, realm: RealmConfig) -> Refusal | None:
-    """Return why the client may not use the realm, if it may not."""
-    return _check_certificate(client.certificate, realm) or _check_token(client.token, realm)
+def check_access(client: ClientConnection, realm: RealmConfig) -> tuple[Refusal, ...]:
+    """Return what is against the client's using the realm."""
+    checks = _check_certificate(client.certificate, realm), _check_token(client.token, realm)
+    return tuple(refusal for refusal in checks if refusal)
 
 
 def _check_certificate(certificate: ClientCertificate | None, realm: RealmConfig) -> Refusal | None:

@@ -13,7 +13,7 @@ from kkdcpd.guard.access import check_access
 from kkdcpd.guard.concurrency import Slots
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
 from kkdcpd.guard.occupancy import Occupancy
-from kkdcpd.guard.policy import Finding, RealmPolicy
+from kkdcpd.guard.policy import Finding, RealmPolicy, mode_of
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
 from kkdcpd.guard.traits import bears_password_proof, bears_pkinit
@@ -68,7 +68,9 @@ class Guard:
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
         """Say whether the request may go to the realm's servers."""
         now = self._clock()
-        findings = _found(check_access(client, realm), Mode.ENFORCE)
+        findings: list[Finding] = []
+        for refusal in check_access(client, realm):
+            findings += _found(refusal, mode_of(refusal.rule, realm.policy))
         if self._failures_mode is not Mode.OFF:
             block = self._failures.check(request, client=client.network, realm=realm.name, now=now)
             findings += _found(block, self._failures_mode)
@@ -100,7 +102,9 @@ class Guard:
 
 
 def _found(refusal: Refusal | None, mode: Mode) -> list[Finding]:
-    return [Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)] if refusal else []
+    if refusal is None or mode is Mode.OFF:
+        return []
+    return [Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)]
 
 
 def _verdict(findings: list[Finding]) -> Verdict:

@@ -16,7 +16,9 @@ def find_objection(
     name: PrincipalName, *, allow: Sequence[PrincipalPattern], deny: Sequence[PrincipalPattern]
 ) -> str | None:
     """Say what is against the name, None being nothing; an empty allow list allows all."""
-    if (allow or deny) and sum(map(len, name.components)) > MAX_CHARACTERS:
+    if not (allow or deny):
+        return None
+    if sum(map(len, name.components)) > MAX_CHARACTERS:
         return f"a name of more than {MAX_CHARACTERS} characters"
     for spelling in (*_spellings(name), *_lookalikes(name)):
         for pattern in deny:

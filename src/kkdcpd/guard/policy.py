@@ -1,7 +1,6 @@
 """A realm's policy: the rules of `request_rules` and `reply_rules`, as far as it turns them on. Pure.
 
-A rule's mode is the setting of its name. Those without one, message kinds and lists of names, are enforced
-where they restrict anything.
+A rule's mode is the setting of its name.
 """
 
 from collections.abc import Mapping
@@ -12,9 +11,9 @@ from kkdcpd.guard.realm_names import names_of
 from kkdcpd.guard.reply_rules import REPLY_RULES, service_of
 from kkdcpd.guard.request_rules import REQUEST_RULES
 from kkdcpd.guard.store import Store
-from kkdcpd.values import MessageKind, Mode, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
+from kkdcpd.values import Mode, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
 
-__all__ = ["Finding", "RealmPolicy"]
+__all__ = ["Finding", "RealmPolicy", "mode_of"]
 
 _TEXTS: Mapping[Rule, str] = {
     Rule.MESSAGE_KIND: "Requests of this kind are not relayed by this proxy: "
@@ -59,7 +58,7 @@ class RealmPolicy:
         self._policy = realm.policy
         self._is_wildcard = realm.is_wildcard
         self._names = names_of(realm, realm.domain)
-        modes = {rule: _mode_of(rule, realm.policy) for rule in _TEXTS}
+        modes = {rule: mode_of(rule, realm.policy) for rule in _TEXTS}
         self._many_services = modes[Rule.MANY_SERVICES]
         self._request_rules = [
             (rule, check, modes[rule]) for rule, check in REQUEST_RULES.items() if modes[rule] is not Mode.OFF
@@ -100,20 +99,11 @@ class RealmPolicy:
         return _finding(Rule.MANY_SERVICES, self._many_services, detail, retry_after=window)
 
 
-def _mode_of(rule: Rule, policy: PolicyConfig) -> Mode:
-    restrictions = {
-        Rule.MESSAGE_KIND: len(policy.message_kinds) < len(_REQUEST_KINDS),
-        Rule.CNAME: bool(policy.cname_allow or policy.cname_deny),
-        Rule.SNAME: bool(policy.sname_allow or policy.sname_deny),
-    }
-    if rule in restrictions:
-        return Mode.ENFORCE if restrictions[rule] else Mode.OFF
+def mode_of(rule: Rule, policy: PolicyConfig) -> Mode:
+    """Return the mode of a rule that is the realm's own to set."""
     mode = getattr(policy, rule.value)
     assert isinstance(mode, Mode)
     return mode
-
-
-_REQUEST_KINDS = (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 
 
 def _finding(rule: Rule, mode: Mode, detail: str, *, retry_after: float | None = None) -> Finding:
