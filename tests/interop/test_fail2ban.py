@@ -9,7 +9,7 @@ import pytest
 from kkdcpd.log.lines import JsonLines, TextLines
 from lab.program import run
 from lab.realm import MitRealm
-from tests.interop.conftest import PASSWORD, REALM, ForwarderMaker, FrontMaker
+from tests.interop.conftest import REALM, ForwarderMaker, FrontMaker
 from tests.interop.test_guard_failures import Place, guess
 from tests.log.test_lines import failed
 from tests.support import messages

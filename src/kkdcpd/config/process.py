@@ -48,7 +48,7 @@ class ProcessConfig:
     drain_timeout: float = field(
         default=25.0,
         metadata=setting(
-            seconds(3600.0, minimum=0.0), "How long a process that ends may finish what it has begun."
+            seconds(3600, minimum=0), "How long a process that ends may finish what it has begun."
         ),
     )
     control: Path | None = field(

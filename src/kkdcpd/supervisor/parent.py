@@ -55,8 +55,14 @@ def serve(path: Path, loaded: LoadedConfig, configure_logging: _ConfigureLogging
         ListenError: an address can't be listened on.
         StartError: the workers don't get ready.
     """
-    sockets, notifier = Sockets(take_sockets()), Notifier.from_environment()
-    Parent(path, loaded, sockets, notifier, watchdog_interval(), configure_logging).run()
+    Parent(
+        path,
+        loaded,
+        sockets=Sockets(take_sockets()),
+        notifier=Notifier.from_environment(),
+        watchdog_interval=watchdog_interval(),
+        configure_logging=configure_logging,
+    ).run()
 
 
 class Parent:
@@ -66,6 +72,7 @@ class Parent:
         self,
         path: Path,
         loaded: LoadedConfig,
+        *,
         sockets: Sockets,
         notifier: Notifier,
         watchdog_interval: float | None,
