@@ -322,8 +322,10 @@ BROKEN = {
     ),
     "a setting from somewhere else": (
         REALM + "[log]\nsyslog = true",
-        "log.syslog: there is no such setting; remove it, or use one of format, level, principals,"
-        " principals_key_file, levels",
+        (
+            "log.syslog: there is no such setting; remove it, or use one of format, level, principals,"
+            " principals_key_file, levels"
+        ),
     ),
     "a misspelt setting that is required": (
         '[realms."EXAMPLE.COM"]\nkcd = ["kdc1.example.com"]',
