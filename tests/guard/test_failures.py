@@ -274,6 +274,20 @@ def test_unknown_names_have_a_limit_of_their_own() -> None:
     assert [site.send(f"machine{number}", UNKNOWN) for number in range(900)] == [None] * 900
 
 
+@pytest.mark.parametrize("failure", [WRONG, UNKNOWN], ids=["spray", "enumeration"])
+def test_each_two_who_log_on_make_room_for_one_more_who_fails(failure: ReplyFacts) -> None:
+    """15 + 100 for an office of 200, as docs/guard.md has it, and not one more."""
+    for logged_on, allowed in ((0, 15), (1, 15), (2, 16), (200, 115)):
+        site = make_site(FailuresConfig())
+        for number in range(logged_on):
+            site.send(f"colleague{number}", GOOD)
+        before = site.reached
+        for number in range(500):
+            site.send(f"user{number}", failure)
+        # The one that is too many is seen when it is answered.
+        assert site.reached - before == allowed + 1
+
+
 # Password changes
 
 

@@ -1,10 +1,12 @@
 """A real Active Directory domain, Samba's: found by DNS and LDAP ping, served through kkdcpd."""
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -25,13 +27,15 @@ from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
 from lab.samba import SambaDomain
+from tests.frontends.site import parse_line
 from tests.support.http_client import HttpClient, post
 
 REALM = "AD.TEST"
 FLAT_NAME = "AD"
 SITE = "Default-First-Site-Name"
 PASSWORD = "Correct horse 1"
-USERS = ("anna", "bert", "carl", "dora")
+USERS = ("anna", "bert", "carl", "dora", "emil")
+OTHER_NAME_OF_EMIL = "e.mil@ad.test"
 NONE = DcLocatorFlags(0)
 
 KDC_ERR_PREAUTH_REQUIRED = 25
@@ -147,8 +151,7 @@ class Site:
     clients: Callable[[], KerberosClient]
 
     def exchanges(self, after: int = 0) -> list[dict[str, str]]:
-        lines = self.daemon.lines[after:]
-        return [dict(word.split("=", 1) for word in line.split()[3:]) for line in lines if is_exchange(line)]
+        return [parse_line(line) for line in self.daemon.lines[after:] if is_exchange(line)]
 
     def ask(self, message: ProxyMessage) -> ProxyMessage:
         """Send a message of the test's own making, and return the reply."""
@@ -159,9 +162,9 @@ class Site:
         return decode_proxy_message(response.body)
 
 
-@pytest.fixture(scope="session")
-def site(domain: SambaDomain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    directory = tmp_path_factory.mktemp("samba-site")
+@contextlib.contextmanager
+def _served(domain: SambaDomain, directory: Path, sections: str = "") -> Iterator[Site]:
+    """Put a kkdcpd before the domain."""
     authority = Authority(directory / "tls")
     pair = authority.issue("localhost", "127.0.0.1")
     config = f"""
@@ -175,6 +178,7 @@ def site(domain: SambaDomain, tmp_path_factory: pytest.TempPathFactory) -> Itera
         [realms."{REALM}"]
         discovery = "active_directory"
         aliases = ["{FLAT_NAME}"]
+        {sections}
     """
     with Daemon(directory / "kkdcpd", config) as daemon:
         behind = RealmServers.behind(f"https://localhost:{daemon.ports[0]}/KdcProxy")
@@ -185,6 +189,12 @@ def site(domain: SambaDomain, tmp_path_factory: pytest.TempPathFactory) -> Itera
             return KerberosClient(directory / f"client-{number}", realms, http_anchors=authority.certificate)
 
         yield Site(daemon=daemon, authority=authority, clients=client)
+
+
+@pytest.fixture(scope="session")
+def site(domain: SambaDomain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with _served(domain, tmp_path_factory.mktemp("samba-site")) as running:
+        yield running
 
 
 def test_login_and_service_ticket_work(site: Site, domain: SambaDomain) -> None:
@@ -242,3 +252,29 @@ def test_each_wrong_password_counts_once(site: Site, domain: SambaDomain) -> Non
         assert "Password incorrect" in site.clients().kinit("carl", f"wrong {count}").output
         assert domain.bad_password_count("carl") == count
     site.clients().kinit("carl", PASSWORD).expect_ok()
+
+
+# Guarded --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["enforce", "monitor"])
+def test_principal_that_only_the_reply_names_is_denied_in_armor(
+    site: Site, domain: SambaDomain, tmp_path: Path, mode: str
+) -> None:
+    """Who logs on by UPN is called so in the request; what the account's name is, the controller says."""
+    domain.tool("user", "rename", "emil", f"--upn={OTHER_NAME_OF_EMIL}")
+    armour = site.clients()
+    armour.kinit("dora", PASSWORD).expect_ok()
+    policy = f'[policy]\ncname = "{mode}"\ncname_deny = ["emil"]'
+    with _served(domain, tmp_path, policy) as guarded:
+        login = guarded.clients().kinit(
+            OTHER_NAME_OF_EMIL, PASSWORD, "-E", "-C", "-T", armour.credential_cache
+        )
+        last = parse_line(guarded.daemon.wait_for_line(lambda line: " reply=AS_REP " in line))
+    assert (last["armor"], last["reply"], last["cname"]) == ("fast", "AS_REP", "e.mil\\@ad.test")
+    if mode == "enforce":
+        assert "Cannot contact any KDC" in login.output
+        assert (last["outcome"], last["rule"], last["status"]) == ("refused", "cname", "403")
+    else:
+        login.expect_ok()
+        assert (last["outcome"], last["monitored"]) == ("answered", "cname")

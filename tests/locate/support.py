@@ -8,7 +8,7 @@ from typing import Any, Self
 from kkdcpd.config import LocateConfig, RealmConfig
 from kkdcpd.config.addresses import parse_endpoint
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.dns import FoundRecords, RecordType
+from kkdcpd.locate.dns import FoundRecords, RecordType, is_trial
 from kkdcpd.locate.locator import Locator, assemble_locator
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
@@ -31,11 +31,15 @@ class HandClock:
 
 
 class MemoryDns:
-    """Answers from `zone`, counts what it was asked, and fails or hesitates when it is told to."""
+    """Answers from `zone`, counts what it was asked, and fails or hesitates when it is told to.
+
+    `tried` are the names that were asked for on trial.
+    """
 
     def __init__(self) -> None:
         self.zone: dict[tuple[str, RecordType], FoundRecords] = {}
         self.asked: Counter[tuple[str, str]] = Counter()
+        self.tried: set[str] = set()
         self.is_down = False
         self.broken: set[RecordType] = set()
         self.gate: asyncio.Event | None = None
@@ -47,6 +51,8 @@ class MemoryDns:
 
     async def query(self, name: str, record_type: RecordType) -> FoundRecords:
         self.asked[name, record_type.value] += 1
+        if is_trial.get():
+            self.tried.add(name)
         if self.gate is not None:
             await self.gate.wait()
         await asyncio.sleep(0)

@@ -4,15 +4,26 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any, cast
 
+import dns.message
+import dns.rrset
 import pytest
 
 from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.dns import DnsClient, RecordType, system_nameservers
+from kkdcpd.locate.dns import (
+    MAX_QUERIES_IN_FLIGHT,
+    MAX_TRIALS_IN_FLIGHT,
+    DnsClient,
+    RecordType,
+    is_trial,
+    system_nameservers,
+)
 from kkdcpd.locate.records import SrvRecord, UriRecord
 from lab.dns import KnotServer
 from lab.program import run
+from tests.support.waiting import eventually
 
 ZONE = """
     _kerberos._tcp 60 SRV 10 20 88 KDC1
@@ -114,6 +125,51 @@ async def test_who_answers_is_asked_first_next_time(knot: KnotServer) -> None:
     await client.query("kdc1.kk.test", RecordType.A)
     async with asyncio.timeout(0.25):
         await client.query("kdc1.kk.test", RecordType.AAAA)
+
+
+class _Slow(asyncio.DatagramProtocol):
+    """A name server that knows of one host, and is silent about all others; it remembers how many asked."""
+
+    def __init__(self) -> None:
+        self.unanswered: set[str] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        query = dns.message.from_wire(data)
+        name = str(query.question[0].name)
+        if name != "kdc1.kk.test.":
+            self.unanswered.add(name)
+            return
+        response = dns.message.make_response(query)
+        response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "192.0.2.1"))
+        self._transport.sendto(response.to_wire(), address)
+
+
+async def _try(client: DnsClient, name: str) -> None:
+    is_trial.set(True)
+    with pytest.raises(DnsFailedError):
+        await client.query(name, RecordType.A)
+
+
+async def test_names_that_may_be_made_up_take_no_places_from_the_known() -> None:
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(_Slow, local_addr=("127.0.0.1", 0))
+    client = DnsClient(
+        [Nameserver(host="127.0.0.1", port=transport.get_extra_info("sockname")[1])], timeout=1
+    )
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(2 * MAX_QUERIES_IN_FLIGHT):
+            tasks.create_task(_try(client, f"made-up-{number}.kk.test"))
+        await eventually(lambda: _has_asked(server, MAX_TRIALS_IN_FLIGHT))
+        assert (await client.query("kdc1.kk.test", RecordType.A)).records == ("192.0.2.1",)
+        assert len(server.unanswered) == MAX_TRIALS_IN_FLIGHT
+    transport.close()
+
+
+async def _has_asked(server: _Slow, count: int) -> bool:
+    return len(server.unanswered) >= count
 
 
 def test_resolv_conf_names_servers() -> None:

@@ -233,6 +233,22 @@ async def test_a_flood_of_new_names_is_bounded_and_does_not_touch_the_known() ->
         assert outcomes.count("no_kdc_known") == 200 - outcomes.count("realm_not_served")
 
 
+async def test_only_names_that_were_never_found_are_on_trial() -> None:
+    async with Bench(realm("*.EXAMPLE.COM"), realm("EXAMPLE.ORG")) as bench:
+        for domain in ("r0.example.com", "example.org"):
+            bench.dns.put(f"_kerberos._tcp.{domain}", "SRV", f"0 0 88 kdc.{domain}", ttl=60)
+            bench.dns.put(f"kdc.{domain}", "A", "192.0.2.1", ttl=60)
+        await bench.locate("r0.example.com")
+        await bench.locate("EXAMPLE.ORG")
+        assert bench.dns.tried == {name for name, _ in bench.dns.asked if name.endswith("r0.example.com")}
+        assert "kdc.r0.example.com" in bench.dns.tried
+        bench.dns.tried.clear()
+        bench.clock.turn(1000)
+        await bench.locate("r0.example.com")
+        assert bench.dns.asked["kdc.r0.example.com", "A"] == 2
+        assert not bench.dns.tried
+
+
 async def _outcome(bench: Bench, name: str) -> str:
     try:
         await bench.locate(name)

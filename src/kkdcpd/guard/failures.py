@@ -36,9 +36,6 @@ _TEXTS = {
     Rule.KPASSWD_FAILURES: "changing passwords failed too often from your network",
 }
 
-_ROUNDING = 1e-9
-"""That 7/15 and 8/15 are no more than 1."""
-
 
 class _Column(enum.IntEnum):
     """Of the tally of those who log in from one client."""
@@ -159,7 +156,7 @@ class FailureGate:
         allowance = self._config.principals_per_success * tally.counts[_Column.SUCCEEDED]
         failed = tally.counts[_Column.FAILED] / (self._config.sprayed_principals + allowance)
         unknown = tally.counts[_Column.UNKNOWN] / (self._config.unknown_principals + allowance)
-        if failed + unknown <= 1 + _ROUNDING:
+        if failed + unknown <= 1:
             return ()
         rule = Rule.SPRAYING if failed >= unknown else Rule.ENUMERATION
         return self._block(_client_key(client), rule, now, client=client, realm=realm)

@@ -5,9 +5,11 @@ remembered, and for how long, is `dns_cache`'s.
 """
 
 import asyncio
+import contextlib
 import enum
 import io
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import dns.asyncresolver
@@ -27,16 +29,25 @@ from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 
-__all__ = ["DnsClient", "FoundRecords", "RecordType", "system_nameservers"]
+__all__ = ["DnsClient", "FoundRecords", "RecordType", "is_trial", "system_nameservers"]
 
 MAX_QUERIES_IN_FLIGHT = 64
 """A realm may have hundreds of KDCs: a burst of as many datagrams would overflow a resolver's buffer."""
+
+MAX_TRIALS_IN_FLIGHT = 16
+"""Of these, for names that may be made up: who makes up many, while DNS is slow to say that there are none,
+takes a quarter of the places and no more."""
 
 EDNS_PAYLOAD_OCTETS = 1232
 """What passes any path unfragmented (DNS flag day 2020); longer answers come over TCP (RFC 7766)."""
 
 _LOCAL_RESOLVER = Nameserver(host="127.0.0.1")
 """Who is asked when resolv.conf names nobody (resolv.conf(5))."""
+
+
+is_trial = ContextVar("is_trial", default=False)
+"""Whether a look-up is for a name under a wildcard that was never found. Who tries such a name sets it in the
+task that does so: what is started there has it, too."""
 
 
 class RecordType(enum.Enum):
@@ -76,6 +87,7 @@ class DnsClient:
     def __init__(self, nameservers: Sequence[Nameserver], *, timeout: float) -> None:
         self._timeout = timeout
         self._places = asyncio.Semaphore(MAX_QUERIES_IN_FLIGHT)
+        self._trial_places = asyncio.Semaphore(MAX_TRIALS_IN_FLIGHT)
         self._lookups: set[asyncio.Task[FoundRecords]] = set()
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         self._resolver.use_edns(0, 0, EDNS_PAYLOAD_OCTETS)
@@ -126,23 +138,28 @@ class DnsClient:
             lookup.exception()
 
     async def _ask(self, name: dns.name.Name, record_type: RecordType) -> FoundRecords:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        async with asyncio.timeout_at(deadline):
-            await self._places.acquire()
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        async with contextlib.AsyncExitStack() as places:
+            async with asyncio.timeout_at(deadline):
+                if is_trial.get():
+                    await places.enter_async_context(self._trial_places)
+                await places.enter_async_context(self._places)
+            return await self._ask_in_time(name, record_type, deadline)
+
+    async def _ask_in_time(
+        self, name: dns.name.Name, record_type: RecordType, deadline: float
+    ) -> FoundRecords:
         try:
             answer = await self._resolver.resolve(
                 name,
                 record_type.value,
                 raise_on_no_answer=False,
-                lifetime=deadline - loop.time(),
+                lifetime=deadline - asyncio.get_running_loop().time(),
                 search=False,
             )
         except dns.resolver.NXDOMAIN as error:
             response: dns.message.QueryMessage = error.kwargs["responses"][name]
             return FoundRecords(records=(), ttl=response.resolve_chaining().minimum_ttl)
-        finally:
-            self._places.release()
         self._prefer(answer.nameserver, answer.port)
         rrset = answer.rrset or ()
         return FoundRecords(

@@ -20,7 +20,7 @@ from kkdcpd.locate.admission import Admission
 from kkdcpd.locate.candidates import CandidateFinder
 from kkdcpd.locate.cldap_ping import CldapPinger
 from kkdcpd.locate.discovery import Discoverer, Discovery, DnsDiscovery
-from kkdcpd.locate.dns import DnsClient, system_nameservers
+from kkdcpd.locate.dns import DnsClient, is_trial, system_nameservers
 from kkdcpd.locate.dns_cache import DnsCache, Query
 from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.hosts import HostResolver
@@ -176,6 +176,7 @@ class Locator:
     async def _renew_on_trial(
         self, places: WildcardRealms, realm: ServedRealm, service: KdcService, flags: int
     ) -> Route:
+        is_trial.set(True)  # in a task of its own, of which this is the first function
         route = await self._renew(realm, service, flags)
         without_place = places.keep(realm.name, self._clock())
         if without_place is not None:
