@@ -162,6 +162,15 @@ def test_block_ends_by_itself(table: SharedTable) -> None:
     assert table.blocked(BLOCKED, NOW + 60.0) is None
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.12, 0.13, 0.24, 0.26, 0.37, 0.99])
+def test_block_is_never_longer_than_it_is_told_to_be(table: SharedTable, fraction: float) -> None:
+    """So who is told the rest in whole seconds hears of 60, not of 61."""
+    table.block(BLOCKED, 0, GROWTH, NOW + fraction)
+    block = table.blocked(BLOCKED, NOW + fraction)
+    assert block
+    assert 59.75 <= block.seconds <= 60.0
+
+
 def test_block_grows_each_time_up_to_a_maximum(table: SharedTable) -> None:
     now, lengths = NOW, []
     for _ in range(9):

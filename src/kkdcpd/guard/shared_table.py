@@ -184,7 +184,7 @@ class SharedTable:
             return 0.0
         level = _next_level(value, quiet, growth)
         seconds = min(growth.first * (1 << level), growth.longest)
-        until = round((now + seconds) * TICKS)
+        until = int((now + seconds) * TICKS)  # never longer than is told
         self._write(name, place, until << COUNT_BITS | level << REASON_BITS | reason)
         self._times[place + USED] = now
         self._times[place + EXPIRES] = now + seconds + (level + 1) * growth.forgiven_after
