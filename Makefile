@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VENV := .venv/.complete
+BENCH_VENV := .venv-bench/.complete
+# What Debian's mod_wsgi is linked with; all that is measured runs on it.
+BENCH_PYTHON ?= /usr/bin/python3
 # Debian has what makes a venv in a package of its own.
 VENV_PACKAGE = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null || echo $(notdir $(PYTHON))-venv)
 
@@ -26,8 +29,12 @@ lint: $(VENV) ## Run the checks alone: style, types, layers
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: test-packages $(VENV) ## Measure, in interleaved runs
+bench: test-packages bench-packages $(VENV) $(BENCH_VENV) ## Measure, in interleaved runs; docs/performance.md gets the tables
 	$(BIN)/python -m bench
+
+.PHONY: soak
+soak: $(VENV) ## A million requests, with faults, and nothing may leak (REQUESTS=N for fewer)
+	$(BIN)/python -m bench.soak --requests $(or $(REQUESTS),1000000)
 
 .PHONY: fuzz
 fuzz: $(VENV) ## Search every parser for input that breaks it (SECONDS=60 for each)
@@ -37,12 +44,13 @@ fuzz: $(VENV) ## Search every parser for input that breaks it (SECONDS=60 for ea
 lock: ## Pin the dependencies anew, with hashes
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --output-file requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
+	$(COMPILE) --output-file requirements-bench.lock pyproject.toml --group bench --constraint requirements.lock
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: demo-packages test-packages
-demo-packages test-packages:
+.PHONY: demo-packages test-packages bench-packages
+demo-packages test-packages bench-packages:
 	@lab/install-packages $(@:-packages=) $(VENV_PACKAGE)
 
 $(VENV): requirements-dev.lock pyproject.toml
@@ -55,3 +63,10 @@ $(VENV): requirements-dev.lock pyproject.toml
 	@$(BIN)/pip install -qq --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $(VENV)
+
+$(BENCH_VENV): requirements-bench.lock
+	@echo 'making .venv-bench from requirements-bench.lock'
+	@rm -rf .venv-bench
+	@$(BENCH_PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install -qq --require-hashes -r requirements-bench.lock
+	@touch $(BENCH_VENV)
