@@ -12,6 +12,7 @@ __all__ = ["Daemon", "is_exchange"]
 # Text or JSON. After `ready` come the listening addresses; what stands before it may hold a time of day.
 _READY = re.compile(r"\bready\b(?P<addresses>.*)")
 _PORT = re.compile(r"(?:\[[^]]*\]|[\w.*-]+):(\d+)\b")
+_SOURCES = Path(__file__).parent.parent / "src"
 _EXCHANGE = re.compile(r'\S+ \w+ exchange |.*"event": "exchange"')
 
 
@@ -24,15 +25,18 @@ class Daemon(Program):
     """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
 
     Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. It has no
-    control socket unless the configuration has a [process] of its own.
+    control socket unless the configuration has a [process] of its own. `python` has its dependencies.
     """
 
-    def __init__(self, directory: Path, config: str, *, timeout: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, directory: Path, config: str, *, timeout: float = PATIENCE_SECONDS, python: str = sys.executable
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
         self.config.write_text(config if "[process]" in config else f'{config}\n[process]\ncontrol = ""\n')
         super().__init__(
-            "kkdcpd", sys.executable, "-m", "kkdcpd", "--config", str(self.config), environment=os.environ
+            *("kkdcpd", python, "-m", "kkdcpd", "--config", str(self.config)),
+            environment={**os.environ, "PYTHONPATH": str(_SOURCES)},
         )
         try:
             self.ports = _ports(self.wait_for_line(lambda line: bool(_READY.search(line)), timeout=timeout))

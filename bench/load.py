@@ -1,0 +1,180 @@
+"""Clients: as MIT's, a new TLS connection for each request, and as Windows', one that is kept.
+
+Ours, since no tool that Debian or PyPI has asks from many addresses and takes the TLS handshake into the
+latency, both with HTTP/1.0 and a connection that is kept. Each client is a process that does one thing at a
+time, so that what it measures is neither a queue of its own nor another client's turn.
+"""
+
+import itertools
+import multiprocessing
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.pool import Pool
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.bodies import http_of_mit, http_of_windows
+
+__all__ = ["CLIENTS", "Clients", "Job", "address"]
+
+CLIENTS = 4
+ADDRESSES = 500
+"""From so many addresses comes each client's load: 2,000 in all."""
+
+REQUESTS_PER_CONNECTION = 100
+"""Of a client that keeps its connection: the handshake is a hundredth of it."""
+
+PATIENCE_SECONDS = 30.0
+CHUNK_BYTES = 65536
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+
+def address(number: int) -> str:
+    """Return one of 250,000 loopback addresses that nothing else uses."""
+    return f"127.{10 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one client is to do: `requests` of `body`, each by a new connection unless it keeps them."""
+
+    port: int
+    authority: Path
+    body: bytes
+    requests: int
+    keeps_connection: bool
+    first_address: int = 0
+
+
+class Clients:
+    """Processes that ask at the same time. Made once: to start them takes longer than a measurement."""
+
+    def __init__(self, count: int = CLIENTS) -> None:
+        self._count = count
+        self._pool: Pool | None = None
+
+    def __enter__(self) -> Self:
+        self._pool = multiprocessing.get_context("spawn").Pool(self._count)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._pool
+        self._pool.terminate()
+        self._pool.join()
+
+    def ask(
+        self, port: int, authority: Path, body: bytes, *, requests: int, keeps_connection: bool
+    ) -> list[float]:
+        """Have all clients together ask so often; return each request's latency in seconds."""
+        assert self._pool
+        jobs = [
+            Job(
+                port=port,
+                authority=authority,
+                body=body,
+                requests=requests // self._count,
+                keeps_connection=keeps_connection,
+                first_address=ADDRESSES * number,
+            )
+            for number in range(self._count)
+        ]
+        return list(itertools.chain.from_iterable(self._pool.map(ask, jobs, chunksize=1)))
+
+
+def ask(job: Job) -> list[float]:
+    """Do the job; any response but 200 is an error, and ends it."""
+    return list(_keep_asking(job) if job.keeps_connection else _ask_once_each(job))
+
+
+def _ask_once_each(job: Job) -> Iterator[float]:
+    octets = http_of_mit(job.body, job.port)
+    for source in itertools.islice(_sources(job), job.requests):
+        started = time.perf_counter()
+        # A new context, as in MIT's client, has no session to resume.
+        with _connect(job, source, _context(job.authority)) as sock:
+            sock.sendall(octets)
+            response = b""
+            while chunk := sock.recv(CHUNK_BYTES):
+                response += chunk
+        yield time.perf_counter() - started
+        _check(response)
+
+
+def _keep_asking(job: Job) -> Iterator[float]:
+    octets = http_of_windows(job.body, job.port)
+    context = _context(job.authority)
+    left = job.requests
+    for source in _sources(job):
+        started = time.perf_counter()
+        with _connect(job, source, context) as sock:
+            for _ in range(min(left, REQUESTS_PER_CONNECTION)):
+                sock.sendall(octets)
+                is_last = _read_response(sock)
+                yield time.perf_counter() - started
+                left -= 1
+                if is_last:
+                    break
+                started = time.perf_counter()
+        if not left:
+            return
+
+
+def _read_response(sock: ssl.SSLSocket) -> bool:
+    """Read one response; tell whether the server will close."""
+    response = b""
+    while b"\r\n\r\n" not in response:
+        response += _read_some(sock)
+    head, _, body = response.partition(b"\r\n\r\n")
+    _check(head)
+    lines = head.lower().split(b"\r\n")
+    length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += _read_some(sock)
+    return b"connection: close" in lines
+
+
+def _read_some(sock: ssl.SSLSocket) -> bytes:
+    chunk = sock.recv(CHUNK_BYTES)
+    if not chunk:
+        raise ConnectionError("the connection ended before the response did")
+    return chunk
+
+
+def _check(response: bytes) -> None:
+    if response[9:12] != b"200":
+        raise RuntimeError(f"a response other than 200: {response!r}")
+
+
+def _sources(job: Job) -> Iterator[str]:
+    addresses = [address(job.first_address + number) for number in range(ADDRESSES)]
+    return itertools.cycle(addresses)
+
+
+def _connect(job: Job, source: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    sock = socket.socket()
+    try:
+        sock.settimeout(PATIENCE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((source, 0))
+        sock.connect(("127.0.0.1", job.port))
+        return context.wrap_socket(sock, server_hostname="localhost")
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _context(authority: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(authority)
+    return context

@@ -1,0 +1,196 @@
+"""What is measured, each as its users run it: kkdcpd, kdcproxy under gunicorn and Apache, and two limits.
+
+All run on one Python, the system's, for which its mod_wsgi is made; `make bench` puts into .venv-bench what
+they need. kkdcpd has its default settings: the guard works and each exchange leaves its line.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.bodies import REALM
+from lab.authority import CertificateFiles
+from lab.daemon import Daemon
+from lab.ports import free_port
+from lab.program import PATIENCE_SECONDS, Program, ProgramError
+
+__all__ = ["PYTHON", "SERVERS", "Place", "Server", "start_kkdcpd"]
+
+ROOT = Path(__file__).parent.parent
+PYTHON = str(ROOT / ".venv-bench" / "bin" / "python")
+CONSTANT_OCTETS = 780
+"""As long as the reply that the others give to an AS-REQ."""
+
+APACHE_USER = "www-data"
+_MODULES = ("mpm_event", "authn_core", "authz_core", "access_compat", "ssl", "wsgi")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a server is to work: a folder of its own; its certificate; its KDC, by one transport."""
+
+    directory: Path
+    pair: CertificateFiles
+    way_out: str
+    kdc_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that serves: the process above all of its others, and the port."""
+
+    pid: int
+    port: int
+
+
+def start_kkdcpd(place: Place, stack: ExitStack, more: str = "") -> Server:
+    """Start kkdcpd with its default settings, and `more` of them."""
+    kdc = f"{place.way_out}://127.0.0.1:{place.kdc_port}"
+    config = f"""
+        [[listen]]
+        address = "127.0.0.1:0"
+        [tls]
+        certificate = "{place.pair.certificate}"
+        key = "{place.pair.key}"
+        [realms."{REALM}"]
+        kdc = ["{kdc}"]
+        kpasswd = ["{kdc}"]
+        {more}
+        """
+    daemon = stack.enter_context(Daemon(place.directory, config, python=PYTHON))
+    return Server(pid=daemon.pid, port=daemon.ports[0])
+
+
+def _start_gunicorn(place: Place, stack: ExitStack) -> Server:
+    port = free_port(["127.0.0.1"])
+    command = (PYTHON, "-m", "gunicorn", "--workers", "2", "--bind", f"127.0.0.1:{port}")
+    tls = ("--certfile", str(place.pair.certificate), "--keyfile", str(place.pair.key))
+    settings = {"KDCPROXY_CONFIG": str(_write_kdcproxy_config(place))}
+    return _start("gunicorn", [*command, *tls, "kdcproxy:application"], port, stack, settings)
+
+
+def _start_apache(place: Place, stack: ExitStack) -> Server:
+    """Start Apache as FreeIPA's ipa-kdc-proxy.conf has it."""
+    port = free_port(["127.0.0.1"])
+    folder = place.directory
+    settings = {"KDCPROXY_CONFIG": str(_write_kdcproxy_config(place))}
+    script = folder / "kdcproxy.wsgi"
+    script.write_text("from kdcproxy import application\n")
+    is_root = os.geteuid() == 0
+    modules = "\n".join(
+        f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in _MODULES
+    )
+    config = folder / "apache.conf"
+    config.write_text(f"""
+        ServerRoot "{folder}"
+        ServerName localhost
+        PidFile "{folder}/apache.pid"
+        {modules}
+        {f"User {APACHE_USER}" if is_root else ""}
+        {f"Group {APACHE_USER}" if is_root else ""}
+        ErrorLog "{folder}/error.log"
+        LogFormat "%h %l %u %t \\"%r\\" %>s %b" common
+        CustomLog "{folder}/access.log" common
+        Listen 127.0.0.1:{port}
+        KeepAlive On
+        MaxKeepAliveRequests 1000
+        WSGISocketPrefix "{folder}/wsgi"
+        WSGIDaemonProcess kdcproxy processes=2 threads=15 maximum-requests=5000 python-home={ROOT}/.venv-bench
+        WSGIImportScript {script} process-group=kdcproxy application-group=kdcproxy
+        WSGIScriptAlias /KdcProxy {script}
+        WSGIScriptReloading Off
+        <Location "/KdcProxy">
+            Satisfy Any
+            Order Deny,Allow
+            Allow from all
+            WSGIProcessGroup kdcproxy
+            WSGIApplicationGroup kdcproxy
+            LimitRequestBody 100000
+        </Location>
+        SSLEngine on
+        SSLCertificateFile "{place.pair.certificate}"
+        SSLCertificateKeyFile "{place.pair.key}"
+        """)
+    return _start("apache", ["apache2", "-D", "FOREGROUND", "-f", str(config)], port, stack, settings)
+
+
+def _write_kdcproxy_config(place: Place) -> Path:
+    path = place.directory / "kdcproxy.conf"
+    server = f"{place.way_out}://127.0.0.1:{place.kdc_port}"
+    path.write_text(f"""\
+[global]
+use_dns = false
+[{REALM}]
+kerberos = kerberos+{server}
+kpasswd = kpasswd+{server}
+""")
+    return path
+
+
+def _start_nginx(place: Place, stack: ExitStack) -> Server:
+    port = free_port(["127.0.0.1"])
+    folder = place.directory
+    config = folder / "nginx.conf"
+    config.write_text(f"""
+        daemon off;
+        worker_processes 1;
+        pid {folder}/nginx.pid;
+        error_log {folder}/error.log;
+        events {{ worker_connections 1024; }}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/proxy;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            default_type application/kerberos;
+            server {{
+                listen 127.0.0.1:{port} ssl;
+                ssl_certificate {place.pair.certificate};
+                ssl_certificate_key {place.pair.key};
+                ssl_protocols TLSv1.2 TLSv1.3;
+                location / {{ return 200 "{"x" * CONSTANT_OCTETS}"; }}
+            }}
+        }}
+        """)
+    return _start("nginx", ["nginx", "-e", f"{folder}/error.log", "-c", str(config)], port, stack)
+
+
+def _start_aiohttp(place: Place, stack: ExitStack) -> Server:
+    port = free_port(["127.0.0.1"])
+    program = str(Path(__file__).with_name("constant.py"))
+    tls = (str(place.pair.certificate), str(place.pair.key))
+    return _start("aiohttp", [PYTHON, program, str(port), *tls, str(CONSTANT_OCTETS)], port, stack)
+
+
+SERVERS: Mapping[str, Callable[[Place, ExitStack], Server]] = {
+    "kkdcpd": start_kkdcpd,
+    "kdcproxy, gunicorn sync": _start_gunicorn,
+    "kdcproxy, Apache mod_wsgi": _start_apache,
+    "nginx, a constant": _start_nginx,
+    "bare aiohttp on uvloop, a constant": _start_aiohttp,
+}
+
+
+def _start(
+    name: str, command: Sequence[str], port: int, stack: ExitStack, settings: Mapping[str, str] | None = None
+) -> Server:
+    program = Program(name, *command, environment={**os.environ, **(settings or {})})
+    stack.enter_context(program)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _takes_connections(port):
+        if time.monotonic() > deadline:
+            output = "\n".join(program.lines)
+            raise ProgramError(f"{name} takes no connections:\n{output}")
+        time.sleep(0.05)
+    return Server(pid=program.pid, port=port)
+
+
+def _takes_connections(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
