@@ -1,7 +1,7 @@
-"""A KDC that answers at once and takes little time for it, over UDP and TCP: `python -m bench.kdc [SECONDS]`.
+"""KDCs that answer at once and take little time for it: `python -m bench.kdc SECONDS COUNT`.
 
-It says on which port. One thread for each transport and plain blocking calls: some 15 µs for a datagram. With
-SECONDS, datagrams are answered so much later.
+They say on which ports. Each has one thread for UDP and one for TCP, and plain blocking calls: some 15 µs for
+a datagram. Datagrams are answered SECONDS later.
 """
 
 import socket
@@ -11,6 +11,7 @@ import time
 from collections import deque
 
 from bench.bodies import reply_to
+from lab.ports import free_port
 
 __all__ = ["main"]
 
@@ -22,13 +23,10 @@ SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
 Waiting = deque[tuple[float, bytes, tuple[str, int]]]
 
 
-def _serve_udp(sock: socket.socket) -> None:
-    while True:
+def _serve_udp(sock: socket.socket, seconds: float) -> None:
+    while not seconds:
         payload, peer = sock.recvfrom(BUFFER_BYTES)
         sock.sendto(reply_to(payload), peer)
-
-
-def _serve_udp_late(sock: socket.socket, seconds: float) -> None:
     waiting: Waiting = deque()
     while True:
         sock.settimeout(max(waiting[0][0] - time.monotonic(), 0.0001) if waiting else None)
@@ -55,20 +53,23 @@ def _serve_tcp(listener: socket.socket) -> None:
             connection.recv(1)
 
 
-def main(seconds: float = 0.0) -> None:
+def _start(seconds: float) -> int:
+    """Start one KDC and return its port."""
+    tcp = socket.create_server(("127.0.0.1", free_port(["127.0.0.1"])), backlog=BACKLOG)
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+    udp.bind(tcp.getsockname())
+    threading.Thread(target=_serve_tcp, args=(tcp,)).start()
+    threading.Thread(target=_serve_udp, args=(udp, seconds)).start()
+    port: int = tcp.getsockname()[1]
+    return port
+
+
+def main(seconds: float, count: int) -> None:
     """Serve until killed."""
-    with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        tcp.bind(("127.0.0.1", 0))
-        tcp.listen(BACKLOG)
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-        udp.bind(tcp.getsockname())
-        print(f"kdc at port {tcp.getsockname()[1]}", flush=True)
-        threading.Thread(target=_serve_tcp, args=(tcp,), daemon=True).start()
-        if seconds:
-            _serve_udp_late(udp, seconds)
-        else:
-            _serve_udp(udp)
+    ports = [_start(seconds) for _ in range(count)]
+    print("kdcs at ports", *ports, flush=True)
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    main(float(sys.argv[1]), int(sys.argv[2]))

@@ -7,11 +7,13 @@ time, so that what it measures is neither a queue of its own nor another client'
 
 import itertools
 import multiprocessing
+import random
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from multiprocessing.pool import Pool
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +21,7 @@ from typing import Self
 
 from bench.bodies import http_of_mit, http_of_windows
 
-__all__ = ["CLIENTS", "Clients", "Job", "address"]
+__all__ = ["ADDRESSES", "CLIENTS", "Clients", "Job", "address", "ask", "hold"]
 
 CLIENTS = 4
 ADDRESSES = 500
@@ -40,14 +42,18 @@ def address(number: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one client is to do: `requests` of `body`, each by a new connection unless it keeps them."""
+    """What one client is to do: `requests` of `bodies` by turns, each by a new connection or by one it keeps.
+
+    With `interval`, it pauses for so many seconds between them, more or less, as strangers would.
+    """
 
     port: int
     authority: Path
-    body: bytes
+    bodies: tuple[bytes, ...]
     requests: int
     keeps_connection: bool
     first_address: int = 0
+    interval: float = 0.0
 
 
 class Clients:
@@ -71,23 +77,23 @@ class Clients:
         self._pool.terminate()
         self._pool.join()
 
-    def ask(
-        self, port: int, authority: Path, body: bytes, *, requests: int, keeps_connection: bool
-    ) -> list[float]:
-        """Have all clients together ask so often; return each request's latency in seconds."""
+    def ask(self, job: Job, *, threads: int = 1) -> list[float]:
+        """Divide the job among all clients, each from addresses of its own, and do it at the same time.
+
+        Returns each request's latency in seconds. With `threads`, each client is so many.
+        """
         assert self._pool
-        jobs = [
-            Job(
-                port=port,
-                authority=authority,
-                body=body,
-                requests=requests // self._count,
-                keeps_connection=keeps_connection,
-                first_address=ADDRESSES * number,
-            )
+        share = replace(job, requests=job.requests // self._count // threads)
+        shares = [
+            [replace(share, first_address=(number * threads + each) * ADDRESSES) for each in range(threads)]
             for number in range(self._count)
         ]
-        return list(itertools.chain.from_iterable(self._pool.map(ask, jobs, chunksize=1)))
+        return list(itertools.chain.from_iterable(self._pool.map(_ask_in_threads, shares, chunksize=1)))
+
+
+def _ask_in_threads(jobs: Sequence[Job]) -> list[float]:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(itertools.chain.from_iterable(pool.map(ask, jobs)))
 
 
 def ask(job: Job) -> list[float]:
@@ -96,9 +102,9 @@ def ask(job: Job) -> list[float]:
 
 
 def _ask_once_each(job: Job) -> Iterator[float]:
-    octets = http_of_mit(job.body, job.port)
-    for source in itertools.islice(_sources(job), job.requests):
-        started = time.perf_counter()
+    requests = itertools.cycle([http_of_mit(body, job.port) for body in job.bodies])
+    for source, octets in itertools.islice(zip(_sources(job), requests, strict=True), job.requests):
+        started = _wait(job)
         # A new context, as in MIT's client, has no session to resume.
         with _connect(job, source, _context(job.authority)) as sock:
             sock.sendall(octets)
@@ -110,26 +116,43 @@ def _ask_once_each(job: Job) -> Iterator[float]:
 
 
 def _keep_asking(job: Job) -> Iterator[float]:
-    octets = http_of_windows(job.body, job.port)
+    requests = itertools.cycle([http_of_windows(body, job.port) for body in job.bodies])
     context = _context(job.authority)
     left = job.requests
     for source in _sources(job):
-        started = time.perf_counter()
+        started = _wait(job)
         with _connect(job, source, context) as sock:
             for _ in range(min(left, REQUESTS_PER_CONNECTION)):
-                sock.sendall(octets)
-                is_last = _read_response(sock)
+                is_last = _ask_over(sock, next(requests))
                 yield time.perf_counter() - started
                 left -= 1
                 if is_last:
                     break
-                started = time.perf_counter()
+                started = _wait(job)
         if not left:
             return
 
 
-def _read_response(sock: ssl.SSLSocket) -> bool:
-    """Read one response; tell whether the server will close."""
+def hold(job: Job) -> list[ssl.SSLSocket]:
+    """Open as many connections as there are to be requests, ask once over each, and return them open."""
+    context = _context(job.authority)
+    held = []
+    for source in itertools.islice(_sources(job), job.requests):
+        held.append(_connect(job, source, context))
+        _ask_over(held[-1], http_of_windows(job.bodies[0], job.port))
+    return held
+
+
+def _wait(job: Job) -> float:
+    """Pause, if that is asked for; return the time."""
+    if job.interval:
+        time.sleep(random.expovariate(1 / job.interval))
+    return time.perf_counter()
+
+
+def _ask_over(sock: ssl.SSLSocket, octets: bytes) -> bool:
+    """Send a request and read its response; tell whether the server will close."""
+    sock.sendall(octets)
     response = b""
     while b"\r\n\r\n" not in response:
         response += _read_some(sock)

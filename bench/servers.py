@@ -4,6 +4,7 @@ All run on one Python, the system's, for which its mod_wsgi is made; `make bench
 they need. kkdcpd has its default settings: the guard works and each exchange leaves its line.
 """
 
+import json
 import os
 import socket
 import time
@@ -18,10 +19,11 @@ from lab.daemon import Daemon
 from lab.ports import free_port
 from lab.program import PATIENCE_SECONDS, Program, ProgramError
 
-__all__ = ["PYTHON", "SERVERS", "Place", "Server", "start_kkdcpd"]
+__all__ = ["PYTHON", "SERVERS", "SOURCES", "Place", "Server", "start_kkdcpd"]
 
 ROOT = Path(__file__).parent.parent
 PYTHON = str(ROOT / ".venv-bench" / "bin" / "python")
+SOURCES = ROOT / "src"
 CONSTANT_OCTETS = 780
 """As long as the reply that the others give to an AS-REQ."""
 
@@ -31,12 +33,17 @@ _MODULES = ("mpm_event", "authn_core", "authz_core", "access_compat", "ssl", "ws
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a server is to work: a folder of its own; its certificate; its KDC, by one transport."""
+    """Where a server is to work: a folder of its own; its certificate; its KDCs, all by one transport."""
 
     directory: Path
     pair: CertificateFiles
     way_out: str
-    kdc_port: int
+    kdc_ports: tuple[int, ...]
+
+    @property
+    def kdcs(self) -> list[str]:
+        """The KDCs' URLs."""
+        return [f"{self.way_out}://127.0.0.1:{port}" for port in self.kdc_ports]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,6 @@ class Server:
 
 def start_kkdcpd(place: Place, stack: ExitStack, more: str = "") -> Server:
     """Start kkdcpd with its default settings, and `more` of them."""
-    kdc = f"{place.way_out}://127.0.0.1:{place.kdc_port}"
     config = f"""
         [[listen]]
         address = "127.0.0.1:0"
@@ -57,8 +63,8 @@ def start_kkdcpd(place: Place, stack: ExitStack, more: str = "") -> Server:
         certificate = "{place.pair.certificate}"
         key = "{place.pair.key}"
         [realms."{REALM}"]
-        kdc = ["{kdc}"]
-        kpasswd = ["{kdc}"]
+        kdc = {json.dumps(place.kdcs)}
+        kpasswd = {json.dumps(place.kdcs)}
         {more}
         """
     daemon = stack.enter_context(Daemon(place.directory, config, python=PYTHON))
@@ -120,7 +126,7 @@ def _start_apache(place: Place, stack: ExitStack) -> Server:
 
 def _write_kdcproxy_config(place: Place) -> Path:
     path = place.directory / "kdcproxy.conf"
-    server = f"{place.way_out}://127.0.0.1:{place.kdc_port}"
+    server = place.kdcs[0]
     path.write_text(f"""\
 [global]
 use_dns = false

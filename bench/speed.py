@@ -11,14 +11,14 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.bodies import request
 from bench.clocks import cpu_seconds
 from bench.document import replace_section, table
 from bench.kdc_process import start_kdc
-from bench.load import Clients
+from bench.load import Clients, Job
 from bench.servers import SERVERS, Place, Server
 from lab.authority import Authority
 
@@ -103,15 +103,8 @@ class Arena:
     def measure(self, case: Case, name: str, samples: Samples) -> None:
         """Ask one server so often, and note what it cost."""
         server = self._server(case, name)
-        body = request(case.kind)
         before = cpu_seconds(server.pid)
-        latencies = self._clients.ask(
-            server.port,
-            self._authority.certificate,
-            body,
-            requests=case.load.requests,
-            keeps_connection=case.load.keeps_connection,
-        )
+        latencies = self._clients.ask(self._job(server, case, case.load))
         samples.cpu.append((cpu_seconds(server.pid) - before) / len(latencies))
         samples.latencies.append(latencies)
 
@@ -122,19 +115,22 @@ class Arena:
             directory = self._directory / f"{len(self._servers)}"
             directory.mkdir()
             place = Place(
-                directory=directory, pair=self._pairs[case.key], way_out=way_out, kdc_port=self._kdc_port
+                directory=directory, pair=self._pairs[case.key], way_out=way_out, kdc_ports=(self._kdc_port,)
             )
             server = SERVERS[name](place, self._stack)
             self._servers[name, way_out, case.key] = server
-            for kept in (False, True):
-                self._clients.ask(
-                    server.port,
-                    self._authority.certificate,
-                    request(case.kind),
-                    requests=WARM_UP_REQUESTS,
-                    keeps_connection=kept,
-                )
+            for load in (ONE_SHOT, KEPT):
+                self._clients.ask(replace(self._job(server, case, load), requests=WARM_UP_REQUESTS))
         return self._servers[name, way_out, case.key]
+
+    def _job(self, server: Server, case: Case, load: Load) -> Job:
+        return Job(
+            port=server.port,
+            authority=self._authority.certificate,
+            bodies=(request(case.kind),),
+            requests=load.requests,
+            keeps_connection=load.keeps_connection,
+        )
 
 
 def run(rounds: int = ROUNDS) -> bool:

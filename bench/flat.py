@@ -1,0 +1,125 @@
+"""Whether a request costs the same however much there is: realms, KDCs, clients. `python -m bench.flat`.
+
+Realms and KDCs: two kkdcpds, asked by turns. Clients: one guard in this process, since a million would take
+an hour to ask; its table is that of the default settings, and its memory never grows.
+"""
+
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+from bench.bodies import REALM, reply_to, request
+from bench.clocks import cpu_seconds
+from bench.document import replace_section, table
+from bench.load import address
+from bench.servers import Server
+from bench.stage import NO_LIMITS, Stage
+from kkdcpd.config import Config, GuardConfig, ListenConfig, RealmConfig
+from kkdcpd.config.addresses import ListenAddress
+from kkdcpd.guard.guard import Guard
+from kkdcpd.guard.shared_table import ENTRY_SIZE, SECRET_SIZE, SharedTable, make_memory
+from kkdcpd.protocol.kkdcp import decode_proxy_message
+from kkdcpd.protocol.messages import classify, inspect_reply
+from kkdcpd.values import ClientConnection
+
+__all__ = ["run"]
+
+ROUNDS = 11
+REQUESTS = 800
+LIMIT = 1.1
+MANY_REALMS = 1000
+MANY_KDCS = 50
+MANY_CLIENTS = 1_000_000
+"""Each of them is seen once, with an address of its own."""
+
+SAMPLE = 20_000
+
+
+def run() -> bool:
+    """Measure, print and document; return whether the limit holds."""
+    with ExitStack() as stack:
+        stage = Stage(stack)
+        plain = stage.start(NO_LIMITS)
+        others = {
+            f"1 to {MANY_REALMS} realms": stage.start(NO_LIMITS + _realms(MANY_REALMS - 1)),
+            f"1 to {MANY_KDCS} KDCs": stage.start(NO_LIMITS, kdcs=MANY_KDCS),
+        }
+        costs: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
+        for number in range(ROUNDS + 1):
+            for name, other in others.items():
+                pair = (plain, other) if number % 2 else (other, plain)
+                first, second = (_cost(stage, server) for server in pair)
+                # The first round warms up.
+                if number:
+                    costs[name].append((first, second) if number % 2 else (second, first))
+    request_cost = statistics.median(before for pairs in costs.values() for before, _ in pairs)
+    ratios = {name: [after / before for before, after in pairs] for name, pairs in costs.items()}
+    early, late = _guard_costs()
+    # All but the guard costs the same.
+    ratios[f"1 to {MANY_CLIENTS:,} addresses in the guard's table"] = [
+        (request_cost + later - sooner) / request_cost for sooner, later in zip(early, late, strict=True)
+    ]
+    rows = [[name, _told(samples)] for name, samples in ratios.items()]
+    memory = GuardConfig().table_entries * ENTRY_SIZE / 1048576
+    text = "\n".join(
+        (
+            f"CPU per request, with much to with little; {ROUNDS} rounds, median (quartiles), limit {LIMIT}:\n",
+            *table(["what grows", "ratio"], rows),
+            f"\nThe guard takes {statistics.median(early):.1f} µs of a request when its table is new,",
+            f"{statistics.median(late):.1f} µs after {MANY_CLIENTS:,} addresses;",
+            f"its table has {memory:.0f} MiB before and after.",
+        )
+    )
+    print(text)
+    replace_section("flat", text)
+    return all(statistics.median(samples) <= LIMIT for samples in ratios.values())
+
+
+def _realms(count: int) -> str:
+    return "\n".join(f'[realms."R{number}.TEST"]\nkdc = ["udp://127.0.0.1:88"]' for number in range(count))
+
+
+def _cost(stage: Stage, server: Server) -> float:
+    """Return the CPU of one request in microseconds."""
+    before = cpu_seconds(server.pid)
+    stage.ask(server, requests=REQUESTS)
+    return (cpu_seconds(server.pid) - before) / REQUESTS * 1_000_000
+
+
+def _guard_costs() -> tuple[list[float], list[float]]:
+    """Return what the guard takes in microseconds: of clients at first, and of others after a million."""
+    realm = RealmConfig(name=REALM)
+    listen = ListenConfig(address=ListenAddress(host="127.0.0.1", port=0), tls=False)
+    config = Config(listen=(listen,), realms=(realm,))
+    rates = replace(config.guard.rates, realm_rate=1e6, realm_burst=10**7, total_rate=1e6, total_burst=10**7)
+    config = replace(config, guard=replace(config.guard, rates=rates))
+    memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
+    guard = Guard(config, SharedTable(memory), time.monotonic)
+    asked = classify(decode_proxy_message(request("AS-REQ")))
+    facts = inspect_reply(asked.kind, reply_to(asked.payload))
+    costs = []
+    for start in range(0, MANY_CLIENTS, SAMPLE):
+        clients = [_client(start + number) for number in range(SAMPLE)]
+        before = time.process_time()
+        for client in clients:
+            with guard.visit(client) as verdict:
+                assert not verdict.refusal
+                assert not guard.admit(asked, client, realm).refusal
+                assert not guard.review(asked, client, realm, facts).refusal
+        costs.append((time.process_time() - before) / SAMPLE * 1_000_000)
+    return costs[:ROUNDS], costs[-ROUNDS:]
+
+
+def _client(number: int) -> ClientConnection:
+    return ClientConnection(address=address(number), port=1024, tls="TLSv1.3", network=address(number))
+
+
+def _told(samples: list[float]) -> str:
+    low, median, high = statistics.quantiles(samples, n=4)
+    return f"{median:.3f} ({low:.3f} to {high:.3f})"
+
+
+if __name__ == "__main__":
+    sys.exit(0 if run() else 1)

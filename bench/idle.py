@@ -1,0 +1,101 @@
+"""Connections that wait: what each costs, how many are held, and whether the memory comes back.
+
+python -m bench.idle
+"""
+
+import multiprocessing
+import resource
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+from bench.clocks import resident_bytes
+from bench.document import replace_section
+from bench.load import ADDRESSES, Job, hold
+from bench.servers import Server
+from bench.stage import NO_LIMITS, Stage
+
+__all__ = ["run"]
+
+SOME = 2_000
+MANY = 10_000
+PROCESSES = 4
+OCTETS_LIMIT = 65_000
+RETURN_LIMIT = 1.1
+SPARE_DESCRIPTORS = 64
+WARM_UP_REQUESTS = 2_000
+
+REST_SECONDS = 20.0
+"""kkdcpd gives memory back some seconds after a crowd is gone."""
+
+HOLDING = f"""
+    [http]
+    keepalive_timeout = 3600
+    [connections]
+    maximum = {MANY}
+    """
+
+
+def run() -> bool:
+    """Measure, print and document; return whether the limits hold."""
+    # Each connection has a descriptor, and kkdcpd keeps another one free for its request to a KDC.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    many = min(MANY, (hard - SPARE_DESCRIPTORS) // 2)
+    with ExitStack() as stack:
+        stage = Stage(stack)
+        server = stage.start(NO_LIMITS + HOLDING)
+        stage.ask(server, requests=WARM_UP_REQUESTS)
+        job = stage.paced(server, requests=0)
+        rows = [_hold(job, server, count) for count in (SOME, many)]
+    text = "\n".join(map(_told, rows))
+    if many < MANY:
+        text += f"\n\nNo more than {many:,}, for this machine allows a process {hard:,} file descriptors."
+    print(text)
+    replace_section("idle", text)
+    return all(each <= OCTETS_LIMIT and returned <= RETURN_LIMIT for _count, each, returned in rows)
+
+
+def _told(row: tuple[int, float, float]) -> str:
+    count, each, returned = row
+    return (
+        f"- {count:,} connections over TLS, idle after a request: {each / 1000:.1f} KB each (limit "
+        f"{OCTETS_LIMIT / 1000:g}); after their end the memory is {returned:.2f} of that before "
+        f"(limit {RETURN_LIMIT:g})."
+    )
+
+
+def _hold(job: Job, server: Server, count: int) -> tuple[int, float, float]:
+    """Return how many were held, what each cost, and how the memory after is to that before."""
+    before = resident_bytes(server.pid)
+    context = multiprocessing.get_context("spawn")
+    holders = []
+    for number in range(PROCESSES):
+        ours, theirs = context.Pipe()
+        share = replace(job, requests=count // PROCESSES, first_address=number * ADDRESSES)
+        process = context.Process(target=_hold_share, args=(share, theirs))
+        process.start()
+        holders.append((process, ours))
+    held = sum(pipe.recv() for _process, pipe in holders)
+    during = resident_bytes(server.pid)
+    for _process, pipe in holders:
+        pipe.send(None)
+    for process, _pipe in holders:
+        process.join()
+    time.sleep(REST_SECONDS)
+    return held, (during - before) / held, resident_bytes(server.pid) / before
+
+
+def _hold_share(job: Job, pipe: Connection) -> None:
+    """Open connections, ask once over each, and hold them until told to let go."""
+    held = hold(job)
+    pipe.send(len(held))
+    pipe.recv()
+    for sock in held:
+        sock.close()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if run() else 1)

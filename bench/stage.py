@@ -1,0 +1,59 @@
+"""A kkdcpd to be measured alone, its clients and its KDC."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.bodies import request
+from bench.kdc_process import start_kdcs
+from bench.load import CLIENTS, Clients, Job
+from bench.servers import Place, Server, start_kkdcpd
+from lab.authority import Authority
+
+__all__ = ["NO_LIMITS", "Stage"]
+
+NO_LIMITS = """
+    [guard.rates]
+    client_rate = 1000000
+    client_burst = 10000000
+    realm_rate = 1000000
+    realm_burst = 10000000
+    total_rate = 1000000
+    total_burst = 10000000
+    """
+"""For who asks more than all of a real kkdcpd's clients would. The rules work all the same."""
+
+
+class Stage:
+    """Where kkdcpds are started, each with KDCs of its own, that last as long as the stack."""
+
+    def __init__(self, stack: ExitStack, clients: int = CLIENTS) -> None:
+        self._stack = stack
+        self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self._authority = Authority(self._directory / "tls")
+        self._pair = self._authority.issue("localhost")
+        self._count = 0
+        self.clients = stack.enter_context(Clients(clients))
+
+    def start(self, more: str = "", *, kdcs: int = 1, kdc_seconds: float = 0.0) -> Server:
+        """Start a kkdcpd with `more` settings, before so many KDCs that take so long to answer."""
+        ports = start_kdcs(self._stack, count=kdcs, seconds=kdc_seconds)
+        directory = self._directory / f"{self._count}"
+        self._count += 1
+        place = Place(directory=directory, pair=self._pair, way_out="udp", kdc_ports=tuple(ports))
+        return start_kkdcpd(place, self._stack, more)
+
+    def paced(self, server: Server, *, requests: int, interval: float = 0.0) -> Job:
+        """Make the job to send AS-REQs over connections that are kept, with pauses between them."""
+        return Job(
+            port=server.port,
+            authority=self._authority.certificate,
+            bodies=(request("AS-REQ"),),
+            requests=requests,
+            keeps_connection=True,
+            interval=interval,
+        )
+
+    def ask(self, server: Server, *, requests: int, threads: int = 1) -> list[float]:
+        """Have all clients ask for so much, and return each request's latency in seconds."""
+        return self.clients.ask(self.paced(server, requests=requests), threads=threads)
