@@ -2,9 +2,9 @@
 
 import sys
 
-from bench import codec, faults
+from bench import codec, faults, flat, idle, parallel, speed, start
 
-BENCHMARKS = (codec, faults)
+BENCHMARKS = (codec, speed, parallel, idle, flat, start, faults)
 
 
 def main() -> int:

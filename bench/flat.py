@@ -65,7 +65,7 @@ def run() -> bool:
     memory = GuardConfig().table_entries * ENTRY_SIZE / 1048576
     text = "\n".join(
         (
-            f"CPU per request, with much to with little; {ROUNDS} rounds, median (quartiles), limit {LIMIT}:\n",
+            f"CPU per request, much to little; {ROUNDS} rounds, median (quartiles), limit {LIMIT}\n",
             *table(["what grows", "ratio"], rows),
             f"\nThe guard takes {statistics.median(early):.1f} µs of a request when its table is new,",
             f"{statistics.median(late):.1f} µs after {MANY_CLIENTS:,} addresses;",

@@ -1,7 +1,7 @@
-"""KDCs that answer at once and take little time for it: `python -m bench.kdc SECONDS COUNT`.
+"""KDCs that answer at once and take little time for it: `python -m bench.kdc SECONDS COUNT PORT`.
 
-They say on which ports. Each has one thread for UDP and one for TCP, and plain blocking calls: some 15 µs for
-a datagram. Datagrams are answered SECONDS later.
+They say on which ports: a free one for each, or PORT if it isn't 0. Each has one thread for UDP and one for
+TCP, and plain blocking calls: some 15 µs for a datagram. Datagrams are answered SECONDS later.
 """
 
 import socket
@@ -53,23 +53,23 @@ def _serve_tcp(listener: socket.socket) -> None:
             connection.recv(1)
 
 
-def _start(seconds: float) -> int:
-    """Start one KDC and return its port."""
-    tcp = socket.create_server(("127.0.0.1", free_port(["127.0.0.1"])), backlog=BACKLOG)
+def _start(seconds: float, port: int) -> int:
+    """Start one KDC and return its port, a free one if none is given."""
+    port = port or free_port(["127.0.0.1"])
+    tcp = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
     udp = socket.socket(type=socket.SOCK_DGRAM)
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
     udp.bind(tcp.getsockname())
     threading.Thread(target=_serve_tcp, args=(tcp,)).start()
     threading.Thread(target=_serve_udp, args=(udp, seconds)).start()
-    port: int = tcp.getsockname()[1]
     return port
 
 
-def main(seconds: float, count: int) -> None:
+def main(seconds: float, count: int, port: int) -> None:
     """Serve until killed."""
-    ports = [_start(seconds) for _ in range(count)]
+    ports = [_start(seconds, port) for _ in range(count)]
     print("kdcs at ports", *ports, flush=True)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    main(float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

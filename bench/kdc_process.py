@@ -1,22 +1,52 @@
 """Runs `bench.kdc` beside what is measured."""
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 
 from lab.program import Program
 
-__all__ = ["start_kdc", "start_kdcs"]
+__all__ = ["Kdc", "start_kdcs"]
 
 
-def start_kdc(stack: ExitStack, *, seconds: float = 0.0) -> int:
-    """Start a KDC that answers after so many seconds; return its port."""
-    return start_kdcs(stack, count=1, seconds=seconds)[0]
+def start_kdcs(stack: ExitStack, *, count: int = 1, seconds: float = 0.0) -> list[int]:
+    """Start so many that answer after so many seconds, and return their ports."""
+    return _ports(stack.enter_context(_program(seconds, count)))
 
 
-def start_kdcs(stack: ExitStack, *, count: int, seconds: float = 0.0) -> list[int]:
-    """Start so many, and return their ports."""
-    command = (sys.executable, "-m", "bench.kdc", str(seconds), str(count))
-    program = stack.enter_context(Program("kdc", *command, environment=os.environ))
+def _program(seconds: float, count: int, port: int = 0) -> Program:
+    command = (sys.executable, "-m", "bench.kdc", str(seconds), str(count), str(port))
+    return Program("kdc", *command, environment=os.environ)
+
+
+def _ports(program: Program) -> list[int]:
     line = program.wait_for_line(lambda line: line.startswith("kdcs at ports"))
     return [int(word) for word in line.split()[3:]]
+
+
+class Kdc:
+    """One that can die and hang, and be well again at the same port."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._program = _program(0.0, 1)
+        stack.callback(self.die)
+        self.port = _ports(self._program)[0]
+
+    def die(self) -> None:
+        """End it: its port refuses."""
+        self._program.send_signal(signal.SIGCONT)
+        self._program.stop()
+
+    def revive(self) -> None:
+        """Start it again."""
+        self._program = _program(0.0, 1, self.port)
+        _ports(self._program)
+
+    def hang(self) -> None:
+        """Stop it: the system takes connections for it, and nobody answers."""
+        self._program.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it answer again, what waits first."""
+        self._program.send_signal(signal.SIGCONT)

@@ -21,7 +21,21 @@ from typing import Self
 
 from bench.bodies import http_of_mit, http_of_windows
 
-__all__ = ["ADDRESSES", "CLIENTS", "Clients", "Job", "address", "ask", "hold"]
+__all__ = [
+    "ADDRESSES",
+    "CLIENTS",
+    "Clients",
+    "Job",
+    "address",
+    "ask",
+    "ask_for_status",
+    "ask_over",
+    "client_context",
+    "connect",
+    "connect_plainly",
+    "hold",
+    "sources",
+]
 
 CLIENTS = 4
 ADDRESSES = 500
@@ -103,27 +117,28 @@ def ask(job: Job) -> list[float]:
 
 def _ask_once_each(job: Job) -> Iterator[float]:
     requests = itertools.cycle([http_of_mit(body, job.port) for body in job.bodies])
-    for source, octets in itertools.islice(zip(_sources(job), requests, strict=True), job.requests):
+    for source, octets in itertools.islice(zip(sources(job), requests, strict=True), job.requests):
         started = _wait(job)
         # A new context, as in MIT's client, has no session to resume.
-        with _connect(job, source, _context(job.authority)) as sock:
+        with connect(job, source, client_context(job.authority)) as sock:
             sock.sendall(octets)
             response = b""
             while chunk := sock.recv(CHUNK_BYTES):
                 response += chunk
         yield time.perf_counter() - started
-        _check(response)
+        if response[9:12] != b"200":
+            raise RuntimeError(f"status {response[9:12]!r}")
 
 
 def _keep_asking(job: Job) -> Iterator[float]:
     requests = itertools.cycle([http_of_windows(body, job.port) for body in job.bodies])
-    context = _context(job.authority)
+    context = client_context(job.authority)
     left = job.requests
-    for source in _sources(job):
+    for source in sources(job):
         started = _wait(job)
-        with _connect(job, source, context) as sock:
+        with connect(job, source, context) as sock:
             for _ in range(min(left, REQUESTS_PER_CONNECTION)):
-                is_last = _ask_over(sock, next(requests))
+                is_last = ask_over(sock, next(requests))
                 yield time.perf_counter() - started
                 left -= 1
                 if is_last:
@@ -135,11 +150,11 @@ def _keep_asking(job: Job) -> Iterator[float]:
 
 def hold(job: Job) -> list[ssl.SSLSocket]:
     """Open as many connections as there are to be requests, ask once over each, and return them open."""
-    context = _context(job.authority)
+    context = client_context(job.authority)
     held = []
-    for source in itertools.islice(_sources(job), job.requests):
-        held.append(_connect(job, source, context))
-        _ask_over(held[-1], http_of_windows(job.bodies[0], job.port))
+    for source in itertools.islice(sources(job), job.requests):
+        held.append(connect(job, source, context))
+        ask_over(held[-1], http_of_windows(job.bodies[0], job.port))
     return held
 
 
@@ -150,19 +165,26 @@ def _wait(job: Job) -> float:
     return time.perf_counter()
 
 
-def _ask_over(sock: ssl.SSLSocket, octets: bytes) -> bool:
-    """Send a request and read its response; tell whether the server will close."""
+def ask_over(sock: ssl.SSLSocket, octets: bytes) -> bool:
+    """Send a request and read its response, a 200; tell whether the server will close."""
+    status, is_last = ask_for_status(sock, octets)
+    if status != 200:
+        raise RuntimeError(f"status {status}")
+    return is_last
+
+
+def ask_for_status(sock: ssl.SSLSocket, octets: bytes) -> tuple[int, bool]:
+    """Send a request and read its response; tell its status and whether the server will close."""
     sock.sendall(octets)
     response = b""
     while b"\r\n\r\n" not in response:
         response += _read_some(sock)
     head, _, body = response.partition(b"\r\n\r\n")
-    _check(head)
     lines = head.lower().split(b"\r\n")
     length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
     while len(body) < length:
         body += _read_some(sock)
-    return b"connection: close" in lines
+    return int(head[9:12]), b"connection: close" in lines
 
 
 def _read_some(sock: ssl.SSLSocket) -> bytes:
@@ -172,17 +194,19 @@ def _read_some(sock: ssl.SSLSocket) -> bytes:
     return chunk
 
 
-def _check(response: bytes) -> None:
-    if response[9:12] != b"200":
-        raise RuntimeError(f"a response other than 200: {response!r}")
-
-
-def _sources(job: Job) -> Iterator[str]:
+def sources(job: Job) -> Iterator[str]:
+    """Return the addresses from which the job is done, again and again."""
     addresses = [address(job.first_address + number) for number in range(ADDRESSES)]
     return itertools.cycle(addresses)
 
 
-def _connect(job: Job, source: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+def connect(job: Job, source: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Connect from this address."""
+    return context.wrap_socket(connect_plainly(job, source), server_hostname="localhost")
+
+
+def connect_plainly(job: Job, source: str) -> socket.socket:
+    """Connect from this address, without TLS."""
     sock = socket.socket()
     try:
         sock.settimeout(PATIENCE_SECONDS)
@@ -190,13 +214,14 @@ def _connect(job: Job, source: str, context: ssl.SSLContext) -> ssl.SSLSocket:
         sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((source, 0))
         sock.connect(("127.0.0.1", job.port))
-        return context.wrap_socket(sock, server_hostname="localhost")
     except BaseException:
         sock.close()
         raise
+    return sock
 
 
-def _context(authority: Path) -> ssl.SSLContext:
+def client_context(authority: Path) -> ssl.SSLContext:
+    """Make a context that trusts the authority, and has no session yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(authority)

@@ -53,8 +53,8 @@ def run() -> bool:
 {PARALLEL} requests at a time while the KDC takes {KDC_SECONDS:g} s for each: {per_second:.1f} requests/s
 (at least {LEAST_PER_SECOND:g} have to be), no errors.
 
-At half of the capacity, p99 is {ratio:.1f} times the unloaded median (limit {P99_RATIO:g}): the median of {ROUNDS}
-rounds, {min(ratios):.1f} to {max(ratios):.1f}. Capacity, unloaded median and p99 of each:
+At half of the capacity, p99 is {ratio:.1f} times the unloaded median (limit {P99_RATIO:g}): the median of
+{ROUNDS} rounds, {min(ratios):.1f} to {max(ratios):.1f}. Capacity, unloaded median and p99 of each:
 {"; ".join(texts)}."""
     print(text)
     replace_section("parallel", text)

@@ -6,6 +6,8 @@ they need. kkdcpd has its default settings: the guard works and each exchange le
 
 import json
 import os
+import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +21,7 @@ from lab.daemon import Daemon
 from lab.ports import free_port
 from lab.program import PATIENCE_SECONDS, Program, ProgramError
 
-__all__ = ["PYTHON", "SERVERS", "SOURCES", "Place", "Server", "start_kkdcpd"]
+__all__ = ["PYTHON", "SERVERS", "SOURCES", "Place", "Server", "start_kkdcpd", "start_logged_kkdcpd"]
 
 ROOT = Path(__file__).parent.parent
 PYTHON = str(ROOT / ".venv-bench" / "bin" / "python")
@@ -28,6 +30,7 @@ CONSTANT_OCTETS = 780
 """As long as the reply that the others give to an AS-REQ."""
 
 APACHE_USER = "www-data"
+_READY = re.compile(r" ready .*https://127\.0\.0\.1:(\d+)")
 _MODULES = ("mpm_event", "authn_core", "authz_core", "access_compat", "ssl", "wsgi")
 
 
@@ -53,10 +56,19 @@ class Server:
     pid: int
     port: int
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        os.kill(self.pid, number)
+
 
 def start_kkdcpd(place: Place, stack: ExitStack, more: str = "") -> Server:
     """Start kkdcpd with its default settings, and `more` of them."""
-    config = f"""
+    daemon = stack.enter_context(Daemon(place.directory, _kkdcpd_config(place, more), python=PYTHON))
+    return Server(pid=daemon.pid, port=daemon.ports[0])
+
+
+def _kkdcpd_config(place: Place, more: str) -> str:
+    return f"""
         [[listen]]
         address = "127.0.0.1:0"
         [tls]
@@ -67,8 +79,23 @@ def start_kkdcpd(place: Place, stack: ExitStack, more: str = "") -> Server:
         kpasswd = {json.dumps(place.kdcs)}
         {more}
         """
-    daemon = stack.enter_context(Daemon(place.directory, config, python=PYTHON))
-    return Server(pid=daemon.pid, port=daemon.ports[0])
+
+
+def start_logged_kkdcpd(place: Place, stack: ExitStack, more: str) -> tuple[Server, Path]:
+    """Start kkdcpd with its log going to a file, and return that as well."""
+    place.directory.mkdir()
+    config = place.directory / "config.toml"
+    config.write_text(_kkdcpd_config(place, more))
+    log = place.directory / "log"
+    command = f'exec "{PYTHON}" -m kkdcpd --config "{config}" > "{log}"'
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    program = stack.enter_context(Program("kkdcpd", "sh", "-c", command, environment=environment))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := _READY.search(log.read_text() if log.exists() else "")):
+        if time.monotonic() > deadline:
+            raise ProgramError("kkdcpd isn't ready: " + "\n".join(program.lines))
+        time.sleep(0.05)
+    return Server(pid=program.pid, port=int(found[1])), log
 
 
 def _start_gunicorn(place: Place, stack: ExitStack) -> Server:

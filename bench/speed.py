@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.bodies import request
 from bench.clocks import cpu_seconds
 from bench.document import replace_section, table
-from bench.kdc_process import start_kdc
+from bench.kdc_process import start_kdcs
 from bench.load import Clients, Job
 from bench.servers import SERVERS, Place, Server
 from lab.authority import Authority
@@ -96,7 +96,7 @@ class Arena:
             key: self._authority.issue("localhost", file_name=name, has_rsa_key=name == "rsa")
             for key, name in (("ECDSA P-256", "ecdsa"), ("RSA 2048", "rsa"))
         }
-        self._kdc_port = start_kdc(stack)
+        self._kdc_port = start_kdcs(stack)[0]
         self._servers: dict[tuple[str, str, str], Server] = {}
         self._clients = stack.enter_context(Clients())
 

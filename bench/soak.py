@@ -1,0 +1,333 @@
+"""Endurance: many requests with faults mixed in, and nothing leaks nor gets lost: `python -m bench.soak`.
+
+Clients behave, leave in the middle of a body or while they wait, and send what is no request or no TLS; KDCs
+die, hang and come back; kkdcpd is told to reload, where it can. Every request that was sent whole has
+to be in kkdcpd's books; its memory must not climb, and its descriptors must be as few after as before.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import random
+import re
+import signal
+import ssl
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bench.bodies import KINDS, http_of_windows, request
+from bench.clocks import descriptors, resident_bytes
+from bench.document import replace_section
+from bench.kdc_process import Kdc
+from bench.load import (
+    ADDRESSES,
+    CLIENTS,
+    Job,
+    ask_for_status,
+    client_context,
+    connect,
+    connect_plainly,
+    sources,
+)
+from bench.servers import Place, Server, start_logged_kkdcpd
+from bench.stage import NO_LIMITS
+from lab.authority import Authority
+
+__all__ = ["run"]
+
+REQUESTS = 1_000_000
+KDCS = 3
+FAULT_SECONDS = 2.0
+"""For so long one of the KDCs is dead or hangs, and then all are well for as long."""
+
+SAMPLE_SECONDS = 2.0
+REST_SECONDS = 15.0
+"""After the clients are gone: a crowd's memory goes back some seconds later."""
+
+CLIMB_LIMIT = 0.05
+"""By so much of itself memory may climb in the second half of the run; what it needs it has by then."""
+
+MOST_REQUESTS_PER_CONNECTION = 200
+
+_OUTCOME = re.compile(rb" exchange .*\boutcome=(\w+)")
+_ANSWERED = {"answered"}
+_FAILED = {"no_kdc_reached", "no_kdc_reply", "client_gone", "internal_error"}
+
+_GOES, _LEAVES_WAITING, _LEAVES_IN_BODY, _GARBAGE, _NO_TLS = "goes", "waiting", "in body", "garbage", "no TLS"
+_ODD_ENDS = {_LEAVES_WAITING: 150, _LEAVES_IN_BODY: 150, _GARBAGE: 100, _NO_TLS: 50}
+"""Of 1,000 connections, so many end by other than the response to a request."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What clients sent and got. Of `uncertain` requests kkdcpd may have seen anything or nothing."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    uncertain: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Take in another's."""
+        self.statuses += other.statuses
+        self.uncertain += other.uncertain
+
+    @property
+    def responses(self) -> int:
+        """How many responses there were."""
+        return self.statuses.total()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What kkdcpd says that it did."""
+
+    received: int
+    answered: int
+    refused: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What kkdcpd used at a moment."""
+
+    memory: int
+    descriptors: int
+
+
+def run(requests: int = REQUESTS, reload_seconds: float = 0.0) -> bool:
+    """Soak, print and document; return whether nothing leaked and nothing was lost."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        directory = Path(folder)
+        authority = Authority(directory / "tls")
+        kdcs = [Kdc(stack) for _ in range(KDCS)]
+        place = Place(
+            directory=directory / "kkdcpd",
+            pair=authority.issue("localhost"),
+            way_out="tcp",
+            kdc_ports=tuple(kdc.port for kdc in kdcs),
+        )
+        server, log = start_logged_kkdcpd(place, stack, NO_LIMITS)
+        job = Job(
+            port=server.port,
+            authority=authority.certificate,
+            bodies=tuple(request(kind) for kind in KINDS),
+            requests=requests // CLIENTS,
+            keeps_connection=True,
+        )
+        # What is done once is done before the first reading.
+        _soak(replace(job, requests=500), server, [], 0.0)
+        first = _read(server)
+        warm_up = _read_books(log)
+        started = time.monotonic()
+        tally, readings = _soak(job, server, kdcs, reload_seconds)
+        seconds = time.monotonic() - started
+        time.sleep(REST_SECONDS)
+        last = _read(server)
+        books = _less(_read_books(log), warm_up)
+    climb = _climb(readings)
+    is_balanced = books.received == books.answered + books.refused + books.failed
+    unaccounted = tally.responses - books.received
+    is_complete = -tally.uncertain <= unaccounted <= 0 and tally.statuses[200] <= books.answered
+    holds = is_balanced and is_complete and climb <= CLIMB_LIMIT and last.descriptors <= first.descriptors
+    highest = max(each.memory for each in readings)
+    most = max(each.descriptors for each in readings)
+    text = f"""\
+{requests:,} requests in {seconds:.0f} s; clients leave and send garbage, KDCs die and hang:
+{"all of what follows is as it has to be." if holds else "NOT ALL OF WHAT FOLLOWS IS AS IT HAS TO BE."}
+
+- Clients got {tally.responses:,} responses ({_told(tally)}), and left
+  {tally.uncertain:,} times before one.
+- {books.received:,} received = {books.answered:,} answered + {books.refused:,} refused
+  + {books.failed:,} failed.
+- Memory: {_mib(first.memory)} before, {_mib(highest)} at most, {_mib(last.memory)} after; in the second half
+  of the run it climbed by {climb:.1%} (limit {CLIMB_LIMIT:.0%}).
+- File descriptors: {first.descriptors} before, {most} at most, {last.descriptors} after."""
+    print(text)
+    replace_section("soak", text)
+    return holds
+
+
+def _told(tally: Tally) -> str:
+    return ", ".join(f"{count:,} of {status}" for status, count in sorted(tally.statuses.items()))
+
+
+def _mib(octets: int) -> str:
+    return f"{octets / 1048576:.1f} MiB"
+
+
+def _read(server: Server) -> Reading:
+    return Reading(memory=resident_bytes(server.pid), descriptors=descriptors(server.pid))
+
+
+def _climb(readings: list[Reading]) -> float:
+    """Return by how much of itself the memory climbs in the second half, along the line that fits it best."""
+    values = [reading.memory for reading in readings[len(readings) // 2 :]]
+    middle = (len(values) - 1) / 2
+    mean = sum(values) / len(values)
+    slope = sum((number - middle) * value for number, value in enumerate(values))
+    slope /= sum((number - middle) ** 2 for number in range(len(values))) or 1
+    return slope * len(values) / mean
+
+
+# --- kkdcpd's books
+
+
+def _read_books(log: Path) -> Books:
+    """Count the lines that exchanges left."""
+    outcomes: Counter[str] = Counter()
+    with log.open("rb") as lines:
+        for line in lines:
+            if found := _OUTCOME.search(line):
+                outcomes[found[1].decode()] += 1
+    answered = sum(outcomes[each] for each in _ANSWERED)
+    failed = sum(outcomes[each] for each in _FAILED)
+    refused = sum(count for each, count in outcomes.items() if each not in _ANSWERED | _FAILED)
+    return Books(received=outcomes.total(), answered=answered, refused=refused, failed=failed)
+
+
+def _less(books: Books, earlier: Books) -> Books:
+    return Books(
+        received=books.received - earlier.received,
+        answered=books.answered - earlier.answered,
+        refused=books.refused - earlier.refused,
+        failed=books.failed - earlier.failed,
+    )
+
+
+# --- faults
+
+
+def _soak(job: Job, server: Server, kdcs: list[Kdc], reload_seconds: float) -> tuple[Tally, list[Reading]]:
+    """Let clients do their jobs, while KDCs fail, and kkdcpd reloads if it is to; read what it uses."""
+    context = multiprocessing.get_context("spawn")
+    clients = []
+    for number in range(CLIENTS):
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_behave, args=(replace(job, first_address=number * ADDRESSES), theirs)
+        )
+        process.start()
+        clients.append((process, ours))
+    faults = _faults(kdcs)
+    readings = []
+    next_fault = next_sample = time.monotonic()
+    next_reload = time.monotonic() + reload_seconds
+    while any(process.is_alive() and not pipe.poll() for process, pipe in clients):
+        now = time.monotonic()
+        if now >= next_fault:
+            next(faults)
+            next_fault = now + FAULT_SECONDS
+        if reload_seconds and now >= next_reload:
+            server.send_signal(signal.SIGHUP)
+            next_reload = now + reload_seconds
+        if now >= next_sample:
+            readings.append(_read(server))
+            next_sample = now + SAMPLE_SECONDS
+        time.sleep(0.1)
+    faults.close()
+    tally = Tally()
+    for process, pipe in clients:
+        tally.add(pipe.recv())
+        process.join()
+    return tally, readings
+
+
+def _faults(kdcs: list[Kdc]) -> Generator[None]:
+    """Have one KDC after the other fail, by turns dead and hanging, and be well again."""
+    while not kdcs:
+        yield
+    try:
+        while True:
+            for kdc in kdcs:
+                for fail, mend in ((kdc.die, kdc.revive), (kdc.hang, kdc.go_on)):
+                    fail()
+                    yield
+                    mend()
+                    yield
+    finally:
+        for kdc in kdcs:
+            kdc.go_on()
+
+
+# --- clients
+
+
+class _Client:
+    """Somebody who makes `job.requests` requests, not all of them well."""
+
+    def __init__(self, job: Job) -> None:
+        self.tally = Tally()
+        self._job = job
+        self._requests = [http_of_windows(body, job.port) for body in job.bodies]
+        self._context = client_context(job.authority)
+        self._random = random.Random(job.first_address)
+        self._left = job.requests
+
+    def behave(self) -> None:
+        """Do the job."""
+        names, weights = [_GOES, *_ODD_ENDS], [1000 - sum(_ODD_ENDS.values()), *_ODD_ENDS.values()]
+        for source in sources(self._job):
+            (end,) = self._random.choices(names, weights)
+            if end == _NO_TLS:
+                _speak_no_tls(self._job, source)
+            else:
+                self._connect(source, end)
+            if not self._left:
+                return
+
+    def _connect(self, source: str, end: str) -> None:
+        """Make some requests over one connection, and end it so."""
+        count = min(self._left, self._random.randint(1, MOST_REQUESTS_PER_CONNECTION))
+        with connect(self._job, source, self._context) as sock:
+            for _ in range(count - 1):
+                if self._ask(sock, self._random.choice(self._requests)):
+                    return
+            octets = self._random.choice(self._requests)
+            if end == _LEAVES_WAITING:
+                self._leave(sock, octets)
+            elif end == _LEAVES_IN_BODY:
+                self._leave(sock, octets[:-20])
+            else:
+                self._ask(sock, octets[:-20] + bytes(20) if end == _GARBAGE else octets)
+
+    def _ask(self, sock: ssl.SSLSocket, octets: bytes) -> bool:
+        self._left -= 1
+        status, is_last = ask_for_status(sock, octets)
+        self.tally.statuses[status] += 1
+        return is_last
+
+    def _leave(self, sock: ssl.SSLSocket, octets: bytes) -> None:
+        self._left -= 1
+        self.tally.uncertain += 1
+        sock.sendall(octets)
+
+
+def _behave(job: Job, pipe: Connection) -> None:
+    client = _Client(job)
+    client.behave()
+    pipe.send(client.tally)
+
+
+def _speak_no_tls(job: Job, source: str) -> None:
+    with contextlib.suppress(OSError), connect_plainly(job, source) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        sock.recv(100)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.soak")
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--reload-seconds", type=float, default=0.0, help="SIGHUP so often; 0 is never")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = _arguments()
+    sys.exit(0 if run(given.requests, given.reload_seconds) else 1)
