@@ -4,6 +4,7 @@ They say on which ports: a free one for each, or PORT if it isn't 0. Each has on
 TCP, and plain blocking calls: some 15 µs for a datagram. Datagrams are answered SECONDS later.
 """
 
+import contextlib
 import socket
 import sys
 import threading
@@ -43,14 +44,18 @@ def _serve_udp(sock: socket.socket, seconds: float) -> None:
 def _serve_tcp(listener: socket.socket) -> None:
     while True:
         connection, _peer = listener.accept()
-        with connection:
-            message = connection.recv(BUFFER_BYTES)
-            if not message:
-                continue
-            reply = reply_to(message[PREFIX_OCTETS:])
-            connection.sendall(len(reply).to_bytes(PREFIX_OCTETS, "big") + reply)
-            # Who has asked closes first, as with a KDC.
-            connection.recv(1)
+        # Clients may be gone before they are answered.
+        with connection, contextlib.suppress(OSError):
+            _answer(connection)
+
+
+def _answer(connection: socket.socket) -> None:
+    message = connection.recv(BUFFER_BYTES)
+    if message:
+        reply = reply_to(message[PREFIX_OCTETS:])
+        connection.sendall(len(reply).to_bytes(PREFIX_OCTETS, "big") + reply)
+        # Who has asked closes first, as with a KDC.
+        connection.recv(1)
 
 
 def _start(seconds: float, port: int) -> int:
