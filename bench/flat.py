@@ -23,6 +23,7 @@ from kkdcpd.guard.shared_table import ENTRY_SIZE, SECRET_SIZE, SharedTable, make
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify, inspect_reply
 from kkdcpd.values import ClientConnection
+from tests.support.shared import alone
 
 __all__ = ["run"]
 
@@ -96,7 +97,7 @@ def _guard_costs() -> tuple[list[float], list[float]]:
     rates = replace(config.guard.rates, realm_rate=1e6, realm_burst=10**7, total_rate=1e6, total_burst=10**7)
     config = replace(config, guard=replace(config.guard, rates=rates))
     memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
-    guard = Guard(config, SharedTable(memory), time.monotonic)
+    guard = Guard(config, SharedTable(memory), alone(), time.monotonic)
     asked = classify(decode_proxy_message(request("AS-REQ")))
     facts = inspect_reply(asked.kind, reply_to(asked.payload))
     costs = []
