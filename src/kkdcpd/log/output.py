@@ -101,7 +101,8 @@ def _open_pipe(descriptor: int) -> int:
         own = os.dup(descriptor)
         os.set_blocking(own, False)
     with contextlib.suppress(OSError):
-        fcntl.fcntl(own, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        if fcntl.fcntl(own, fcntl.F_GETPIPE_SZ) < PIPE_BYTES:
+            fcntl.fcntl(own, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return own
 
 
