@@ -1,6 +1,7 @@
 """What holds the house together: each file has its tests, imports point down, the docs tell what is there."""
 
 import ast
+import asyncio
 import logging
 import os
 import re
@@ -13,9 +14,15 @@ from typing import Any
 import pytest
 
 from kkdcpd import journal
+from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends import responses
+from kkdcpd.locate.locator import build_locator
 from kkdcpd.log.areas import AREAS
-from kkdcpd.values import Outcome, Served
+from kkdcpd.metrics.exposition import Exposition, ServiceFacts
+from kkdcpd.metrics.memory import make_metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.service import Service
+from kkdcpd.values import Outcome, Served, ServiceStatus
 from lab.program import run
 from tests.test_journal import AS_REQ, KPASSWD_REQ, RECORD, REFUSED, WRONG_PASSWORD, answered
 
@@ -158,3 +165,40 @@ def _keys_of_fields(node: ast.AST) -> Iterator[Any]:
             for inner in ast.walk(value):
                 if isinstance(inner, ast.Dict):
                     yield from inner.keys
+
+
+def test_every_metric_is_documented_with_its_labels_and_type() -> None:
+    documented = {
+        words(row[0])[0]: (sorted(words(row[1])), row[2])
+        for row in rows("metrics.md", "metric", "labels", "type")
+    }
+    status = ServiceStatus(generation=1, workers_ready=1, workers_wanted=1, started_at=0.0)
+    exposition = Exposition(MetricsReader(make_metrics(rows=1)), ServiceFacts(status=status))
+    told = {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            sorted(family._labelnames),  # type: ignore[attr-defined]
+            family.type,
+        )
+        for family in exposition.collect()
+    }
+    assert documented == told
+
+
+def test_every_outcome_has_its_place_in_the_sum_of_requests() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    sums = text[text.index("- received are") : text.index("and there are no others")]
+    named = [word.removeprefix('outcome="').removesuffix('"') for word in words(sums)[1:]]
+    assert sorted(named) == sorted(outcome.value for outcome in Outcome)
+
+
+def test_every_field_of_status_is_documented(tmp_path: Path) -> None:
+    documented = [word for row in rows("metrics.md", "field", "meaning") for word in words(row[0])]
+
+    async def describe() -> dict[str, object]:
+        config = read_config('[realms."A"]\nkdc = ["192.0.2.1"]\n', source=tmp_path / "config.toml")
+        status = ServiceStatus(generation=1, workers_ready=1, workers_wanted=1, started_at=0.0)
+        async with build_locator(config, SystemFiles()) as locator:
+            reader = MetricsReader(make_metrics(rows=1))
+            return await Service(config, locator, reader, ServiceFacts(status=status)).describe()
+
+    assert documented == list(asyncio.run(describe()))

@@ -1,17 +1,25 @@
 """The worker in the test's own event loop, from its listeners to its end."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 
 import pytest
 
 from kkdcpd.config import TlsConfig
+from kkdcpd.metrics.exposition import Exposition, ServiceFacts
+from kkdcpd.metrics.memory import Metrics, make_metrics
+from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.tls import build_server_context
+from kkdcpd.values import ServiceStatus
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.support.fake_kdc import FakeKdc, reply
+from tests.support.http_client import post
+from tests.support.messages import as_req, envelope
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -110,3 +118,112 @@ async def test_stop_closes_the_listeners(kdc: FakeKdc) -> None:
             stop.set()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*place)
+
+
+def series(metrics: Metrics) -> dict[str, float]:
+    """Every series that isn't zero, as Prometheus would see it, but times and what is told of the service."""
+    facts = ServiceFacts(
+        status=ServiceStatus(generation=0, workers_ready=0, workers_wanted=0, started_at=0.0)
+    )
+    text = Exposition(MetricsReader(metrics), facts).render("")[0].decode()
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {
+        name: float(value)
+        for name, _, value in lines
+        if float(value) and "duration" not in name and "build" not in name and "reload" not in name
+    }
+
+
+async def test_all_that_happens_is_counted_once(
+    kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext, may_answer: asyncio.Event
+) -> None:
+    metrics = make_metrics(rows=1)
+    metrics.mark_used(0)
+    unserved = post(envelope(as_req(), "OTHER.TEST"))
+    async with (
+        listening(tls=server_context) as listener,
+        running_worker(settings(kdc), listener, metrics=metrics),
+    ):
+        async with Talk.to(listener, tls=trust) as talk:
+            for request in (GOOD_REQUEST, unserved):
+                await talk.send(request)
+                await talk.response()
+            may_answer.clear()
+            await talk.send(GOOD_REQUEST)
+            await kdc.wait_for_messages(2)
+            during = series(metrics)
+        for refused in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"no HTTP\r\n\r\n"):
+            async with Talk.to(listener, tls=trust) as talk:
+                await talk.send(refused)
+                await talk.response()
+        async with Talk.to(listener) as talk:
+            await talk.send(b"no TLS\r\n\r\n")
+            await talk.rest()
+
+        async def is_idle() -> bool:
+            return "kkdcpd_connections_open" not in series(metrics)
+
+        await eventually(is_idle)
+        after = series(metrics)
+    assert (during["kkdcpd_connections_open"], during["kkdcpd_requests_in_flight"]) == (1, 1)
+    labels = f'address="127.0.0.1",kdc="127.0.0.1:{kdc.port}",transport="tcp"'
+    assert after == {
+        'kkdcpd_requests_total{kind="AS_REQ",outcome="answered",realm="EXAMPLE.COM"}': 1,
+        'kkdcpd_requests_total{kind="AS_REQ",outcome="realm_not_served",realm=""}': 1,
+        'kkdcpd_requests_total{kind="AS_REQ",outcome="client_gone",realm=""}': 1,
+        'kkdcpd_requests_total{kind="",outcome="path_not_found",realm=""}': 1,
+        'kkdcpd_requests_total{kind="",outcome="malformed_http",realm=""}': 1,
+        "kkdcpd_connections_opened_total": 4,
+        'kkdcpd_tls_handshakes_total{result="full"}': 3,
+        'kkdcpd_tls_handshakes_total{result="failed"}': 1,
+        'kkdcpd_lookups_total{cache="route",result="miss"}': 1,
+        'kkdcpd_lookups_total{cache="route",result="hit"}': 1,
+        f"kkdcpd_kdc_attempts_total{{{labels}}}": 2,
+        f"kkdcpd_kdc_replies_total{{{labels}}}": 1,
+    }
+
+
+async def test_resumed_session_is_counted_as_such(
+    kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext
+) -> None:
+    metrics = make_metrics(rows=1)
+    metrics.mark_used(0)
+    async with (
+        listening(tls=server_context) as listener,
+        running_worker(settings(kdc), listener, metrics=metrics),
+    ):
+        await asyncio.to_thread(_shake_hands_twice, listener.socket.getsockname(), trust)
+        after = series(metrics)
+    assert after['kkdcpd_tls_handshakes_total{result="full"}'] == 1
+    assert after['kkdcpd_tls_handshakes_total{result="resumed"}'] == 1
+
+
+def _shake_hands_twice(place: tuple[str, int], trust: ssl.SSLContext) -> None:
+    session = None
+    for _ in range(2):
+        with (
+            socket.create_connection(place, timeout=PATIENCE_SECONDS) as plain,
+            trust.wrap_socket(plain, server_hostname="localhost", session=session) as client,
+        ):
+            client.sendall(GOOD_REQUEST)
+            # TLS 1.3 has its tickets before the response.
+            assert client.recv(65536)
+            session = client.session
+
+
+async def test_refused_connection_is_counted_by_its_reason(kdc: FakeKdc) -> None:
+    metrics = make_metrics(rows=1)
+    metrics.mark_used(0)
+    bounded = f"connections.per_client = 1\n{settings(kdc)}"
+    async with (
+        listening() as listener,
+        running_worker(bounded, listener, metrics=metrics),
+        Talk.to(listener) as first,
+        Talk.to(listener) as second,
+    ):
+        await first.send(GOOD_REQUEST)
+        await first.response()
+        assert await second.rest() == b""
+        counts = series(metrics)
+    assert counts['kkdcpd_connections_refused_total{reason="connections.per_client"}'] == 1
+    assert counts["kkdcpd_connections_opened_total"] == counts["kkdcpd_connections_open"] == 1

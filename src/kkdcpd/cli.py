@@ -24,7 +24,7 @@ DEFAULT_CONFIG = "/etc/kkdcpd/config.toml"
 _EPILOG = """\
 exit codes:
   0   all is well: stopped as asked, or the configuration is good
-  1   an address can't be listened on
+  1   an address can't be listened on; healthcheck: it isn't ready
   2   the command line is wrong
   3   locate: nobody is found
   4   the workers don't get ready; reload: nobody is there to ask
@@ -36,7 +36,7 @@ class ExitCode(enum.IntEnum):
     """What the process ends with; 78 is EX_CONFIG of sysexits.h."""
 
     OK = 0
-    CANNOT_LISTEN = 1
+    FAILED = 1
     USAGE = 2
     NOBODY_FOUND = 3
     CANNOT_START = 4
@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[common], help="serve in the foreground (the default)")
     commands.add_parser("check", parents=[common], help="check the configuration and everything it names")
     commands.add_parser("reload", parents=[common], help="have a running kkdcpd read its configuration again")
+    commands.add_parser(
+        "healthcheck", parents=[common], help="ask the admin listener whether the service is ready"
+    )
     _add_locate(commands.add_parser("locate", parents=[common], help="say whom requests for a realm go to"))
     return parser
 
@@ -132,6 +135,18 @@ def _locate(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _healthcheck(options: argparse.Namespace) -> int:
+    from kkdcpd.commands.healthcheck import reasons_against  # noqa: PLC0415
+    from kkdcpd.config import read_file  # noqa: PLC0415
+
+    # Its own file alone: who asks need not be able to read keys and tokens.
+    address = read_file(Path(options.config)).admin.address
+    reasons = reasons_against(address) if address else ["admin.address is empty: there is nobody to ask"]
+    for reason in reasons:
+        print(f"error: {reason}", file=sys.stderr)
+    return ExitCode.FAILED if reasons else ExitCode.OK
+
+
 def _serve(options: argparse.Namespace) -> int:
     from kkdcpd.config import load_config  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
@@ -148,7 +163,7 @@ def _serve(options: argparse.Namespace) -> int:
         parent.serve(path, loaded, configure)
     except ListenError as error:
         print(f"error: {error}", file=sys.stderr)
-        return ExitCode.CANNOT_LISTEN
+        return ExitCode.FAILED
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.CANNOT_START
@@ -181,4 +196,5 @@ _COMMANDS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "locate": _locate,
     "reload": _reload,
+    "healthcheck": _healthcheck,
 }

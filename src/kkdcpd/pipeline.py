@@ -1,6 +1,7 @@
 """What happens to a request between a way in and a way out. No octets of HTTP, TLS or sockets here."""
 
 import contextlib
+import time
 from dataclasses import replace
 
 from kkdcpd.config import RealmConfig
@@ -45,12 +46,18 @@ class Pipeline:
     async def _exchange(self, request: ProxyRequest, query: LocateQuery, realm: RealmConfig) -> Served:
         try:
             route = await self._locator.locate(query)
-            reply = await self._upstream.exchange(request, route)
         except LocateError as error:
             return Served(outcome=error.outcome, realm=realm.name, detail=str(error))
+        started = time.perf_counter()
+        try:
+            reply = await self._upstream.exchange(request, route)
         except ExchangeError as error:
             return Served(
-                outcome=error.outcome, realm=realm.name, attempts=len(error.failures), detail=str(error)
+                outcome=error.outcome,
+                realm=realm.name,
+                attempts=len(error.failures),
+                detail=str(error),
+                upstream_seconds=time.perf_counter() - started,
             )
         return Served(
             outcome=Outcome.ANSWERED,
@@ -58,6 +65,7 @@ class Pipeline:
             reply=reply,
             attempts=reply.attempts,
             detail=", ".join(map(str, reply.failures)) or None,
+            upstream_seconds=time.perf_counter() - started,
         )
 
     def _review(
@@ -71,7 +79,12 @@ class Pipeline:
         verdict = self._guard.review(request, client, realm, reply.facts)
         if not verdict.refusal:
             return replace(served, monitored=verdict.monitored)
-        return replace(refused(verdict, realm.name), reply=reply, attempts=reply.attempts)
+        return replace(
+            refused(verdict, realm.name),
+            reply=reply,
+            attempts=reply.attempts,
+            upstream_seconds=served.upstream_seconds,
+        )
 
 
 def refused(verdict: Verdict, realm: str | None = None) -> Served:

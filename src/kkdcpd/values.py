@@ -13,11 +13,13 @@ __all__ = [
     "Candidate",
     "ClientCertificate",
     "ClientConnection",
+    "ConnectionRefusal",
     "DcLocatorFlags",
     "FailureReason",
     "KdcEndpoint",
     "KdcReply",
     "KdcService",
+    "KdcState",
     "LocateQuery",
     "MessageKind",
     "Mode",
@@ -27,10 +29,12 @@ __all__ = [
     "ProxyRequest",
     "Refusal",
     "RefusedCandidate",
+    "ReloadResult",
     "ReplyFacts",
     "Route",
     "Rule",
     "Served",
+    "ServiceStatus",
     "Transport",
 ]
 
@@ -95,6 +99,23 @@ class FailureReason(enum.Enum):
     SERVICE_UNAVAILABLE = "service_unavailable"
     BUSY = "busy"
     MESSAGE_TOO_BIG = "message_too_big"
+
+
+class KdcState(enum.Enum):
+    """How an endpoint is. SUSPECT: it failed somebody, a probe will tell. DOWN: it did, or no connect."""
+
+    WELL = "well"
+    SUSPECT = "suspect"
+    DOWN = "down"
+
+
+class ConnectionRefusal(enum.Enum):
+    """Why a connection isn't let in."""
+
+    NO_TRUSTED_PROXY = "no trusted proxy"
+    MAXIMUM = "connections.maximum"
+    PER_CLIENT = "connections.per_client"
+    PROXY_HEADER = "PROXY header"
 
 
 class Outcome(enum.Enum):
@@ -336,7 +357,7 @@ class Served:
 
     There is a reply when the outcome is ANSWERED, and when a review refused one (for the log alone then).
     `refusal` tells why the guard refused, `monitored` why it would have. `detail` is for the operator: it may
-    name internal addresses.
+    name internal addresses. `upstream_seconds` is what the exchange with the KDCs took, if there was one.
     """
 
     outcome: Outcome
@@ -346,6 +367,7 @@ class Served:
     detail: str | None = None
     refusal: "Refusal | None" = None
     monitored: tuple[Rule, ...] = ()
+    upstream_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,3 +411,27 @@ class ClientConnection:
     proxy: str | None = None
     certificate: ClientCertificate | None = None
     token: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadResult:
+    """What came of a reload: `at` is in seconds since 1970, `problems` say why it changed nothing."""
+
+    at: float
+    is_ok: bool
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatus:
+    """How the service is, as its parent process knows: `started_at` is in seconds since 1970.
+
+    `generation` is 1 from the start on, and one more after each reload that went well.
+    """
+
+    generation: int
+    workers_ready: int
+    workers_wanted: int
+    started_at: float
+    is_draining: bool = False
+    last_reload: ReloadResult | None = None

@@ -15,7 +15,10 @@ from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.shared_table import SharedTable
+from kkdcpd.ledger import Ledger
 from kkdcpd.locate.locator import build_locator
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.memory import Metrics
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthNotice, HealthTable
@@ -42,12 +45,14 @@ then on such buffers are cut out of the heap, and what is small between them kee
 class SharedMemory:
     """What all processes share; it is made before any of them, and outlives them.
 
-    `guard` is what the guard remembers; `connections` and `requests` count who is here now.
+    `guard` is what the guard remembers; `connections` and `requests` count who is here now, `metrics` all that
+    has been.
     """
 
     guard: mmap.mmap
     connections: mmap.mmap
     requests: mmap.mmap
+    metrics: Metrics
 
 
 class Worker:
@@ -68,27 +73,31 @@ class Worker:
     ) -> None:
         upstream = config.upstream
         self._drain_timeout = config.process.drain_timeout
+        memory.metrics.mark_used(row)
+        counters = Counters(memory.metrics.row(row))
         self._health = HealthTable(
             probe_interval=upstream.probe_interval,
             probe_interval_maximum=upstream.probe_interval_maximum,
             tell=tell,
+            note=counters.kdc_changed,
         )
         ways_out = WaysOut(upstream)
         self._prober = Prober(upstream, ways_out, self._health)
-        self._locator = build_locator(config, system)
+        self._locator = build_locator(config, system, tell=counters.looked_up)
         pipeline = Pipeline(
             guard=Guard(
                 config, SharedTable(memory.guard), Occupancy(memory.requests, row), clock=time.monotonic
             ),
             locator=self._locator,
-            upstream=Upstream(upstream, ways_out, self._health, self._prober),
+            upstream=Upstream(upstream, ways_out, self._health, self._prober, counters),
         )
-        self._frontend = HttpsFrontend(config, pipeline)
+        self._frontend = HttpsFrontend(config, pipeline, Ledger(counters), counters)
         self._door = Door(
             listeners,
             config.connections,
             Occupancy(memory.connections, row),
             handshake_timeout=config.http.handshake_timeout,
+            counters=counters,
             make_connection=self._frontend.connection,
         )
 

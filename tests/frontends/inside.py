@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends.door import Listener
+from kkdcpd.metrics.memory import Metrics
 from kkdcpd.supervisor.sockets import SOCKET_BUFFER_BYTES
 from kkdcpd.upstream.health import HealthNotice
 from kkdcpd.worker import Worker
@@ -40,11 +41,13 @@ async def listening(
 
 
 @contextlib.asynccontextmanager
-async def running_worker(settings: str, *listeners: Listener) -> AsyncIterator[asyncio.Event]:
-    """Run a worker with this configuration, on these listeners; the event stops it."""
+async def running_worker(
+    settings: str, *listeners: Listener, metrics: Metrics | None = None
+) -> AsyncIterator[asyncio.Event]:
+    """Run a worker with this configuration, on these listeners; the event stops it. It counts in row 0."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
-    memory = shared_memory(config.guard.table_entries)
+    memory = shared_memory(config.guard.table_entries, metrics)
     notices: list[HealthNotice] = []
     worker = Worker(config, listeners, NO_SYSTEM_FILES, memory, 0, tell=notices.append)
     async with asyncio.TaskGroup() as tasks:

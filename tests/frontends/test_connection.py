@@ -17,6 +17,7 @@ from aiohttp import web
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
 from kkdcpd.frontends.connection import FREE_BYTES, MAX_HEAD_BYTES, Connection, Holdings
 from kkdcpd.frontends.door import Arrival, Door, Listener
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker

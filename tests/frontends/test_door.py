@@ -17,6 +17,7 @@ import pytest
 from kkdcpd.config import ConnectionsConfig, TlsConfig
 from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, CROWD, Arrival, Door, Listener, Places
 from kkdcpd.guard.occupancy import Occupancy, clear_row
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening
@@ -92,7 +93,12 @@ async def log() -> AsyncIterator[Log]:
 @contextlib.asynccontextmanager
 async def keeping_door(*listeners: Listener) -> AsyncIterator[None]:
     door = Door(
-        listeners, ConnectionsConfig(), alone(), handshake_timeout=HANDSHAKE_TIMEOUT, make_connection=Greeter
+        listeners,
+        ConnectionsConfig(),
+        alone(),
+        handshake_timeout=HANDSHAKE_TIMEOUT,
+        counters=Counters.unread(),
+        make_connection=Greeter,
     )
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(door.keep(), name="door")
@@ -244,6 +250,7 @@ async def hosting_door(*listeners: Listener, **settings: Any) -> AsyncIterator[N
         ConnectionsConfig(**settings),
         alone(),
         handshake_timeout=HANDSHAKE_TIMEOUT,
+        counters=Counters.unread(),
         make_connection=Guest,
     )
     async with asyncio.TaskGroup() as tasks:
@@ -285,7 +292,10 @@ async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None
 
 
 async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:
-    async with listening() as listener, hosting_door(listener, maximum=16, per_client=2):
+    async with (
+        listening() as listener,
+        hosting_door(listener, maximum=16, per_client=2),
+    ):
         for _ in range(10):
             async with contextlib.AsyncExitStack() as stack:
                 talks = [await enter(stack, listener) for _ in range(2)]
@@ -302,7 +312,10 @@ async def test_place_of_a_failed_handshake_is_free_again(
                 return await talk.read(len(GREETING)) == GREETING
         return False
 
-    async with listening(tls=server_context) as listener, hosting_door(listener, per_client=2):
+    async with (
+        listening(tls=server_context) as listener,
+        hosting_door(listener, per_client=2),
+    ):
         for octets in (b"This is no TLS.", b"", b"\x16\x03\x01") * 4:
             async with Talk.to(listener) as talk:
                 await talk.send(octets)
@@ -357,7 +370,7 @@ async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
 
 
 async def test_count_is_by_network() -> None:
-    places = Places(alone(), maximum=10, per_client=2)
+    places = Places(alone(), maximum=10, per_client=2, counters=Counters.unread())
     for network, is_over in (("a", False), ("a", False), ("b", False), ("a", True)):
         assert places.take(network)
         assert places.is_over(network) == is_over
@@ -369,7 +382,7 @@ async def test_count_is_by_network() -> None:
 
 async def test_processes_count_together() -> None:
     memory = shared_memory().connections
-    first, second = (Places(Occupancy(memory, row), maximum=3, per_client=1) for row in range(2))
+    first, second = (Places(Occupancy(memory, row), maximum=3, per_client=1, counters=Counters.unread()) for row in range(2))
     assert first.take("a")
     assert second.take("a")
     assert second.is_over("a")
@@ -381,7 +394,7 @@ async def test_processes_count_together() -> None:
 
 
 async def test_crowd_is_gone_once_when_half_of_it_is() -> None:
-    places = Places(alone(), maximum=1000, per_client=1000)
+    places = Places(alone(), maximum=1000, per_client=1000, counters=Counters.unread())
     assert not places.is_crowd_gone()
     for _ in range(CROWD):
         places.take("a")

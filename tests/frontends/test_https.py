@@ -15,6 +15,8 @@ from kkdcpd.config import Config, ConnectionsConfig
 from kkdcpd.frontends.door import Door
 from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.guard.guard import Verdict
+from kkdcpd.ledger import Ledger
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.values import ClientConnection, ProxyRequest, Served
 from lab.authority import Authority
@@ -643,10 +645,16 @@ class BrokenPipeline(Pipeline):
 
 async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kkdcpd")
-    frontend = HttpsFrontend(Config(realms=()), BrokenPipeline())
+    counters = Counters.unread()
+    frontend = HttpsFrontend(Config(realms=()), BrokenPipeline(), Ledger(counters), counters)
     async with listening() as listener, asyncio.TaskGroup() as tasks:
         door = Door(
-            [listener], ConnectionsConfig(), alone(), handshake_timeout=1, make_connection=frontend.connection
+            [listener],
+            ConnectionsConfig(),
+            alone(),
+            handshake_timeout=1,
+            counters=counters,
+            make_connection=frontend.connection,
         )
         keeping = tasks.create_task(door.keep(), name="door")
         async with Talk.to(listener) as talk:

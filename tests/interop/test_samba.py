@@ -70,7 +70,7 @@ class Discoverer:
 @pytest.fixture
 async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
     client = DnsClient([Nameserver(host=domain.address)], timeout=2.0)
-    dns = DnsCache(client.query, LocateConfig(), time.monotonic)
+    dns = DnsCache(client.query, LocateConfig(), time.monotonic, lambda _: None)
     finder = CandidateFinder(HostResolver(dns, hosts_file="", clock=time.monotonic), time.monotonic)
     admission = Admission(ports=(88, 464))
     locator = ActiveDirectory(dns, finder, admission, CldapPinger().ping, time.monotonic)

@@ -11,6 +11,7 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.dns import FoundRecords, RecordType, is_trial
 from kkdcpd.locate.locator import Locator, assemble_locator
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
+from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
 
 NO_FLAGS = DcLocatorFlags(0)
@@ -99,12 +100,14 @@ class Bench:
     def __init__(self, *realms: RealmConfig, hosts_file: str = "", **settings: Any) -> None:
         self.dns = MemoryDns()
         self.clock = HandClock()
+        self.told: list[LookUp] = []
         self.locator: Locator = assemble_locator(
             realms,
             LocateConfig(**settings),
             query=self.dns.query,
             hosts_file=hosts_file,
             clock=self.clock,
+            tell=self.told.append,
         )
 
     async def __aenter__(self) -> Self:

@@ -115,7 +115,7 @@ class Lab:
 async def lab() -> AsyncIterator[Lab]:
     world = World()
     clock = lambda: world.now  # noqa: E731
-    dns = DnsCache(world.query, LocateConfig(negative_ttl=1000), clock)
+    dns = DnsCache(world.query, LocateConfig(negative_ttl=1000), clock, lambda _: None)
     finder = CandidateFinder(HostResolver(dns, hosts_file="", clock=clock), clock)
     admission = Admission(ports=(88, 464), networks=(ip_network("10.0.0.0/24"),))
     locator = ActiveDirectory(dns, finder, admission, world.ping, clock)

@@ -22,7 +22,7 @@ class Finder(CandidateFinder):
     def __init__(self) -> None:
         self.clock = HandClock()
         self.dns = MemoryDns()
-        cache = DnsCache(self.dns.query, LocateConfig(), self.clock)
+        cache = DnsCache(self.dns.query, LocateConfig(), self.clock, lambda _: None)
         super().__init__(HostResolver(cache, hosts_file="", clock=self.clock), self.clock)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.dns_cache import FAILURE_SECONDS_LEAST, FAILURE_SECONDS_MOST, DnsCache
+from kkdcpd.metrics.columns import LookUp
 from tests.locate.support import HandClock, MemoryDns
 
 NAME = "kdc1.example.com"
@@ -20,8 +22,12 @@ class Memory(DnsCache):
     def __init__(self, **settings: Any) -> None:
         self.clock = HandClock()
         self.dns = MemoryDns()
+        self.told: Counter[LookUp] = Counter()
         self.dns.put(NAME, "A", "192.0.2.1", ttl=100)
-        super().__init__(self.dns.query, LocateConfig(**settings), self.clock)
+        super().__init__(self.dns.query, LocateConfig(**settings), self.clock, self._note)
+
+    def _note(self, look_up: LookUp) -> None:
+        self.told[look_up] += 1
 
     async def addresses(self, name: str = NAME) -> tuple[str, ...]:
         return (await self.ipv4(name)).records
@@ -39,7 +45,7 @@ async def test_an_answer_is_used_for_its_ttl() -> None:
     assert answer.validity.expires == 1100
     assert answer.validity.recheck == 1090
     assert not answer.is_stale
-    assert (memory.dns.count, memory.hits, memory.misses) == (1, 1, 1)
+    assert (memory.dns.count, memory.told) == (1, {LookUp.DNS_MISS: 1, LookUp.DNS_HIT: 1})
     memory.dns.put(NAME, "A", "192.0.2.2", ttl=100)
     memory.clock.turn(12)
     assert await memory.addresses() == ("192.0.2.2",)
@@ -55,7 +61,7 @@ async def test_an_answer_in_use_is_asked_for_again_before_it_expires() -> None:
     await memory.settle()
     assert await memory.addresses() == ("192.0.2.2",)
     assert memory.dns.count == 2
-    assert (memory.hits, memory.misses) == (2, 1)
+    assert memory.told == {LookUp.DNS_HIT: 2, LookUp.DNS_MISS: 1}
 
 
 @pytest.mark.parametrize(("ttl", "held"), [(0, 10), (5, 10), (100, 100), (99999, 3600)])
@@ -146,7 +152,7 @@ async def test_what_held_is_used_while_dns_fails_and_nobody_waits(caplog: pytest
         for _ in range(10):
             assert await memory.addresses() == ("192.0.2.1",)
         assert memory.dns.count == 2
-        assert memory.stale == 11
+        assert memory.told[LookUp.DNS_STALE] == 11
         # Known to be down, it is asked again in the background alone.
         memory.dns.gate = asyncio.Event()
         memory.clock.turn(FAILURE_SECONDS_LEAST)

@@ -26,7 +26,7 @@ class Hosts(HostResolver):
     def __init__(self, hosts_file: str = "") -> None:
         self.clock = HandClock()
         self.dns = MemoryDns()
-        self.cache = DnsCache(self.dns.query, LocateConfig(), self.clock)
+        self.cache = DnsCache(self.dns.query, LocateConfig(), self.clock, lambda _: None)
         super().__init__(self.cache, hosts_file=hosts_file, clock=self.clock)
 
 

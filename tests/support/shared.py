@@ -4,6 +4,7 @@ import mmap
 
 from kkdcpd.guard import occupancy, shared_table
 from kkdcpd.guard.occupancy import Occupancy
+from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.worker import SharedMemory
 
 __all__ = ["alone", "shared_memory"]
@@ -14,12 +15,13 @@ def alone() -> Occupancy:
     return Occupancy(_counters(1), 0)
 
 
-def shared_memory(table_entries: int = 65536) -> SharedMemory:
+def shared_memory(table_entries: int = 65536, metrics: Metrics | None = None) -> SharedMemory:
     """All that processes share, for as many as a test may have."""
     return SharedMemory(
         guard=shared_table.make_memory(table_entries, bytes(shared_table.SECRET_SIZE)),
         connections=_counters(8),
         requests=_counters(8),
+        metrics=metrics or make_metrics(rows=8),
     )
 
 

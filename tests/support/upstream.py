@@ -11,6 +11,7 @@ from kkdcpd.config import Config, SystemFiles, UpstreamConfig
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.shared_table import SECRET_SIZE, SharedTable, make_memory
 from kkdcpd.locate.locator import build_locator
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
@@ -54,7 +55,7 @@ def route_to(*kdcs: FakeKdc, transport: Transport = Transport.TCP) -> Route:
 
 
 def health_table() -> HealthTable:
-    return HealthTable(probe_interval=0.05, probe_interval_maximum=0.2)
+    return HealthTable(probe_interval=0.05, probe_interval_maximum=0.2, tell=lambda *_: None)
 
 
 @contextlib.asynccontextmanager
@@ -70,18 +71,22 @@ async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
 
 
 @contextlib.asynccontextmanager
-async def running_upstream(**settings: Any) -> AsyncIterator[tuple[Upstream, HealthTable]]:
+async def running_upstream(
+    *, counters: Counters | None = None, **settings: Any
+) -> AsyncIterator[tuple[Upstream, HealthTable]]:
     """An upstream whose prober runs; `settings` are those of [upstream]."""
-    async with _running(replace(UpstreamConfig(), **settings)) as running:
+    async with _running(replace(UpstreamConfig(), **settings), counters) as running:
         yield running
 
 
 @contextlib.asynccontextmanager
-async def _running(config: UpstreamConfig) -> AsyncIterator[tuple[Upstream, HealthTable]]:
+async def _running(
+    config: UpstreamConfig, counters: Counters | None = None
+) -> AsyncIterator[tuple[Upstream, HealthTable]]:
     health = health_table()
     ways_out = WaysOut(config)
     prober = Prober(config, ways_out, health)
     async with asyncio.TaskGroup() as tasks:
         probing = tasks.create_task(prober.run(), name="prober")
-        yield Upstream(config, ways_out, health, prober), health
+        yield Upstream(config, ways_out, health, prober, counters or Counters.unread()), health
         probing.cancel()

@@ -7,11 +7,14 @@ import os
 import pytest
 
 from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
-from kkdcpd.upstream.health import State
-from kkdcpd.values import KdcReply, Route, Transport
+from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.memory import Metrics, make_metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.values import KdcReply, KdcState, Route, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
-from tests.support.upstream import candidate, request_of, route_to, running_upstream
+from tests.support.upstream import candidate, endpoint, request_of, route_to, running_upstream
 from tests.support.waiting import eventually
 
 FIRST_AS_REQ = messages.as_req(padata=[(149, b""), (150, b"")])
@@ -302,7 +305,7 @@ async def test_message_too_big_for_udp_goes_elsewhere_and_blames_nobody() -> Non
         route = Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
         reply = await upstream.exchange(request_of(huge), route)
         assert reply.endpoint.port == second.port
-        assert health.state(candidates[0].endpoint) is State.WELL
+        assert health.state(candidates[0].endpoint) is KdcState.WELL
 
 
 async def test_unavailable_kdc_is_not_asked_again_by_its_other_transport() -> None:
@@ -313,3 +316,50 @@ async def test_unavailable_kdc_is_not_asked_again_by_its_other_transport() -> No
         reply = await upstream.exchange(request_of(PROOF), route)
         assert reply.facts.error_code == 29
         assert kdc.messages.count(PROOF) == 1
+
+
+def counts_of(metrics: Metrics, kdc: FakeKdc) -> dict[str, int]:
+    """What is counted of a KDC's endpoint, as far as it isn't zero."""
+    words = MetricsReader(metrics).kdcs().get(endpoint(kdc), [])
+    names = ("tried", "replied", "state", *(reason for (reason,) in KDC_FAILURES.series))
+    return {name: count for name, count in zip(names, words, strict=False) if count and name != "state"}
+
+
+async def test_attempts_are_counted_with_what_became_of_them() -> None:
+    metrics = make_metrics(rows=1)
+    metrics.mark_used(0)
+    async with (
+        FakeKdc() as refuses,
+        FakeKdc(tcp=fake_kdc.reply(messages.krb_error(25))) as answers,
+        running_upstream(counters=Counters(metrics.row(0))) as (upstream, _),
+    ):
+        for _ in range(2):
+            await upstream.exchange(request_of(PROOF), route_to(refuses, answers))
+    # The second time the first is known to be down.
+    assert counts_of(metrics, refuses) == {"tried": 1, "refused": 1}
+    assert counts_of(metrics, answers) == {"tried": 2, "replied": 2}
+
+
+async def test_reply_of_a_kdc_that_says_it_is_unavailable_counts_as_its_failure() -> None:
+    metrics = make_metrics(rows=1)
+    metrics.mark_used(0)
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(messages.krb_error(29))) as kdc,
+        running_upstream(counters=Counters(metrics.row(0))) as (upstream, _),
+    ):
+        assert (await upstream.exchange(request_of(PROOF), route_to(kdc))).facts.error_code == 29
+    assert counts_of(metrics, kdc) == {"tried": 1, "service_unavailable": 1}
+
+
+async def test_hedge_is_counted() -> None:
+    metrics = make_metrics(rows=1)
+    metrics.mark_used(0)
+    async with (
+        FakeKdc(tcp=fake_kdc.silent()) as silent,
+        FakeKdc(tcp=fake_kdc.reply(messages.krb_error(25))) as answers,
+        running_upstream(counters=Counters(metrics.row(0)), hedge_delay=0.05) as (upstream, _),
+    ):
+        await upstream.exchange(request_of(FIRST_AS_REQ), route_to(silent, answers))
+    assert MetricsReader(metrics).value(HEDGES) == 1
+    assert counts_of(metrics, silent)["tried"] == 1
+    assert counts_of(metrics, answers) == {"tried": 1, "replied": 1}

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from kkdcpd.upstream.health import FAILS_TO_CONNECT, HealthTable, ProbeTarget, State
-from kkdcpd.values import FailureReason, KdcEndpoint, Transport
+from kkdcpd.upstream.health import FAILS_TO_CONNECT, HealthTable, ProbeTarget
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
 TARGET = ProbeTarget(endpoint=KDC, realm="EXAMPLE.COM")
@@ -14,24 +14,32 @@ NEVER = float("inf")
 
 
 @pytest.fixture
-def health() -> HealthTable:
-    return HealthTable(probe_interval=2.0, probe_interval_maximum=10.0)
+def told() -> list[tuple[KdcEndpoint, KdcState]]:
+    """What the table tells of changes."""
+    return []
+
+
+@pytest.fixture
+def health(told: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
+    return HealthTable(
+        probe_interval=2.0, probe_interval_maximum=10.0, tell=lambda *change: told.append(change)
+    )
 
 
 def test_endpoint_of_which_nothing_is_known_is_well(health: HealthTable) -> None:
-    assert health.state(KDC) is State.WELL
+    assert health.state(KDC) is KdcState.WELL
     assert health.next_probe_at == NEVER
 
 
 def test_silent_endpoint_is_suspect_and_probed_at_once(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SILENT, 100.0)
-    assert health.state(KDC) is State.SUSPECT
+    assert health.state(KDC) is KdcState.SUSPECT
     assert health.probes_due(100.0) == [TARGET]
 
 
 def test_endpoint_that_is_slow_to_connect_is_suspect_too(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SLOW_TO_CONNECT, 100.0)
-    assert health.state(KDC) is State.SUSPECT
+    assert health.state(KDC) is KdcState.SUSPECT
 
 
 @pytest.mark.parametrize("failure", [FailureReason.SILENT, FailureReason.CLOSED, FailureReason.BAD_REPLY])
@@ -59,7 +67,7 @@ def test_endpoint_that_fails_otherwise_may_have_been_made_to_and_is_probed_at_on
 ) -> None:
     """Who sends what makes a KDC close must not take it from everybody for long."""
     health.report(TARGET, failure, 100.0)
-    assert health.state(KDC) is State.SUSPECT
+    assert health.state(KDC) is KdcState.SUSPECT
     assert health.probes_due(100.0) == [TARGET]
 
 
@@ -68,7 +76,7 @@ def test_endpoint_that_cannot_be_connected_to_is_down_and_probed_later(
     health: HealthTable, failure: FailureReason
 ) -> None:
     health.report(TARGET, failure, 100.0)
-    assert health.state(KDC) is State.DOWN
+    assert health.state(KDC) is KdcState.DOWN
     assert health.probes_due(101.9) == []
     assert health.probes_due(102.0) == [TARGET]
 
@@ -89,14 +97,14 @@ def test_probe_that_fails_comes_again_at_growing_intervals(health: HealthTable) 
         pauses.append(health.next_probe_at - now)
         now = health.next_probe_at
     assert pauses == [2.0, 4.0, 8.0, 10.0, 10.0]
-    assert health.state(KDC) is State.DOWN
+    assert health.state(KDC) is KdcState.DOWN
 
 
 def test_probe_or_request_that_succeeds_makes_it_well(health: HealthTable) -> None:
     for recover in (health.probed, health.report):
         health.report(TARGET, FailureReason.REFUSED, 100.0)
         recover(TARGET, None, 100.0)
-        assert health.state(KDC) is State.WELL
+        assert health.state(KDC) is KdcState.WELL
         assert health.next_probe_at == NEVER
 
 
@@ -104,7 +112,7 @@ def test_late_probe_of_an_endpoint_that_recovered_changes_nothing(health: Health
     health.report(TARGET, FailureReason.SILENT, 100.0)
     health.report(TARGET, None, 100.0)
     health.probed(TARGET, FailureReason.SILENT, 101.0)
-    assert health.state(KDC) is State.WELL
+    assert health.state(KDC) is KdcState.WELL
 
 
 def test_version_grows_with_changes_only(health: HealthTable) -> None:
@@ -133,3 +141,13 @@ def test_table_is_bounded(health: HealthTable) -> None:
         endpoint = KdcEndpoint(name="x", address=f"x{number}", port=88, transport=Transport.TCP)
         health.report(ProbeTarget(endpoint=endpoint, realm="X"), FailureReason.REFUSED, 100.0)
     assert len(health.probes_due(1000.0)) == 4096
+
+
+def test_each_change_is_told_once(health: HealthTable, told: list[tuple[KdcEndpoint, KdcState]]) -> None:
+    for _ in range(2):
+        health.report(TARGET, FailureReason.SILENT, 0.0)
+    for _ in range(2):
+        health.probed(TARGET, FailureReason.SILENT, 1.0)
+    for _ in range(2):
+        health.report(TARGET, None, 2.0)
+    assert told == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.WELL)]

@@ -10,10 +10,10 @@ import pytest
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
-from kkdcpd.upstream.health import HealthTable, ProbeTarget, State
+from kkdcpd.upstream.health import HealthTable, ProbeTarget
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import FailureReason, MessageKind, Transport
+from kkdcpd.values import FailureReason, KdcState, MessageKind, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import FakeKdc
 from tests.support.upstream import endpoint, health_table
@@ -43,7 +43,7 @@ async def test_kdc_that_answers_a_probe_is_well(transport: Transport) -> None:
         async with probing(kdc, realm="EXAMPLE.COM", transport=transport) as health:
 
             async def is_well() -> bool:
-                return health.state(endpoint(kdc, transport)) is State.WELL
+                return health.state(endpoint(kdc, transport)) is KdcState.WELL
 
             await eventually(is_well)
         request = classify(decode_proxy_message(messages.envelope(kdc.messages[0])))
@@ -67,7 +67,7 @@ async def test_kdc_that_does_not_answer_a_probe_is_down_and_probed_again(script:
         probing(kdc, realm="EXAMPLE.COM", transport=Transport.TCP) as health,
     ):
         first, second = (await kdc.wait_for_messages(2))[:2]
-        assert health.state(endpoint(kdc)) is State.DOWN
+        assert health.state(endpoint(kdc)) is KdcState.DOWN
         # MIT's KDC would answer the same octets from memory.
         assert first != second
 
@@ -77,7 +77,7 @@ async def test_password_server_is_only_connected_to() -> None:
         async with probing(kdc, realm=None, transport=Transport.TCP) as health:
 
             async def is_well() -> bool:
-                return health.state(endpoint(kdc)) is State.WELL
+                return health.state(endpoint(kdc)) is KdcState.WELL
 
             await eventually(is_well)
         assert kdc.messages == []
@@ -88,7 +88,7 @@ async def test_password_server_of_udp_alone_is_given_another_chance_unprobed() -
         async with probing(kdc, realm=None, transport=Transport.UDP) as health:
 
             async def is_well() -> bool:
-                return health.state(endpoint(kdc, Transport.UDP)) is State.WELL
+                return health.state(endpoint(kdc, Transport.UDP)) is KdcState.WELL
 
             await eventually(is_well)
         assert kdc.messages == []

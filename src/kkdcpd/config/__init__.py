@@ -4,6 +4,8 @@
 """
 
 from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
+from kkdcpd.config.admin import AdminConfig
+from kkdcpd.config.certificates import ServedCertificate
 from kkdcpd.config.guard import (
     ConnectionsConfig,
     FailuresConfig,
@@ -13,7 +15,7 @@ from kkdcpd.config.guard import (
     RatesConfig,
     RefusalForm,
 )
-from kkdcpd.config.load import LoadedConfig, load_config, read_config
+from kkdcpd.config.load import LoadedConfig, load_config, read_config, read_file
 from kkdcpd.config.log import LogConfig, LogLevels
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
 from kkdcpd.config.process import ProcessConfig
@@ -35,6 +37,7 @@ from kkdcpd.config.system import SystemFiles
 __all__ = [
     "ANY_HOST",
     "AdditionalCertificate",
+    "AdminConfig",
     "CertificatePattern",
     "ClientCertificates",
     "Config",
@@ -59,11 +62,13 @@ __all__ = [
     "RatesConfig",
     "RealmConfig",
     "RefusalForm",
+    "ServedCertificate",
     "Setting",
     "SystemFiles",
     "TlsConfig",
     "UpstreamConfig",
     "load_config",
     "read_config",
+    "read_file",
     "settings_of",
 ]

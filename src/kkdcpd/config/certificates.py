@@ -19,7 +19,7 @@ from kkdcpd.config.kinds import collected
 from kkdcpd.config.pem import CERTIFICATE, minute, mode_problem, moment, read_pem, refusal
 from kkdcpd.errors import ConfigError, ConfigProblem
 
-__all__ = ["EXPIRY_WARNING", "PairFacts", "inspect_pair"]
+__all__ = ["EXPIRY_WARNING", "PairFacts", "ServedCertificate", "inspect_pair"]
 
 # As long as the shortest renewal period in wide use leaves: ACME clients renew 30 days before the end, so
 # that at 14 days two weeks of renewals have failed.
@@ -34,9 +34,18 @@ _ENCRYPTED_KEY = re.compile(r"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedCertificate:
+    """A certificate that is served, and until when it is valid."""
+
+    path: Path
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairFacts:
     """What a usable pair says: the DNS names of its subjectAltName, and what is worth a warning."""
 
+    served: ServedCertificate
     dns_names: tuple[str, ...]
     warnings: tuple[ConfigProblem, ...]
 
@@ -72,7 +81,8 @@ def inspect_pair(certificate: Path, key: Path, *, section: str, now: datetime) -
         *_warn_of_no_names(leaf, certificate, certificate_setting),
         *filter(None, [mode_problem(key, key_setting, _MODE_TOO_OPEN)]),
     )
-    return PairFacts(dns_names=leaf.dns_names, warnings=warnings)
+    served = ServedCertificate(path=certificate, expires=leaf.end)
+    return PairFacts(served=served, dns_names=leaf.dns_names, warnings=warnings)
 
 
 def _read_leaf(path: Path, setting: str) -> _Leaf:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kkdcpd.config.certificates import inspect_pair
+from kkdcpd.config.certificates import ServedCertificate, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.kinds import collected
@@ -32,7 +32,7 @@ from kkdcpd.config.schema import (
 from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 
-__all__ = ["LoadedConfig", "load_config", "read_config"]
+__all__ = ["LoadedConfig", "load_config", "read_config", "read_file"]
 
 Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
 
@@ -52,9 +52,13 @@ _ANY_SYNTAX_REMEDY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedConfig:
-    """A configuration that can be used, what its administrator should know, and the text it was read from."""
+    """A configuration that can be used, what its administrator should know, and the text it was read from.
+
+    `certificates` are those that it names, the default one first.
+    """
 
     config: Config
+    certificates: tuple[ServedCertificate, ...] = ()
     warnings: tuple[ConfigProblem, ...]
     text: str
 
@@ -71,16 +75,31 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     config = _parsed(text, source=path)
     problems: list[ConfigProblem] = []
     warnings: list[ConfigProblem] = []
+    certificates: list[ServedCertificate] = []
     with collected(problems):
         config = _with_krb5_conf(config, warnings)
     if config.tls:
-        config = replace(config, tls=_inspected(config.tls, now, problems, warnings))
+        config = replace(config, tls=_inspected(config.tls, now, problems, warnings, certificates))
     config = replace(config, realms=tuple(_with_tokens(config.realms, problems, warnings)))
     config = replace(config, log=_with_key(config.log, problems, warnings))
     if problems:
         raise ConfigError(problems)
     config = _settled(config)
-    return LoadedConfig(config=config, warnings=(*_warn_of_no_kpasswd(config), *warnings), text=text)
+    return LoadedConfig(
+        config=config,
+        certificates=tuple(certificates),
+        warnings=(*_warn_of_no_kpasswd(config), *warnings),
+        text=text,
+    )
+
+
+def read_file(path: Path) -> Config:
+    """Read the configuration's own file, and none that it names.
+
+    Raises:
+        ConfigError: it can't be used, for each of `problems`.
+    """
+    return read_config(_read_text(path), source=path)
 
 
 def read_config(text: str, *, source: Path) -> Config:
@@ -238,17 +257,24 @@ def _with_path(realm: RealmConfig, directory: Path) -> RealmConfig:
 
 
 def _inspected(
-    tls: TlsConfig, now: datetime, problems: list[ConfigProblem], warnings: list[ConfigProblem]
+    tls: TlsConfig,
+    now: datetime,
+    problems: list[ConfigProblem],
+    warnings: list[ConfigProblem],
+    certificates: list[ServedCertificate],
 ) -> TlsConfig:
     """Return `tls` with every server name known."""
     with collected(problems):
-        warnings += inspect_pair(tls.certificate, tls.key, section="tls", now=now).warnings
+        facts = inspect_pair(tls.certificate, tls.key, section="tls", now=now)
+        warnings += facts.warnings
+        certificates.append(facts.served)
     additional = []
     for position, pair in enumerate(tls.additional):
         section = f"tls.additional[{position}]"
         with collected(problems):
             facts = inspect_pair(pair.certificate, pair.key, section=section, now=now)
             warnings += facts.warnings
+            certificates.append(facts.served)
             names = pair.server_names or _server_names(facts.dns_names, section)
             additional.append(replace(pair, server_names=names))
     if tls.client_ca:

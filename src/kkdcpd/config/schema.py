@@ -24,6 +24,7 @@ from kkdcpd.config.addresses import (
     parse_server_name,
     parse_source_address,
 )
+from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.guard import (
     CONNECTIONS_TABLE,
     GUARD_TABLE,
@@ -686,6 +687,9 @@ class Config:
         default=ProcessConfig(),
         metadata=setting(PROCESS_TABLE, "How many processes serve, and how they end."),
     )
+    admin: AdminConfig = field(
+        default=AdminConfig(), metadata=setting(ADMIN_TABLE, "Where metrics and health are told.")
+    )
     log: LogConfig = field(default=LogConfig(), metadata=setting(LOG_TABLE, "What is logged, and how."))
     realms: tuple[RealmConfig, ...] = field(
         metadata=setting(
@@ -766,6 +770,28 @@ def _proxies_are_known(config: Config) -> Iterator[ConfigProblem]:
         )
 
 
+def _admin_is_apart(config: Config) -> Iterator[ConfigProblem]:
+    address = config.admin.address
+    for place, listener in enumerate(config.listen):
+        if address and address.overlaps(listener.address):
+            yield ConfigProblem(
+                key="admin.address",
+                problem=f"{address} is taken by listen[{place}] already ({listener.address})",
+                remedy="give it another port: clients and administrators don't share a listener",
+            )
+
+
+def _ready_realms_are_served(config: Config) -> Iterator[ConfigProblem]:
+    known = {realm.name for realm in config.realms if not realm.is_wildcard}
+    for place, name in enumerate(config.admin.ready_realms):
+        if name not in known:
+            yield ConfigProblem(
+                key=f"admin.ready_realms[{place}]",
+                problem=f'"{name}" is no realm of this configuration',
+                remedy=f'write it as in [realms."{name}"], neither an alias nor a wildcard, or remove it',
+            )
+
+
 def find_unserved(
     realm: RealmConfig, *, krb5_conf: Path | None = None, is_dns_allowed: bool = True
 ) -> Iterator[ConfigProblem]:
@@ -809,6 +835,8 @@ def _config_is_sound(config: Config, _key: str) -> Iterator[ConfigProblem]:
     yield from _realms_are_served(config)
     yield from _certificates_are_asked_for(config)
     yield from _proxies_are_known(config)
+    yield from _admin_is_apart(config)
+    yield from _ready_realms_are_served(config)
 
 
 CONFIG_TABLE = Table(form=Config, rule=_config_is_sound)

@@ -19,6 +19,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
 from kkdcpd.frontends.door import Arrival
+from kkdcpd.metrics.columns import Handshake
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import client_certificate
 
 __all__ = ["Connection", "Holdings"]
@@ -167,6 +169,7 @@ class Connection(RequestHandler):
     __slots__ = (
         "_ahead_bytes",
         "_body_bytes",
+        "_counters",
         "_end_timer",
         "_head_bytes",
         "_head_timeout",
@@ -194,6 +197,7 @@ class Connection(RequestHandler):
         arrival: Arrival,
         holdings: Holdings,
         *,
+        counters: Counters,
         refuse_malformed: Callable[["Connection", str], web.StreamResponse],
     ) -> None:
         super().__init__(
@@ -213,6 +217,7 @@ class Connection(RequestHandler):
         self.is_trusted_proxy = arrival.is_trusted_proxy
         self._leave = arrival.leave
         self._holdings = holdings
+        self._counters = counters
         self._refuse_malformed = refuse_malformed
         self._head_timeout = http.head_timeout
         self._write_timeout = connections.write_timeout
@@ -239,6 +244,7 @@ class Connection(RequestHandler):
         self._wire = _Outgoing(wire)
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object:
+            self._counters.shook_hands(Handshake.RESUMED if ssl_object.session_reused else Handshake.FULL)
             self.client = dataclasses.replace(
                 self.client, tls=ssl_object.version(), certificate=client_certificate(ssl_object)
             )

@@ -18,10 +18,12 @@ from ipaddress import ip_address
 from kkdcpd.config import ConnectionsConfig
 from kkdcpd.errors import MalformedError
 from kkdcpd.guard.occupancy import Occupancy
+from kkdcpd.metrics.columns import Handshake
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol import proxy_header
 from kkdcpd.protocol.forwarded import network_of
 from kkdcpd.protocol.proxy_header import ProxyHeader
-from kkdcpd.values import ClientConnection
+from kkdcpd.values import ClientConnection, ConnectionRefusal
 
 __all__ = ["Arrival", "Door", "Listener", "Places"]
 
@@ -86,8 +88,9 @@ class Arrival:
 class Places:
     """How many connections there are, in all and from each client's network; and may be, in all processes."""
 
-    def __init__(self, here: Occupancy, *, maximum: int, per_client: int) -> None:
+    def __init__(self, here: Occupancy, *, maximum: int, per_client: int, counters: Counters) -> None:
         self._here = here
+        self._counters = counters
         self._maximum = maximum
         self._per_client = per_client
         self._taken = 0
@@ -101,6 +104,7 @@ class Places:
             return False
         self._here.enter(network)
         self._taken += 1
+        self._counters.connections_are(self._taken)
         self._peak = max(self._peak, self._taken)
         self._is_empty.clear()
         return True
@@ -113,6 +117,7 @@ class Places:
         """Forget one."""
         self._here.leave(network)
         self._taken -= 1
+        self._counters.connections_are(self._taken)
         if not self._taken:
             self._is_empty.set()
 
@@ -136,9 +141,10 @@ class Places:
 class _RefusedError(Exception):
     """A connection isn't let in: for what reason, of a few, and what is special about this one."""
 
-    def __init__(self, reason: str, detail: str | None = None) -> None:
+    def __init__(self, reason: ConnectionRefusal, detail: str | None = None) -> None:
+        self.reason = reason
         self.detail = detail
-        super().__init__(reason)
+        super().__init__(reason.value)
 
 
 class _Visit:
@@ -158,16 +164,16 @@ class _Visit:
 
     def must_be_trusted_proxy(self) -> None:
         if not self.is_trusted_proxy:
-            raise _RefusedError("no trusted proxy")
+            raise _RefusedError(ConnectionRefusal.NO_TRUSTED_PROXY)
 
     def take_place(self) -> None:
         """Count it for its client. A proxy has many clients behind it, and no count of its own."""
         network = PROXIES if self.is_trusted_proxy else self.client.network
         if not self._places.take(network):
-            raise _RefusedError("connections.maximum")
+            raise _RefusedError(ConnectionRefusal.MAXIMUM)
         self._network = network
         if not self.is_trusted_proxy and self._places.is_over(network):
-            raise _RefusedError("connections.per_client")
+            raise _RefusedError(ConnectionRefusal.PER_CLIENT)
 
     def leave(self) -> None:
         """Give the place back; more than once does no harm."""
@@ -203,11 +209,15 @@ class Door:
         here: Occupancy,
         *,
         handshake_timeout: float,
+        counters: Counters,
         make_connection: Callable[[Arrival], asyncio.Protocol],
     ) -> None:
         self._listeners = listeners
         self._trusted = connections.trusted_proxies
-        self.places = Places(here, maximum=connections.maximum, per_client=connections.per_client)
+        self.places = Places(
+            here, maximum=connections.maximum, per_client=connections.per_client, counters=counters
+        )
+        self._counters = counters
         self._handshake_timeout = handshake_timeout
         self._make_connection = make_connection
         self._accepting: list[asyncio.Task[None]] = []
@@ -282,10 +292,14 @@ class Door:
                 visit.must_be_trusted_proxy()
             visit.take_place()
         except _RefusedError as refusal:
-            visit.turn_away()
-            _tell_refused(visit.client, refusal)
+            self._refuse(visit, refusal)
             return
         tasks.create_task(self._welcome(visit, listener), name=f"welcome {peer}")
+
+    def _refuse(self, visit: _Visit, refusal: _RefusedError) -> None:
+        visit.turn_away()
+        self._counters.connection_refused(refusal.reason)
+        self._refusals.add(visit.client, refusal)
 
     def _is_trusted(self, client: ClientConnection) -> bool:
         """Whether the peer may say in whose name it comes: who may write to our unix socket may."""
@@ -302,10 +316,11 @@ class Door:
                 await self._learn_client(visit)
             await self._hand_over(visit, listener)
         except _RefusedError as refusal:
-            visit.turn_away()
-            _tell_refused(visit.client, refusal)
+            self._refuse(visit, refusal)
         except OSError as error:
             visit.turn_away()
+            is_failed = isinstance(error, ssl.SSLError) and error.reason is not None
+            self._counters.shook_hands(Handshake.FAILED if is_failed else Handshake.BROKEN_OFF)
             _tell_broken_off(visit.client, error)
         except BaseException:
             visit.turn_away()
@@ -317,7 +332,7 @@ class Door:
             async with asyncio.timeout_at(visit.deadline):
                 header = await _read_proxy_header(visit.socket)
         except MalformedError as error:
-            raise _RefusedError("PROXY header", str(error)) from error
+            raise _RefusedError(ConnectionRefusal.PROXY_HEADER, str(error)) from error
         if header.address is None:
             return
         proxy = visit.client.address
@@ -334,6 +349,7 @@ class Door:
         loop = asyncio.get_running_loop()
         arrival = Arrival(client=visit.client, is_trusted_proxy=visit.is_trusted_proxy, leave=visit.leave)
         make_connection = partial(self._make_connection, arrival)
+        self._counters.connection_opened()
         if not listener.tls_context:
             await loop.connect_accepted_socket(make_connection, visit.socket)
             return

@@ -11,13 +11,15 @@ from typing import cast
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from kkdcpd import journal
 from kkdcpd.config import Config
 from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError, RequestError
 from kkdcpd.frontends import responses
 from kkdcpd.frontends.connection import Connection, Holdings
 from kkdcpd.frontends.door import Arrival
 from kkdcpd.frontends.paths import Paths
+from kkdcpd.journal import ExchangeRecord
+from kkdcpd.ledger import Ledger
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline, refused
 from kkdcpd.protocol import framing, kkdcp, messages
 from kkdcpd.protocol.forwarded import client_address, network_of
@@ -46,10 +48,12 @@ class _Call:
 class HttpsFrontend:
     """Serves connections that are already accepted and through their TLS handshake."""
 
-    def __init__(self, config: Config, pipeline: Pipeline) -> None:
+    def __init__(self, config: Config, pipeline: Pipeline, ledger: Ledger, counters: Counters) -> None:
         self._config = config.http
         self._connections = config.connections
         self._pipeline = pipeline
+        self._ledger = ledger
+        self._counters = counters
         self._paths = Paths(config.http.paths, takes_tokens=any(realm.tokens for realm in config.realms))
         self._refuses_in_kerberos = config.guard.refusal == "krb_error"
         self._holdings = Holdings()
@@ -65,6 +69,7 @@ class HttpsFrontend:
             self._connections,
             arrival,
             self._holdings,
+            counters=self._counters,
             refuse_malformed=self._refuse_malformed,
         )
 
@@ -81,11 +86,12 @@ class HttpsFrontend:
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", http.protocol)
         connection.request_begins()
+        self._counters.request_begins()
         call = _Call(client=self._client(connection, http))
         try:
             response = self._respond(call, await self._admit(http, call))
         except (asyncio.CancelledError, ConnectionError):
-            _close(call, Served(outcome=Outcome.CLIENT_GONE), None)
+            self._close(call, Served(outcome=Outcome.CLIENT_GONE), None)
             raise
         except Exception as error:
             # The last resort: what isn't ours is a bug, and the client gets its answer all the same.
@@ -95,6 +101,7 @@ class HttpsFrontend:
                 call, Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__)
             )
         finally:
+            self._counters.request_leaves()
             connection.request_ends()
         if http.version < HttpVersion11 or connection.is_used_up or self._is_draining:
             # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
@@ -173,7 +180,7 @@ class HttpsFrontend:
         return self._respond(call, Served(outcome=Outcome.MALFORMED_HTTP, detail=detail))
 
     def _respond(self, call: _Call, served: Served) -> web.Response:
-        """Build the response and write the log line."""
+        """Build the response and enter the exchange."""
         payload = self._payload(call, served)
         if payload is None:
             response = responses.refuse(served.outcome, call.request_id, served.refusal)
@@ -181,8 +188,22 @@ class HttpsFrontend:
             kerb_message = framing.add_prefix(payload)
             body = kkdcp.encode_proxy_message(ProxyMessage(kerb_message=kerb_message))
             response = responses.answer(body, call.request_id)
-        _close(call, served, response)
+        self._close(call, served, response)
         return response
+
+    def _close(self, call: _Call, served: Served, response: web.Response | None) -> None:
+        self._ledger.enter(
+            ExchangeRecord(
+                request_id=call.request_id,
+                client=call.client,
+                served=served,
+                request=call.request,
+                status=response.status if response else None,
+                milliseconds=(time.perf_counter() - call.started_at) * 1000,
+                bytes_in=call.bytes_in,
+                bytes_out=len(cast("bytes", response.body)) if response else 0,
+            )
+        )
 
     def _payload(self, call: _Call, served: Served) -> bytes | None:
         """Return the Kerberos message to answer with: the KDC's, or where so configured our own refusal."""
@@ -207,18 +228,3 @@ async def _continue_if_expected(http: web.BaseRequest) -> None:
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # The response proper has not begun.
         http.writer.output_size = 0
-
-
-def _close(call: _Call, served: Served, response: web.Response | None) -> None:
-    journal.write(
-        journal.ExchangeRecord(
-            request_id=call.request_id,
-            client=call.client,
-            served=served,
-            request=call.request,
-            status=response.status if response else None,
-            milliseconds=(time.perf_counter() - call.started_at) * 1000,
-            bytes_in=call.bytes_in,
-            bytes_out=len(cast("bytes", response.body)) if response else 0,
-        )
-    )

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from kkdcpd.values import Outcome, Refusal
 
-__all__ = ["answer", "refuse"]
+__all__ = ["SERVER", "answer", "refuse"]
 
 SERVER = "kkdcpd"
 CONTENT_TYPE = "application/kerberos"

@@ -19,6 +19,7 @@ from kkdcpd.locate.dns import FoundRecords, RecordType
 from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 from kkdcpd.locate.validity import Validity
+from kkdcpd.metrics.columns import LookUp
 
 __all__ = ["DnsAnswer", "DnsCache", "Query"]
 
@@ -71,8 +72,8 @@ class _Entry:
 class DnsCache:
     """Asks DNS for what it doesn't know, once at a time for each question.
 
-    `hits`, `misses` and `stale` count how questions were answered: from memory, by waiting for DNS (a failure
-    included), with an expired answer.
+    `tell` hears how each question was answered: from memory, by waiting for DNS (a failure included), with an
+    expired answer.
     """
 
     def __init__(
@@ -80,10 +81,9 @@ class DnsCache:
         query: Query,
         config: LocateConfig,
         clock: Callable[[], float],
+        tell: Callable[[LookUp], None],
     ) -> None:
-        self.hits = 0
-        self.misses = 0
-        self.stale = 0
+        self._tell = tell
         self._query = query
         self._config = config
         self._clock = clock
@@ -130,18 +130,18 @@ class DnsCache:
         if entry is None:
             return await self._ask(question)
         if entry.found is not None and now < entry.expires:
-            self.hits += 1
+            self._tell(LookUp.DNS_HIT)
             self._refresh(question, entry, due=entry.recheck)
             return _answer(entry.found, entry, now)
         if entry.found is not None and now < entry.expires + self._config.stale_ttl:
             return await self._ask_or_stale(question, entry, entry.found)
         if now < entry.retry_at:
-            self.hits += 1
+            self._tell(LookUp.DNS_HIT)
             raise DnsFailedError(entry.failure)
         return await self._ask(question)
 
     async def _ask(self, question: _Question) -> DnsAnswer[Record]:
-        self.misses += 1
+        self._tell(LookUp.DNS_MISS)
         entry = await self._flights.share(question, partial(self._fly, question))
         if entry.found is None or self._clock() >= entry.expires:
             raise DnsFailedError(entry.failure)
@@ -159,14 +159,14 @@ class DnsCache:
         fresh = self._recall(question)
         now = self._clock()
         if fresh is not None and fresh.found is not None and now < fresh.expires:
-            self.misses += 1
+            self._tell(LookUp.DNS_MISS)
             return _answer(fresh.found, fresh, now)
-        self.stale += 1
+        self._tell(LookUp.DNS_STALE)
         until = max(entry.retry_at, now + FAILURE_SECONDS_LEAST)
         return DnsAnswer(records=found, validity=Validity(recheck=until, expires=until), is_stale=True)
 
     async def _ask_apart(self, question: _Question, entry: _Entry | None) -> DnsAnswer[Record]:
-        self.misses += 1
+        self._tell(LookUp.DNS_MISS)
         try:
             result = await self._query(*question)
         except DnsFailedError:

@@ -26,6 +26,7 @@ from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.hosts import HostResolver
 from kkdcpd.locate.realms import RealmTable, ServedRealm, WildcardRealms
 from kkdcpd.locate.static import listed_targets
+from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
 
 __all__ = ["Locator", "assemble_locator", "build_locator"]
@@ -59,7 +60,7 @@ class _HeldRoute:
 class Locator:
     """Locates the servers of configured realms. What it started, `close` ends.
 
-    `dns` counts its hits and misses.
+    `tell` hears how each route was come by.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Locator:
         finder: CandidateFinder,
         discoverers: Mapping[str, Discoverer],
         clock: Callable[[], float],
+        tell: Callable[[LookUp], None],
     ) -> None:
-        self.dns = dns
+        self._dns = dns
+        self._tell_look_up = tell
         realms = tuple(realms)
         self._realms = RealmTable(realms)
         self._wildcards = {
@@ -104,7 +107,7 @@ class Locator:
         await self._flights.close()
         for discoverer in self._discoverers.values():
             await discoverer.close()
-        await self.dns.close()
+        await self._dns.close()
         for close in self._close_last:
             await close()
 
@@ -142,6 +145,8 @@ class Locator:
         now = self._clock()
         has_place = self._use_place(realm, now)
         held = self._routes[realm.name].get((service, flags)) if realm.name in self._routes else None
+        is_held = held is not None and now < max(held.recheck, held.expires)
+        self._tell_look_up(LookUp.ROUTE_HIT if is_held else LookUp.ROUTE_MISS)
         if held is not None and now < held.recheck:
             return held.route
         work = partial(self._renew, realm, service, flags)
@@ -224,6 +229,7 @@ class Locator:
 
     async def _rediscover(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
         """Find the servers anew for this request alone: a stranger wishes it, so nobody else is touched."""
+        self._tell_look_up(LookUp.ROUTE_MISS)
         try:
             found = await self._find(realm, service, flags | _FORCE)
             return self._route(realm, service, flags, found)
@@ -280,14 +286,22 @@ class Locator:
             self._told.pop((realm.name, key), None)
 
 
+def _ignore(_: LookUp) -> None:
+    """Let it go untold how it was come by."""
+
+
 def build_locator(
-    config: Config, system: SystemFiles, *, clock: Callable[[], float] = time.monotonic
+    config: Config,
+    system: SystemFiles,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
     """Put a locator together that asks the configured nameservers, or else the system's."""
     nameservers = config.locate.nameservers or system_nameservers(system.resolv_conf)
     client = DnsClient(nameservers, timeout=config.locate.dns_timeout)
     locator = assemble_locator(
-        config.realms, config.locate, query=client.query, hosts_file=system.hosts, clock=clock
+        config.realms, config.locate, query=client.query, hosts_file=system.hosts, clock=clock, tell=tell
     )
     locator.close_last(client.close)
     return locator
@@ -300,13 +314,14 @@ def assemble_locator(
     query: Query,
     hosts_file: str = "",
     clock: Callable[[], float] = time.monotonic,
+    tell: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
     """Put a locator together that asks DNS by `query`."""
-    dns = DnsCache(query, config, clock)
+    dns = DnsCache(query, config, clock, tell)
     finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file, clock=clock), clock)
     admission = Admission(ports=config.allowed_ports, networks=config.allowed_networks)
     discoverers: Mapping[str, Discoverer] = {
         "dns": DnsDiscovery(dns, finder, admission, clock),
         "active_directory": ActiveDirectory(dns, finder, admission, CldapPinger().ping, clock),
     }
-    return Locator(realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock)
+    return Locator(realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock, tell=tell)

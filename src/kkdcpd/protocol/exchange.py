@@ -161,7 +161,7 @@ class Exchange:
         self._reach_deadline = now + limits.reach_timeout
         self._reply_deadline = now + limits.reply_timeout
         self._attempts = 0
-        self._failures: list[AttemptFailure] = []
+        self.failures: list[AttemptFailure] = []
         self._unavailable: KdcReply | None = None
         self._commands: list[Command] = []
 
@@ -188,7 +188,7 @@ class Exchange:
         was_holder = attempt in self._holders
         self._drop(attempt)
         is_taken = was_holder and reason not in _NOT_TAKEN
-        self._failures.append(AttemptFailure(endpoint=attempt.endpoint, reason=reason, is_taken=is_taken))
+        self.failures.append(AttemptFailure(endpoint=attempt.endpoint, reason=reason, is_taken=is_taken))
         if reason not in _NOBODYS_FAULT:
             self._commands.append(Report(attempt.endpoint, reason))
         if reason is FailureReason.REFUSED:
@@ -213,13 +213,13 @@ class Exchange:
             facts=facts,
             endpoint=endpoint,
             attempts=self._attempts,
-            failures=tuple(self._failures),
+            failures=tuple(self.failures),
         )
         is_unavailable = facts.error_code == KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE
         self._commands.append(Report(endpoint, FailureReason.SERVICE_UNAVAILABLE if is_unavailable else None))
         if is_unavailable and not self._is_serial:
             self._unavailable = reply
-            self._failures.append(
+            self.failures.append(
                 AttemptFailure(endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, is_taken=False)
             )
             self._forget(endpoint)
@@ -314,7 +314,7 @@ class Exchange:
             self._give_up()
 
     def _time_out_holders(self) -> None:
-        self._failures += [
+        self.failures += [
             AttemptFailure(endpoint=attempt.endpoint, reason=FailureReason.REPLY_TIMEOUT, is_taken=True)
             for attempt in self._holders
         ]
@@ -358,7 +358,7 @@ class Exchange:
         if self._unavailable:
             self._finish(self._unavailable)
             return
-        self.error = (NoKdcReplyError if self._is_taken else NoKdcReachedError)(self._failures)
+        self.error = (NoKdcReplyError if self._is_taken else NoKdcReachedError)(self.failures)
         self._close_all()
 
     def _close_all(self) -> None:

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
-from kkdcpd.upstream.health import HealthTable, State
-from kkdcpd.values import Candidate, KdcEndpoint, Route
+from kkdcpd.upstream.health import HealthTable
+from kkdcpd.values import Candidate, KdcEndpoint, KdcState, Route
 
 __all__ = ["Choice"]
 
@@ -54,7 +54,7 @@ class Choice:
         ]
 
     def _rank(self, candidate: Candidate) -> tuple[bool, int]:
-        return self._health.state(candidate.endpoint) is not State.WELL, candidate.priority
+        return self._health.state(candidate.endpoint) is not KdcState.WELL, candidate.priority
 
 
 def _distance(candidate: Candidate, bucket: int) -> float:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol.exchange import Abandon, Command, Connect, Exchange, ExchangeLimits, Report, Send
 from kkdcpd.upstream.attempt import AttemptEvents, WayOut
 from kkdcpd.upstream.choice import Choice
@@ -28,14 +29,20 @@ class Upstream:
     """Brings requests to KDCs."""
 
     def __init__(
-        self, config: UpstreamConfig, ways_out: WaysOut, health: HealthTable, prober: Prober
+        self,
+        config: UpstreamConfig,
+        ways_out: WaysOut,
+        health: HealthTable,
+        prober: Prober,
+        counters: Counters,
     ) -> None:
+        self.counters = counters
         self._ways_out = ways_out
         self._health = health
         self._prober = prober
         self._max_in_flight = config.max_in_flight_per_kdc
         self._choice = Choice(health)
-        self._hedges = HedgeTokens(config.hedge_ratio)
+        self._hedges = HedgeTokens(config.hedge_ratio, counters.hedged)
         self._in_flight: Counter[KdcEndpoint] = Counter()
         self._limits = ExchangeLimits(
             connect_timeout=config.connect_timeout,
@@ -64,6 +71,7 @@ class Upstream:
         if self._in_flight[endpoint] >= self._max_in_flight:
             return None
         self._in_flight[endpoint] += 1
+        self.counters.kdc_tried(endpoint)
         return self._ways_out.open(attempt, events)
 
     def release(self, endpoint: KdcEndpoint) -> None:
@@ -106,6 +114,7 @@ class _Conversation:
                 self._timer.cancel()
             for attempt in list(self._ways):
                 self._close(attempt)
+            self._count()
 
     def connected(self, attempt: Attempt) -> None:
         self._exchange.connected(attempt, self._loop.time())
@@ -150,6 +159,17 @@ class _Conversation:
             case Report(endpoint, failure):
                 target = ProbeTarget(endpoint=endpoint, realm=self._probe_realm)
                 self._upstream.report(target, failure, self._loop.time())
+
+    def _count(self) -> None:
+        """Count what became of the attempts. What isn't counted was closed unused, or the client has left."""
+        counters, failures, reply = self._upstream.counters, self._exchange.failures, self._exchange.reply
+        for failure in failures:
+            counters.kdc_failed(failure)
+        # Of KDCs that all are unavailable, one's reply is relayed: it stands among the failures already.
+        if reply and reply.endpoint not in {
+            failure.endpoint for failure in failures if failure.reason is FailureReason.SERVICE_UNAVAILABLE
+        }:
+            counters.kdc_replied(reply.endpoint)
 
     def _connect(self, attempt: Attempt) -> None:
         way = self._upstream.way_out(attempt, self)

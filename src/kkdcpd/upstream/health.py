@@ -7,14 +7,13 @@ Each process has its own table, and what one finds out it tells the others. Who 
 others would only later, if nothing is heard of it any more.
 """
 
-import enum
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kkdcpd.values import FailureReason, KdcEndpoint
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState
 
-__all__ = ["FAILS_TO_CONNECT", "HealthNotice", "HealthTable", "ProbeTarget", "State"]
+__all__ = ["FAILS_TO_CONNECT", "MAX_TROUBLED", "HealthNotice", "HealthTable", "ProbeTarget"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +39,6 @@ FAILS_TO_CONNECT = frozenset(
 """What no message can bring about. All else may be due to what a stranger sent, and a probe has to tell."""
 
 
-class State(enum.Enum):
-    """SUSPECT: it failed somebody, and a probe will tell. DOWN: no connect, or the probe failed too."""
-
-    WELL = "well"
-    SUSPECT = "suspect"
-    DOWN = "down"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTarget:
     """Whom to probe: `realm` is what an AS-REQ would ask for, None where a connect has to do (kpasswd)."""
@@ -61,7 +52,7 @@ class HealthNotice:
     """What one process tells the others: an endpoint's state, and in how many seconds it probes it again."""
 
     target: ProbeTarget
-    state: State
+    state: KdcState
     reason: FailureReason | None = None
     probe_in: float = 0.0
 
@@ -71,22 +62,18 @@ class _Trouble:
     """`is_wanted` is false of what was only heard of, until a request might go there."""
 
     target: ProbeTarget
-    state: State
+    state: KdcState
     probe_at: float
     interval: float
     is_ours: bool
     is_wanted: bool
 
 
-def _tell_nobody(_notice: HealthNotice) -> None:
-    pass
-
-
 class HealthTable:
     """The endpoints in trouble, and when each is to be probed.
 
     `version` grows with every change, so that what was worked out from the states can be kept until then.
-    `tell` passes on what this process finds out.
+    `tell` passes on what this process finds out; `note` is called with every change, whoever found it.
     """
 
     def __init__(
@@ -94,19 +81,21 @@ class HealthTable:
         *,
         probe_interval: float,
         probe_interval_maximum: float,
-        tell: Callable[[HealthNotice], object] = _tell_nobody,
+        tell: Callable[[HealthNotice], object],
+        note: Callable[[KdcEndpoint, KdcState], object],
     ) -> None:
         self.version = 0
+        self._note = note
         self._first_interval = probe_interval
         self._last_interval = probe_interval_maximum
         self._tell = tell
         self._troubles: dict[KdcEndpoint, _Trouble] = {}
 
-    def state(self, endpoint: KdcEndpoint) -> State:
+    def state(self, endpoint: KdcEndpoint) -> KdcState:
         """Return what is known of the endpoint."""
         trouble = self._troubles.get(endpoint)
         if trouble is None:
-            return State.WELL
+            return KdcState.WELL
         trouble.is_wanted = True
         return trouble.state
 
@@ -114,16 +103,16 @@ class HealthTable:
         """Take in what another process found out. It has told it to the log, and it is first to probe."""
         endpoint = notice.target.endpoint
         trouble = self._troubles.get(endpoint)
-        if notice.state is State.WELL:
+        if notice.state is KdcState.WELL:
             if self._troubles.pop(endpoint, None):
-                self.version += 1
+                self._noted(endpoint, KdcState.WELL)
             return
         if trouble is None:
             if len(self._troubles) >= MAX_TROUBLED:
                 return
             trouble = self._troubles[endpoint] = _Trouble(
                 target=notice.target,
-                state=State.WELL,
+                state=KdcState.WELL,
                 probe_at=0.0,
                 interval=self._first_interval,
                 is_ours=False,
@@ -131,7 +120,7 @@ class HealthTable:
             )
         if trouble.state is not notice.state:
             trouble.state = notice.state
-            self.version += 1
+            self._noted(endpoint, notice.state)
         if not trouble.is_ours:
             trouble.probe_at = now + notice.probe_in + PATIENCE_INTERVALS * self._first_interval
 
@@ -141,7 +130,7 @@ class HealthTable:
             self._recover(target)
         elif target.endpoint not in self._troubles:
             is_suspect = failure not in FAILS_TO_CONNECT
-            self._add(target, State.SUSPECT if is_suspect else State.DOWN, failure, now)
+            self._add(target, KdcState.SUSPECT if is_suspect else KdcState.DOWN, failure, now)
 
     def probed(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
         """Take in what came of a probe; the next one has twice the time."""
@@ -154,9 +143,9 @@ class HealthTable:
         trouble.probe_at = now + trouble.interval
         trouble.interval = min(2 * trouble.interval, self._last_interval)
         trouble.is_ours = True
-        if trouble.state is not State.DOWN:
-            trouble.state = State.DOWN
-            self._changed(target.endpoint, State.DOWN, failure)
+        if trouble.state is not KdcState.DOWN:
+            trouble.state = KdcState.DOWN
+            self._changed(target.endpoint, KdcState.DOWN, failure)
         self._pass_on(trouble, failure, now)
 
     def probes_due(self, now: float) -> list[ProbeTarget]:
@@ -171,7 +160,7 @@ class HealthTable:
         """When the next probe is due; infinity if nobody is in trouble."""
         return min((trouble.probe_at for trouble in self._troubles.values()), default=float("inf"))
 
-    def _add(self, target: ProbeTarget, state: State, failure: FailureReason, now: float) -> None:
+    def _add(self, target: ProbeTarget, state: KdcState, failure: FailureReason, now: float) -> None:
         if len(self._troubles) >= MAX_TROUBLED:
             return
         trouble = self._troubles[target.endpoint] = _Trouble(
@@ -185,18 +174,18 @@ class HealthTable:
         self._changed(target.endpoint, state, failure)
         self._pass_on(trouble, failure, now)
 
-    def _grace(self, target: ProbeTarget, state: State, failure: FailureReason) -> float:
+    def _grace(self, target: ProbeTarget, state: KdcState, failure: FailureReason) -> float:
         """Return after how many seconds the endpoint is probed first."""
         if target.realm is None and failure not in OUT_OF_REACH:
             # It takes connections, and that is all that its probe could tell.
             return self._last_interval
         # Who is suspected is probed at once: the next message may be one that can be sent only once.
-        return 0.0 if state is State.SUSPECT else self._first_interval
+        return 0.0 if state is KdcState.SUSPECT else self._first_interval
 
     def _recover(self, target: ProbeTarget) -> None:
         if self._troubles.pop(target.endpoint, None):
-            self._changed(target.endpoint, State.WELL, None)
-            self._tell(HealthNotice(target=target, state=State.WELL))
+            self._changed(target.endpoint, KdcState.WELL, None)
+            self._tell(HealthNotice(target=target, state=KdcState.WELL))
 
     def _pass_on(self, trouble: _Trouble, failure: FailureReason, now: float) -> None:
         probe_in = max(trouble.probe_at - now, 0.0)
@@ -204,12 +193,16 @@ class HealthTable:
             HealthNotice(target=trouble.target, state=trouble.state, reason=failure, probe_in=probe_in)
         )
 
-    def _changed(self, endpoint: KdcEndpoint, state: State, failure: FailureReason | None) -> None:
-        self.version += 1
+    def _changed(self, endpoint: KdcEndpoint, state: KdcState, failure: FailureReason | None) -> None:
+        self._noted(endpoint, state)
         fields: dict[str, object] = {"kdc": str(endpoint), "address": endpoint.address, "state": state.value}
         if failure:
             fields["reason"] = failure.value
-        if state is State.WELL:
+        if state is KdcState.WELL:
             logger.info("kdc_well_again", extra={"fields": fields})
         else:
             logger.warning("kdc_in_trouble", extra={"fields": fields})
+
+    def _noted(self, endpoint: KdcEndpoint, state: KdcState) -> None:
+        self.version += 1
+        self._note(endpoint, state)

@@ -1,5 +1,7 @@
 """How many messages may be hedged: so few that a slow day doesn't double the KDCs' load. Plain code."""
 
+from collections.abc import Callable
+
 __all__ = ["HedgeTokens"]
 
 MOST_TOKENS = 10.0
@@ -7,10 +9,11 @@ MOST_TOKENS = 10.0
 
 
 class HedgeTokens:
-    """A budget to which every request adds its share, and from which every hedge takes one."""
+    """A budget to which every request adds its share and every hedge takes one; `tell` hears of it."""
 
-    def __init__(self, ratio: float) -> None:
+    def __init__(self, ratio: float, tell: Callable[[], None]) -> None:
         self._ratio = ratio
+        self._tell = tell
         self._tokens = MOST_TOKENS if ratio else 0.0
 
     def request_begins(self) -> None:
@@ -22,4 +25,5 @@ class HedgeTokens:
         if self._tokens < 1:
             return False
         self._tokens -= 1
+        self._tell()
         return True

@@ -1,0 +1,72 @@
+"""The admin process's work, and its composition root: it serves metrics and health, and no client.
+
+A process of its own, so that it answers when every worker is busy, and tells of all of them. It is forked
+after the metrics' memory was made; a reload replaces it as it replaces the workers.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+from kkdcpd.config import Config, ServedCertificate, SystemFiles
+from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
+from kkdcpd.frontends.door import Door, Listener
+from kkdcpd.locate.locator import build_locator
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.exposition import Exposition, ServiceFacts
+from kkdcpd.metrics.memory import Metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.service import Service
+from kkdcpd.values import ServiceStatus
+
+__all__ = ["AdminProcess"]
+
+HANDSHAKE_SECONDS = 1.0
+"""There is no TLS here, so that it is over at once."""
+
+STOP_SECONDS = 3.0
+"""A little more than the longest answer takes."""
+
+
+class AdminProcess:
+    """Tells metrics and health on one listener. Make it in a running event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        listener: Listener,
+        system: SystemFiles,
+        metrics: Metrics,
+        status: ServiceStatus,
+        *,
+        certificates: Iterable[ServedCertificate] = (),
+    ) -> None:
+        self._facts = ServiceFacts(
+            status=status, certificates={str(each.path): each.expires.timestamp() for each in certificates}
+        )
+        self._locator = build_locator(config, system)
+        reader = MetricsReader(metrics)
+        service = Service(config, self._locator, reader, self._facts)
+        self._frontend = AdminFrontend(Exposition(reader, self._facts), service)
+        self._door = Door(
+            [listener],
+            CONNECTIONS,
+            handshake_timeout=HANDSHAKE_SECONDS,
+            counters=Counters.unread(),
+            make_connection=self._frontend.connection,
+        )
+
+    def status_changed(self, status: ServiceStatus) -> None:
+        """Learn from the parent process how the service is from now on."""
+        self._facts.status = status
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answer until `stop` is set."""
+        async with self._locator, asyncio.TaskGroup() as tasks:
+            door = tasks.create_task(self._door.keep(), name="admin door")
+            await stop.wait()
+            door.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await door
+            self._door.close()
+            await self._frontend.stop(STOP_SECONDS)

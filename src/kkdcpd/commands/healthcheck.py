@@ -1,0 +1,67 @@
+"""`kkdcpd healthcheck`: asks the admin listener whether the service is ready, as containers need it.
+
+It runs every few seconds, so it imports nothing that takes long.
+"""
+
+import http.client
+import ipaddress
+import socket
+
+from kkdcpd.config import ANY_HOST, ListenAddress
+
+__all__ = ["reasons_against"]
+
+TIMEOUT_SECONDS = 3.0
+"""For each step: connecting, and the answer, which takes `service.LOCATE_SECONDS` at most."""
+
+MAX_REASON_OCTETS = 65536
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.connect(self._path)
+
+
+def reasons_against(address: ListenAddress) -> list[str]:
+    """Ask `/readyz` of the admin listener at this address; return why it isn't ready, in lines."""
+    connection = _connection(address)
+    try:
+        connection.request("GET", "/readyz", headers={"Connection": "close"})
+        response = connection.getresponse()
+        text = response.read(MAX_REASON_OCTETS).decode(errors="replace")
+    except TimeoutError:
+        return [f"{address} doesn't answer within {TIMEOUT_SECONDS:g} s"]
+    except OSError as error:
+        return [f"nobody answers at {address}: {error.strerror or error}"]
+    except http.client.HTTPException as error:
+        return [f"what answers at {address} isn't kkdcpd's admin listener: {type(error).__name__}"]
+    finally:
+        connection.close()
+    if response.status == http.client.OK:
+        return []
+    return text.splitlines() or [f"{address} answers {response.status}"]
+
+
+def _connection(address: ListenAddress) -> http.client.HTTPConnection:
+    if address.unix_path:
+        return _UnixConnection(str(address.unix_path))
+    return http.client.HTTPConnection(_reachable(address.host), address.port, timeout=TIMEOUT_SECONDS)
+
+
+def _reachable(host: str) -> str:
+    """Return where a listener on this host is reached from here: one on every address, by loopback."""
+    if host == ANY_HOST:
+        return "127.0.0.1"
+    address = ipaddress.ip_address(host)
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"

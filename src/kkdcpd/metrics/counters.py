@@ -1,0 +1,161 @@
+"""Who counts: the one writer of a row. Nothing here decides, waits or fails."""
+
+from bisect import bisect_left
+
+from kkdcpd.metrics.columns import (
+    BUCKETS,
+    CONNECTIONS_OPEN,
+    CONNECTIONS_OPENED,
+    CONNECTIONS_REFUSED,
+    FIXED,
+    HANDSHAKES,
+    HEDGES,
+    HISTOGRAM_WORDS,
+    KDC_FAILURE_WORDS,
+    KINDS,
+    LOOK_UPS,
+    MONITORED,
+    REFUSALS,
+    REQUEST_SECONDS,
+    REQUESTS_IN_FLIGHT,
+    UPSTREAM_SECONDS,
+    Handshake,
+    LookUp,
+)
+from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, make_metrics
+from kkdcpd.values import (
+    AttemptFailure,
+    ConnectionRefusal,
+    FailureReason,
+    KdcEndpoint,
+    KdcState,
+    MessageKind,
+    Outcome,
+    Rule,
+    Served,
+)
+
+__all__ = ["KDC_STATES", "Counters", "kdc_name"]
+
+KDC_STATES = (KdcState.WELL, KdcState.SUSPECT, KdcState.DOWN)
+"""In memory and in the metric a state is its place here."""
+
+_MICROSECONDS = 1_000_000
+
+_OUTCOME_AT = {outcome: len(KINDS) * number for number, outcome in enumerate(Outcome)}
+_KIND_AT = {kind: number for number, kind in enumerate(KINDS)}
+_SUM_AT = HISTOGRAM_WORDS - 1
+_RULE_AT = {rule: number for number, rule in enumerate(Rule)}
+_REFUSAL_AT = {reason: number for number, reason in enumerate(ConnectionRefusal)}
+_HANDSHAKE_AT = {result: number for number, result in enumerate(Handshake)}
+_LOOK_UP_AT = {result: number for number, result in enumerate(LookUp)}
+_FAILURE_AT = {reason: KDC_FAILURE_WORDS + number for number, reason in enumerate(FailureReason)}
+_STATE_AT = {state: number for number, state in enumerate(KDC_STATES)}
+
+
+class Counters:
+    """Counts what happens in this process, in its row."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+        self._words = row.words
+        self._at = {family: row.first + place for family, place in FIXED.items()}
+        self._request_seconds = self._at[REQUEST_SECONDS]
+        self._upstream_seconds = self._at[UPSTREAM_SECONDS]
+        self._kdcs: dict[KdcEndpoint, int] = {}
+        self._in_flight = 0
+
+    @classmethod
+    def unread(cls) -> "Counters":
+        """Return counters of which nobody reads what they count."""
+        return cls(make_metrics(rows=1, realm_slots=2, kdc_slots=2).row(0))
+
+    # -- Requests
+
+    def request_begins(self) -> None:
+        """Count a request that is being served."""
+        self._in_flight += 1
+        self._words[self._at[REQUESTS_IN_FLIGHT]] = self._in_flight
+
+    def request_leaves(self) -> None:
+        """Count one less."""
+        self._in_flight -= 1
+        self._words[self._at[REQUESTS_IN_FLIGHT]] = self._in_flight
+
+    def request_ended(self, served: Served, kind: MessageKind | None, seconds: float) -> None:
+        """Count a request that has ended, after `seconds`. Each is told here once."""
+        words = self._words
+        number = _KIND_AT[kind]
+        words[self._row.realms.place(served.realm or "") + _OUTCOME_AT[served.outcome] + number] += 1
+        histogram = number * HISTOGRAM_WORDS
+        self._observe(self._request_seconds + histogram, seconds)
+        if served.upstream_seconds is not None:
+            self._observe(self._upstream_seconds + histogram, served.upstream_seconds)
+        if served.refusal:
+            words[self._at[REFUSALS] + _RULE_AT[served.refusal.rule]] += 1
+        for rule in served.monitored:
+            words[self._at[MONITORED] + _RULE_AT[rule]] += 1
+
+    def _observe(self, histogram: int, seconds: float) -> None:
+        words = self._words
+        words[histogram + bisect_left(BUCKETS, seconds)] += 1
+        words[histogram + _SUM_AT] += int(seconds * _MICROSECONDS)
+
+    # -- KDCs
+
+    def kdc_tried(self, endpoint: KdcEndpoint) -> None:
+        """Count an attempt that begins."""
+        self._words[self._kdc(endpoint)] += 1
+
+    def kdc_replied(self, endpoint: KdcEndpoint) -> None:
+        """Count a reply that is relayed."""
+        self._words[self._kdc(endpoint) + 1] += 1
+
+    def kdc_failed(self, failure: AttemptFailure) -> None:
+        """Count an attempt that failed."""
+        self._words[self._kdc(failure.endpoint) + _FAILURE_AT[failure.reason]] += 1
+
+    def kdc_changed(self, endpoint: KdcEndpoint, state: KdcState) -> None:
+        """Learn how an endpoint is from now on."""
+        place = self._kdc(endpoint)
+        if place != self._row.kdcs.other:
+            self._words[place + KDC_STATE_WORD] = _STATE_AT[state]
+
+    def hedged(self) -> None:
+        """Count a message that goes to a second KDC."""
+        self._words[self._at[HEDGES]] += 1
+
+    def _kdc(self, endpoint: KdcEndpoint) -> int:
+        place = self._kdcs.get(endpoint)
+        if place is None:
+            place = self._row.kdcs.place(kdc_name(endpoint))
+            if place != self._row.kdcs.other:
+                self._kdcs[endpoint] = place
+        return place
+
+    def looked_up(self, result: LookUp) -> None:
+        """Count a look-up of the locator's."""
+        self._words[self._at[LOOK_UPS] + _LOOK_UP_AT[result]] += 1
+
+    # -- Connections
+
+    def connection_opened(self) -> None:
+        """Count a connection that is let in."""
+        self._words[self._at[CONNECTIONS_OPENED]] += 1
+
+    def connection_refused(self, reason: ConnectionRefusal) -> None:
+        """Count one that isn't."""
+        self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason]] += 1
+
+    def connections_are(self, count: int) -> None:
+        """Learn how many are open."""
+        self._words[self._at[CONNECTIONS_OPEN]] = count
+
+    def shook_hands(self, result: Handshake) -> None:
+        """Count a TLS handshake that is over."""
+        self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result]] += 1
+
+
+def kdc_name(endpoint: KdcEndpoint) -> str:
+    """Return the name of an endpoint's slot; `reader` takes it apart."""
+    return f"{endpoint.transport.value} {endpoint.address} {endpoint.port} {endpoint.name}"

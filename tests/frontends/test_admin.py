@@ -1,0 +1,132 @@
+"""What the admin listener answers to whom, and that it is bounded."""
+
+import contextlib
+import datetime
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kkdcpd.config import ServedCertificate
+from kkdcpd.frontends.admin import CONNECTIONS
+from kkdcpd.frontends.door import Listener
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.memory import make_metrics
+from kkdcpd.values import MessageKind, Outcome, Served
+from tests.frontends.inside import Talk, listening
+from tests.support.admin import PLAIN, running_admin
+
+SETTINGS = f'{PLAIN}[realms."EXAMPLE.COM"]\nkdc = ["tcp://192.0.2.1"]\n'
+CERTIFICATE = ServedCertificate(
+    path=Path("/etc/kkdcpd/tls/certificate.pem"),
+    expires=datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+)
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    metrics = make_metrics(rows=2)
+    metrics.mark_used(1)
+    served = Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM")
+    Counters(metrics.row(1)).request_ended(served, MessageKind.AS_REQ, 0.1)
+    async with (
+        listening() as listener,
+        running_admin(SETTINGS, listener, metrics, certificates=(CERTIFICATE,)),
+    ):
+        yield listener
+
+
+async def ask(listener: Listener, line: str, *headers: str, body: str = "") -> tuple[int, str]:
+    async with Talk.to(listener) as talk:
+        await talk.send("\r\n".join((f"{line} HTTP/1.1", "Host: a", *headers, "", body)).encode())
+        status, answer = await talk.response()
+    return status, answer.decode()
+
+
+async def test_metrics_are_those_of_all_processes(listener: Listener) -> None:
+    status, text = await ask(listener, "GET /metrics")
+    assert status == 200
+    lines = text.splitlines()
+    assert 'kkdcpd_requests_total{kind="AS_REQ",outcome="answered",realm="EXAMPLE.COM"} 1.0' in lines
+    assert "kkdcpd_workers 2.0" in lines
+    moment = CERTIFICATE.expires.timestamp()
+    (expiry,) = [line for line in lines if line.startswith("kkdcpd_certificate_expiry_timestamp_seconds{")]
+    assert expiry.startswith(
+        f'kkdcpd_certificate_expiry_timestamp_seconds{{certificate="{CERTIFICATE.path}"}}'
+    )
+    assert float(expiry.split()[1]) == moment
+
+
+async def test_format_is_agreed_on(listener: Listener) -> None:
+    _, text = await ask(listener, "GET /metrics", "Accept: application/openmetrics-text; version=1.0.0")
+    assert text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(("path", "text"), [("/livez", "alive\n"), ("/readyz", "ready\n")])
+async def test_health_is_a_word(listener: Listener, path: str, text: str) -> None:
+    assert await ask(listener, f"GET {path}") == (200, text)
+
+
+async def test_status_is_json(listener: Listener) -> None:
+    status, text = await ask(listener, "GET /status")
+    told: dict[str, Any] = json.loads(text)
+    assert (status, told["ready"], told["workers"]) == (200, True, {"ready": 2, "wanted": 2})
+    assert told["certificates"][0]["expires"] == "2030-01-02T03:04:05Z"
+
+
+async def test_head_has_no_body(listener: Listener) -> None:
+    async with Talk.to(listener) as talk:
+        await talk.send(b"HEAD /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        head, _, body = (await talk.rest()).partition(b"\r\n\r\n")
+    assert (head.startswith(b"HTTP/1.1 200 "), body) == (True, b"")
+    assert b"\r\nServer: kkdcpd\r\n" in head
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/METRICS", "/KdcProxy", "/status/../metrics"])
+async def test_other_paths_are_not_found(listener: Listener, path: str) -> None:
+    status, text = await ask(listener, f"GET {path}")
+    assert (status, text) == (404, "there are /metrics, /livez, /readyz, /status\n")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_other_methods_are_not_allowed(listener: Listener, method: str) -> None:
+    assert await ask(listener, f"{method} /metrics") == (405, "GET or HEAD\n")
+
+
+async def test_body_is_of_no_use(listener: Listener) -> None:
+    assert (await ask(listener, "GET /livez", "Content-Length: 5", body="hello"))[0] == 200
+
+
+@pytest.mark.parametrize("octets", [b"hello\r\n\r\n", b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n"])
+async def test_what_is_no_http_is_answered_and_closed(listener: Listener, octets: bytes) -> None:
+    async with Talk.to(listener) as talk:
+        await talk.send(octets)
+        assert await talk.response() == (400, b"this is not HTTP as it should be\n")
+        assert await talk.rest() == b""
+
+
+async def test_connection_is_kept_for_the_next_scrape(listener: Listener) -> None:
+    async with Talk.to(listener) as talk:
+        for _ in range(3):
+            await talk.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await talk.response() == (200, b"alive\n")
+
+
+async def test_connections_have_a_bound(listener: Listener) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        talks = [await stack.enter_async_context(Talk.to(listener)) for _ in range(CONNECTIONS.maximum)]
+        await talks[-1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await talks[-1].response())[0] == 200
+        one_more = await stack.enter_async_context(Talk.to(listener))
+        assert await one_more.rest() == b""
+
+
+async def test_stop_ends_idle_connections_at_once() -> None:
+    async with listening() as listener, contextlib.AsyncExitStack() as stack:
+        async with running_admin(SETTINGS, listener, make_metrics(rows=1)):
+            talk = await stack.enter_async_context(Talk.to(listener))
+            await talk.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            await talk.response()
+        assert await talk.rest() == b""

@@ -1,0 +1,126 @@
+"""What a scraper gets, read back by prometheus_client's own parser."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.exposition import Exposition, ServiceFacts
+from kkdcpd.metrics.memory import RELOADS_FAILED, Metrics, make_metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.values import (
+    AttemptFailure,
+    FailureReason,
+    KdcEndpoint,
+    KdcState,
+    MessageKind,
+    Outcome,
+    ReloadResult,
+    Served,
+    ServiceStatus,
+    Transport,
+)
+
+KDC = KdcEndpoint(name="2001:db8::1", address="2001:db8::1", port=88, transport=Transport.UDP)
+STATUS = ServiceStatus(generation=3, workers_ready=1, workers_wanted=2, started_at=1800000000.5)
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = make_metrics(rows=2, kdc_slots=2)
+    metrics.mark_used(0)
+    return metrics
+
+
+def scrape(
+    metrics: Metrics, status: ServiceStatus = STATUS, *, certificates: dict[str, float] | None = None
+) -> Series:
+    facts = ServiceFacts(status=status, certificates=certificates or {})
+    body, _ = Exposition(MetricsReader(metrics), facts).render("")
+    samples = [
+        sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples
+    ]
+    series = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+    assert len(series) == len(samples), "a series is there twice"
+    return series
+
+
+def found(series: Series, name: str, **labels: str) -> float | None:
+    return series.get((name, frozenset(labels.items())))
+
+
+def test_histogram_adds_up_and_has_its_sum_in_seconds(metrics: Metrics) -> None:
+    counters = Counters(metrics.row(0))
+    for seconds in (0.0004, 0.0009, 30.0):
+        counters.request_ended(Served(outcome=Outcome.ANSWERED), MessageKind.AS_REQ, seconds)
+    series = scrape(metrics)
+    name = "kkdcpd_request_duration_seconds"
+    counts = [
+        found(series, f"{name}_bucket", kind="AS_REQ", le=bound)
+        for bound in ("0.0005", "0.001", "20.0", "+Inf")
+    ]
+    assert counts == [1, 2, 2, 3]
+    assert found(series, f"{name}_count", kind="AS_REQ") == 3
+    assert found(series, f"{name}_sum", kind="AS_REQ") == pytest.approx(30.0013)
+
+
+def test_what_never_happened_is_there_only_where_it_may_be_awaited(metrics: Metrics) -> None:
+    series = scrape(metrics)
+    assert found(series, "kkdcpd_refusals_total", rule="guessing") == 0
+    assert not any(name == "kkdcpd_requests_total" for name, _ in series)
+    assert not any(name.startswith("kkdcpd_kdc") for name, _ in series)
+
+
+def test_names_are_told_as_they_are(metrics: Metrics) -> None:
+    odd = 'a "b" \\ c'
+    Counters(metrics.row(0)).request_ended(Served(outcome=Outcome.ANSWERED, realm=odd), None, 0.1)
+    series = scrape(metrics, certificates={"/etc/a b.pem": 1.5e9})
+    assert found(series, "kkdcpd_requests_total", realm=odd, outcome="answered", kind="") == 1
+    assert found(series, "kkdcpd_certificate_expiry_timestamp_seconds", certificate="/etc/a b.pem") == 1.5e9
+
+
+def test_endpoint_is_told_as_the_log_does(metrics: Metrics) -> None:
+    counters = Counters(metrics.row(0))
+    counters.kdc_tried(KDC)
+    counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.SILENT, is_taken=True))
+    counters.kdc_changed(KDC, KdcState.SUSPECT)
+    labels = {"kdc": "[2001:db8::1]:88", "address": "2001:db8::1", "transport": "udp"}
+    series = scrape(metrics)
+    assert found(series, "kkdcpd_kdc_attempts_total", **labels) == 1
+    assert found(series, "kkdcpd_kdc_replies_total", **labels) == 0
+    assert found(series, "kkdcpd_kdc_failures_total", **labels, reason="silent") == 1
+    assert found(series, "kkdcpd_kdc_state", **labels) == 1
+    assert sum(name == "kkdcpd_kdc_failures_total" for name, _ in series) == 1
+
+
+def test_endpoints_without_a_slot_are_told_together_and_without_state(metrics: Metrics) -> None:
+    counters = Counters(metrics.row(0))
+    for port in (88, 89, 90):
+        counters.kdc_tried(KdcEndpoint(name="k", address="::1", port=port, transport=Transport.TCP))
+    series = scrape(metrics)
+    assert found(series, "kkdcpd_kdc_attempts_total", kdc="other", address="", transport="") == 2
+    assert found(series, "kkdcpd_kdc_state", kdc="other", address="", transport="") is None
+
+
+def test_service_is_told_as_the_parent_knows_it(metrics: Metrics) -> None:
+    metrics.add(RELOADS_FAILED)
+    series = scrape(metrics)
+    for name, value in (
+        ("generation", 3),
+        ("workers", 1),
+        ("workers_wanted", 2),
+        ("draining", 0),
+        ("last_reload_ok", 1),
+        ("start_time_seconds", 1800000000.5),
+    ):
+        assert found(series, f"kkdcpd_{name}") == value
+    assert found(series, "kkdcpd_reloads_total", result="failed") == 1
+    failed = ServiceStatus(
+        generation=3,
+        workers_ready=1,
+        workers_wanted=1,
+        started_at=0.0,
+        last_reload=ReloadResult(at=1.0, is_ok=False),
+    )
+    assert found(scrape(metrics, failed), "kkdcpd_last_reload_ok") == 0

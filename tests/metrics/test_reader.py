@@ -1,0 +1,63 @@
+"""What is read of all rows together."""
+
+from kkdcpd.metrics.columns import CONNECTIONS_OPEN, HEDGES
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.memory import WORKER_DEATHS, make_metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, Served, Transport
+
+NAMED = KdcEndpoint(name="kdc1.example.com", address="2001:db8::1", port=88, transport=Transport.TCP)
+BY_ADDRESS = KdcEndpoint(name="2001:db8::1", address="2001:db8::1", port=1088, transport=Transport.UDP)
+
+
+def test_rows_are_added_up() -> None:
+    metrics = make_metrics(rows=3)
+    reader = MetricsReader(metrics)
+    for number in range(3):
+        metrics.mark_used(number)
+        counters = Counters(metrics.row(number))
+        counters.hedged()
+        counters.connections_are(number)
+        counters.request_ended(Served(outcome=Outcome.ANSWERED, realm="A"), MessageKind.AS_REQ, 0.1)
+        counters.request_ended(Served(outcome=Outcome.ANSWERED, realm=f"B{number}"), None, 0.1)
+        counters.kdc_tried(NAMED)
+    assert (reader.value(HEDGES), reader.value(CONNECTIONS_OPEN)) == (3, 3)
+    assert {name: sum(words) for name, words in reader.realms().items()} == {
+        "other": 0,
+        "A": 3,
+        "B0": 1,
+        "B1": 1,
+        "B2": 1,
+    }
+    assert sum(reader.kdcs()[NAMED]) == 3
+
+
+def test_worst_that_is_known_of_an_endpoint_counts() -> None:
+    metrics = make_metrics(rows=3)
+    for number, state in enumerate((KdcState.SUSPECT, KdcState.DOWN, KdcState.WELL)):
+        metrics.mark_used(number)
+        Counters(metrics.row(number)).kdc_changed(NAMED, state)
+    Counters(metrics.row(0)).kdc_tried(BY_ADDRESS)
+    assert MetricsReader(metrics).kdc_states() == {NAMED: KdcState.DOWN, BY_ADDRESS: KdcState.WELL}
+
+
+def test_row_that_nobody_had_is_not_read() -> None:
+    metrics = make_metrics(rows=2)
+    Counters(metrics.row(1)).hedged()
+    assert MetricsReader(metrics).value(HEDGES) == 0
+
+
+def test_realm_that_is_called_other_is_told_with_the_others() -> None:
+    metrics = make_metrics(rows=1, realm_slots=2)
+    metrics.mark_used(0)
+    counters = Counters(metrics.row(0))
+    for realm in ("other", "more"):
+        counters.request_ended(Served(outcome=Outcome.ANSWERED, realm=realm), None, 0.1)
+    assert {name: sum(words) for name, words in MetricsReader(metrics).realms().items()} == {"other": 2}
+
+
+def test_words_of_the_parent_are_its_own() -> None:
+    metrics = make_metrics(rows=1)
+    metrics.add(WORKER_DEATHS)
+    assert MetricsReader(metrics).service(WORKER_DEATHS) == 1
+    assert not any(MetricsReader(metrics).fixed())

@@ -1,0 +1,133 @@
+"""Ready or not, and why; and what `/status` tells."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kkdcpd.config import SystemFiles, read_config
+from kkdcpd.locate.locator import build_locator
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.exposition import ServiceFacts
+from kkdcpd.metrics.memory import Metrics, RowPool, make_metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.service import Service
+from kkdcpd.values import KdcEndpoint, KdcState, ReloadResult, ServiceStatus, Transport
+from tests.support.admin import PLAIN, STATUS
+
+REALMS = """
+[realms."EXAMPLE.COM"]
+kdc = ["tcp://192.0.2.1", "tcp://192.0.2.2:1088"]
+kpasswd = ["192.0.2.1"]
+[realms."FOUND.TEST"]
+discovery = "dns"
+[realms."*.FOREST.TEST"]
+discovery = "active_directory"
+"""
+NOBODY_TO_ASK = '[locate]\nnameservers = ["127.0.0.1:1"]\ndns_timeout = 0.2\n'
+
+
+def kdc(address: str, port: int = 88) -> KdcEndpoint:
+    return KdcEndpoint(name=address, address=address, port=port, transport=Transport.TCP)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return make_metrics(rows=2)
+
+
+@pytest.fixture
+def counters(metrics: Metrics) -> Counters:
+    """A worker's."""
+    return Counters(metrics.row(RowPool(metrics).take()))
+
+
+@contextlib.asynccontextmanager
+async def service(
+    metrics: Metrics, status: ServiceStatus = STATUS, ready_realms: str = "[]"
+) -> AsyncIterator[Service]:
+    text = f"{PLAIN}{NOBODY_TO_ASK}[admin]\nready_realms = {ready_realms}\n{REALMS}"
+    config = read_config(text, source=Path("/nowhere/config.toml"))
+    facts = ServiceFacts(status=status, certificates={"/etc/certificate.pem": 1900000000.0})
+    async with build_locator(config, SystemFiles()) as locator:
+        yield Service(config, locator, MetricsReader(metrics), facts)
+
+
+async def reasons(metrics: Metrics, status: ServiceStatus = STATUS, ready_realms: str = "[]") -> list[str]:
+    async with service(metrics, status, ready_realms) as running:
+        return await running.reasons_against()
+
+
+async def test_it_is_ready_when_a_worker_serves(metrics: Metrics) -> None:
+    assert await reasons(metrics, replace(STATUS, workers_ready=1)) == []
+
+
+async def test_it_is_not_ready_while_it_drains_or_nobody_serves(metrics: Metrics) -> None:
+    assert await reasons(metrics, replace(STATUS, is_draining=True, workers_ready=0)) == [
+        "it drains: it finishes what is in flight, and ends",
+        "no worker serves",
+    ]
+
+
+async def test_realm_that_matters_needs_one_kdc(metrics: Metrics, counters: Counters) -> None:
+    listed = '["EXAMPLE.COM"]'
+    counters.kdc_changed(kdc("192.0.2.1"), KdcState.DOWN)
+    counters.kdc_changed(kdc("192.0.2.2", 1088), KdcState.SUSPECT)
+    assert await reasons(metrics, ready_realms=listed) == []
+    counters.kdc_changed(kdc("192.0.2.2", 1088), KdcState.DOWN)
+    assert await reasons(metrics, ready_realms=listed) == [
+        "EXAMPLE.COM: all KDCs are down: tcp://192.0.2.1:88 (192.0.2.1), tcp://192.0.2.2:1088 (192.0.2.2)"
+    ]
+    assert await reasons(metrics) == []
+    counters.kdc_changed(kdc("192.0.2.1"), KdcState.WELL)
+    assert await reasons(metrics, ready_realms=listed) == []
+
+
+async def test_realm_that_matters_must_be_found(metrics: Metrics) -> None:
+    (reason,) = await reasons(metrics, ready_realms='["EXAMPLE.COM", "FOUND.TEST"]')
+    assert reason.startswith("FOUND.TEST: ")
+    assert "\n" not in reason
+
+
+async def test_status_tells_all(metrics: Metrics, counters: Counters) -> None:
+    counters.connections_are(5)
+    counters.request_begins()
+    counters.kdc_changed(kdc("192.0.2.1"), KdcState.SUSPECT)
+    reload = ReloadResult(at=1800000100.0, is_ok=False, problems=("log.level: is wrong; mend it",))
+    async with service(metrics, replace(STATUS, last_reload=reload)) as running:
+        told: dict[str, Any] = json.loads(json.dumps(await running.describe()))
+    assert told["connections"] == {"open": 5, "maximum_per_worker": 8192}
+    assert (told["requests_in_flight"], told["generation"], told["draining"]) == (1, 1, False)
+    assert told["started"] == "2027-01-15T08:00:00Z"
+    assert told["last_reload"] == {
+        "at": "2027-01-15T08:01:40Z",
+        "ok": False,
+        "problems": ["log.level: is wrong; mend it"],
+    }
+    (certificate,) = told["certificates"]
+    assert (certificate["file"], certificate["expires"]) == ("/etc/certificate.pem", "2030-03-17T17:46:40Z")
+    realms = told["realms"]
+    assert realms["EXAMPLE.COM"]["kdc"] == [
+        {
+            "kdc": "tcp://192.0.2.1:88",
+            "address": "192.0.2.1",
+            "state": "suspect",
+            "source": realms["EXAMPLE.COM"]["kdc"][0]["source"],
+        },
+        {
+            "kdc": "tcp://192.0.2.2:1088",
+            "address": "192.0.2.2",
+            "state": "well",
+            "source": realms["EXAMPLE.COM"]["kdc"][1]["source"],
+        },
+    ]
+    assert [each["kdc"] for each in realms["EXAMPLE.COM"]["kpasswd"]] == [
+        "tcp://192.0.2.1:464",
+        "udp://192.0.2.1:464",
+    ]
+    assert list(realms["FOUND.TEST"]["kdc"]) == ["error"]
+    assert realms["*.FOREST.TEST"] == {"discovery": "active_directory"}
