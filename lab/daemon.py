@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.program import PATIENCE_SECONDS, Program
 
-__all__ = ["Daemon", "is_exchange"]
+__all__ = ["Daemon", "is_exchange", "without_defaults"]
 
 # Text or JSON. After `ready` come the listening addresses; what stands before it may hold a time of day.
 _READY = re.compile(r"\bready\b(?P<addresses>.*)")
@@ -21,11 +21,18 @@ def is_exchange(line: str) -> bool:
     return bool(_EXCHANGE.match(line))
 
 
+def without_defaults(config: str) -> str:
+    """Switch off what has one place on the host, unless the configuration speaks of it."""
+    quiet = {"[admin]": 'admin.address = ""\n', "[process]": 'process.control = ""\n'}
+    return "".join(line for section, line in quiet.items() if section not in config) + config
+
+
 class Daemon(Program):
     """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
 
-    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. It has no
-    control socket unless the configuration has a [process] of its own. `python` has its dependencies.
+    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. Unless `config`
+    has sections for them, it has neither an admin listener nor a control socket: there are several at a time,
+    and one default place. `python` has its dependencies.
     """
 
     def __init__(
@@ -33,7 +40,7 @@ class Daemon(Program):
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
-        self.config.write_text(config if "[process]" in config else f'{config}\n[process]\ncontrol = ""\n')
+        self.config.write_text(without_defaults(config))
         super().__init__(
             *("kkdcpd", python, "-m", "kkdcpd", "--config", str(self.config)),
             environment={**os.environ, "PYTHONPATH": str(_SOURCES)},
