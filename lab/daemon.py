@@ -30,9 +30,9 @@ def without_defaults(config: str) -> str:
 class Daemon(Program):
     """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
 
-    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. Unless `config`
-    has sections for them, it has neither an admin listener nor a control socket: there are several at a time,
-    and one default place. `python` has its dependencies.
+    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. Unless
+    `config` has sections for them, it has neither an admin listener nor a control socket: there are several
+    at a time, and one default place. `python` has its dependencies.
     """
 
     def __init__(

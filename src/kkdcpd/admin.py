@@ -5,12 +5,12 @@ after the metrics' memory was made; a reload replaces it as it replaces the work
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from kkdcpd.config import Config, ServedCertificate, SystemFiles
 from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
 from kkdcpd.frontends.door import Door, Listener
+from kkdcpd.guard.occupancy import SECRET_BYTES, Occupancy, make_memory
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
@@ -29,12 +29,12 @@ STOP_SECONDS = 3.0
 
 
 class AdminProcess:
-    """Tells metrics and health on one listener. Make it in a running event loop."""
+    """Tells metrics and health on its listeners. Make it in a running event loop."""
 
     def __init__(
         self,
         config: Config,
-        listener: Listener,
+        listeners: Sequence[Listener],
         system: SystemFiles,
         metrics: Metrics,
         status: ServiceStatus,
@@ -49,8 +49,9 @@ class AdminProcess:
         service = Service(config, self._locator, reader, self._facts)
         self._frontend = AdminFrontend(Exposition(reader, self._facts), service)
         self._door = Door(
-            [listener],
+            listeners,
             CONNECTIONS,
+            Occupancy(make_memory(1, bytes(SECRET_BYTES)), 0),
             handshake_timeout=HANDSHAKE_SECONDS,
             counters=Counters.unread(),
             make_connection=self._frontend.connection,
@@ -65,8 +66,6 @@ class AdminProcess:
         async with self._locator, asyncio.TaskGroup() as tasks:
             door = tasks.create_task(self._door.keep(), name="admin door")
             await stop.wait()
-            door.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await door
-            self._door.close()
+            await self._door.close()
+            await door
             await self._frontend.stop(STOP_SECONDS)

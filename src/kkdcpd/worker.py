@@ -45,8 +45,8 @@ then on such buffers are cut out of the heap, and what is small between them kee
 class SharedMemory:
     """What all processes share; it is made before any of them, and outlives them.
 
-    `guard` is what the guard remembers; `connections` and `requests` count who is here now, `metrics` all that
-    has been.
+    `guard` is what the guard remembers; `connections` and `requests` count who is here now, `metrics` all
+    that has been.
     """
 
     guard: mmap.mmap

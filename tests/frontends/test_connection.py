@@ -485,13 +485,23 @@ async def handling(
 ) -> AsyncIterator[Listener]:
     """Connections without the rest of the way in."""
     server = web.Server(handle, handler_cancellation=True)
+    counters = Counters.unread()
 
     def make(arrival: Arrival) -> Connection:
         config = HttpConfig(head_timeout=HEAD_TIMEOUT)
-        return Connection(server, config, ConnectionsConfig(), arrival, holdings, refuse_malformed=refuse)
+        return Connection(
+            server, config, ConnectionsConfig(), arrival, holdings, counters=counters, refuse_malformed=refuse
+        )
 
     async with listening() as listener, asyncio.TaskGroup() as tasks:
-        door = Door([listener], ConnectionsConfig(), alone(), handshake_timeout=1, make_connection=make)
+        door = Door(
+            [listener],
+            ConnectionsConfig(),
+            alone(),
+            handshake_timeout=1,
+            counters=counters,
+            make_connection=make,
+        )
         keeping = tasks.create_task(door.keep(), name="door")
         yield listener
         keeping.cancel()

@@ -382,7 +382,10 @@ async def test_count_is_by_network() -> None:
 
 async def test_processes_count_together() -> None:
     memory = shared_memory().connections
-    first, second = (Places(Occupancy(memory, row), maximum=3, per_client=1, counters=Counters.unread()) for row in range(2))
+    first, second = (
+        Places(Occupancy(memory, row), maximum=3, per_client=1, counters=Counters.unread())
+        for row in range(2)
+    )
     assert first.take("a")
     assert second.take("a")
     assert second.is_over("a")

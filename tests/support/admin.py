@@ -37,7 +37,7 @@ async def running_admin(
     """Run it in this event loop."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
-    admin = AdminProcess(config, listener, SystemFiles(), metrics, STATUS, certificates=certificates)
+    admin = AdminProcess(config, [listener], SystemFiles(), metrics, STATUS, certificates=certificates)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(admin.run(stop), name="admin")
         try:

@@ -22,7 +22,10 @@ def told() -> list[tuple[KdcEndpoint, KdcState]]:
 @pytest.fixture
 def health(told: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
     return HealthTable(
-        probe_interval=2.0, probe_interval_maximum=10.0, tell=lambda *change: told.append(change)
+        probe_interval=2.0,
+        probe_interval_maximum=10.0,
+        tell=lambda _notice: None,
+        note=lambda *change: told.append(change),
     )
 
 

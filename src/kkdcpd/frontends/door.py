@@ -299,7 +299,7 @@ class Door:
     def _refuse(self, visit: _Visit, refusal: _RefusedError) -> None:
         visit.turn_away()
         self._counters.connection_refused(refusal.reason)
-        self._refusals.add(visit.client, refusal)
+        _tell_refused(visit.client, refusal)
 
     def _is_trusted(self, client: ClientConnection) -> bool:
         """Whether the peer may say in whose name it comes: who may write to our unix socket may."""

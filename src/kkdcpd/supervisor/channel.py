@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from kkdcpd.upstream.health import HealthNotice, ProbeTarget, State
-from kkdcpd.values import FailureReason, KdcEndpoint, Transport
+from kkdcpd.upstream.health import HealthNotice, ProbeTarget
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 __all__ = ["Alive", "Channel", "Message", "Ready"]
 
@@ -106,7 +106,7 @@ def _decode(data: bytes) -> Message:
             endpoint = KdcEndpoint(name=name, address=address, port=port, transport=Transport(transport))
             return HealthNotice(
                 target=ProbeTarget(endpoint=endpoint, realm=realm),
-                state=State(state),
+                state=KdcState(state),
                 reason=FailureReason(reason) if reason else None,
                 probe_in=probe_in,
             )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from kkdcpd.supervisor.channel import Alive, Channel, Message, Ready
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.supervisor.rows import Rows
-from kkdcpd.upstream.health import MAX_TROUBLED, HealthNotice, State
-from kkdcpd.values import KdcEndpoint
+from kkdcpd.upstream.health import MAX_TROUBLED, HealthNotice
+from kkdcpd.values import KdcEndpoint, KdcState
 
 __all__ = ["Death", "Family"]
 
@@ -140,7 +140,7 @@ class Family:
 
     def _remember(self, notice: HealthNotice) -> None:
         endpoint = notice.target.endpoint
-        if notice.state is State.WELL:
+        if notice.state is KdcState.WELL:
             self._health.pop(endpoint, None)
         elif endpoint in self._health or len(self._health) < MAX_TROUBLED:
             self._health[endpoint] = notice

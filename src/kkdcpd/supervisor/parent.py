@@ -16,6 +16,7 @@ import kkdcpd
 from kkdcpd.config import LoadedConfig, LogConfig, load_config
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError
 from kkdcpd.guard import occupancy, shared_table
+from kkdcpd.metrics.memory import make_metrics
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import serve_with_channel
 from kkdcpd.supervisor.control import Asker, Control, ReloadOutcome
@@ -402,6 +403,7 @@ def _make_memory(table_entries: int) -> SharedMemory:
         guard=shared_table.make_memory(table_entries, secrets.token_bytes(shared_table.SECRET_SIZE)),
         connections=occupancy.make_memory(MAX_ROWS, secrets.token_bytes(occupancy.SECRET_BYTES)),
         requests=occupancy.make_memory(MAX_ROWS, secrets.token_bytes(occupancy.SECRET_BYTES)),
+        metrics=make_metrics(rows=MAX_ROWS),
     )
 
 
