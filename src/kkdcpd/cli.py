@@ -31,6 +31,8 @@ exit codes:
   78  the configuration is wrong; each problem is one line on standard error
 """
 
+STANDARD_ERROR = 2
+
 
 class ExitCode(enum.IntEnum):
     """What the process ends with; 78 is EX_CONFIG of sysexits.h."""
@@ -120,7 +122,7 @@ def _locate(options: argparse.Namespace) -> int:
     config = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC)).config
     # What it would warn of is in the table.
     log = dataclasses.replace(config.log, level="error", levels=LogLevels())
-    configure_logging(log, sys.stderr.fileno())
+    configure_logging(log, STANDARD_ERROR)
     query = LocateQuery(
         target_domain=options.realm,
         service=KdcService.KPASSWD if options.kpasswd else KdcService.KDC,
