@@ -373,6 +373,33 @@ async def test_requests_far_ahead_of_their_replies_are_cut_off(
     assert await is_cut_off(log, "too many requests ahead")
 
 
+def in_chunks_of(size: int, body: bytes) -> bytes:
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return b"POST /KdcProxy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("is_second", [False, True], ids=["first request", "second request"])
+async def test_body_in_thousands_of_chunks_is_cut_off(
+    listener: Listener, log: pytest.LogCaptureFixture, is_second: bool
+) -> None:
+    async with Talk.to(listener) as talk:
+        if is_second:
+            await talk.send(GOOD_REQUEST)
+            await talk.response()
+        await talk.send(in_chunks_of(1, bytes(131072)))
+        assert await talk.rest() == b""
+    assert await is_cut_off(log, "too many chunks")
+
+
+@pytest.mark.parametrize("size", [64, 4096, 131072])
+async def test_body_in_chunks_of_some_size_is_read(listener: Listener, size: int) -> None:
+    async with Talk.to(listener) as talk:
+        await talk.send(in_chunks_of(size, bytes(131072)))
+        status, _ = await talk.response()
+        assert status == 400
+
+
 async def test_one_whole_request_may_be_ahead(
     kdc: FakeKdc, log: pytest.LogCaptureFixture, may_answer: asyncio.Event
 ) -> None:

@@ -180,6 +180,7 @@ ROWS = (
     malformed_http("two Content-Lengths", post(GOOD_BODY, "Content-Length: 1")),
     malformed_http("Content-Length and chunks", chunked(GOOD_BODY, headers=("Content-Length: 1",))),
     malformed_http("unknown Transfer-Encoding", head("Transfer-Encoding: secret")),
+    malformed_http("compressed chunks", chunked(GOOD_BODY).replace(b": chunked", b": gzip, chunked")),
     malformed_http("chunk length that is no number", head("Transfer-Encoding: chunked") + b"zz\r\nabc\r\n"),
     malformed_http("negative chunk length", head("Transfer-Encoding: chunked") + b"-1\r\nabc\r\n"),
     malformed_http("chunk longer than it said", head("Transfer-Encoding: chunked") + b"1\r\nabc\r\n"),
@@ -674,3 +675,22 @@ async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogC
         "ERROR",
     )
     assert fields["id"] == bug.fields["id"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/0.9"])
+def test_no_other_version_of_http_is_spoken(site: Site, version: str) -> None:
+    with site.client() as client:
+        client.send(head(f"Content-Length: {len(GOOD_BODY)}", line=f"POST /KdcProxy {version}") + GOOD_BODY)
+        response = client.response()
+        assert response.status == 400
+        assert client.is_closed_in_time()
+    line = site.line_of(response)
+    assert (line["outcome"], line["detail"]) == ("malformed_http", f"{version} is neither 1.0 nor 1.1")
+
+
+def test_nothing_else_is_spoken_after_an_upgrade_that_was_asked_for(site: Site) -> None:
+    upgrade = "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    with site.client() as client:
+        assert client.ask(post(GOOD_BODY, *upgrade)).body == GOOD_REPLY
+        client.send_what_is_taken(b"\x81\x85" + bytes(1000))
+        assert client.is_closed_in_time()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import cast
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kkdcpd.config import Config
@@ -29,6 +29,9 @@ from kkdcpd.values import ClientConnection, Outcome, ProxyMessage, ProxyRequest,
 __all__ = ["HttpsFrontend"]
 
 logger = logging.getLogger(__name__)
+
+_VERSIONS = (HttpVersion10, HttpVersion11)
+"""aiohttp's parser also takes 0.9, and 2.0 where it can't be meant."""
 
 MAX_LENGTH_DIGITS = 10
 """The first digits of a length: of a number that has more, they are over every limit."""
@@ -103,10 +106,16 @@ class HttpsFrontend:
         finally:
             self._counters.request_leaves()
             connection.request_ends()
-        if http.version < HttpVersion11 or connection.is_used_up or self._is_draining:
-            # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
+        if self._is_last(http, connection):
             response.force_close()
         return response
+
+    def _is_last(self, http: web.BaseRequest, connection: Connection) -> bool:
+        """Whether the connection ends with the response."""
+        # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
+        # And after a request to upgrade, aiohttp takes what comes for another protocol.
+        is_asked = http.version < HttpVersion11 or hdrs.UPGRADE in http.headers
+        return is_asked or connection.is_used_up or self._is_draining
 
     def _client(self, connection: Connection, http: web.BaseRequest) -> ClientConnection:
         """Tell who asks: a proxy that is trusted may name its client in the request (RFC 7239)."""
@@ -131,6 +140,9 @@ class HttpsFrontend:
             return dataclasses.replace(served, monitored=verdict.monitored + served.monitored)
 
     async def _serve(self, http: web.BaseRequest, call: _Call) -> Served:
+        objection = _objection(http)
+        if objection:
+            return Served(outcome=Outcome.MALFORMED_HTTP, detail=objection)
         place = self._paths.find(http.path)
         if place is None:
             detail = f"{http.method} {self._paths.describe(http.path)}"
@@ -214,6 +226,14 @@ class HttpsFrontend:
         if served.refusal is None or call.request is None:
             return None
         return build_policy_error(call.request, served.refusal.text, time.time())
+
+
+def _objection(http: web.BaseRequest) -> str | None:
+    """Say what is wrong with a head that aiohttp's parser lets pass."""
+    if http.version not in _VERSIONS:
+        return f"HTTP/{http.version.major}.{http.version.minor} is neither 1.0 nor 1.1"
+    coding = http.headers.get(hdrs.TRANSFER_ENCODING, "chunked")
+    return None if coding.lower() == "chunked" else "a transfer coding other than chunked"
 
 
 def _announced_length(http: web.BaseRequest) -> int:
