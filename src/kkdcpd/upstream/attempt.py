@@ -11,9 +11,15 @@ from typing import Protocol
 
 from kkdcpd.values import Attempt, FailureReason, KdcEndpoint, ProxyRequest
 
-__all__ = ["AttemptEvents", "SourceAddresses", "WayOut", "failure_of", "open_socket"]
+__all__ = ["AttemptEvents", "SourceAddresses", "WayOut", "failure_of", "open_socket", "receive"]
 
 SourceAddresses = Mapping[socket.AddressFamily, str]
+
+
+MAX_DATAGRAM_BYTES = 65535
+"""The largest that UDP can bear; KDCs answer KRB_ERR_RESPONSE_TOO_BIG long before."""
+
+_buffer = memoryview(bytearray(MAX_DATAGRAM_BYTES))
 
 
 class AttemptEvents(Protocol):
@@ -57,6 +63,18 @@ def open_socket(endpoint: KdcEndpoint, kind: socket.SocketKind, sources: SourceA
             sock.close()
             raise
     return sock
+
+
+def receive(sock: socket.socket) -> bytes:
+    """Receive what is there, a datagram whole; nothing is the end of a connection.
+
+    All sockets share one buffer: to have a new one of this size, and to give it back, takes four system calls
+    and a page fault.
+
+    Raises:
+        OSError: nothing is there yet, or the system has something against it.
+    """
+    return bytes(_buffer[: sock.recv_into(_buffer)])
 
 
 def failure_of(error: OSError) -> FailureReason:

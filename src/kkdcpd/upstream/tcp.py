@@ -12,13 +12,10 @@ import socket
 from collections.abc import Callable
 
 from kkdcpd.protocol import framing
-from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket
+from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket, receive
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["TcpAttempt"]
-
-CHUNK_BYTES = 65536
-
 
 class TcpAttempt:
     """Connects, sends, and reads exactly the announced length. A `WayOut`."""
@@ -96,7 +93,7 @@ class TcpAttempt:
             self._loop.remove_writer(sock)
 
     def _read(self, sock: socket.socket) -> None:
-        chunk = sock.recv(CHUNK_BYTES)
+        chunk = receive(sock)
         if not chunk:
             self._fail(FailureReason.CLOSED)
             return

@@ -7,13 +7,10 @@ reply to another request can arrive on it.
 import asyncio
 import socket
 
-from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket
+from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket, receive
 from kkdcpd.values import Attempt, ProxyRequest
 
 __all__ = ["UdpAttempt"]
-
-MAX_DATAGRAM_BYTES = 65535
-"""The largest that UDP can bear; KDCs answer KRB_ERR_RESPONSE_TOO_BIG long before."""
 
 
 class UdpAttempt:
@@ -61,7 +58,7 @@ class UdpAttempt:
     def _read(self) -> None:
         assert self._socket
         try:
-            payload = self._socket.recv(MAX_DATAGRAM_BYTES)
+            payload = receive(self._socket)
         except BlockingIOError:
             return
         except OSError as error:
