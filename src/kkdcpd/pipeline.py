@@ -40,6 +40,8 @@ class Pipeline:
         served = await self._exchange(request, query, realm)
         if served.reply:
             served = self._review(request, client, realm, served, served.reply)
+        if not verdict.monitored:
+            return served
         # Some rules look at both, and are told once.
         return replace(served, monitored=tuple(dict.fromkeys(verdict.monitored + served.monitored)))
 
@@ -78,7 +80,7 @@ class Pipeline:
     ) -> Served:
         verdict = self._guard.review(request, client, realm, reply.facts)
         if not verdict.refusal:
-            return replace(served, monitored=verdict.monitored)
+            return replace(served, monitored=verdict.monitored) if verdict.monitored else served
         return replace(
             refused(verdict, realm.name),
             reply=reply,

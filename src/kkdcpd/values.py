@@ -251,6 +251,10 @@ class KdcEndpoint:
     port: int
     transport: Transport
 
+    def __hash__(self) -> int:
+        # Tables are by endpoint and asked several times for each request. This tells enough apart.
+        return hash((self.address, self.port))
+
     def __str__(self) -> str:
         host = f"[{self.name}]" if ":" in self.name else self.name
         return f"{self.transport.value}://{host}:{self.port}"
@@ -262,6 +266,9 @@ class Attempt:
 
     number: int
     endpoint: KdcEndpoint
+
+    def __hash__(self) -> int:
+        return self.number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

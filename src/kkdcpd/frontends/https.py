@@ -137,6 +137,8 @@ class HttpsFrontend:
             if verdict.refusal:
                 return refused(verdict)
             served = await self._serve(http, call)
+            if not verdict.monitored:
+                return served
             return dataclasses.replace(served, monitored=verdict.monitored + served.monitored)
 
     async def _serve(self, http: web.BaseRequest, call: _Call) -> Served:
@@ -172,6 +174,8 @@ class HttpsFrontend:
         limit = self._config.max_body_bytes
         if _announced_length(http) > limit:
             raise BodyTooLargeError(f"Content-Length announces more than {limit} octets")
+        if http.content.is_eof():  # it came with its head, as nearly all do: there is nothing to wait for
+            return self._whole_body(http, call, http.content.read_nowait())
         await _continue_if_expected(http)
         body = bytearray()
         try:
@@ -183,8 +187,14 @@ class HttpsFrontend:
                         raise BodyTooLargeError(f"more than {limit} octets")
         except TimeoutError:
             raise BodyTimeoutError(f"{len(body)} octets in {self._config.body_timeout} s") from None
+        return self._whole_body(http, call, bytes(body))
+
+    def _whole_body(self, http: web.BaseRequest, call: _Call, body: bytes) -> bytes:
+        call.bytes_in = len(body)
+        if len(body) > self._config.max_body_bytes:
+            raise BodyTooLargeError(f"more than {self._config.max_body_bytes} octets")
         cast("Connection", http.protocol).body_ends()
-        return bytes(body)
+        return body
 
     def _refuse_malformed(self, connection: Connection, detail: str) -> web.StreamResponse:
         call = _Call(client=connection.client)

@@ -5,7 +5,7 @@ Rules are in the modules beside; here is only their order. What is cheap to ask 
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kkdcpd.config import Config, RealmConfig
@@ -52,18 +52,25 @@ class Guard:
         self._failures = FailureGate(config.guard.failures, store)
         self._policies = {realm.name: RealmPolicy(realm) for realm in config.realms}
 
-    @contextlib.contextmanager
-    def visit(self, client: ClientConnection) -> Iterator[Verdict]:
+    def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
         """Count a request of the client from its head to its response; say whether there are too many."""
-        refusal = self._slots.enter(client.network)
+        return _Visit(self, client.network)
+
+    def enter(self, network: str) -> Verdict:
+        """Begin a visit."""
+        refusal = self._slots.enter(network)
+        if self._rates_mode is Mode.OFF:
+            return GOOD
         try:
-            if self._rates_mode is Mode.OFF:
-                yield GOOD
-            else:
-                refusal = refusal or self._rates.check_client(client.network, now=self._clock())
-                yield _verdict(_found(refusal, self._rates_mode))
-        finally:
-            self._slots.leave(client.network)
+            refusal = refusal or self._rates.check_client(network, now=self._clock())
+        except BaseException:
+            self._slots.leave(network)
+            raise
+        return _verdict(_found(refusal, self._rates_mode)) if refusal else GOOD
+
+    def leave(self, network: str) -> None:
+        """End a visit."""
+        self._slots.leave(network)
 
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
         """Say whether the request may go to the realm's servers."""
@@ -99,6 +106,22 @@ class Guard:
         findings = policy.check_reply(request, facts)
         many_services = policy.check_services(facts, client.network, self._store, now)
         return _verdict([*findings, many_services] if many_services else findings)
+
+
+class _Visit(contextlib.AbstractContextManager[Verdict]):
+    """A request, from its head to its response."""
+
+    __slots__ = ("_guard", "_network")
+
+    def __init__(self, guard: Guard, network: str) -> None:
+        self._guard = guard
+        self._network = network
+
+    def __enter__(self) -> Verdict:
+        return self._guard.enter(self._network)
+
+    def __exit__(self, *_error: object) -> None:
+        self._guard.leave(self._network)
 
 
 def _found(refusal: Refusal | None, mode: Mode) -> list[Finding]:

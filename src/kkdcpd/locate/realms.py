@@ -22,6 +22,10 @@ IDLE_SECONDS = 600.0
 """After how long without a request a wildcard's realm may lose its place to a new one."""
 
 
+_IS_FLAT_NAME = DcLocatorFlags.IS_FLAT_NAME.value
+_IS_DNS_NAME = DcLocatorFlags.IS_DNS_NAME.value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedRealm:
     """A realm and its configuration; `name` is its own, folded, where that is a wildcard's."""
@@ -50,10 +54,10 @@ class RealmTable:
         With IS_FLAT_NAME only flat names count, with IS_DNS_NAME only those in DNS ([MS-NRPC] 3.5.4.3.1).
         """
         name = fold_realm(target_domain)
-        kind = int(flags) & (DcLocatorFlags.IS_FLAT_NAME | DcLocatorFlags.IS_DNS_NAME).value
-        if kind == DcLocatorFlags.IS_FLAT_NAME.value:
+        kind = int(flags) & (_IS_FLAT_NAME | _IS_DNS_NAME)
+        if kind == _IS_FLAT_NAME:
             return self._flat.get(name)
-        exact = self._dns if kind == DcLocatorFlags.IS_DNS_NAME.value else self._exact
+        exact = self._dns if kind == _IS_DNS_NAME else self._exact
         return exact.get(name) or (self._match_wildcard(name) if self._wildcards else None)
 
     def _add(self, realm: RealmConfig) -> None:

@@ -4,7 +4,7 @@ Only the reading of the hint lives here; who heeds its flags is the locator's bu
 DsrGetDcNameEx2 ([MS-NRPC] 3.5.4.3.1), which [MS-KKDCP] 3.2.5.1 calls with it.
 """
 
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 
 from kkdcpd.values import DcLocatorFlags
@@ -16,8 +16,11 @@ _WITHOUT_HINT = DcLocatorFlags.IP_REQUIRED | DcLocatorFlags.KDC_REQUIRED  # [MS-
 _EXCLUSIVE = DcLocatorFlags.IS_FLAT_NAME | DcLocatorFlags.IS_DNS_NAME
 _KNOWN = reduce(or_, DcLocatorFlags)
 _FLAGS_MASK = 0xFFFFFFFF
+_CACHED_HINTS = 64
+"""Clients of one kind send one hint; sets of flags take microseconds to put together."""
 
 
+@lru_cache(_CACHED_HINTS)
 def flags_of(hint: int | None, *, is_armored: bool) -> DcLocatorFlags:
     """Return the flags that a hint asks for, or those for no hint.
 

@@ -17,4 +17,5 @@ def fold_realm(name: str) -> str:
     as users typed them and Windows ignores their case. So they compare as in RFC 4343: only ASCII letters
     fold (`str.lower` would make other realms out of some names), and a root dot means nothing.
     """
-    return name.translate(_LOWER_CASE).removesuffix(".")
+    # Of ASCII alone, as nearly all are, str.lower does the same, and takes a tenth of the time.
+    return (name.lower() if name.isascii() else name.translate(_LOWER_CASE)).removesuffix(".")

@@ -17,6 +17,7 @@ from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["TcpAttempt"]
 
+
 class TcpAttempt:
     """Connects, sends, and reads exactly the announced length. A `WayOut`."""
 
