@@ -185,22 +185,31 @@ def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
     position, end = span
     fields: dict[int, tuple[int, int, int]] = {}
     count = 0
-    while position != end:
-        number = data[position] & 0x1F
-        inner, stop = read_element(data, position, end, _CONTEXT_TAGS)
-        start, inner_stop = read_element(data, inner, stop, _ANY_TAG)
-        if inner_stop != stop:
-            raise MalformedError(f"octet {position}: field [{number}] holds more than one element")
-        fields.setdefault(number, (data[inner], start, stop))
-        position = stop
-        count += 1
-        if count > MAX_FIELDS:
-            raise MalformedError(f"octet {position}: more than {MAX_FIELDS} fields")
+    try:
+        while position != end:
+            tag = data[position]
+            length = data[position + 1]
+            inner = position + 2
+            if length > 0x7F:
+                length, inner = _read_long_length(data, inner, length & 0x7F)
+            stop = inner + length
+            length = data[inner + 1]
+            start = inner + 2
+            if length > 0x7F:
+                length, start = _read_long_length(data, start, length & 0x7F)
+            if tag not in _CONTEXT_TAGS or stop > end or start + length != stop:
+                raise MalformedError(f"octet {position}: this isn't a tagged field with one element")
+            fields.setdefault(tag & 0x1F, (data[inner], start, stop))
+            position = stop
+            count += 1
+            if count > MAX_FIELDS:
+                raise MalformedError(f"octet {position}: more than {MAX_FIELDS} fields")
+    except IndexError:
+        raise MalformedError(f"octet {position}: the message ends within a field") from None
     return fields
 
 
 _CONTEXT_TAGS = bytes(range(0xA0, 0xBF))
-_ANY_TAG = bytes(range(256))
 
 
 def read_integer(data: bytes, span: Span, octets: int = INT32_OCTETS) -> int:

@@ -45,12 +45,17 @@ MAX_NAME_OCTETS = 4096
 """Of a realm, and of all components of a name. Active Directory's longest name is a userPrincipalName of
 1,024 characters ([MS-ADA3] 2.349), of which each takes up to four octets in UTF-8."""
 
+MOST_KNOWN_PRINCIPALS = 1024
+LONGEST_KNOWN_OCTETS = 128
+"""Names that were read are kept, so many and none that is longer: some hundred KiB."""
+
 MAX_ADDITIONAL_TICKETS = 4
 """They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
 enc-tkt-in-skey and cname-in-addl-tkt ([MS-SFU] 2.2.3). MIT's and Heimdal's KDCs look at the first only."""
 
 _REQUESTS = {AS_REQ_TAG[0]: MessageKind.AS_REQ, TGS_REQ_TAG[0]: MessageKind.TGS_REQ}
 _REPLIES = {0x6B: MessageKind.AS_REP, 0x6D: MessageKind.TGS_REP, 0x7E: MessageKind.KRB_ERROR}
+_REPLY_TAGS = bytes(_REPLIES)
 
 _KDC_REQ = Grammar(
     "KDC-REQ",
@@ -227,6 +232,19 @@ def _text(data: bytes, span: Span) -> str:
 
 
 def _read_principal(data: bytes, span: Span) -> PrincipalName:
+    """Read a PrincipalName. Each message bears some, and most of them were in the one before."""
+    octets = data[span[0] : span[1]]
+    name = _known_principals.get(octets)
+    if name is None:
+        name = _read_new_principal(data, span)
+        if len(_known_principals) >= MOST_KNOWN_PRINCIPALS:
+            _known_principals.clear()
+        if len(octets) <= LONGEST_KNOWN_OCTETS:
+            _known_principals[octets] = name
+    return name
+
+
+def _read_new_principal(data: bytes, span: Span) -> PrincipalName:
     name_type, name_string = der.read_fields(data, span, _PRINCIPAL_NAME)
     _check_name_octets(name_string)
     items = der.read_items(data, name_string, der.GENERAL_STRING, MAX_NAME_COMPONENTS)
@@ -295,7 +313,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
     Raises:
         MalformedError: it is none of them, its length is wrong, or a KRB-ERROR bears no code.
     """
-    sequence, tag = _open(data, span, bytes(_REPLIES))
+    sequence, tag = _open(data, span, _REPLY_TAGS)
     fields = der.scan_fields(data, sequence)
     if _REPLIES[tag] is MessageKind.KRB_ERROR:
         return ReplyFacts(
@@ -315,6 +333,8 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
         padata_types=_optional_padata_types(data, fields),
     )
 
+
+_known_principals: dict[bytes, PrincipalName] = {}
 
 _Fields = dict[int, tuple[int, int, int]]
 
