@@ -100,7 +100,7 @@ class Slots:
 
     def _claim(self, name: str) -> int:
         shape = self._shape
-        octets = name.encode()
+        octets = name.encode(errors="replace")  # to count may not fail
         if self.is_full or len(octets) > shape.name_words * 8:
             return self.other
         at = self._first + self._free * shape.slot_words
@@ -143,7 +143,7 @@ class Metrics:
         self._row_words = _whole_pages(kdcs.end)
 
     def row(self, number: int) -> Row:
-        """Look at a row, to write or to read."""
+        """Look at a row. Who will write must not do so before the last writer has ended."""
         first = self._first + number * self._row_words
         realms = Slots(self.words, first, self._realms)
         return Row(self.words, first, realms, Slots(self.words, first, self._kdcs))
@@ -162,7 +162,7 @@ class Metrics:
 
 
 class RowPool:
-    """Who has which row: the parent's. With more workers than rows some share one, and may lose counts."""
+    """Who has which row: the parent's. With more workers than rows some share one, and harm its counts."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
