@@ -2,9 +2,9 @@
 
 import sys
 
-from bench import codec, faults, flat, idle, parallel, speed, start
+from bench import codec, faults, flat, idle, parallel, slow, speed, start
 
-BENCHMARKS = (codec, speed, parallel, idle, flat, start, faults)
+BENCHMARKS = (codec, speed, parallel, idle, flat, start, faults, slow)
 
 
 def main() -> int:
