@@ -13,6 +13,7 @@ from kkdcpd.values import (
     MessageKind,
     Outcome,
     ProxyRequest,
+    Rule,
     Served,
     Transport,
 )
@@ -156,6 +157,23 @@ async def test_reply_that_is_too_big_for_udp_comes_by_tcp() -> None:
         assert (len(kdc.udp_messages), len(kdc.tcp_messages)) == (1, 1)
     assert result.reply
     assert result.reply.payload == as_rep()
+
+
+async def test_client_that_never_waits_for_a_reply_is_blocked_like_one_that_does() -> None:
+    """Or it could lock accounts out at the KDC, unseen."""
+    guess = request(as_req(padata=[(2, b"wrong")]))
+    async with FakeKdc(tcp=silent()) as kdc:
+        realm = RealmConfig(name="EXAMPLE.COM", kdc=(spec(kdc),), discovery="none")
+        async with running_pipeline(Config(realms=(realm,))) as pipeline, asyncio.TaskGroup() as tasks:
+            for number in range(1, 11):
+                task = tasks.create_task(pipeline.serve(guess, CLIENT), name="guess")
+                await kdc.wait_for_messages(number)
+                task.cancel()
+                await asyncio.wait([task])
+            refused = await pipeline.serve(guess, CLIENT)
+        assert len(kdc.tcp_messages) == 10
+    assert refused.refusal
+    assert refused.refusal.rule is Rule.GUESSING
 
 
 async def test_cancelled_exchange_ends_its_connection() -> None:

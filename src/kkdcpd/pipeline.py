@@ -1,5 +1,6 @@
 """What happens to a request between a way in and a way out. No octets of HTTP, TLS or sockets here."""
 
+import asyncio
 import contextlib
 import time
 from dataclasses import replace
@@ -37,7 +38,12 @@ class Pipeline:
         verdict = self._guard.admit(request, client, realm)
         if verdict.refusal:
             return refused(verdict, realm.name)
-        served = await self._exchange(request, query, realm)
+        started = time.perf_counter()
+        try:
+            served = await self._exchange(request, query, realm)
+        except asyncio.CancelledError:
+            self._guard.note_departure(request, client, realm, seconds=time.perf_counter() - started)
+            raise
         if served.reply:
             served = self._review(request, client, realm, served, served.reply)
         if not verdict.monitored:

@@ -81,6 +81,25 @@ class Site:
         )
         return None
 
+    def leave(
+        self,
+        principal: str,
+        *,
+        kind: MessageKind = MessageKind.AS_REQ,
+        has_proof: bool = True,
+        seconds: float = 0.01,
+    ) -> Rule | None:
+        """One request that passes, whose client doesn't wait for the reply; or the rule that refuses it."""
+        self.now += 0.1
+        request = message(kind, name(principal) if kind is MessageKind.AS_REQ else None)
+        refusal = self.gate.check(request, client=ATTACKER, realm=REALM, now=self.now)
+        if refusal:
+            return refusal.rule
+        self.events += self.gate.note_departure(
+            request, client=ATTACKER, realm=REALM, has_proof=has_proof, seconds=seconds, now=self.now
+        )
+        return None
+
 
 @pytest.fixture
 def site() -> Site:
@@ -102,6 +121,29 @@ def test_guesses_at_one_principal_block_it_for_that_client_alone(site: Site) -> 
     assert site.events == [
         Blocked(rule=Rule.GUESSING, client=ATTACKER, realm=REALM, principal="alice", seconds=60.0)
     ]
+
+
+# Clients that leave
+
+
+def test_who_leaves_before_the_reply_fails_as_who_waits_for_it(site: Site) -> None:
+    assert [site.leave("alice") for _ in range(12)] == [None] * 10 + [Rule.GUESSING] * 2
+    answers = [site.leave(f"user{number}") for number in range(20)]
+    assert answers == [None] * 15 + [Rule.SPRAYING] * 5
+
+
+def test_who_leaves_password_changes_fails_as_who_waits_for_them(site: Site) -> None:
+    answers = [site.leave("", kind=MessageKind.KPASSWD_REQ) for _ in range(22)]
+    assert answers == [None] * 20 + [Rule.KPASSWD_FAILURES] * 2
+
+
+def test_who_waits_for_a_slow_kdc_or_proves_nothing_may_leave(site: Site) -> None:
+    for number in range(50):
+        assert site.leave(f"user{number}", seconds=0.75) is None
+        assert site.leave(f"user{number}", has_proof=False) is None
+        assert site.leave("", kind=MessageKind.TGS_REQ) is None
+        assert site.leave("", kind=MessageKind.KPASSWD_REQ, seconds=5.0) is None
+    assert site.events == []
 
 
 def test_refusal_tells_how_long_it_lasts(site: Site) -> None:

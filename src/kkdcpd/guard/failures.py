@@ -37,6 +37,10 @@ _TEXTS = {
 }
 
 
+DEPARTURE_SECONDS = 0.75
+"""KDCs answer in milliseconds, and no client gives up so soon: MIT's asks its next proxy after a second."""
+
+
 class _Column(enum.IntEnum):
     """Of the tally of those who log in from one client."""
 
@@ -117,6 +121,22 @@ class FailureGate:
             return ()
         return self._note_error(facts, client, realm, fold_principal(request.cname, realm), now)
 
+    def note_departure(
+        self, request: ProxyRequest, *, client: str, realm: str, has_proof: bool, seconds: float, now: float
+    ) -> tuple[Alert | Blocked, ...]:
+        """Learn that a client left, so many seconds after its request was passed on and without a reply.
+
+        What it tried may have counted at a KDC all the same: it counts here as if it had failed, or accounts
+        could be locked out by proofs whose failing nobody sees. Who waits longer has a slow KDC before it.
+        """
+        if seconds >= DEPARTURE_SECONDS:
+            return ()
+        if request.kind is MessageKind.KPASSWD_REQ:
+            return self._note_kpasswd_failure(client, realm, now)
+        if request.kind is not MessageKind.AS_REQ or request.cname is None or not has_proof:
+            return ()
+        return self._note_failure(client, realm, fold_principal(request.cname, realm), now)
+
     def _note_error(
         self, facts: ReplyFacts, client: str, realm: str, name: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
@@ -132,6 +152,9 @@ class FailureGate:
     ) -> tuple[Alert | Blocked, ...]:
         if facts.error_code is None or facts.error_code in _NOT_THE_CLIENTS_FAULT:
             return ()
+        return self._note_kpasswd_failure(client, realm, now)
+
+    def _note_kpasswd_failure(self, client: str, realm: str, now: float) -> tuple[Alert | Blocked, ...]:
         tally = self._tally(("kpasswd_failures", client), 0, None, now)
         if tally.counts[0] < self._config.kpasswd_failures:
             return ()

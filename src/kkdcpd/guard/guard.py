@@ -107,6 +107,23 @@ class Guard:
         many_services = policy.check_services(facts, client.network, self._store, now)
         return _verdict([*findings, many_services] if many_services else findings)
 
+    def note_departure(
+        self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig, *, seconds: float
+    ) -> None:
+        """Learn that the client left, so many seconds after its request was passed on."""
+        if self._failures_mode is Mode.OFF:
+            return
+        events = self._failures.note_departure(
+            request,
+            client=client.network,
+            realm=realm.name,
+            has_proof=_bears_proof(request),
+            seconds=seconds,
+            now=self._clock(),
+        )
+        for event in events:
+            _tell(event)
+
 
 class _Visit(contextlib.AbstractContextManager[Verdict]):
     """A request, from its head to its response."""
