@@ -26,13 +26,21 @@ from pathlib import Path
 
 import uvloop
 
+from bench.clocks import descriptors, resident_bytes
 from lab.authority import Authority
 from lab.daemon import Daemon
 from tests.support.fake_kdc import FakeKdc, reply
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope, krb_error
 
-__all__ = ["BIG_REALM", "BIG_REPLY", "Attack", "attack_once", "raise_descriptor_limit", "run"]
+__all__ = [
+    "BIG_REALM",
+    "BIG_REPLY",
+    "Attack",
+    "attack_once",
+    "raise_descriptor_limit",
+    "run",
+]
 
 CONNECTIONS = 2000
 SECONDS = 30.0
@@ -337,13 +345,11 @@ class Site:
 
     def connections(self) -> int:
         """How many file descriptors the daemon has open, nearly all of them connections."""
-        return len(list(Path(f"/proc/{self.daemon.pid}/fd").iterdir()))
+        return descriptors(self.daemon.pid)
 
     def megabytes(self) -> float:
-        """Tell the daemon's resident memory."""
-        status = Path(f"/proc/{self.daemon.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) / 1024
+        """Tell the daemon's memory."""
+        return resident_bytes(self.daemon.pid) / 2**20
 
 
 def _prefer(pid: int) -> None:

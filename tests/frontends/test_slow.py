@@ -5,10 +5,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
+from bench.clocks import descriptors, resident_bytes
 from bench.slow import BIG_REALM, BIG_REPLY, Attack, attack_once, raise_descriptor_limit
 from lab.authority import Authority
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, Site, run_site
@@ -43,6 +43,8 @@ def slow_site(
     settings = f"""
         [realms."{BIG_REALM}"]
         kdc = ["tcp://127.0.0.1:{big_kdc.port}"]
+        [process]
+        workers = 1
         [http]
         handshake_timeout = {TIMEOUT}
         head_timeout = {TIMEOUT}
@@ -59,12 +61,7 @@ def slow_site(
 
 
 def megabytes(site: Site) -> float:
-    status = Path(f"/proc/{site.daemon.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def descriptors(site: Site) -> int:
-    return len(list(Path(f"/proc/{site.daemon.pid}/fd").iterdir()))
+    return resident_bytes(site.daemon.pid) / 2**20
 
 
 async def _is_held(attack: Attack, port: int, address: str) -> bool:
@@ -86,7 +83,7 @@ async def _hold_all(attackers: Sequence[tuple[Attack, str]], port: int) -> Count
 
 def besiege(site: Site, attackers: Sequence[tuple[Attack, str]]) -> Counter[Attack]:
     """Attack, with a good client beside it that must always be served; return how many were held."""
-    places = descriptors(site) + 1  # the last good client's may be closing
+    places = descriptors(site.daemon.pid) + 1  # the last good client's may be closing
     with ThreadPoolExecutor(1) as thread:
         siege: Future[Counter[Attack]] = thread.submit(
             lambda: asyncio.run(_hold_all(attackers, site.daemon.ports[0]))
@@ -98,7 +95,7 @@ def besiege(site: Site, attackers: Sequence[tuple[Attack, str]]) -> Counter[Atta
             assert (response.status, response.body) == (200, GOOD_REPLY)
 
     async def are_given_back() -> bool:
-        return descriptors(site) <= places
+        return descriptors(site.daemon.pid) <= places
 
     asyncio.run(eventually(are_given_back))
     return siege.result()
