@@ -6,8 +6,10 @@ every status but 403 means "no logon servers" ([MS-KKDCP] 3.1.5.3); MIT's tries 
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, HttpVersion11, web
+from aiohttp.helpers import rfc822_formatted_time
 
 from kkdcpd.values import Outcome, Refusal
 
@@ -70,10 +72,37 @@ _ENDINGS = {
 }
 
 
+class _Answer(web.Response):
+    """A response of few and known headers: to write them as aiohttp does any takes three times as long."""
+
+    def __init__(self, body: bytes, request_id: str) -> None:
+        super().__init__(body=body)
+        self._head = (
+            f"Server: {SERVER}\r\nContent-Type: {CONTENT_TYPE}\r\nx-ms-request-id: {request_id}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+        )
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write all of it."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("the client is gone")
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        version = request.version
+        # To say nothing closes a connection of HTTP/1.0, and keeps one of HTTP/1.1 (RFC 9112 9.3).
+        close = "" if self._keep_alive or version < HttpVersion11 else "Connection: close\r\n"
+        head = (
+            f"HTTP/{version.major}.{version.minor} 200 OK\r\n{self._head}Date: {rfc822_formatted_time()}\r\n"
+            f"{close}\r\n"
+        )
+        transport.write(head.encode("ascii") + cast("bytes", self.body))
+        self._eof_sent = True
+
+
 def answer(body: bytes, request_id: str) -> web.Response:
     """Build the response that bears a reply."""
-    headers = {"Server": SERVER, "Content-Type": CONTENT_TYPE, "x-ms-request-id": request_id}
-    return web.Response(body=body, headers=headers)
+    return _Answer(body, request_id)
 
 
 def refuse(outcome: Outcome, request_id: str, refusal: Refusal | None = None) -> web.Response:
