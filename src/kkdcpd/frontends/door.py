@@ -265,20 +265,42 @@ class Door:
         loop = asyncio.get_running_loop()
         is_short = False
         while True:
+            change: asyncio.Future[OSError | None] = loop.create_future()
+            # The socket stays registered: sock_accept would register it anew for each connection.
+            loop.add_reader(listener.socket, self._accept_one, listener, tasks, change, is_short)
             try:
-                sock, peer = await loop.sock_accept(listener.socket)
-            except OSError as error:
-                if error.errno in _FAILED_BEFORE:
-                    continue
-                if not is_short:
-                    _tell_accept_failed(listener, error)
-                    is_short = True
-                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-                continue
-            if is_short:
+                error = await change
+            finally:
+                loop.remove_reader(listener.socket)
+            if not error:
                 _tell_accept_works(listener)
                 is_short = False
-            self._receive(sock, peer, listener, tasks)
+                continue
+            if not is_short:
+                _tell_accept_failed(listener, error)
+                is_short = True
+            await asyncio.sleep(ACCEPT_RETRY_SECONDS)
+
+    def _accept_one(
+        self,
+        listener: Listener,
+        tasks: asyncio.TaskGroup,
+        change: asyncio.Future[OSError | None],
+        is_short: bool,  # noqa: FBT001 - add_reader passes positions alone
+    ) -> None:
+        """Accept who knocks. `change` gets an error, or None when there was one before."""
+        try:
+            sock, peer = listener.socket.accept()
+        except BlockingIOError:
+            return  # another process was quicker
+        except OSError as error:
+            if error.errno not in _FAILED_BEFORE and not change.done():
+                change.set_result(error)
+            return
+        sock.setblocking(False)  # noqa: FBT003 - so it is called
+        if is_short and not change.done():
+            change.set_result(None)
+        self._receive(sock, peer, listener, tasks)
 
     def _receive(
         self, sock: socket.socket, peer: object, listener: Listener, tasks: asyncio.TaskGroup
