@@ -2,6 +2,7 @@
 
 import asyncio
 
+from kkdcpd.upstream.readiness import Readiness
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.values import Attempt
 from tests.support import fake_kdc, messages
@@ -14,7 +15,7 @@ REPLY = messages.as_rep()
 
 def attempt_at(kdc: FakeKdc, events: EventRecorder, *, max_reply_bytes: int = 65536) -> TcpAttempt:
     attempt = Attempt(number=1, endpoint=endpoint(kdc))
-    return TcpAttempt(attempt, events, sources={}, max_reply_bytes=max_reply_bytes)
+    return TcpAttempt(attempt, events, readiness=Readiness(), sources={}, max_reply_bytes=max_reply_bytes)
 
 
 async def test_nothing_is_sent_before_it_is_told_to() -> None:

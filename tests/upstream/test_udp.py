@@ -3,6 +3,7 @@
 import asyncio
 import socket
 
+from kkdcpd.upstream.readiness import Readiness
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.values import Attempt, Transport
 from tests.support import fake_kdc, messages
@@ -14,7 +15,8 @@ REPLY = messages.as_rep()
 
 
 def attempt_at(kdc: FakeKdc, events: EventRecorder) -> UdpAttempt:
-    return UdpAttempt(Attempt(number=1, endpoint=endpoint(kdc, Transport.UDP)), events, sources={})
+    attempt = Attempt(number=1, endpoint=endpoint(kdc, Transport.UDP))
+    return UdpAttempt(attempt, events, readiness=Readiness(), sources={})
 
 
 async def test_datagram_goes_without_its_length_and_so_does_the_reply() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import logging
-import secrets
+import random
 import time
 from dataclasses import dataclass, field
 from typing import cast
@@ -37,12 +37,17 @@ MAX_LENGTH_DIGITS = 10
 """The first digits of a length: of a number that has more, they are over every limit."""
 
 
+def _new_id() -> str:
+    """Make what tells a request from others in the log; Python seeds anew in each process (os.fork)."""
+    return f"{random.getrandbits(32):08x}"  # noqa: S311 - nothing depends on whether it can be guessed
+
+
 @dataclass(slots=True, kw_only=True)
 class _Call:
     """What is known of one request so far, for its log line."""
 
     client: ClientConnection
-    request_id: str = field(default_factory=lambda: secrets.token_hex(4))
+    request_id: str = field(default_factory=_new_id)
     started_at: float = field(default_factory=time.perf_counter)
     bytes_in: int = 0
     request: ProxyRequest | None = None

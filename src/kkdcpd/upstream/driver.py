@@ -60,10 +60,11 @@ class Upstream:
             NoKdcReplyError: one did, but gave no usable reply in time.
         """
         self._hedges.request_begins()
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         candidates = self._choice.order(route, request.affinity)
         exchange = Exchange(request, candidates, limits=self._limits, hedges=self._hedges, now=now)
-        return await _Conversation(self, exchange, request, route.kerberos_realm).run()
+        return await _Conversation(self, exchange, request, route.kerberos_realm, loop).run()
 
     def way_out(self, attempt: Attempt, events: AttemptEvents) -> WayOut | None:
         """Open a way to the attempt's endpoint, unless too many requests are with it already."""
@@ -91,14 +92,19 @@ class _Conversation:
     """One exchange under way. Its attempts tell it their events; its future ends with the exchange."""
 
     def __init__(
-        self, upstream: Upstream, exchange: Exchange, request: ProxyRequest, kerberos_realm: str
+        self,
+        upstream: Upstream,
+        exchange: Exchange,
+        request: ProxyRequest,
+        kerberos_realm: str,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._upstream = upstream
         # Never what the message says: a stranger could have us probe for what no KDC answers.
         self._probe_realm = None if request.service is KdcService.KPASSWD else kerberos_realm
         self._exchange = exchange
         self._request = request
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._done: asyncio.Future[KdcReply] = self._loop.create_future()
         self._ways: dict[Attempt, WayOut] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -4,15 +4,16 @@ Connections are never kept for the next request: nothing in Kerberos ties a repl
 would go to a stranger.
 """
 
-import asyncio
 import contextlib
 import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from kkdcpd.protocol import framing
 from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket, receive
+from kkdcpd.upstream.readiness import READABLE, WRITABLE, Readiness
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["TcpAttempt"]
@@ -22,13 +23,19 @@ class TcpAttempt:
     """Connects, sends, and reads exactly the announced length. A `WayOut`."""
 
     def __init__(
-        self, attempt: Attempt, events: AttemptEvents, *, sources: SourceAddresses, max_reply_bytes: int
+        self,
+        attempt: Attempt,
+        events: AttemptEvents,
+        *,
+        readiness: Readiness,
+        sources: SourceAddresses,
+        max_reply_bytes: int,
     ) -> None:
         self._attempt = attempt
         self._events = events
         self._sources = sources
         self._max_reply_bytes = max_reply_bytes
-        self._loop = asyncio.get_running_loop()
+        self._readiness = readiness
         self._socket: socket.socket | None = None
         self._unsent = memoryview(b"")
         self._received = bytearray()
@@ -45,7 +52,7 @@ class TcpAttempt:
             self._fail(failure_of(error))
             return
         if code in (0, errno.EINPROGRESS):
-            self._loop.add_writer(self._socket, self._guarded, self._finish_connect)
+            self._readiness.call_once(self._socket, WRITABLE, partial(self._guarded, self._finish_connect))
         else:
             self._fail(failure_of(_os_error(code)))
 
@@ -54,14 +61,12 @@ class TcpAttempt:
         self._unsent = memoryview(request.kerb_message)
         self._guarded(self._write)
         if self._socket:
-            self._loop.add_reader(self._socket, self._guarded, self._read)
+            self._wait(self._socket)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._socket:
-            self._loop.remove_writer(self._socket)
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
+            self._readiness.close_socket(self._socket)
             self._socket = None
 
     def _fail(self, reason: FailureReason) -> None:
@@ -73,13 +78,10 @@ class TcpAttempt:
         assert self._socket
         try:
             step(self._socket)
-        except BlockingIOError:
-            return
         except OSError as error:
             self._fail(failure_of(error))
 
     def _finish_connect(self, sock: socket.socket) -> None:
-        self._loop.remove_writer(sock)
         if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise _os_error(code)
         self._events.connected(self._attempt)
@@ -88,10 +90,18 @@ class TcpAttempt:
         # Whether nothing or a part was taken, the rest goes when there is room.
         with contextlib.suppress(BlockingIOError):
             self._unsent = self._unsent[sock.send(self._unsent) :]
+
+    def _wait(self, sock: socket.socket) -> None:
+        events = READABLE | WRITABLE if self._unsent else READABLE
+        self._readiness.call_once(sock, events, partial(self._guarded, self._go_on))
+
+    def _go_on(self, sock: socket.socket) -> None:
         if self._unsent:
-            self._loop.add_writer(sock, self._guarded, self._write)
-        else:
-            self._loop.remove_writer(sock)
+            self._write(sock)
+        with contextlib.suppress(BlockingIOError):
+            self._read(sock)
+        if self._socket:
+            self._wait(sock)
 
     def _read(self, sock: socket.socket) -> None:
         chunk = receive(sock)

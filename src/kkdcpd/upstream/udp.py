@@ -4,10 +4,10 @@ Connected, so that the kernel drops what comes from elsewhere and reports a clos
 reply to another request can arrive on it.
 """
 
-import asyncio
 import socket
 
 from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket, receive
+from kkdcpd.upstream.readiness import READABLE, Readiness
 from kkdcpd.values import Attempt, ProxyRequest
 
 __all__ = ["UdpAttempt"]
@@ -16,11 +16,13 @@ __all__ = ["UdpAttempt"]
 class UdpAttempt:
     """Sends one datagram and waits for one. A `WayOut`."""
 
-    def __init__(self, attempt: Attempt, events: AttemptEvents, *, sources: SourceAddresses) -> None:
+    def __init__(
+        self, attempt: Attempt, events: AttemptEvents, *, readiness: Readiness, sources: SourceAddresses
+    ) -> None:
         self._attempt = attempt
         self._events = events
         self._sources = sources
-        self._loop = asyncio.get_running_loop()
+        self._readiness = readiness
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
@@ -42,13 +44,12 @@ class UdpAttempt:
         except OSError as error:
             self._fail(error)
             return
-        self._loop.add_reader(self._socket, self._read)
+        self._readiness.call_once(self._socket, READABLE, self._read)
 
     def close(self) -> None:
         """Close the socket, if there is one."""
         if self._socket:
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
+            self._readiness.close_socket(self._socket)
             self._socket = None
 
     def _fail(self, error: OSError) -> None:
@@ -60,6 +61,7 @@ class UdpAttempt:
         try:
             payload = receive(self._socket)
         except BlockingIOError:
+            self._readiness.call_once(self._socket, READABLE, self._read)
             return
         except OSError as error:
             self._fail(error)

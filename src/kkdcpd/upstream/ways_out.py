@@ -5,6 +5,7 @@ import socket
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, WayOut
+from kkdcpd.upstream.readiness import Readiness
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.values import Attempt, Transport
@@ -15,9 +16,10 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class WaysOut:
-    """Opens ways out, from our source addresses where some are configured."""
+    """Opens ways out, from our source addresses where some are configured. For one event loop, that runs."""
 
     def __init__(self, config: UpstreamConfig) -> None:
+        self._readiness = Readiness()
         self._max_reply_bytes = config.max_reply_bytes
         self._sources: SourceAddresses = {
             _FAMILIES[ipaddress.ip_address(address).version]: str(address)
@@ -28,8 +30,12 @@ class WaysOut:
         """Make the way out for the attempt's transport; it is not started."""
         match attempt.endpoint.transport:
             case Transport.UDP:
-                return UdpAttempt(attempt, events, sources=self._sources)
+                return UdpAttempt(attempt, events, readiness=self._readiness, sources=self._sources)
             case Transport.TCP:
                 return TcpAttempt(
-                    attempt, events, sources=self._sources, max_reply_bytes=self._max_reply_bytes
+                    attempt,
+                    events,
+                    readiness=self._readiness,
+                    sources=self._sources,
+                    max_reply_bytes=self._max_reply_bytes,
                 )

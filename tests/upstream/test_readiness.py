@@ -1,0 +1,101 @@
+"""Readiness on real sockets, over both event loops."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from kkdcpd.upstream.readiness import READABLE, WRITABLE, Readiness
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    with ExitStack() as stack:
+        pairs = [socket.socketpair(type=socket.SOCK_DGRAM) for _ in range(3)]
+        for sock in (sock for pair in pairs for sock in pair):
+            sock.setblocking(False)
+            stack.enter_context(sock)
+        yield pairs
+
+
+async def pause() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+
+
+async def test_call_comes_once_when_the_socket_is_ready(pairs: list[Pair]) -> None:
+    readiness, calls = Readiness(), []
+    (sock, peer), *_ = pairs
+    readiness.call_once(sock, READABLE, lambda: calls.append("read"))
+    await pause()
+    assert calls == []
+    peer.send(b"a")
+    await pause()
+    assert calls == ["read"]
+    peer.send(b"b")
+    await pause()
+    assert calls == ["read"]
+
+
+async def test_what_is_asked_again_replaces_what_was_asked(pairs: list[Pair]) -> None:
+    readiness, calls = Readiness(), []
+    (sock, _peer), *_ = pairs
+    readiness.call_once(sock, READABLE, lambda: calls.append("read"))
+    readiness.call_once(sock, READABLE | WRITABLE, lambda: calls.append("either"))
+    await pause()
+    assert calls == ["either"]
+
+
+async def test_closed_socket_is_silent_even_if_it_was_ready(pairs: list[Pair]) -> None:
+    readiness, calls = Readiness(), []
+    (sock, peer), *_ = pairs
+    readiness.call_once(sock, READABLE, lambda: calls.append("read"))
+    peer.send(b"a")
+    readiness.close_socket(sock)
+    await pause()
+    assert calls == []
+
+
+async def test_who_is_ready_never_answers_for_one_that_had_its_descriptor(pairs: list[Pair]) -> None:
+    """Both are ready at once: whichever is called first closes the other, and opens a third in its place."""
+    readiness, calls = Readiness(), []
+    (first, _), (second, _), (third, _) = pairs
+
+    def replace(mine: socket.socket, other: socket.socket) -> None:
+        calls.append("first")
+        descriptor = other.fileno()
+        readiness.close_socket(other)
+        newer = third.dup()
+        newer.setblocking(False)
+        assert newer.fileno() == descriptor
+        newers.append(newer)
+        readiness.call_once(newer, READABLE, lambda: calls.append("newer"))
+        readiness.close_socket(mine)
+
+    newers: list[socket.socket] = []
+    readiness.call_once(first, WRITABLE, lambda: replace(first, second))
+    readiness.call_once(second, WRITABLE, lambda: replace(second, first))
+    await pause()
+    assert calls == ["first"]
+    readiness.close_socket(newers[0])
+
+
+async def test_error_in_one_call_keeps_none_from_the_next(pairs: list[Pair]) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    readiness, calls = Readiness(), []
+
+    def fail() -> None:
+        calls.append("failing")
+        raise RuntimeError("a bug")
+
+    for sock, _peer in pairs:
+        readiness.call_once(sock, WRITABLE, fail)
+    await pause()
+    assert calls == ["failing"] * 3
+    assert [str(context["exception"]) for context in told] == ["a bug"] * 3
