@@ -119,6 +119,8 @@ class Family:
         self._rows.give_back(child.row)
 
     def _listen_to(self, child: Child) -> None:
+        if child.pid not in self._children:
+            return  # its death was heard of first, in the same turn
         for message in child.channel.receive():
             child.heard_at = time.monotonic()
             self._take_in(child, message)
