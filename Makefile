@@ -40,11 +40,20 @@ soak: $(VENV) ## A million requests, with faults, and nothing may leak (REQUESTS
 fuzz: $(VENV) ## Search every parser for input that breaks it (SECONDS=60 for each)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
 
+.PHONY: man
+man: $(VENV) ## Write the man pages anew, from the example, the help and the docs
+	$(BIN)/python -m deploy.manpages docs/man
+
+.PHONY: deb
+deb: ## Build the Debian package into dist/
+	deploy/debian/build
+
 .PHONY: lock
 lock: ## Pin the dependencies anew, with hashes
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --output-file requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
 	$(COMPILE) --output-file requirements-bench.lock pyproject.toml --group bench --constraint requirements.lock
+	$(COMPILE) --output-file requirements-build.lock --group build --constraint requirements-dev.lock
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

@@ -1,0 +1,1 @@
+"""What administrators get beside the wheel: container, Debian package, and the man pages' maker."""

@@ -1,0 +1,100 @@
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from lab.program import Program, run
+from tests.deploy.debian import Root, make_base
+
+REPOSITORY = Path(__file__).parents[2]
+LOCKS = ("requirements.lock", "requirements-build.lock")
+BUILDING_SECONDS = 100.0
+
+RootMaker = Callable[[], Root]
+
+
+@pytest.fixture(scope="session")
+def workshop() -> Iterator[Path]:
+    """A folder for what is big; it goes with the session, whatever pytest keeps of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="kkdcpd-deploy-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def base_in_the_making(workshop: Path) -> Iterator[Program]:
+    """A Debian that is made while other things are."""
+    with make_base(workshop / "base") as making:
+        yield making
+
+
+@pytest.fixture(scope="session")
+def base(workshop: Path, base_in_the_making: Program) -> Path:
+    """A Debian that nobody writes to."""
+    assert base_in_the_making.wait(timeout=BUILDING_SECONDS) == 0, base_in_the_making.lines
+    return workshop / "base"
+
+
+@pytest.fixture(scope="session")
+def make_root(workshop: Path, base: Path) -> Iterator[RootMaker]:
+    """Make roots over it, which last as long as the session."""
+    with ExitStack() as roots:
+
+        def make() -> Root:
+            directory = Path(tempfile.mkdtemp(prefix="root-", dir=workshop))
+            return roots.enter_context(Root(base, directory))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def wheels(workshop: Path) -> Path:
+    """The pinned libraries, and what pipx wants of its own: with these, all else needs no network."""
+    folder = workshop / "wheels"
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+    )
+    pinned = [word for lock in LOCKS for word in ("--requirement", str(REPOSITORY / lock))]
+    run(*pip, "--require-hashes", *pinned, environment=os.environ, timeout=BUILDING_SECONDS).expect_ok()
+    run(*pip, "pip", "setuptools", "wheel", environment=os.environ, timeout=BUILDING_SECONDS).expect_ok()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def offline(wheels: Path) -> Mapping[str, str]:
+    """An environment in which pip finds these wheels, and nothing else."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    return {
+        **others,
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_NO_COMPILE": "1",
+        "PIP_NO_INDEX": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def deb(workshop: Path, offline: Mapping[str, str], request: pytest.FixtureRequest) -> Path:
+    """The Debian package, built as `make deb` does."""
+    # Whoever wants it wants somewhere to install it.
+    request.getfixturevalue("base_in_the_making")
+    built = workshop / "deb"
+    run(
+        str(REPOSITORY / "deploy/debian/build"), str(built), environment=offline, timeout=BUILDING_SECONDS
+    ).expect_ok()
+    (package,) = built.glob("*.deb")
+    return package

@@ -1,0 +1,63 @@
+"""The man pages: as their sources say, without a fault of form, and complete."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy import manpages
+from kkdcpd.cli import ExitCode
+from lab.program import run
+from tests.config.test_example import ALL_KINDS
+from tests.deploy.conftest import REPOSITORY
+
+PAGES = {"kkdcpd.8": manpages.kkdcpd_8, "kkdcpd.toml.5": manpages.kkdcpd_toml_5}
+FOLDER = REPOSITORY / "docs/man"
+
+
+def shown(name: str) -> str:
+    """Return a page as plain text, one space between words."""
+    page = str(FOLDER / name)
+    told = run("mandoc", "-Tutf8", page, environment=os.environ).expect_ok().output
+    return " ".join(re.sub(".\b", "", told).split())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_as_its_sources_say(name: str) -> None:
+    assert (FOLDER / name).read_text() == PAGES[name](), "say: make man"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_has_no_fault_of_form(name: str) -> None:
+    found = run("mandoc", "-Tlint", "-Wstyle", str(FOLDER / name), environment=os.environ).output.splitlines()
+    # Pages with a date would be stale each day.
+    assert [line for line in found if "missing date" not in line] == []
+
+
+def test_pages_are_written_where_it_is_asked(tmp_path: Path) -> None:
+    assert manpages.main([str(tmp_path / "man")]) == 0
+    assert sorted(path.name for path in (tmp_path / "man").iterdir()) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("key", sorted({key for key, _kind in ALL_KINDS}))
+def test_every_setting_is_in_the_page(key: str) -> None:
+    assert re.search(rf"\b{key} = ", shown("kkdcpd.toml.5"))
+
+
+def test_every_command_is_in_the_page() -> None:
+    told = shown("kkdcpd.8")
+    for command in ("serve", "check", "reload", "healthcheck", "locate"):
+        assert f"kkdcpd {command} [--config FILE]" in told
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_every_exit_code_is_in_the_page(code: ExitCode) -> None:
+    status = shown("kkdcpd.8").partition("EXIT STATUS")[2]
+    assert re.search(rf"\b{code.value} [A-Z]", status)
+
+
+def test_what_operations_tell_is_in_the_page() -> None:
+    told = shown("kkdcpd.8")
+    for word in ("SIGTERM, SIGINT", "SIGHUP", "/run/kkdcpd/control.sock", "KKDCPD_CONFIG"):
+        assert word in told
