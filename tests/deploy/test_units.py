@@ -1,0 +1,323 @@
+"""systemd's units, with a real systemd: the package is installed on a machine, started, used and renewed."""
+
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from lab.authority import Authority, CertificateFiles
+from lab.client import KerberosClient, RealmServers
+from lab.namespace import NetworkNamespace
+from lab.program import run
+from lab.realm import MitRealm, Principal
+from tests.deploy.conftest import REPOSITORY, RootMaker
+from tests.deploy.debian import Machine
+
+pytestmark = pytest.mark.timeout(240)
+
+PASSWORD = "sandboxed-but-alive"
+NAME = "localhost"  # what clients call it
+MAX_EXPOSURE = 1.5
+SECONDS_TO_HAPPEN = 10.0
+
+CONFIG = """\
+[realms."{realm.name}"]
+kdc = ["tcp://{realm.kdc.endpoints[0]}"]
+kpasswd = ["{realm.kpasswd_endpoint}"]
+"""
+
+
+class Site:
+    """A machine with kkdcpd on it, in a network of its own with a realm."""
+
+    def __init__(self, machine: Machine, realm: MitRealm, authority: Authority, folder: Path) -> None:
+        self.machine = machine
+        self.realm = realm
+        self.authority = authority
+        self.etc = machine.root.path / "etc"
+        self.client = KerberosClient(
+            folder / "client",
+            {realm.name: RealmServers.behind(f"https://{NAME}/KdcProxy")},
+            http_anchors=authority.certificate,
+        )
+        self.trust = ssl.create_default_context(cafile=str(authority.certificate))
+
+    @property
+    def config(self) -> Path:
+        return self.etc / "kkdcpd/config.toml"
+
+    def renew(self, lineage: str = "/etc/letsencrypt/live/kerberos.example.com") -> None:
+        """Let certbot have a new certificate, and run the example of a deploy hook."""
+        live = self.machine.root.path / lineage.lstrip("/")
+        live.mkdir(parents=True, exist_ok=True)
+        pair = issue(self.authority)
+        (live / "fullchain.pem").write_bytes(pair.certificate.read_bytes())
+        (live / "privkey.pem").write_bytes(pair.key.read_bytes())
+        (live / "privkey.pem").chmod(0o600)
+        hook = self.machine.root.copy_in(REPOSITORY / "systemd/examples/certbot-deploy-hook")
+        self.machine.tell("env", f"RENEWED_LINEAGE={lineage}", "sh", hook)
+
+    def served_certificate(self) -> int:
+        """Return the serial number of what is served."""
+        with connect(self.trust) as tls:
+            found = tls.getpeercert()
+        assert found
+        return int(str(found["serialNumber"]), 16)
+
+    def log(self) -> str:
+        return self.machine.tell("journalctl", "--unit=kkdcpd.service", "--no-pager", "--output=cat")
+
+    def property(self, name: str) -> str:
+        return self.machine.tell("systemctl", "show", f"--property={name}", "--value", "kkdcpd.service")
+
+    def drop_in(self, text: str) -> None:
+        folder = self.etc / "systemd/system/kkdcpd.service.d"
+        folder.mkdir(exist_ok=True)
+        (folder / "test.conf").write_text(text)
+        self.machine.tell("systemctl", "daemon-reload")
+        self.machine.tell("systemctl", "restart", "kkdcpd.service")
+
+    def drop_nothing_in(self) -> None:
+        self.drop_in("")
+
+
+def issue(authority: Authority) -> CertificateFiles:
+    return authority.issue(NAME, "127.0.0.1", "::1", file_name="machine")
+
+
+def connect(trust: ssl.SSLContext) -> ssl.SSLSocket:
+    plain = socket.create_connection((NAME, 443), timeout=SECONDS_TO_HAPPEN)
+    return trust.wrap_socket(plain, server_hostname=NAME)
+
+
+class Visitors:
+    """Somebody asks, again and again, until the context ends; `failures` is why somebody wasn't served."""
+
+    def __init__(self, trust: ssl.SSLContext) -> None:
+        self.failures: list[str] = []
+        self.served = 0
+        self._trust = trust
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._is_over.wait(0.01):
+            try:
+                with connect(self._trust) as tls:
+                    tls.sendall(b"GET /KdcProxy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    if not tls.recv(64).startswith(b"HTTP/1.1 405 "):
+                        self.failures.append("another answer")
+            except OSError as error:
+                self.failures.append(repr(error))
+            self.served += 1
+
+
+@pytest.fixture(scope="module")
+def site(
+    make_root: RootMaker, deb: Path, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("units")
+    root = make_root()
+    root.install(deb)
+    with ExitStack() as running:
+        running.enter_context(NetworkNamespace(folder))
+        alice = Principal(name="alice", password=PASSWORD, options=("+requires_preauth",))
+        realm = running.enter_context(MitRealm(folder / "realm", principals=[alice]))
+        machine = running.enter_context(Machine(root))
+        site = Site(machine, realm, authority, folder)
+        site.config.write_text(CONFIG.format(realm=realm))
+        site.renew()
+        machine.tell("systemctl", "enable", "--now", "kkdcpd.socket", "kkdcpd.service")
+        yield site
+
+
+def test_exposure_is_low() -> None:
+    command = ("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}")
+    unit = str(REPOSITORY / "systemd/kkdcpd.service")
+    told = run(*command, unit, environment=os.environ).expect_ok()
+    found = re.search(r"Overall exposure level for kkdcpd.service: ([\d.]+)", told.output)
+    assert found
+    assert float(found[1]) <= MAX_EXPOSURE
+
+
+def test_systemd_finds_no_fault(site: Site) -> None:
+    # Its pages have a test of their own; here is no man to show them.
+    assert site.machine.tell("systemd-analyze", "verify", "--man=no", "kkdcpd.service", "kkdcpd.socket") == ""
+
+
+def test_user_logs_in_through_the_sandbox(site: Site) -> None:
+    site.client.kinit("alice", PASSWORD).expect_ok()
+    assert site.property("StatusText")
+
+
+def test_service_has_no_privilege(site: Site) -> None:
+    status = site.machine.tell("cat", f"/proc/{site.property('MainPID')}/status")
+    told = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(told["Uid"].split()[0]) >= 61184  # systemd's range for dynamic users
+    assert {told[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+
+
+def test_key_stays_roots_and_its_groups(site: Site) -> None:
+    mode_and_owners = site.machine.tell("stat", "--format=%a %U %G", "/etc/kkdcpd/tls/key.pem")
+    assert mode_and_owners == "640 root kkdcpd-tls"
+
+
+def test_certbots_hook_hands_over_a_renewed_certificate(site: Site) -> None:
+    before = site.served_certificate()
+    with Visitors(site.trust) as visitors:
+        site.renew()
+        assert site.served_certificate() != before
+    assert (visitors.failures, visitors.served > 0) == ([], True)
+
+
+def test_reload_of_a_broken_configuration_fails_and_changes_nothing(site: Site) -> None:
+    good = site.config.read_text()
+    try:
+        site.config.write_text(good.replace("kdc =", "kcd ="))
+        assert site.machine.run("systemctl", "reload", "kkdcpd").exit_code != 0
+    finally:
+        site.config.write_text(good)
+    assert "did you mean kdc?" in site.log()
+    assert site.property("ActiveState") == "active"
+    site.client.kinit("alice", PASSWORD).expect_ok()
+    site.machine.tell("systemctl", "reload", "kkdcpd")
+
+
+def test_who_comes_while_it_is_restarted_waits(site: Site) -> None:
+    before = site.property("MainPID")
+    with Visitors(site.trust) as visitors:
+        site.machine.tell("systemctl", "restart", "kkdcpd.service")
+        site.served_certificate()
+    assert (visitors.failures, visitors.served > 0) == ([], True)
+    assert site.property("MainPID") != before
+
+
+def test_who_comes_while_the_package_is_upgraded_waits(site: Site, deb: Path) -> None:
+    before = site.property("MainPID")
+    with Visitors(site.trust) as visitors:
+        site.machine.tell("dpkg", "--install", f"/srv/{deb.name}")
+        site.served_certificate()
+    assert (visitors.failures, visitors.served > 0) == ([], True)
+    assert site.property("MainPID") != before
+
+
+def test_health_and_metrics_can_be_asked(site: Site) -> None:
+    site.machine.tell("kkdcpd", "healthcheck")
+    told = site.client.run("curl", "--silent", "http://127.0.0.1:9088/metrics").expect_ok()
+    assert "kkdcpd_requests_total" in told.output
+
+
+def test_curl_is_told_what_it_is(site: Site) -> None:
+    anchors = str(site.authority.certificate)
+    told = site.client.run(
+        "curl", "--silent", "-i", "--cacert", anchors, f"https://{NAME}/KdcProxy"
+    ).expect_ok()
+    assert told.output.startswith("HTTP/1.1 405 ")
+
+
+def test_socket_may_be_elsewhere(site: Site) -> None:
+    """As docs/operations.md says it: in a drop-in and in config.toml."""
+    config = site.config.read_text()
+    drop_in = site.etc / "systemd/system/kkdcpd.socket.d/test.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Socket]\nListenStream=\nListenStream=127.0.0.2:443\n")
+    try:
+        site.config.write_text(f'[[listen]]\naddress = "127.0.0.2:443"\n{config}')
+        restart_all(site)
+        socket.create_connection(("127.0.0.2", 443)).close()
+        assert "listen=https://127.0.0.2:443 " in site.log()
+    finally:
+        drop_in.unlink()
+        site.config.write_text(config)
+        restart_all(site)
+    site.client.kinit("alice", PASSWORD).expect_ok()
+
+
+def restart_all(site: Site) -> None:
+    site.machine.tell("systemctl", "daemon-reload")
+    site.machine.tell("systemctl", "restart", "kkdcpd.socket", "kkdcpd.service")
+
+
+def test_watchdog_replaces_a_parent_that_hangs(site: Site) -> None:
+    site.drop_in("[Service]\nWatchdogSec=1\n")
+    try:
+        hung = site.property("MainPID")
+        site.machine.tell("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "kkdcpd.service")
+        wait_for_another(site, hung)
+    finally:
+        site.drop_nothing_in()
+    site.client.kinit("alice", PASSWORD).expect_ok()
+
+
+def wait_for_another(site: Site, pid: str) -> None:
+    deadline = time.monotonic() + SECONDS_TO_HAPPEN
+    while site.property("MainPID") in {pid, "0"} or site.property("ActiveState") != "active":
+        assert time.monotonic() < deadline, site.log()
+        time.sleep(0.1)
+
+
+def test_wrong_configuration_is_not_tried_again_and_again(site: Site) -> None:
+    good = site.config.read_text()
+    try:
+        site.config.write_text("nonsense = 1\n")
+        assert site.machine.run("systemctl", "restart", "kkdcpd.service").exit_code != 0
+        assert site.property("Result") == "exit-code"
+        assert site.property("ExecMainStatus") == "78"
+        assert site.property("ActiveState") == "failed"
+    finally:
+        site.config.write_text(good)
+        site.machine.tell("systemctl", "reset-failed", "kkdcpd.service", "kkdcpd.socket")
+        site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
+
+
+def test_key_may_come_as_a_credential(site: Site) -> None:
+    config = site.config.read_text()
+    example = (REPOSITORY / "systemd/examples/load-credential.conf").read_text()
+    told = re.findall(r"^#   (.*)$", example, re.MULTILINE)
+    before = site.served_certificate()
+    site.renew()
+    site.config.write_text("\n".join([*told, config]))
+    try:
+        # Not even the group may look.
+        site.machine.tell("chmod", "0700", "/etc/kkdcpd/tls")
+        site.drop_in(example)
+        assert site.served_certificate() != before
+    finally:
+        site.machine.tell("chmod", "0750", "/etc/kkdcpd/tls")
+        site.config.write_text(config)
+        site.drop_nothing_in()
+
+
+def test_removal_stops_it(site: Site, deb: Path) -> None:
+    site.machine.tell("dpkg", "--remove", "kkdcpd")
+    try:
+        state = site.machine.run("systemctl", "is-active", "kkdcpd.service").output.strip()
+        assert state == "inactive", site.log()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((NAME, 443))
+    finally:
+        site.machine.tell("dpkg", "--install", f"/srv/{deb.name}")
+        site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
