@@ -34,8 +34,10 @@ def base_in_the_making(workshop: Path) -> Iterator[Program]:
 
 
 @pytest.fixture(scope="session")
-def base(workshop: Path, base_in_the_making: Program) -> Path:
+def base(workshop: Path, base_in_the_making: Program, request: pytest.FixtureRequest) -> Path:
     """A Debian that nobody writes to."""
+    # Meanwhile: most who want a base want this too.
+    request.getfixturevalue("deb")
     assert base_in_the_making.wait(timeout=BUILDING_SECONDS) == 0, base_in_the_making.lines
     return workshop / "base"
 
@@ -88,10 +90,8 @@ def offline(wheels: Path) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def deb(workshop: Path, offline: Mapping[str, str], request: pytest.FixtureRequest) -> Path:
+def deb(workshop: Path, offline: Mapping[str, str]) -> Path:
     """The Debian package, built as `make deb` does."""
-    # Whoever wants it wants somewhere to install it.
-    request.getfixturevalue("base_in_the_making")
     built = workshop / "deb"
     run(
         str(REPOSITORY / "deploy/debian/build"), str(built), environment=offline, timeout=BUILDING_SECONDS

@@ -41,11 +41,6 @@ def put_certificate(root: Root, authority: Authority) -> None:
     key.chmod(0o640)
 
 
-def test_lintian_finds_no_fault(deb: Path) -> None:
-    found = run("lintian", "--allow-root", "--fail-on", "error,warning", str(deb), environment=os.environ)
-    found.expect_ok()
-
-
 def test_package_brings_all_an_administrator_needs_and_enables_nothing(
     installed: tuple[Root, Mapping[str, int]],
 ) -> None:
@@ -96,6 +91,11 @@ def test_purge_keeps_an_administrators_key_and_its_group(root: Root, deb: Path, 
     root.run("dpkg", "--purge", "kkdcpd").expect_ok()
     key = root.path / "etc/kkdcpd/tls/key.pem"
     assert key.stat().st_gid == _gid(root, "kkdcpd-tls")
+
+
+def test_lintian_finds_no_fault(deb: Path) -> None:
+    found = run("lintian", "--allow-root", "--fail-on", "error,warning", str(deb), environment=os.environ)
+    found.expect_ok()
 
 
 def _gid(root: Root, group: str) -> int:
