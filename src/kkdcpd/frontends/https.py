@@ -39,7 +39,7 @@ MAX_LENGTH_DIGITS = 10
 
 def _new_id() -> str:
     """Make what tells a request from others in the log; Python seeds anew in each process (os.fork)."""
-    return f"{random.getrandbits(32):08x}"  # noqa: S311 - nothing depends on whether it can be guessed
+    return f"{random.getrandbits(32):08x}"
 
 
 @dataclass(slots=True, kw_only=True)
