@@ -20,6 +20,7 @@ __all__ = ["Machine", "Root", "make_base"]
 UNWANTED = ("exclude=/usr/share/doc/*", "exclude=/usr/share/locale/*", "include=/usr/share/doc/kkdcpd/*")
 PACKAGES = ("ca-certificates", "python3", "python3-venv", "systemd", "systemd-sysv")
 BOOT_SECONDS = 60.0
+PROGRAM_SECONDS = 100.0  # dpkg syncs much, and disks may be busy
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 # systemctl then does what a root that isn't booted needs, and no more.
@@ -62,7 +63,7 @@ class Root:
 
     def run(self, *command: str) -> Completed:
         """Run a program in it, as root."""
-        return run("chroot", str(self.path), *command, environment=_OFFLINE)
+        return run("chroot", str(self.path), *command, environment=_OFFLINE, timeout=PROGRAM_SECONDS)
 
     def install(self, package: Path) -> str:
         """Install a package; return its path in there."""
@@ -126,7 +127,8 @@ class Machine:
 
     def run(self, *command: str) -> Completed:
         """Run a program in it, as root."""
-        return run("nsenter", f"--target={self._leader()}", "--all", *command, environment=_ENVIRONMENT)
+        inside = ("nsenter", f"--target={self._leader()}", "--all")
+        return run(*inside, *command, environment=_ENVIRONMENT, timeout=PROGRAM_SECONDS)
 
     def tell(self, *command: str) -> str:
         """Run a program that must succeed; return what it says."""

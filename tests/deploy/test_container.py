@@ -62,7 +62,14 @@ def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
         return done.expect_ok().output.strip()
 
     container = buildah("from", "scratch")
-    run("cp", "--archive", f"{base}/.", buildah("mount", container), environment=os.environ).expect_ok()
+    run(
+        "cp",
+        "--archive",
+        f"{base}/.",
+        buildah("mount", container),
+        environment=os.environ,
+        timeout=BUILDING_SECONDS,
+    ).expect_ok()
     buildah("commit", "--quiet", "--disable-compression", "--rm", container, "localhost/base")
     buildah(
         "build",

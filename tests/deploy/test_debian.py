@@ -9,7 +9,7 @@ import pytest
 
 from lab.authority import Authority
 from lab.program import run
-from tests.deploy.conftest import RootMaker
+from tests.deploy.conftest import BUILDING_SECONDS, RootMaker
 from tests.deploy.debian import Root
 
 pytestmark = pytest.mark.timeout(240)
@@ -94,8 +94,8 @@ def test_purge_keeps_an_administrators_key_and_its_group(root: Root, deb: Path, 
 
 
 def test_lintian_finds_no_fault(deb: Path) -> None:
-    found = run("lintian", "--allow-root", "--fail-on", "error,warning", str(deb), environment=os.environ)
-    found.expect_ok()
+    command = ("lintian", "--allow-root", "--fail-on", "error,warning", str(deb))
+    run(*command, environment=os.environ, timeout=BUILDING_SECONDS).expect_ok()
 
 
 def _gid(root: Root, group: str) -> int:
