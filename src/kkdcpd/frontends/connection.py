@@ -23,7 +23,7 @@ from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import client_certificate
 
-__all__ = ["Connection", "Holdings"]
+__all__ = ["Connection", "Holdings", "Inlet"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,9 @@ FREE_BYTES = 16384
 
 MAX_HELD_BYTES = 268435456
 """What all connections together may have held beyond that: 2000 bodies of the most octets."""
+
+RECEIVE_BYTES = 65536
+"""What is received at a time, at most: half of the longest body."""
 
 PIECE_BYTES = 16384
 """Of a reply, what is handed on at a time: a record of TLS (RFC 8446 5.1)."""
@@ -95,6 +98,49 @@ class Holdings:
     def release(self, connection: "Connection") -> None:
         """Forget a connection."""
         self._total -= self._held.pop(connection, 0)
+
+
+_octets = memoryview(bytearray(RECEIVE_BYTES))
+
+
+class Inlet(asyncio.BufferedProtocol):
+    """What the transport sees of a connection. All receive into one buffer: nothing else happens meanwhile.
+
+    Other protocols are handed octets of their own: for them uvloop's TLS takes 256 KiB for each read, which
+    are mapped, shrunk to what came, and unmapped.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Pass it on."""
+        self._connection.connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Pass it on."""
+        self._connection.connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Pass it on."""
+        self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._connection.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to."""
+        del sizehint
+        return _octets
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass on what was received."""
+        self._connection.data_received(bytes(_octets[:nbytes]))
 
 
 class _Outgoing(asyncio.Transport):

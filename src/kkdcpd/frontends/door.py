@@ -210,7 +210,7 @@ class Door:
         *,
         handshake_timeout: float,
         counters: Counters,
-        make_connection: Callable[[Arrival], asyncio.Protocol],
+        make_connection: Callable[[Arrival], asyncio.BaseProtocol],
     ) -> None:
         self._listeners = listeners
         self._trusted = connections.trusted_proxies

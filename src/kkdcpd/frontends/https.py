@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from kkdcpd.config import Config
 from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError, RequestError
 from kkdcpd.frontends import responses
-from kkdcpd.frontends.connection import Connection, Holdings
+from kkdcpd.frontends.connection import Connection, Holdings, Inlet
 from kkdcpd.frontends.door import Arrival
 from kkdcpd.frontends.paths import Paths
 from kkdcpd.journal import ExchangeRecord
@@ -69,16 +69,18 @@ class HttpsFrontend:
         # A client that leaves ends its exchange.
         self._server = web.Server(self._handle, handler_cancellation=True)
 
-    def connection(self, arrival: Arrival) -> Connection:
+    def connection(self, arrival: Arrival) -> Inlet:
         """Make the protocol of a new connection."""
-        return Connection(
-            self._server,
-            self._config,
-            self._connections,
-            arrival,
-            self._holdings,
-            counters=self._counters,
-            refuse_malformed=self._refuse_malformed,
+        return Inlet(
+            Connection(
+                self._server,
+                self._config,
+                self._connections,
+                arrival,
+                self._holdings,
+                counters=self._counters,
+                refuse_malformed=self._refuse_malformed,
+            )
         )
 
     def drain(self) -> None:
