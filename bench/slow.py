@@ -64,7 +64,7 @@ P99_LIMIT_SECONDS = 1.0
 MEGABYTES_LIMIT = 512
 """What may be held of bodies and replies (frontends/connection), and 100 KiB for each connection."""
 
-KEPT_LIMIT, KEPT_MEGABYTES = 0.5, 10
+KEPT_LIMIT, KEPT_MEGABYTES = 0.67, 10
 """The part of what an attack took that may be kept after it, and what is nothing to speak of. It serves the
 next crowd: a second attack takes no more than the first."""
 
