@@ -281,7 +281,7 @@ def _under_attack(attack: Attack, target: Target, seconds: float) -> Iterator[No
 
 @dataclass(slots=True, kw_only=True)
 class Measurement:
-    """What the good client saw, and what the daemon held."""
+    """What the good client saw, and what the daemon held: `connections` are its file descriptors."""
 
     latencies: list[float] = field(default_factory=list)
     failures: int = 0
@@ -333,8 +333,8 @@ class Site:
                 seen.failures += 1
             else:
                 seen.latencies.append(time.perf_counter() - started)
-            seen.connections = max(seen.connections, self.connections())
-            seen.megabytes = max(seen.megabytes, self.megabytes())
+            seen.connections = max(seen.connections, self.daemon.descriptors)
+            seen.megabytes = max(seen.megabytes, self.daemon.megabytes)
             time.sleep(PAUSE_SECONDS)
         return seen
 
@@ -381,7 +381,8 @@ def _site(directory: Path) -> Iterator[Site]:
             """,
         ) as daemon,
     ):
-        _prefer(daemon.pid)
+        for pid in (daemon.pid, *daemon.workers):
+            _prefer(pid)
         yield Site(daemon=daemon, trust=ssl.create_default_context(cafile=str(authority.certificate)))
 
 
@@ -402,7 +403,7 @@ def run(
             with tempfile.TemporaryDirectory() as directory, _site(Path(directory)) as site:
                 for _ in range(WARM_UP_REQUESTS):
                     site.ask()
-                before = site.megabytes()
+                before = site.daemon.megabytes
                 target = Target(port=site.daemon.ports[0], connections=connections, first=first)
                 with _under_attack(attack, target, seconds):
                     time.sleep(1)  # the attackers' start isn't ours

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.program import PATIENCE_SECONDS, Program
@@ -32,24 +33,50 @@ class Daemon(Program):
 
     Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. Unless
     `config` has sections for them, it has neither an admin listener nor a control socket: there are several
-    at a time, and one default place. `python` has its dependencies.
+    at a time, and one default place. `python` has its dependencies, `environment` is beside our own.
     """
 
     def __init__(
-        self, directory: Path, config: str, *, timeout: float = PATIENCE_SECONDS, python: str = sys.executable
+        self,
+        directory: Path,
+        config: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = PATIENCE_SECONDS,
+        python: str = sys.executable,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
         self.config.write_text(without_defaults(config))
         super().__init__(
             *("kkdcpd", python, "-m", "kkdcpd", "--config", str(self.config)),
-            environment={**os.environ, "PYTHONPATH": str(_SOURCES)},
+            environment={**os.environ, "PYTHONPATH": str(_SOURCES), **(environment or {})},
         )
         try:
             self.ports = _ports(self.wait_for_line(lambda line: bool(_READY.search(line)), timeout=timeout))
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """The ids of its child processes, those of earlier generations too while they finish."""
+        return tuple(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+
+    @property
+    def descriptors(self) -> int:
+        """How many files and sockets all its processes have open."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (self.pid, *self.workers))  # noqa: PTH208
+
+    @property
+    def megabytes(self) -> float:
+        """The resident memory of all its processes, in MiB; what they share counts for each."""
+        return sum(map(_resident_megabytes, (self.pid, *self.workers)))
+
+
+def _resident_megabytes(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def _ports(ready_line: str) -> tuple[int, ...]:

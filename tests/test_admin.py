@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.metrics.memory import WORKER_DEATHS, Metrics, RowPool, make_metrics
+from kkdcpd.metrics.memory import WORKER_DEATHS, Metrics, make_metrics
 from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, Served, Transport
 from tests.frontends.inside import Talk, listening
 from tests.support.admin import PLAIN, STATUS, forked_admin, running_admin
@@ -56,7 +56,7 @@ def work(metrics: Metrics, row: int, requests: int) -> None:
     """Count in a process of its own, as a worker does, and die without a word."""
     child = os.fork()
     if not child:
-        counters = Counters(metrics.row(row))
+        counters = Counters(metrics.take_row(row))
         for _ in range(requests):
             counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.002)
         counters.connections_are(9)
@@ -65,13 +65,12 @@ def work(metrics: Metrics, row: int, requests: int) -> None:
 
 
 def test_counters_never_go_back_whoever_comes_and_goes(metrics: Metrics, port: int) -> None:
-    pool = RowPool(metrics)
     seen = [answered(port)]
-    for _ in range(10):
-        row = pool.take()
+    for number in range(10):
+        row = number % 2
         work(metrics, row, 100)
         seen.append(answered(port))
-        pool.give_back(row)
+        metrics.clear_gauges(row)
         metrics.add(WORKER_DEATHS)
         seen.append(answered(port))
     assert seen == [0, *(100 * (number // 2 + 1) for number in range(20))]
@@ -81,7 +80,7 @@ def test_counters_never_go_back_whoever_comes_and_goes(metrics: Metrics, port: i
 
 
 def test_readiness_follows_what_workers_meet(metrics: Metrics, port: int) -> None:
-    counters = Counters(metrics.row(RowPool(metrics).take()))
+    counters = Counters(metrics.take_row(0))
     assert get(port, "/readyz") == (200, "ready\n")
     counters.kdc_changed(KDC, KdcState.DOWN)
     assert get(port, "/readyz") == (
@@ -98,7 +97,7 @@ def test_readiness_follows_what_workers_meet(metrics: Metrics, port: int) -> Non
 async def test_status_is_what_the_parent_told_last(metrics: Metrics) -> None:
     async with listening() as listener, running_admin(SETTINGS, listener, metrics) as admin:
         for status, expected in ((STATUS, 200), (replace(STATUS, is_draining=True), 503), (STATUS, 200)):
-            admin.status_changed(status)
+            admin.heard(status)
             async with Talk.to(listener) as talk:
                 await talk.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert (await talk.response())[0] == expected

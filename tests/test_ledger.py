@@ -19,7 +19,7 @@ UNREAD = replace(RECORD, request=None, served=Served(outcome=Outcome.MALFORMED_H
 def test_every_exchange_is_a_line_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kkdcpd")
     metrics = make_metrics(rows=1)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     ledger = Ledger(Counters(metrics.row(0)))
     for record in (RECORD, RECORD, UNREAD):
         ledger.enter(record)

@@ -13,7 +13,7 @@ from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import ServiceFacts
-from kkdcpd.metrics.memory import Metrics, RowPool, make_metrics
+from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.service import Service
 from kkdcpd.values import KdcEndpoint, KdcState, ReloadResult, ServiceStatus, Transport
@@ -43,7 +43,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 def counters(metrics: Metrics) -> Counters:
     """A worker's."""
-    return Counters(metrics.row(RowPool(metrics).take()))
+    return Counters(metrics.take_row(0))
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +100,7 @@ async def test_status_tells_all(metrics: Metrics, counters: Counters) -> None:
     reload = ReloadResult(at=1800000100.0, is_ok=False, problems=("log.level: is wrong; mend it",))
     async with service(metrics, replace(STATUS, last_reload=reload)) as running:
         told: dict[str, Any] = json.loads(json.dumps(await running.describe()))
-    assert told["connections"] == {"open": 5, "maximum_per_worker": 8192}
+    assert told["connections"] == {"open": 5, "maximum": 8192}
     assert (told["requests_in_flight"], told["generation"], told["draining"]) == (1, 1, False)
     assert told["started"] == "2027-01-15T08:00:00Z"
     assert told["last_reload"] == {

@@ -1,6 +1,7 @@
 """The worker in the test's own event loop, from its listeners to its end."""
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -20,6 +21,11 @@ from tests.support.fake_kdc import FakeKdc, reply
 from tests.support.http_client import post
 from tests.support.messages import as_req, envelope
 from tests.support.waiting import eventually
+
+IDLE_SECONDS = 1.0
+
+SHORT_WHILE = 0.1
+"""Time for the worker to have taken in what was done to it."""
 
 
 @pytest.fixture
@@ -98,7 +104,8 @@ async def test_stop_lets_a_request_finish(kdc: FakeKdc, may_answer: asyncio.Even
         assert await talk.rest() == b""
 
 
-async def test_stop_ends_idle_connections_at_once(kdc: FakeKdc) -> None:
+async def test_stop_lets_idle_connections_have_one_request_more(kdc: FakeKdc) -> None:
+    """A client may send one just now: it is served, and told that it was the last."""
     async with (
         listening() as listener,
         running_worker(settings(kdc), listener) as stop,
@@ -108,7 +115,94 @@ async def test_stop_ends_idle_connections_at_once(kdc: FakeKdc) -> None:
         await used.send(GOOD_REQUEST)
         await used.response()
         stop.set()
-        assert (await used.rest(), await unused.rest()) == (b"", b"")
+        await asyncio.sleep(SHORT_WHILE)
+        for talk in (used, unused):
+            await talk.send(GOOD_REQUEST)
+            assert await talk.response() == (200, GOOD_REPLY)
+            assert await talk.rest() == b""
+
+
+async def test_stop_lets_idle_connections_wait_out_their_idle_time(kdc: FakeKdc) -> None:
+    idle = f"[http]\nkeepalive_timeout = {IDLE_SECONDS}\n"
+    async with (
+        listening() as listener,
+        running_worker(settings(kdc) + idle, listener) as stop,
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST)
+        await talk.response()
+        stop.set()
+        started = asyncio.get_running_loop().time()
+        assert await talk.rest() == b""
+        assert asyncio.get_running_loop().time() - started > IDLE_SECONDS / 2
+
+
+async def test_stop_serves_a_request_whose_head_is_half_sent(kdc: FakeKdc) -> None:
+    async with (
+        listening() as listener,
+        running_worker(settings(kdc), listener) as stop,
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST[:30])
+        stop.set()
+        await asyncio.sleep(SHORT_WHILE)
+        await talk.send(GOOD_REQUEST[30:])
+        assert await talk.response() == (200, GOOD_REPLY)
+        assert await talk.rest() == b""
+
+
+async def test_stop_sees_a_handshake_through_that_has_begun(
+    kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext
+) -> None:
+    async with (
+        listening(tls=server_context) as listener,
+        running_worker(settings(kdc), listener) as stop,
+    ):
+        reader, writer = await asyncio.open_connection(*listener.socket.getsockname())
+        await asyncio.sleep(SHORT_WHILE)
+        stop.set()
+        await asyncio.sleep(SHORT_WHILE)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await writer.start_tls(trust, server_hostname="localhost")
+        talk = Talk(reader, writer)
+        await talk.send(GOOD_REQUEST)
+        assert await talk.response() == (200, GOOD_REPLY)
+        assert await talk.rest() == b""
+        writer.close()
+
+
+async def test_whoever_waits_to_be_accepted_at_the_stop_is_served(kdc: FakeKdc) -> None:
+    async with listening() as listener, running_worker(settings(kdc), listener) as stop:
+        await asyncio.sleep(SHORT_WHILE)
+        with socket.socket() as client:
+            # The loop isn't run between this and the stop: the connection is in the kernel's queue.
+            client.settimeout(0.0)
+            client.connect_ex(listener.socket.getsockname())
+            stop.set()
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await loop.sock_sendall(client, GOOD_REQUEST)
+                assert (await loop.sock_recv(client, 65536)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_drain_is_cut_off_when_its_time_is_over(
+    kdc: FakeKdc, may_answer: asyncio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_answer.clear()
+    caplog.set_level(logging.INFO, "kkdcpd")
+    drain = f"[process]\ndrain_timeout = {IDLE_SECONDS}\n"
+    async with (
+        listening() as listener,
+        running_worker(settings(kdc) + drain, listener) as stop,
+        Talk.to(listener) as idle,
+        Talk.to(listener) as busy,
+    ):
+        await busy.send(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        stop.set()
+        assert (await idle.rest(), await busy.rest()) == (b"", b"")
+    (line,) = (line for line in caplog.records if line.message == "drain_cut_off")
+    assert line.fields == {"connections": 2}  # type: ignore[attr-defined]
 
 
 async def test_stop_closes_the_listeners(kdc: FakeKdc) -> None:
@@ -138,7 +232,7 @@ async def test_all_that_happens_is_counted_once(
     kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext, may_answer: asyncio.Event
 ) -> None:
     metrics = make_metrics(rows=1)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     unserved = post(envelope(as_req(), "OTHER.TEST"))
     async with (
         listening(tls=server_context) as listener,
@@ -187,7 +281,7 @@ async def test_resumed_session_is_counted_as_such(
     kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext
 ) -> None:
     metrics = make_metrics(rows=1)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     async with (
         listening(tls=server_context) as listener,
         running_worker(settings(kdc), listener, metrics=metrics),
@@ -213,7 +307,7 @@ def _shake_hands_twice(place: tuple[str, int], trust: ssl.SSLContext) -> None:
 
 async def test_refused_connection_is_counted_by_its_reason(kdc: FakeKdc) -> None:
     metrics = make_metrics(rows=1)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     bounded = f"connections.per_client = 1\n{settings(kdc)}"
     async with (
         listening() as listener,

@@ -17,6 +17,7 @@ from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.service import Service
+from kkdcpd.upstream.health import HealthNotice
 from kkdcpd.values import ServiceStatus
 
 __all__ = ["AdminProcess"]
@@ -57,15 +58,16 @@ class AdminProcess:
             make_connection=self._frontend.connection,
         )
 
-    def status_changed(self, status: ServiceStatus) -> None:
-        """Learn from the parent process how the service is from now on."""
-        self._facts.status = status
+    def heard(self, news: HealthNotice | ServiceStatus) -> None:
+        """Learn how the service is from now on. How KDCs are stands in the metrics."""
+        if isinstance(news, ServiceStatus):
+            self._facts.status = news
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop` is set."""
         async with self._locator, asyncio.TaskGroup() as tasks:
             door = tasks.create_task(self._door.keep(), name="admin door")
             await stop.wait()
-            await self._door.close()
+            self._door.close()
             await door
             await self._frontend.stop(STOP_SECONDS)

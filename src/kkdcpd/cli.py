@@ -174,10 +174,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _reload(options: argparse.Namespace) -> int:
     from kkdcpd.commands import reload  # noqa: PLC0415
-    from kkdcpd.config import read_config  # noqa: PLC0415
+    from kkdcpd.config import read_file  # noqa: PLC0415
 
-    path = Path(options.config)
-    control = read_config(path.read_text(), source=path).process.control
+    control = read_file(Path(options.config)).process.control
     try:
         outcome = reload.reload(control)
     except reload.NobodyThereError as error:

@@ -95,10 +95,10 @@ class ListenError(KkdcpdError):
 
 
 class StartError(KkdcpdError):
-    """The workers don't get ready, for what the log says of them."""
+    """The workers can't be started, or don't get ready."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"can't start: {reason}; the log says what happened to it")
+    def __init__(self, reason: str, remedy: str = "the log says what happened to it") -> None:
+        super().__init__(f"can't start: {reason}; {remedy}")
 
 
 _LISTEN_REMEDIES = {

@@ -81,7 +81,7 @@ class Service:
             "last_reload": status.last_reload and _reload(status.last_reload),
             "connections": {
                 "open": self._reader.value(CONNECTIONS_OPEN),
-                "maximum_per_worker": self._config.connections.maximum,
+                "maximum": self._config.connections.maximum,
             },
             "requests_in_flight": self._reader.value(REQUESTS_IN_FLIGHT),
             "certificates": [

@@ -24,6 +24,7 @@ from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthNotice, HealthTable
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.values import ServiceStatus
 
 __all__ = ["SharedMemory", "Worker"]
 
@@ -73,8 +74,7 @@ class Worker:
     ) -> None:
         upstream = config.upstream
         self._drain_timeout = config.process.drain_timeout
-        memory.metrics.mark_used(row)
-        counters = Counters(memory.metrics.row(row))
+        counters = Counters(memory.metrics.take_row(row))
         self._health = HealthTable(
             probe_interval=upstream.probe_interval,
             probe_interval_maximum=upstream.probe_interval_maximum,
@@ -101,10 +101,11 @@ class Worker:
             make_connection=self._frontend.connection,
         )
 
-    def heard(self, notice: HealthNotice) -> None:
+    def heard(self, news: HealthNotice | ServiceStatus) -> None:
         """Take in what another process found out about an endpoint."""
-        self._health.heard(notice, asyncio.get_running_loop().time())
-        self._prober.wake()
+        if isinstance(news, HealthNotice):
+            self._health.heard(news, asyncio.get_running_loop().time())
+            self._prober.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish what has begun, for as long as `process.drain_timeout`."""
@@ -120,7 +121,7 @@ class Worker:
     async def _drain(self, door: asyncio.Task[None]) -> None:
         """Let nobody else in, and let those who are here finish: no request is to be lost on a connection."""
         self._frontend.drain()
-        await self._door.close()
+        self._door.close()
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await asyncio.shield(door)

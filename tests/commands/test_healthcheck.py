@@ -12,7 +12,7 @@ import pytest
 from kkdcpd.cli import ExitCode, main
 from kkdcpd.commands.healthcheck import TIMEOUT_SECONDS
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.metrics.memory import Metrics, RowPool, make_metrics
+from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.values import KdcEndpoint, KdcState, Transport
 from lab.program import run
 from tests.support.admin import PLAIN, forked_admin
@@ -62,7 +62,7 @@ def test_exit_code_is_0_while_ready_and_1_with_the_reason_while_not(
     command = ["healthcheck", "--config", str(config)]
     assert main(command) == ExitCode.OK
     assert capsys.readouterr() == ("", "")
-    Counters(metrics.row(RowPool(metrics).take())).kdc_changed(KDC, KdcState.DOWN)
+    Counters(metrics.take_row(0)).kdc_changed(KDC, KdcState.DOWN)
     assert main(command) == 1
     assert capsys.readouterr() == (
         "",

@@ -28,7 +28,7 @@ CERTIFICATE = ServedCertificate(
 @pytest.fixture
 async def listener() -> AsyncIterator[Listener]:
     metrics = make_metrics(rows=2)
-    metrics.mark_used(1)
+    metrics.take_row(1)
     served = Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM")
     Counters(metrics.row(1)).request_ended(served, MessageKind.AS_REQ, 0.1)
     async with (

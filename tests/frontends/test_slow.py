@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from bench.clocks import descriptors, resident_bytes
 from bench.slow import BIG_REALM, BIG_REPLY, Attack, attack_once, raise_descriptor_limit
 from lab.authority import Authority
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, Site, run_site
@@ -54,15 +53,14 @@ def slow_site(
         [connections]
         write_timeout = {TIMEOUT}
         per_client = {PER_CLIENT}
+        [process]
+        workers = 1
+        control = ""
     """
     raise_descriptor_limit()
     with run_site(tmp_path_factory.mktemp("slow"), authority, settings) as running:
         running.ask(GOOD_REQUEST)  # what is opened at the first request is open
         yield running
-
-
-def megabytes(site: Site) -> float:
-    return resident_bytes(site.daemon.pid) / 2**20
 
 
 async def _is_held(attack: Attack, port: int, address: str) -> bool:
@@ -84,7 +82,7 @@ async def _hold_all(attackers: Sequence[tuple[Attack, str]], port: int) -> Count
 
 def besiege(site: Site, attackers: Sequence[tuple[Attack, str]]) -> Counter[Attack]:
     """Attack, with a good client beside it that must always be served; return how many were held."""
-    places = descriptors(site.daemon.pid) + 1  # the last good client's may be closing
+    places = site.daemon.descriptors + 1  # the last good client's may be closing
     with ThreadPoolExecutor(1) as thread:
         siege: Future[Counter[Attack]] = thread.submit(
             lambda: asyncio.run(_hold_all(attackers, site.daemon.ports[0]))
@@ -96,7 +94,7 @@ def besiege(site: Site, attackers: Sequence[tuple[Attack, str]]) -> Counter[Atta
             assert (response.status, response.body) == (200, GOOD_REPLY)
 
     async def are_given_back() -> bool:
-        return descriptors(site.daemon.pid) <= places
+        return site.daemon.descriptors <= places
 
     asyncio.run(eventually(are_given_back))
     return siege.result()
@@ -116,19 +114,19 @@ def test_slow_client_has_no_more_than_its_own_places(slow_site: Site) -> None:
 
 
 def test_what_a_crowd_took_is_given_back_to_the_system(slow_site: Site) -> None:
-    before = megabytes(slow_site)
+    before = slow_site.daemon.megabytes
     attackers = [(Attack.BIG_BODIES, f"127.1.1.{number + 1}") for number in range(200)]
     with ThreadPoolExecutor(1) as thread:
         siege = thread.submit(lambda: asyncio.run(_hold_all(attackers, slow_site.daemon.ports[0])))
         most = before
         while not siege.done():
-            most = max(most, megabytes(slow_site))
+            most = max(most, slow_site.daemon.megabytes)
             time.sleep(0.05)
     assert siege.result() == {Attack.BIG_BODIES: len(attackers)}
     assert most > before + LITTLE
 
     async def is_given_back() -> bool:
-        return megabytes(slow_site) < before + LITTLE / 2
+        return slow_site.daemon.megabytes < before + LITTLE / 2
 
     asyncio.run(eventually(is_given_back))
 
@@ -136,24 +134,24 @@ def test_what_a_crowd_took_is_given_back_to_the_system(slow_site: Site) -> None:
 def test_heads_that_are_too_long_take_no_memory(slow_site: Site) -> None:
     """Each is told so, and is 40 times as long as a head may be."""
     octets = post(GOOD_BODY, *(f"X-{number}: {'a' * 4000}" for number in range(80)))
-    before = megabytes(slow_site)
+    before = slow_site.daemon.megabytes
     for _ in range(300):
         with slow_site.plain_client() as client:
             client.send_what_is_taken(octets)
     assert slow_site.ask(GOOD_REQUEST).status == 200
-    assert megabytes(slow_site) < before + LITTLE
+    assert slow_site.daemon.megabytes < before + LITTLE
 
 
 def test_heads_without_end_take_little_memory(slow_site: Site) -> None:
     octets = post(GOOD_BODY, *(f"X-{number}: {'a' * 4000}" for number in range(2)))[:8000]
-    before = megabytes(slow_site)
+    before = slow_site.daemon.megabytes
     clients: list[HttpClient] = []
     try:
         for _ in range(PER_CLIENT - 10):
             clients.append(slow_site.plain_client())
             clients[-1].send(octets)
         assert slow_site.ask(GOOD_REQUEST).status == 200
-        assert megabytes(slow_site) < before + LITTLE
+        assert slow_site.daemon.megabytes < before + LITTLE
     finally:
         for client in clients:
             client.socket.close()

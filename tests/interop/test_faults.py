@@ -234,8 +234,8 @@ def test_clients_that_leave_leave_no_socket_of_theirs_behind(
 
 
 def _sockets(site: Site) -> int:
-    """How many sockets the daemon has open."""
-    links = Path(f"/proc/{site.daemon.pid}/fd").iterdir()
+    """How many sockets the daemon's workers have open."""
+    links = (link for pid in site.daemon.workers for link in Path(f"/proc/{pid}/fd").iterdir())
     return sum(link.readlink().name.startswith("socket:") for link in links)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.metrics.memory import Metrics, RowPool, make_metrics
+from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.values import (
     AttemptFailure,
     FailureReason,
@@ -85,15 +85,13 @@ def wait_for(prometheus: str, query: str, expected: float) -> None:
 
 def test_prometheus_scrapes_what_all_workers_counted(metrics: Metrics, prometheus: str) -> None:
     wait_for(prometheus, 'up{job="kkdcpd"}', 1)
-    pool = RowPool(metrics)
-    for _ in range(3):
-        row = pool.take()
-        counters = Counters(metrics.row(row))
+    for row in range(3):
+        counters = Counters(metrics.take_row(row))
         for _ in range(10):
             counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.004)
         counters.kdc_changed(KDC, KdcState.DOWN)
         wait_for(prometheus, 'kkdcpd_kdc_state{kdc="dc1.example.com:88",address="2001:db8::1"}', 2)
-        pool.give_back(row)
+        metrics.clear_gauges(row)
     wait_for(prometheus, 'sum(kkdcpd_requests_total{realm="ODD \\"\\\\ REALM",outcome="answered"})', 30)
     wait_for(prometheus, "sum(kkdcpd_request_duration_seconds_count)", 30)
     wait_for(prometheus, 'kkdcpd_request_duration_seconds_bucket{kind="AS_REQ",le="0.005"}', 30)
@@ -105,7 +103,7 @@ def test_prometheus_scrapes_what_all_workers_counted(metrics: Metrics, prometheu
 
 
 def test_promtool_finds_nothing_to_say_of_the_metrics(metrics: Metrics, target: str) -> None:
-    counters = Counters(metrics.row(RowPool(metrics).take()))
+    counters = Counters(metrics.take_row(0))
     counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.004)
     counters.kdc_tried(KDC)
     counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.CLOSED, is_taken=True))

@@ -42,7 +42,7 @@ ANSWERED = Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", upstream_second
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = make_metrics(rows=1, realm_slots=8, kdc_slots=3)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     return metrics
 
 

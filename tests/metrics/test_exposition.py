@@ -29,7 +29,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = make_metrics(rows=2, kdc_slots=2)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     return metrics
 
 

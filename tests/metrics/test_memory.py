@@ -8,7 +8,7 @@ import pytest
 
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, FIXED, HEDGES
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.metrics.memory import Metrics, RowPool, Slots, make_metrics
+from kkdcpd.metrics.memory import Metrics, Slots, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.values import KdcEndpoint, KdcState, Transport
 
@@ -58,58 +58,42 @@ def test_slot_that_was_not_finished_is_nobodys() -> None:
     assert metrics.row(0).realms.place("NEXT") == at
 
 
-def test_workers_have_rows_of_their_own() -> None:
-    pool = RowPool(make_metrics(rows=3))
-    assert [pool.take() for _ in range(3)] == [0, 1, 2]
-    pool.give_back(1)
-    assert pool.take() == 1
-
-
-def test_more_workers_than_rows_share() -> None:
-    pool = RowPool(make_metrics(rows=2))
-    assert [pool.take() for _ in range(4)] == [0, 1, 0, 1]
-    pool.give_back(0)
-    assert pool.take() == 0
-
-
 def test_counters_stay_and_gauges_go_with_their_worker() -> None:
     metrics = make_metrics(rows=2)
-    pool = RowPool(metrics)
-    counters = Counters(metrics.row(pool.take()))
+    counters = Counters(metrics.take_row(0))
     counters.hedged()
     counters.connections_are(7)
     counters.kdc_changed(KDC, KdcState.DOWN)
     reader = MetricsReader(metrics)
     assert (reader.value(CONNECTIONS_OPEN), reader.kdc_states()) == (7, {KDC: KdcState.DOWN})
-    pool.give_back(0)
+    metrics.clear_gauges(0)
     assert (reader.value(CONNECTIONS_OPEN), reader.kdc_states()) == (0, {KDC: KdcState.WELL})
-    Counters(metrics.row(pool.take())).hedged()
+    Counters(metrics.take_row(0)).hedged()
     assert reader.value(HEDGES) == 2
 
 
 def test_row_is_clean_when_it_is_taken() -> None:
     metrics = make_metrics(rows=1)
     Counters(metrics.row(0)).connections_are(7)
-    RowPool(metrics).take()
+    metrics.take_row(0)
     assert MetricsReader(metrics).value(CONNECTIONS_OPEN) == 0
 
 
 def test_every_count_of_every_process_is_there_and_a_kill_costs_one_at_most() -> None:
     metrics = make_metrics(rows=4)
-    pool = RowPool(metrics)
     count = 20000
-    children = [_fork(pool.take(), count, metrics) for _ in range(3)]
+    children = [_fork(row, count, metrics) for row in range(3)]
     for child in children:
         assert os.waitpid(child, 0)[1] == 0
-    killed = _fork(pool.take(), 1 << 30, metrics)
+    killed = _fork(3, 1 << 30, metrics)
     at = metrics.row(3).first + FIXED[HEDGES]
     while metrics.words[at] < 1000:
         pass
     os.kill(killed, signal.SIGKILL)
     os.waitpid(killed, 0)
     before = metrics.words[at]
-    pool.give_back(3)
-    Counters(metrics.row(pool.take())).hedged()
+    metrics.clear_gauges(3)
+    Counters(metrics.take_row(3)).hedged()
     assert metrics.words[at] == before + 1
     assert MetricsReader(metrics).value(HEDGES) == 3 * count + before + 1
 
@@ -118,7 +102,7 @@ def _fork(row: int, count: int, metrics: Metrics) -> int:
     child = os.fork()
     if child:
         return child
-    counters = Counters(metrics.row(row))
+    counters = Counters(metrics.take_row(row))
     for _ in range(count):
         counters.hedged()
     os._exit(0)
@@ -128,9 +112,8 @@ def test_memory_that_is_not_counted_in_has_no_pages() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     metrics = make_metrics()
     assert metrics.words.nbytes > 64 * 1024 * 1024
-    metrics.mark_used(0)
     reader = MetricsReader(metrics)
-    Counters(metrics.row(0)).hedged()
+    Counters(metrics.take_row(0)).hedged()
     for look in (reader.fixed, reader.realms, reader.kdcs):
         look()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 200

@@ -14,7 +14,7 @@ def test_rows_are_added_up() -> None:
     metrics = make_metrics(rows=3)
     reader = MetricsReader(metrics)
     for number in range(3):
-        metrics.mark_used(number)
+        metrics.take_row(number)
         counters = Counters(metrics.row(number))
         counters.hedged()
         counters.connections_are(number)
@@ -35,7 +35,7 @@ def test_rows_are_added_up() -> None:
 def test_worst_that_is_known_of_an_endpoint_counts() -> None:
     metrics = make_metrics(rows=3)
     for number, state in enumerate((KdcState.SUSPECT, KdcState.DOWN, KdcState.WELL)):
-        metrics.mark_used(number)
+        metrics.take_row(number)
         Counters(metrics.row(number)).kdc_changed(NAMED, state)
     Counters(metrics.row(0)).kdc_tried(BY_ADDRESS)
     assert MetricsReader(metrics).kdc_states() == {NAMED: KdcState.DOWN, BY_ADDRESS: KdcState.WELL}
@@ -49,7 +49,7 @@ def test_row_that_nobody_had_is_not_read() -> None:
 
 def test_realm_that_is_called_other_is_told_with_the_others() -> None:
     metrics = make_metrics(rows=1, realm_slots=2)
-    metrics.mark_used(0)
+    metrics.take_row(0)
     counters = Counters(metrics.row(0))
     for realm in ("other", "more"):
         counters.request_ended(Served(outcome=Outcome.ANSWERED, realm=realm), None, 0.1)

@@ -19,6 +19,7 @@ from lab.program import Completed, Program, run
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
 from tests.support.fake_kdc import FakeKdcThread, reply
 from tests.support.http_client import HttpClient
+from tests.support.waiting import wait_until
 
 SECONDS_TO_STOP = 5.0
 """Less than any of the timeouts that could end a process by itself."""
@@ -38,12 +39,13 @@ def kdc(may_answer: asyncio.Event) -> Iterator[FakeKdcThread]:
         yield running
 
 
-def config(kdc: FakeKdcThread, *addresses: str, extra: str = "") -> str:
+def config(kdc: FakeKdcThread, *addresses: str, extra: str = "", process: str = "drain_timeout = 2\n") -> str:
     listeners = "".join(
         f'[[listen]]\naddress = "{address}"\ntls = false\nplain_http_anywhere = true\n{extra}\n'
         for address in addresses
     )
-    return f'{listeners}[realms."EXAMPLE.COM"]\nkdc = ["tcp://127.0.0.1:{kdc.port}"]\n'
+    realm = f'[realms."EXAMPLE.COM"]\nkdc = ["tcp://127.0.0.1:{kdc.port}"]\n'
+    return f'{listeners}{realm}[process]\ncontrol = ""\n{process}'
 
 
 Start = Callable[..., Daemon]
@@ -54,9 +56,9 @@ def start(tmp_path: Path, kdc: FakeKdcThread) -> Iterator[Start]:
     """Start daemons, each in a folder of its own."""
     with contextlib.ExitStack() as stack:
 
-        def start(*addresses: str, extra: str = "") -> Daemon:
+        def start(*addresses: str, **settings: str) -> Daemon:
             folder = tmp_path / f"daemon-{len(list(tmp_path.glob('daemon-*')))}"
-            return stack.enter_context(Daemon(folder, config(kdc, *addresses, extra=extra)))
+            return stack.enter_context(Daemon(folder, config(kdc, *addresses, **settings)))
 
         yield start
 
@@ -75,9 +77,10 @@ def fail_to_start(tmp_path: Path, kdc: FakeKdcThread) -> Callable[..., Completed
 
 def wait_until_refused(place: int | Path) -> None:
     """Wait until a daemon that ends takes no more connections."""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionRefusedError):
         while True:
-            HttpClient(place).socket.close()
+            with contextlib.suppress(ConnectionResetError):
+                HttpClient(place).socket.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -103,8 +106,9 @@ def test_signal_in_mid_request_lets_it_finish(
         assert client.response().body == GOOD_REPLY
         assert client.is_closed_in_time()
     assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
-    exchange, stopped = map(parse_line, daemon.lines[-2:])
-    assert (exchange["outcome"], stopped["event"]) == ("answered", "stopped")
+    (exchange,) = (parse_line(line) for line in daemon.lines if is_exchange(line))
+    assert exchange["outcome"] == "answered"
+    assert parse_line(daemon.lines[-1])["event"] == "stopped"
 
 
 def test_second_request_on_a_connection_is_not_served_while_the_process_ends(
@@ -125,21 +129,86 @@ def test_second_request_on_a_connection_is_not_served_while_the_process_ends(
     assert len(kdc.messages) == 1
 
 
-def test_idle_connection_does_not_hold_up_the_end(start: Start) -> None:
-    daemon = start("127.0.0.1:0")
-    with HttpClient(daemon.ports[0]) as client, HttpClient(daemon.ports[0]):
-        client.ask(GOOD_REQUEST)
+def test_idle_connections_are_waited_for_as_long_as_drain_timeout(start: Start) -> None:
+    daemon = start("127.0.0.1:0", process="drain_timeout = 1\n")
+    with HttpClient(daemon.ports[0]) as used, HttpClient(daemon.ports[0]) as unused:
+        used.ask(GOOD_REQUEST)
         daemon.send_signal(signal.SIGTERM)
+        wait_until_refused(daemon.ports[0])
+        response = used.ask(GOOD_REQUEST)
+        assert (response.body, response.headers["connection"]) == (GOOD_REPLY, "close")
+        assert used.is_closed_in_time()
+        assert unused.is_closed_in_time()
         assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+    cut_off = [parse_line(line) for line in daemon.lines if "drain_cut_off" in line]
+    assert [line["connections"] for line in cut_off] == ["1"]
 
 
-def test_half_a_head_does_not_hold_up_the_end(start: Start) -> None:
+def test_half_a_head_is_waited_for(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    with HttpClient(daemon.ports[0]) as client:
+        client.send(GOOD_REQUEST[:30])
+        daemon.send_signal(signal.SIGTERM)
+        wait_until_refused(daemon.ports[0])
+        client.send(GOOD_REQUEST[30:])
+        assert client.response().body == GOOD_REPLY
+        assert client.is_closed_in_time()
+    assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+
+
+def test_second_signal_ends_at_once(start: Start) -> None:
     daemon = start("127.0.0.1:0")
     with HttpClient(daemon.ports[0]) as client:
         client.ask(GOOD_REQUEST)
-        client.send(GOOD_REQUEST[:30])
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait_for_line(lambda line: "stopping" in line)
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+
+
+def test_request_in_flight_is_cut_off_after_drain_timeout(
+    start: Start, kdc: FakeKdcThread, may_answer: asyncio.Event
+) -> None:
+    may_answer.clear()
+    daemon = start("127.0.0.1:0", process="drain_timeout = 1\n")
+    with HttpClient(daemon.ports[0]) as client:
+        client.send(GOOD_REQUEST)
+        kdc.wait_for_messages()
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+    events = [parse_line(line)["event"] for line in daemon.lines if "kdc_in_trouble" not in line]
+    assert events[-4:] == ["stopping", "drain_cut_off", "exchange", "stopped"]
+
+
+def test_signal_to_the_whole_group_is_one_signal(start: Start) -> None:
+    """As Ctrl-C is, or what ends a container."""
+    daemon = start("127.0.0.1:0")
+    with HttpClient(daemon.ports[0]) as client:
+        client.ask(GOOD_REQUEST)
+        os.killpg(daemon.pid, signal.SIGINT)
+        wait_until_refused(daemon.ports[0])
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+    assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
+
+
+def test_workers_end_by_themselves_when_the_parent_is_killed(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    workers = daemon.workers
+    with HttpClient(daemon.ports[0]) as client:
+        client.ask(GOOD_REQUEST)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        wait_until_refused(daemon.ports[0])
+        assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+    wait_until(lambda: not any(map(is_alive, workers)))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: where nobody reaps orphans, they stay as zombies."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_ready_line_tells_version_addresses_and_realms(start: Start) -> None:
@@ -267,7 +336,8 @@ def test_process_that_ends_leaves_its_successor_s_unix_socket(
         client.send(GOOD_REQUEST)
         kdc.wait_for_messages()
         first.send_signal(signal.SIGTERM)
-        wait_until_refused(path)
+        first.wait_for_line(lambda line: "stopping" in line)
+        wait_until(lambda: not path.exists())
         start(f"unix:{path}")
         kdc.set(may_answer)
         assert client.response().body == GOOD_REPLY

@@ -217,6 +217,11 @@ def _discovering(realm: RealmConfig) -> RealmConfig:
 
 
 def _read_text(path: Path) -> str:
+    """Read a configuration's file.
+
+    Raises:
+        ConfigError: it can't be read, or isn't UTF-8.
+    """
     try:
         octets = path.read_bytes()
     except FileNotFoundError as error:

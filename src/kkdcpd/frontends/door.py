@@ -199,6 +199,64 @@ def _tell_refused(client: ClientConnection, refusal: _RefusedError) -> None:
     )
 
 
+class _Entrance:
+    """Accepts on one listener, one connection at a time, as another worker may be idle.
+
+    Nothing here waits: an accept that is waited for, and cancelled, may lose the connection that has come.
+    """
+
+    def __init__(
+        self, listener: Listener, receive: Callable[[socket.socket, object, Listener], None]
+    ) -> None:
+        self._listener = listener
+        self._receive = receive
+        self._is_short = False
+        self._pause: asyncio.TimerHandle | None = None
+        self._open()
+
+    def accept_rest(self) -> None:
+        """Let in who is in the kernel's queue: whoever is there when a socket is closed is reset."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._let_in(*self._listener.socket.accept())
+
+    def close(self) -> None:
+        """Accept no more, and close the listener."""
+        if self._pause:
+            self._pause.cancel()
+        asyncio.get_running_loop().remove_reader(self._listener.socket)
+        self._listener.socket.close()
+
+    def _open(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener.socket, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock, peer = self._listener.socket.accept()
+        except BlockingIOError:
+            return  # another worker has it
+        except OSError as error:
+            if error.errno not in _FAILED_BEFORE:
+                self._run_short(error)
+            return
+        if self._is_short:
+            _tell_accept_works(self._listener)
+            self._is_short = False
+        self._let_in(sock, peer)
+
+    def _let_in(self, sock: socket.socket, peer: object) -> None:
+        sock.settimeout(0.0)
+        self._receive(sock, peer, self._listener)
+
+    def _run_short(self, error: OSError) -> None:
+        if not self._is_short:
+            _tell_accept_failed(self._listener, error)
+            self._is_short = True
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener.socket)
+        self._pause = loop.call_later(ACCEPT_RETRY_SECONDS, self._open)
+
+
 class Door:
     """Lets connections in until it is closed."""
 
@@ -220,8 +278,7 @@ class Door:
         self._counters = counters
         self._handshake_timeout = handshake_timeout
         self._make_connection = make_connection
-        self._accepting: list[asyncio.Task[None]] = []
-        self._is_closing = False
+        self._is_closing = asyncio.Event()
 
     async def keep(self) -> None:
         """Accept on every listener until `close`, and see those through their handshakes who came until then.
@@ -229,81 +286,25 @@ class Door:
         Cancelling this ends handshakes that are under way, not connections.
         """
         async with asyncio.TaskGroup() as tasks:
-            for listener in () if self._is_closing else self._listeners:
-                name = f"accept {listener.url}"
-                self._accepting.append(tasks.create_task(self._accept(listener, tasks), name=name))
+            receive = partial(self._receive, tasks)
+            entrances = [_Entrance(listener, receive) for listener in self._listeners]
+            try:
+                await self._is_closing.wait()
+                for entrance in entrances:
+                    entrance.accept_rest()
+            finally:
+                for entrance in entrances:
+                    entrance.close()
 
-    async def close(self) -> None:
-        """Let in who waits to be accepted, and close the listeners: others are refused from now on.
+    def close(self) -> None:
+        """Let in who waits to be accepted, and have the listeners closed: others are refused from then on.
 
         Where another process listens on the same sockets, it is its turn.
         """
-        self._is_closing = True
-        for task in self._accepting:
-            task.cancel()
-        if self._accepting:
-            await asyncio.wait(self._accepting)
-        for listener in self._listeners:
-            listener.socket.close()
-
-    async def _accept(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
-        try:
-            await self._accept_each(listener, tasks)
-        finally:
-            if self._is_closing:
-                self._accept_rest(listener, tasks)
-
-    def _accept_rest(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
-        """Let in who is in the kernel's queue: whoever is there when a socket is closed is reset."""
-        with contextlib.suppress(OSError):
-            while True:
-                sock, peer = listener.socket.accept()
-                sock.settimeout(0.0)
-                self._receive(sock, peer, listener, tasks)
-
-    async def _accept_each(self, listener: Listener, tasks: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
-        is_short = False
-        while True:
-            change: asyncio.Future[OSError | None] = loop.create_future()
-            # The socket stays registered: sock_accept would register it anew for each connection.
-            loop.add_reader(listener.socket, self._accept_one, listener, tasks, change, is_short)
-            try:
-                error = await change
-            finally:
-                loop.remove_reader(listener.socket)
-            if not error:
-                _tell_accept_works(listener)
-                is_short = False
-                continue
-            if not is_short:
-                _tell_accept_failed(listener, error)
-                is_short = True
-            await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-
-    def _accept_one(
-        self,
-        listener: Listener,
-        tasks: asyncio.TaskGroup,
-        change: asyncio.Future[OSError | None],
-        is_short: bool,  # noqa: FBT001 - add_reader passes positions alone
-    ) -> None:
-        """Accept who knocks. `change` gets an error, or None when there was one before."""
-        try:
-            sock, peer = listener.socket.accept()
-        except BlockingIOError:
-            return  # another process was quicker
-        except OSError as error:
-            if error.errno not in _FAILED_BEFORE and not change.done():
-                change.set_result(error)
-            return
-        sock.setblocking(False)  # noqa: FBT003 - so it is called
-        if is_short and not change.done():
-            change.set_result(None)
-        self._receive(sock, peer, listener, tasks)
+        self._is_closing.set()
 
     def _receive(
-        self, sock: socket.socket, peer: object, listener: Listener, tasks: asyncio.TaskGroup
+        self, tasks: asyncio.TaskGroup, sock: socket.socket, peer: object, listener: Listener
     ) -> None:
         """Begin a visit, or refuse it at once."""
         deadline = asyncio.get_running_loop().time() + self._handshake_timeout

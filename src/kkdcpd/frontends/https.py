@@ -36,6 +36,9 @@ _VERSIONS = (HttpVersion10, HttpVersion11)
 MAX_LENGTH_DIGITS = 10
 """The first digits of a length: of a number that has more, they are over every limit."""
 
+STOP_SECONDS = 0.1
+"""What a request has to end that nobody waits for any more. (To aiohttp, 0 is without end.)"""
+
 
 def _new_id() -> str:
     """Make what tells a request from others in the log; Python seeds anew in each process (os.fork)."""
@@ -91,7 +94,7 @@ class HttpsFrontend:
         """Close every connection, whatever is in flight."""
         # Idle ones end here.
         self._server.pre_shutdown()
-        await self._server.shutdown(0)
+        await self._server.shutdown(STOP_SECONDS)
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", http.protocol)

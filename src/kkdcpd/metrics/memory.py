@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from kkdcpd.metrics.columns import FIXED, FIXED_WORDS, KDC_WORDS, REQUEST_WORDS
 
-__all__ = ["Metrics", "Row", "RowPool", "Slots", "make_metrics"]
+__all__ = ["Metrics", "Row", "Slots", "make_metrics"]
 
 ROWS = 64
 """Workers at a time, those that drain after a reload included."""
@@ -152,36 +152,20 @@ class Metrics:
         """Look at every row that was ever used. Others have no pages, and reading would give them some."""
         return [self.row(number) for number in range(self.rows) if self.words[_SERVICE_WORDS + number]]
 
-    def mark_used(self, number: int) -> None:
-        """Have a row read from now on."""
+    def take_row(self, number: int) -> Row:
+        """Return the row to who counts in it from now on: nobody else may."""
         self.words[_SERVICE_WORDS + number] = 1
+        self.clear_gauges(number)
+        return self.row(number)
+
+    def clear_gauges(self, number: int) -> None:
+        """Forget what a row tells of the present: its worker has ended, however it did."""
+        if self.words[_SERVICE_WORDS + number]:
+            self.row(number).clear_gauges()
 
     def add(self, word: int) -> None:
         """Add one to a word of the parent's."""
         self.words[word] += 1
-
-
-class RowPool:
-    """Who has which row: the parent's. With more workers than rows some share one, and harm its counts."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._users = [0] * metrics.rows
-
-    def take(self) -> int:
-        """Return the number of a row for a worker that is to be forked."""
-        number = self._users.index(min(self._users))
-        self._metrics.mark_used(number)
-        if not self._users[number]:
-            self._metrics.row(number).clear_gauges()
-        self._users[number] += 1
-        return number
-
-    def give_back(self, number: int) -> None:
-        """Say that a row's worker has ended, however it did."""
-        self._users[number] -= 1
-        if not self._users[number]:
-            self._metrics.row(number).clear_gauges()
 
 
 def make_metrics(*, rows: int = ROWS, realm_slots: int = REALM_SLOTS, kdc_slots: int = KDC_SLOTS) -> Metrics:

@@ -5,6 +5,7 @@ the one word that must not be lost, to end, is the end of the channel itself. So
 parent is gone.
 """
 
+import dataclasses
 import json
 import socket
 from collections.abc import Iterator
@@ -12,25 +13,24 @@ from dataclasses import dataclass
 from typing import Self
 
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, ReloadResult, ServiceStatus, Transport
 
-__all__ = ["Alive", "Channel", "Message", "Ready"]
+__all__ = ["Alive", "Channel", "Message"]
 
 MAX_MESSAGE_BYTES = 65536
 """Names in them are of DNS or Kerberos, both far shorter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A child serves from here on."""
+MAX_PROBLEMS = 32
+"""More of one file are told by `kkdcpd reload` and the log alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A child's event loop runs."""
+    """A child's event loop runs. When it first says so, it serves."""
 
 
-Message = Ready | Alive | HealthNotice
+Message = Alive | HealthNotice | ServiceStatus
 
 
 class Channel:
@@ -87,21 +87,21 @@ class Channel:
 
 def _encode(message: Message) -> bytes:
     match message:
-        case Ready():
-            fields: list[object] = ["ready"]
         case Alive():
-            fields = ["alive"]
+            fields: list[object] = ["alive"]
         case HealthNotice(target=ProbeTarget(endpoint=endpoint, realm=realm)):
             place = [endpoint.name, endpoint.address, endpoint.port, endpoint.transport.value]
             reason = message.reason.value if message.reason else None
             fields = ["health", place, realm, message.state.value, reason, message.probe_in]
+        case ServiceStatus(last_reload=reload):
+            told = dataclasses.asdict(dataclasses.replace(message, last_reload=None))
+            last = reload and [reload.at, reload.is_ok, reload.problems[:MAX_PROBLEMS]]
+            fields = ["status", told, last]
     return json.dumps(fields).encode()
 
 
 def _decode(data: bytes) -> Message:
     match json.loads(data):
-        case ["ready"]:
-            return Ready()
         case ["health", [name, address, port, transport], realm, state, reason, probe_in]:
             endpoint = KdcEndpoint(name=name, address=address, port=port, transport=Transport(transport))
             return HealthNotice(
@@ -110,5 +110,8 @@ def _decode(data: bytes) -> Message:
                 reason=FailureReason(reason) if reason else None,
                 probe_in=probe_in,
             )
+        case ["status", told, last]:
+            reload = ReloadResult(at=last[0], is_ok=last[1], problems=tuple(last[2])) if last else None
+            return ServiceStatus(**told | {"last_reload": reload})
         case _:
             return Alive()

@@ -13,8 +13,9 @@ from typing import NoReturn, Protocol
 
 import uvloop
 
-from kkdcpd.supervisor.channel import Alive, Channel, Ready
+from kkdcpd.supervisor.channel import Alive, Channel
 from kkdcpd.upstream.health import HealthNotice
+from kkdcpd.values import ServiceStatus
 
 __all__ = ["ALIVE_SECONDS", "Child", "Service", "fork_child", "serve_with_channel"]
 
@@ -54,8 +55,8 @@ class Service(Protocol):
         """Serve until `stop` is set, then finish what is in flight."""
         ...
 
-    def heard(self, notice: HealthNotice) -> None:
-        """Take in what another process found out."""
+    def heard(self, news: HealthNotice | ServiceStatus) -> None:
+        """Take in what another process found out, if it concerns this one."""
         ...
 
 
@@ -114,7 +115,7 @@ async def serve_with_channel(service: Service, channel: Channel) -> None:
 
     def receive() -> None:
         for message in channel.receive():
-            if isinstance(message, HealthNotice):
+            if not isinstance(message, Alive):
                 service.heard(message)
         if not channel.is_open:
             loop.remove_reader(channel.fileno())
@@ -122,8 +123,10 @@ async def serve_with_channel(service: Service, channel: Channel) -> None:
 
     loop.add_reader(channel.fileno(), receive)
     async with asyncio.TaskGroup() as tasks:
+        # It takes its first step first: who says that it is alive has got so far.
+        serving = tasks.create_task(service.run(stop), name="serve")
         alive = tasks.create_task(_say_alive(channel), name="alive")
-        await service.run(stop)
+        await serving
         alive.cancel()
     with contextlib.suppress(OSError):
         loop.remove_reader(channel.fileno())
@@ -131,8 +134,6 @@ async def serve_with_channel(service: Service, channel: Channel) -> None:
 
 
 async def _say_alive(channel: Channel) -> None:
-    # Work that was begun before this task, such as accepting, comes first.
-    channel.send(Ready())
     while True:
-        await asyncio.sleep(ALIVE_SECONDS)
         channel.send(Alive())
+        await asyncio.sleep(ALIVE_SECONDS)

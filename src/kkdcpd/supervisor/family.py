@@ -8,22 +8,28 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from kkdcpd.supervisor.channel import Alive, Channel, Message, Ready
+from kkdcpd.supervisor.channel import Channel, Message
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.supervisor.rows import Rows
 from kkdcpd.upstream.health import MAX_TROUBLED, HealthNotice
 from kkdcpd.values import KdcEndpoint, KdcState
 
-__all__ = ["Death", "Family"]
+__all__ = ["Death", "Family", "Patience"]
 
 logger = logging.getLogger(__name__)
 
-HUNG_SECONDS = 20.0
-"""Who says nothing for so long hangs: what a child does at a time takes milliseconds."""
 
-ABORT_SECONDS = 5.0
-"""What it then has to tell where it hangs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How many seconds a child may say nothing, and then has to tell where it hangs.
+
+    What it does at a time takes milliseconds, and it says every second that it lives.
+    """
+
+    hung: float = 20.0
+    abort: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,15 @@ class Death:
 class Family:
     """All children, whatever generation they are of."""
 
-    def __init__(self, selector: selectors.BaseSelector, rows: Rows, forget: Callable[[], None]) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, rows: Rows, patience: Patience | None = None
+    ) -> None:
         self._selector = selector
         self._rows = rows
-        self._forget = forget
+        self._patience = patience or Patience()
         self._children: dict[int, Child] = {}
         self._aborted: dict[int, float] = {}
+        self._looked_at = time.monotonic()
         self._health: dict[KdcEndpoint, HealthNotice] = {}
 
     @property
@@ -61,15 +70,22 @@ class Family:
         """Whether so many more may live at the same time."""
         return self._rows.free >= count
 
-    def fork(self, name: str, work: Callable[[Channel, int], Coroutine[None, None, None]]) -> Child:
+    def fork(
+        self,
+        name: str,
+        forget: Callable[[], None],
+        work: Callable[[Channel, int], Coroutine[None, None, None]],
+    ) -> Child:
         """Fork a child that does `work` with its channel and its row of the shared memories.
+
+        It begins with `forget`, which closes what is its parent's alone.
 
         Raises:
             OSError: there is no room for another process.
         """
         row = self._rows.take()
         try:
-            child = fork_child(name, row, self._detach, lambda channel: work(channel, row))
+            child = fork_child(name, row, partial(self._detach, forget), lambda channel: work(channel, row))
         except OSError:
             self._rows.give_back(row)
             raise
@@ -96,11 +112,16 @@ class Family:
 
     def end_hung(self, now: float) -> None:
         """End those that hang: so that they tell where, and else without a word."""
+        has_slept = now - self._looked_at > self._patience.hung / 2
+        self._looked_at = now
         for pid, child in self._children.items():
+            if has_slept:
+                # The whole host was stopped, or we were: nobody could be heard.
+                child.heard_at = now
             if pid in self._aborted:
-                if now - self._aborted[pid] > ABORT_SECONDS:
+                if now - self._aborted[pid] > self._patience.abort:
                     child.kill()
-            elif now - child.heard_at > HUNG_SECONDS:
+            elif now - child.heard_at > self._patience.hung:
                 fields = {"process": child.name, "pid": pid, "seconds": round(now - child.heard_at)}
                 logger.error("worker_hangs", extra={"fields": fields})
                 self._aborted[pid] = now
@@ -119,8 +140,6 @@ class Family:
         self._rows.give_back(child.row)
 
     def _listen_to(self, child: Child) -> None:
-        if child.pid not in self._children:
-            return  # its death was heard of first, in the same turn
         for message in child.channel.receive():
             child.heard_at = time.monotonic()
             self._take_in(child, message)
@@ -129,16 +148,12 @@ class Family:
             self._selector.unregister(child.channel)
 
     def _take_in(self, child: Child, message: Message) -> None:
-        match message:
-            case Ready():
-                child.is_ready = True
-            case HealthNotice():
-                self._remember(message)
-                for other in self._children.values():
-                    if other is not child:
-                        other.channel.send(message)
-            case Alive():
-                pass
+        child.is_ready = True
+        if isinstance(message, HealthNotice):
+            self._remember(message)
+            for other in self._children.values():
+                if other is not child:
+                    other.channel.send(message)
 
     def _remember(self, notice: HealthNotice) -> None:
         endpoint = notice.target.endpoint
@@ -147,8 +162,8 @@ class Family:
         elif endpoint in self._health or len(self._health) < MAX_TROUBLED:
             self._health[endpoint] = notice
 
-    def _detach(self) -> None:
+    def _detach(self, forget: Callable[[], None]) -> None:
         """Close the others' channels in a child: who holds one keeps its end from being heard."""
         for child in self._children.values():
             child.channel.close()
-        self._forget()
+        forget()

@@ -47,4 +47,5 @@ def _stamp(path: Path) -> _Stamp:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    # Its last number changes with the owner and the mode too: a file may have become readable.
+    return status.st_ino, status.st_size, status.st_ctime_ns

@@ -14,10 +14,11 @@ from typing import Self
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
 from kkdcpd.frontends.door import Listener
 from kkdcpd.supervisor.child import Child
+from kkdcpd.supervisor.files import FileWatch, tls_files
 from kkdcpd.supervisor.limits import count_cpus
 from kkdcpd.tls import build_server_context
 
-__all__ = ["Generation", "Phase", "Slot"]
+__all__ = ["Generation", "Phase", "Role", "Slot", "admin_places", "places"]
 
 RESTART_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """How long after its end a worker is replaced, by how often it has ended in quick succession."""
@@ -27,18 +28,30 @@ LONG_LIFE_SECONDS = 60.0
 
 
 class Phase(enum.Enum):
-    """STARTING until all its workers are ready; DRAINING when it may only finish what it has begun."""
+    """STARTING until all its workers are ready; DRAINING when it may only finish what it has begun.
+
+    FAILED when it doesn't get ready, and is killed.
+    """
 
     STARTING = "starting"
     SERVING = "serving"
     DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Role(enum.Enum):
+    """What a child does: WORKER serves clients, ADMIN tells metrics and health."""
+
+    WORKER = "worker"
+    ADMIN = "admin"
 
 
 @dataclass(slots=True, kw_only=True)
 class Slot:
-    """A worker's place, which a successor takes when it dies."""
+    """A child's place, which a successor takes when it dies."""
 
     name: str
+    role: Role = Role.WORKER
     child: Child | None = None
     deaths: int = 0
     start_at: float = 0.0
@@ -62,7 +75,9 @@ class Generation:
     config: Config
     system: SystemFiles
     listeners: Sequence[Listener]
+    admin_listeners: Sequence[Listener]
     slots: Sequence[Slot]
+    files: FileWatch
     phase: Phase = Phase.STARTING
     phase_since: float = field(default_factory=time.monotonic)
 
@@ -70,20 +85,28 @@ class Generation:
     def make(
         cls, number: int, loaded: LoadedConfig, config: Config, sockets: Sequence[Sequence[socket]]
     ) -> Self:
-        """Make one of a configuration that was read, with the sockets of each [[listen]]."""
+        """Make one of a configuration that was read, with the sockets of each of its `places`."""
+        # Before they are read: who changes one meanwhile is noticed later.
+        files = FileWatch(tls_files(config.tls))
         contexts = _tls_contexts(config)
-        count = config.process.workers or count_cpus()
+        listeners = [
+            [_listener(listen, contexts, sock) for sock in opened]
+            for listen, opened in zip(places(config), sockets, strict=True)
+        ]
+        count = len(config.listen)
+        workers = range(config.process.workers or count_cpus())
+        slots = [Slot(name=f"worker {place + 1}") for place in workers]
+        if listeners[count:]:
+            slots.append(Slot(name="admin", role=Role.ADMIN))
         return cls(
             number=number,
             loaded=loaded,
             config=config,
             system=SystemFiles.read(),
-            listeners=[
-                _listener(listen, contexts, sock)
-                for listen, opened in zip(config.listen, sockets, strict=True)
-                for sock in opened
-            ],
-            slots=[Slot(name=f"worker {place + 1}") for place in range(count)],
+            listeners=[listener for opened in listeners[:count] for listener in opened],
+            admin_listeners=[listener for opened in listeners[count:] for listener in opened],
+            slots=slots,
+            files=files,
         )
 
     def enter(self, phase: Phase) -> None:
@@ -97,9 +120,31 @@ class Generation:
         return [slot.child for slot in self.slots if slot.child]
 
     @property
+    def workers(self) -> list[Slot]:
+        """The places of those that serve clients."""
+        return [slot for slot in self.slots if slot.role is Role.WORKER]
+
+    @property
+    def admins(self) -> list[Child]:
+        """Those that tell metrics and health: one or none."""
+        return [slot.child for slot in self.slots if slot.role is Role.ADMIN and slot.child]
+
+    @property
     def is_ready(self) -> bool:
-        """Whether every worker serves."""
+        """Whether every one of its processes serves."""
         return all(slot.child and slot.child.is_ready for slot in self.slots)
+
+
+def places(config: Config) -> list[ListenConfig]:
+    """Name all addresses to listen on: each [[listen]], then that of [admin], if there is one."""
+    return [*config.listen, *admin_places(config)]
+
+
+def admin_places(config: Config) -> list[ListenConfig]:
+    """Name the address of [admin], if there is one."""
+    if config.admin.address is None:
+        return []
+    return [ListenConfig(address=config.admin.address, tls=False, unix_mode=config.admin.unix_mode)]
 
 
 def _tls_contexts(config: Config) -> Mapping[ClientCertificates, ssl.SSLContext]:

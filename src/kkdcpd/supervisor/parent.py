@@ -8,7 +8,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +16,19 @@ import kkdcpd
 from kkdcpd.config import LoadedConfig, LogConfig, load_config
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError
 from kkdcpd.guard import occupancy, shared_table
-from kkdcpd.metrics.memory import make_metrics
+from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, make_metrics
 from kkdcpd.supervisor.channel import Channel
-from kkdcpd.supervisor.child import serve_with_channel
 from kkdcpd.supervisor.control import Asker, Control, ReloadOutcome
+from kkdcpd.supervisor.events import take_turn
 from kkdcpd.supervisor.family import Death, Family
-from kkdcpd.supervisor.files import FileWatch, tls_files
-from kkdcpd.supervisor.generation import Generation, Phase, Slot
+from kkdcpd.supervisor.generation import Generation, Phase, Role, Slot, admin_places, places
 from kkdcpd.supervisor.limits import fit_to_descriptors
 from kkdcpd.supervisor.rows import MAX_ROWS, Rows
+from kkdcpd.supervisor.services import serve_admin, serve_clients
 from kkdcpd.supervisor.sockets import Sockets
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
-from kkdcpd.worker import SharedMemory, Worker
+from kkdcpd.values import ReloadResult, ServiceStatus
+from kkdcpd.worker import SharedMemory
 
 __all__ = ["Parent", "serve"]
 
@@ -45,6 +46,7 @@ FILES_SECONDS = 5.0
 GRACE_SECONDS = 5.0
 """What a worker has to end by itself, after its `process.drain_timeout`."""
 
+MORE_ROOM = "allow more processes, memory and file descriptors (systemd: TasksMax=, MemoryMax=, LimitNOFILE=)"
 
 _ConfigureLogging = Callable[[LogConfig], None]
 
@@ -84,20 +86,25 @@ class Parent:
         self._sockets = sockets
         self._notifier = notifier
         self._configure_logging = configure_logging
+        self._has_watchdog = watchdog_interval is not None
         self._turn_seconds = min(TURN_SECONDS, (watchdog_interval or TURN_SECONDS) / 2)
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._memory = memory = _make_memory(loaded.config.guard.table_entries)
         clear = [partial(occupancy.clear_row, counters) for counters in (memory.connections, memory.requests)]
-        self._family = Family(self._selector, Rows(clear), self._forget)
+        self._family = Family(self._selector, Rows([*clear, memory.metrics.clear_gauges]))
+        self._started_at = time.time()
+        self._last_reload: ReloadResult | None = None
+        self._told: ServiceStatus | None = None
         self._control: Control | None = None
+        self._control_path: Path | None = None
         self._last_number = 0
         self._starting: Generation | None = None
         self._serving: Generation | None = None
-        self._draining: list[Generation] = []
-        self._askers: list[Asker] = []
+        self._ending: list[Generation] = []
         self._is_reload_due = False
-        self._files = FileWatch(())
+        self._next_askers: list[Asker] = []
+        self._askers: list[Asker] = []
         self._files_at = 0.0
         self._is_stopping = False
         self._start_error: str | None = None
@@ -110,17 +117,14 @@ class Parent:
         """
         self._catch_signals()
         try:
-            self._open_control(self._loaded.config.process.control)
-            self._start(self._loaded)
-            # What is there now is shared with every worker, as long as nobody counts references to it.
-            gc.freeze()
+            self._listen_for_askers(self._loaded.config.process.control)
+            self._start_first()
             while not (self._is_stopping and self._family.is_empty):
                 self._turn()
         finally:
             self._family.kill_all()
             self._sockets.close()
-            if self._control:
-                self._control.close()
+            self._close_control()
         if self._start_error:
             raise StartError(self._start_error)
         logger.info("stopped")
@@ -128,19 +132,19 @@ class Parent:
     # -- What may happen -------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        for key, _events in self._selector.select(self._turn_seconds):
-            key.data()
+        take_turn(self._selector, self._turn_seconds)
         now = time.monotonic()
         self._family.end_hung(now)
         if self._starting:
             self._look_at_start(self._starting, now)
-        elif self._serving and not self._is_stopping:
-            self._look_after(self._serving, now)
-        for generation in self._draining:
-            if now - generation.phase_since > generation.config.process.drain_timeout + GRACE_SECONDS:
-                for child in generation.children:
-                    child.kill()
-        self._notifier.alive()
+        if self._serving:
+            self._replace_dead(self._serving, now)
+        if self._serving and not self._starting:
+            self._look_for_news(self._serving, now)
+        self._end_drains(now)
+        self._tell_status()
+        if self._has_watchdog:
+            self._notifier.alive()
 
     def _catch_signals(self) -> None:
         self._wakeup.settimeout(0.0)
@@ -159,10 +163,10 @@ class Parent:
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._stop()
         elif signal.SIGHUP in numbers:
-            self._reload()
+            self._ask_for_reload()
 
     def _died(self, death: Death) -> None:
-        for generation in filter(None, (self._starting, self._serving, *self._draining)):
+        for generation in filter(None, (self._starting, self._serving, *self._ending)):
             for slot in generation.slots:
                 if slot.child is death.child:
                     self._lost(generation, slot, death)
@@ -172,23 +176,38 @@ class Parent:
         now = time.monotonic()
         lived = round(now - death.child.started_at, 1)
         slot.child_died(now)
-        if generation.phase is not Phase.DRAINING or death.code:
+        has_failed = generation.phase is not Phase.DRAINING or death.code
+        # Those that were killed beside another one are nothing new.
+        if has_failed and generation.phase is not Phase.FAILED:
             fields = {"process": slot.name, "pid": death.child.pid, "reason": death.words, "lived": lived}
             logger.error("worker_died", extra={"fields": fields})
+            self._memory.metrics.add(WORKER_DEATHS)
         if generation.phase is Phase.STARTING:
             self._give_up(f"{slot.name} ended by {death.words}")
-        elif generation.phase is Phase.DRAINING and not generation.children:
-            self._draining.remove(generation)
-            if not self._is_stopping:
+        elif generation in self._ending:
+            self._ended_in_part(generation)
+
+    def _ended_in_part(self, generation: Generation) -> None:
+        if not any(slot.child for slot in generation.workers):
+            for child in generation.admins:
+                child.channel.end()
+        if not generation.children:
+            self._ending.remove(generation)
+            if generation.phase is Phase.DRAINING and not self._is_stopping:
                 logger.info("drained", extra={"fields": {"generation": generation.number}})
 
     # -- A generation's beginning ----------------------------------------------------------------------------
 
-    def _open_control(self, path: Path | None) -> None:
+    def _listen_for_askers(self, path: Path | None) -> None:
+        """Have the control socket there, and nowhere else."""
+        if path == self._control_path:
+            return
+        self._close_control()
+        self._control_path = path
         if path is None:
             return
         try:
-            self._control = Control(path, self._selector, self._reload)
+            self._control = Control(path, self._selector, self._ask_for_reload)
         except OSError as error:
             _warn(
                 [
@@ -200,6 +219,17 @@ class Parent:
                 ]
             )
 
+    def _close_control(self) -> None:
+        if self._control:
+            self._control.close()
+            self._control = None
+
+    def _start_first(self) -> None:
+        try:
+            self._start(self._loaded)
+        except OSError as error:
+            raise StartError(str(error), MORE_ROOM) from error
+
     def _start(self, loaded: LoadedConfig) -> None:
         """Fork the workers of the next generation.
 
@@ -210,7 +240,7 @@ class Parent:
         _warn(loaded.warnings)
         config, problems = fit_to_descriptors(loaded.config)
         _warn(problems)
-        sockets = self._sockets.open(config.listen)
+        sockets = self._sockets.open(places(config))
         generation = Generation.make(self._last_number + 1, loaded, config, sockets)
         if not self._family.has_room_for(len(generation.slots)):
             raise OSError("too many workers of earlier generations still finish what they have begun")
@@ -218,22 +248,17 @@ class Parent:
         self._starting = generation
         # Children log as they are forked.
         self._configure_logging(config.log)
+        _keep_memory_shared()
         for slot in generation.slots:
             self._fork(generation, slot)
 
     def _fork(self, generation: Generation, slot: Slot) -> None:
-        async def work(channel: Channel, row: int) -> None:
-            worker = Worker(
-                generation.config,
-                generation.listeners,
-                generation.system,
-                self._memory,
-                row,
-                tell=channel.send,
-            )
-            await serve_with_channel(worker, channel)
+        def work(channel: Channel, row: int) -> Coroutine[None, None, None]:
+            if slot.role is Role.ADMIN:
+                return serve_admin(generation, self._memory, self._service_status(), channel)
+            return serve_clients(generation, self._memory, row, channel)
 
-        slot.child = self._family.fork(slot.name, work)
+        slot.child = self._family.fork(slot.name, partial(self._forget, generation, slot), work)
 
     def _look_at_start(self, generation: Generation, now: float) -> None:
         if generation.is_ready:
@@ -246,23 +271,23 @@ class Parent:
         self._starting = None
         before, self._serving = self._serving, generation
         generation.enter(Phase.SERVING)
+        # Where nobody listens any more, the workers that end are last to close, once they let in who waits.
+        self._sockets.keep_only(places(generation.config))
         if before:
             self._drain(before)
-        self._sockets.keep_only(generation.config.listen)
-        self._files = FileWatch(tls_files(generation.config.tls))
+            self._reload_ended()
+        self._listen_for_askers(generation.config.process.control)
         self._tell_serving(generation, "reloaded" if before else "ready")
         self._answer(ReloadOutcome(is_done=True, generation=generation.number))
-        if self._is_reload_due:
-            self._is_reload_due = False
-            self._reload()
 
     def _tell_serving(self, generation: Generation, event: str) -> None:
         realms = ",".join(realm.name for realm in generation.config.realms)
         fields = {
             "version": kkdcpd.__version__,
             "generation": generation.number,
-            "workers": len(generation.slots),
+            "workers": len(generation.workers),
             "listen": ",".join(listener.url for listener in generation.listeners),
+            "admin": ",".join(listener.url for listener in generation.admin_listeners) or "none",
             "realms": realms,
         }
         if event == "ready":
@@ -275,60 +300,50 @@ class Parent:
 
     def _give_up(self, reason: str) -> None:
         """End a generation that doesn't get ready; the one before it goes on."""
-        generation, self._starting = self._starting, None
-        assert generation
-        for child in generation.children:
-            child.kill()
-        if generation.children:
-            generation.enter(Phase.DRAINING)
-            self._draining.append(generation)
+        self._abandon()
         if self._serving:
-            self._sockets.keep_only(self._serving.config.listen)
             self._fail_reload([reason])
         else:
             self._start_error = reason
             self._is_stopping = True
 
+    def _abandon(self) -> None:
+        """End what there is of a generation that doesn't get ready, and close what it alone listened on."""
+        generation, self._starting = self._starting, None
+        if generation and generation.children:
+            generation.enter(Phase.FAILED)
+            for child in generation.children:
+                child.kill()
+            self._ending.append(generation)
+        if self._serving:
+            self._sockets.keep_only(places(self._serving.config))
+
     # -- A reload --------------------------------------------------------------------------------------------
 
-    def _reload(self, asker: Asker | None = None, text: str | None = None) -> None:
-        """Start another generation. While one is starting, it waits for its turn."""
+    def _ask_for_reload(self, asker: Asker | None = None) -> None:
+        """Have a reload begin as soon as none is under way: what that one has read may be old already."""
+        self._is_reload_due = True
         if asker:
-            self._askers.append(asker)
-        if self._is_stopping:
-            self._answer(ReloadOutcome(is_done=False, generation=0, problems=("kkdcpd is stopping",)))
-        elif self._starting:
-            self._is_reload_due = True
-        else:
-            self._notifier.reloading()
-            self._try_reload(text)
+            self._next_askers.append(asker)
 
-    def _try_reload(self, text: str | None) -> None:
-        assert self._serving
+    def _reload(self, text: str | None = None) -> None:
+        """Start another generation; with a `text`, by the same words as the one that serves."""
+        self._is_reload_due = False
+        self._askers, self._next_askers = self._next_askers, []
+        self._notifier.reloading()
         try:
             loaded = load_config(self._path, now=datetime.datetime.now(datetime.UTC), text=text)
             self._start(loaded)
         except ConfigError as error:
             self._fail_reload(map(str, error.problems))
         except (ListenError, OSError) as error:
-            self._withdraw()
+            self._abandon()
             self._fail_reload([str(error)])
         except Exception as error:
             # The last resort: whatever a new file brings about, the old generation goes on.
             logger.exception("bug_in_reload")
-            self._withdraw()
+            self._abandon()
             self._fail_reload([f"a bug: {type(error).__name__}; please report it, with the log"])
-
-    def _withdraw(self) -> None:
-        """End what there is of a generation that could not be forked whole."""
-        assert self._serving
-        if self._starting:
-            for child in self._starting.children:
-                child.kill()
-            self._starting.enter(Phase.DRAINING)
-            self._draining.append(self._starting)
-            self._starting = None
-        self._sockets.keep_only(self._serving.config.listen)
 
     def _fail_reload(self, problems: Iterable[str]) -> None:
         assert self._serving
@@ -336,18 +351,45 @@ class Parent:
         lines = tuple(problems)
         for line in lines:
             logger.error("reload_failed", extra={"fields": {"problem": line}})
+        self._reload_ended(lines)
         self._answer(ReloadOutcome(is_done=False, generation=self._serving.number, problems=lines))
         self._notifier.ready(f"{_status(self._serving)}; the last reload failed")
+
+    def _reload_ended(self, problems: tuple[str, ...] = ()) -> None:
+        self._last_reload = ReloadResult(at=time.time(), is_ok=not problems, problems=problems)
+        self._memory.metrics.add(RELOADS_FAILED if problems else RELOADS_OK)
 
     def _answer(self, outcome: ReloadOutcome) -> None:
         askers, self._askers = self._askers, []
         for asker in askers:
             asker.answer(outcome)
 
+    # -- How it is -------------------------------------------------------------------------------------------
+
+    def _tell_status(self) -> None:
+        """Tell those who tell others, when it has changed."""
+        status = self._service_status()
+        if status == self._told:
+            return
+        self._told = status
+        for generation in filter(None, (self._starting, self._serving, *self._ending)):
+            for child in generation.admins:
+                child.channel.send(status)
+
+    def _service_status(self) -> ServiceStatus:
+        workers = self._serving.workers if self._serving else []
+        return ServiceStatus(
+            generation=self._serving.number if self._serving else self._last_number,
+            workers_ready=sum(slot.child is not None and slot.child.is_ready for slot in workers),
+            workers_wanted=len(workers),
+            started_at=self._started_at,
+            is_draining=self._is_stopping,
+            last_reload=self._last_reload,
+        )
+
     # -- While it serves, and its end ------------------------------------------------------------------------
 
-    def _look_after(self, generation: Generation, now: float) -> None:
-        """Replace who has died; reload where a certificate is new."""
+    def _replace_dead(self, generation: Generation, now: float) -> None:
         for slot in generation.slots:
             if slot.child is None and now >= slot.start_at:
                 try:
@@ -355,18 +397,34 @@ class Parent:
                 except OSError as error:
                     logger.error("fork_failed", extra={"fields": {"reason": str(error)}})  # noqa: TRY400
                     slot.start_at = now + GRACE_SECONDS
-        if now >= self._files_at:
+
+    def _look_for_news(self, generation: Generation, now: float) -> None:
+        """Begin a reload that was asked for, or that a new certificate is reason for."""
+        if self._is_reload_due:
+            self._reload()
+        elif now >= self._files_at:
             self._files_at = now + FILES_SECONDS
-            if self._files.has_changed():
+            if generation.files.has_changed():
                 logger.info("certificate_changed")
                 self._reload(text=generation.loaded.text)
 
     def _drain(self, generation: Generation) -> None:
+        """Let it finish. When all ends, the admin process is the last to go: it tells that it drains."""
         generation.enter(Phase.DRAINING)
+        admins = generation.admins if self._is_stopping else []
         for child in generation.children:
-            child.channel.end()
+            if child not in admins:
+                child.channel.end()
         if generation.children:
-            self._draining.append(generation)
+            self._ending.append(generation)
+            self._ended_in_part(generation)
+
+    def _end_drains(self, now: float) -> None:
+        """Kill those that don't end by themselves in time."""
+        for generation in self._ending:
+            if now - generation.phase_since > generation.config.process.drain_timeout + GRACE_SECONDS:
+                for child in generation.children:
+                    child.kill()
 
     def _stop(self) -> None:
         """Finish what is in flight; when asked again, don't."""
@@ -377,24 +435,26 @@ class Parent:
         logger.info("stopping")
         self._notifier.stopping("finishing what is in flight")
         # Who connects from now on is refused, or waits with systemd for our successor.
-        self._sockets.close()
+        self._sockets.keep_only(admin_places(self._serving.config) if self._serving else ())
+        self._close_control()
         for generation in filter(None, (self._starting, self._serving)):
             self._drain(generation)
         self._starting = self._serving = None
+        self._askers += self._next_askers
         self._answer(ReloadOutcome(is_done=False, generation=0, problems=("kkdcpd is stopping",)))
 
-    def _forget(self) -> None:
-        """Close in a child what is the parent's alone."""
+    def _forget(self, generation: Generation, slot: Slot) -> None:
+        """Close in a child what is the parent's alone, and the sockets that others serve."""
         self._selector.close()
         self._wakeup.close()
         self._wakeup_end.close()
         self._notifier.close()
         if self._control:
             self._control.detach()
-        for asker in self._askers:
+        for asker in (*self._askers, *self._next_askers):
             asker.socket.close()
-        used = self._starting or self._serving
-        self._sockets.detach(kept=[listener.socket for listener in used.listeners] if used else [])
+        kept = generation.admin_listeners if slot.role is Role.ADMIN else generation.listeners
+        self._sockets.detach(kept=[listener.socket for listener in kept])
 
 
 def _make_memory(table_entries: int) -> SharedMemory:
@@ -407,6 +467,13 @@ def _make_memory(table_entries: int) -> SharedMemory:
     )
 
 
+def _keep_memory_shared() -> None:
+    """Have what is there now stay as it is: a worker's collector would write to all of it, and so copy it."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def _warn(problems: Iterable[ConfigProblem]) -> None:
     """Log what the operator should mend, though it keeps nothing from running."""
     for problem in problems:
@@ -417,5 +484,5 @@ def _warn(problems: Iterable[ConfigProblem]) -> None:
 
 
 def _status(generation: Generation) -> str:
-    realms, workers = len(generation.config.realms), len(generation.slots)
+    realms, workers = len(generation.config.realms), len(generation.workers)
     return f"generation {generation.number}: {workers} workers serve {realms} realms"

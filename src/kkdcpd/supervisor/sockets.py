@@ -71,16 +71,17 @@ class Sockets:
                 place.close()
             raise
         self._places |= fresh
-        for key, one in _keyed(listen).items():
-            self._set_mode(key, one)
         return [self._places[key].sockets for key in _keyed(listen)]
 
     def keep_only(self, listen: Sequence[ListenConfig]) -> None:
-        """Close what the configuration no longer names."""
-        for key in self._places.keys() - _keyed(listen).keys():
+        """Close what the configuration no longer names, and give unix sockets the modes that it names."""
+        wanted = _keyed(listen)
+        for key in self._places.keys() - wanted.keys():
             place = self._places.pop(key)
             if not any(sock in self._inherited for sock in place.sockets):
                 place.close()
+        for key, one in wanted.items():
+            self._set_mode(key, one)
 
     def unclaimed(self) -> list[str]:
         """Tell the addresses of those from systemd that no [[listen]] names: who connects there waits."""

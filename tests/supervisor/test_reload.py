@@ -1,0 +1,115 @@
+"""Reloads, deaths and the end, under a steady load of real clients: no request is lost."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.ports import free_port
+from tests.supervisor.house import House, run_house
+from tests.supervisor.load import Load
+from tests.support.waiting import wait_until
+
+CERTIFICATE_SECONDS = 20.0
+"""As long as a new certificate may go unnoticed, and some more on a busy machine."""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with run_house(tmp_path) as running:
+        yield running
+
+
+def second_listener(house: House, port: int) -> str:
+    return f'[[listen]]\naddress = "127.0.0.1:{port}"\n{house.text}'
+
+
+def reload_by_each_way(house: House, port: int) -> None:
+    """Five reloads: three that go well, with an address more and without it, and two that can't."""
+    house.write(second_listener(house, port))
+    assert house.hang_up()["event"] == "reloaded"
+    house.write(f"{house.text}\n[nonsense")
+    assert house.hang_up()["event"] == "reload_failed"
+    house.write(house.text)
+    house.reload().expect_ok()
+    house.write(house.text.replace(str(house.pair.certificate), "/nowhere/server.pem"))
+    assert house.reload().exit_code == 78
+    house.write(house.text)
+    assert house.hang_up()["event"] == "reloaded"
+
+
+def renew_certificate(house: House) -> None:
+    """Write another certificate over the one there is."""
+    renewed = house.authority.issue("127.0.0.1", "localhost", file_name="renewed")
+    shutil.copy(renewed.certificate, house.pair.certificate)
+    shutil.copy(renewed.key, house.pair.key)
+
+
+def test_twenty_reloads_and_the_end_lose_no_request(house: House) -> None:
+    port = free_port(["127.0.0.1"])
+    first_trust = house.trust
+    with (
+        Load(house.daemon.ports[0], first_trust) as load,
+        Load(port, first_trust, keeping=3, single=3, may_be_refused=True) as beside,
+    ):
+        for _ in range(3):
+            reload_by_each_way(house, port)
+        after = len(house.daemon.lines)
+        renew_certificate(house)
+        house.daemon.wait_for_line(
+            lambda line: " reloaded " in line, after=after, timeout=CERTIFICATE_SECONDS
+        )
+        assert house.lines("certificate_changed")
+        for _ in range(4):
+            assert house.hang_up()["event"] == "reloaded"
+        assert load.tally.answered > 500
+        load.may_be_refused = True
+        house.daemon.send_signal(signal.SIGTERM)
+        assert house.daemon.wait() == 0
+        beside_tally, tally = beside.end(), load.end()
+    assert (tally.lost, beside_tally.lost) == ([], [])
+    assert beside_tally.answered
+    assert len(tally.certificates) == 2
+    assert len(house.lines("reloaded")) == 3 * 3 + 5
+    assert len(house.lines("reload_failed")) == 3 * 2
+    assert not house.lines("drain_cut_off", "worker_died", "worker_hangs", "bug_in_child", "bug_in_request")
+
+
+def test_killed_worker_costs_what_it_had_in_flight_and_is_replaced(house: House) -> None:
+    clients, kills = 12, 3
+    with Load(house.daemon.ports[0], house.trust, retries=True, keeping=clients, single=clients) as load:
+        for number in range(kills):
+            answered = load.tally.answered
+            wait_until(lambda least=answered + 100: load.tally.answered > least)  # type: ignore[misc]
+            victim = house.daemon.workers[0]
+            os.kill(victim, signal.SIGKILL)
+            house.daemon.wait_for_lines(lambda line: " worker_died " in line, count=number + 1)
+            wait_until(lambda gone=victim: len(set(house.daemon.workers) - {gone}) == 2)  # type: ignore[misc]
+        tally = load.end()
+    assert tally.lost == []
+    assert tally.retried <= kills * 2 * clients
+    died = house.lines("worker_died")
+    assert [line["reason"] for line in died] == ["signal SIGKILL"] * kills
+
+
+def own_descriptors(house: House) -> int:
+    """How many the parent has open."""
+    return sum(1 for _ in Path(f"/proc/{house.daemon.pid}/fd").iterdir())
+
+
+def test_descriptors_and_processes_do_not_grow(house: House) -> None:
+    assert house.ask().status == 200
+    descriptors = own_descriptors(house)
+    everything = house.daemon.descriptors
+    for number in range(20):
+        house.write(house.text if number % 3 else f"{house.text}\n[nonsense")
+        house.hang_up()
+    house.write(house.text)
+    house.reload().expect_ok()
+    assert house.ask().status == 200
+    wait_until(lambda: len(house.daemon.workers) == 2)
+    wait_until(lambda: own_descriptors(house) <= descriptors)
+    wait_until(lambda: house.daemon.descriptors <= everything)

@@ -1,0 +1,314 @@
+"""What holds for all workers together, across reloads, and after the death of one of them.
+
+Which worker takes a connection is chosen by having the other one stopped meanwhile.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
+from tests.supervisor.house import House, run_house
+from tests.support import fake_kdc
+from tests.support.fake_kdc import FakeKdcThread, reply
+from tests.support.http_client import HttpClient, post
+from tests.support.messages import as_req, envelope, krb_error
+from tests.support.waiting import wait_until
+
+SHORT_WHILE = 0.05
+
+SESSIONS = {ssl.TLSVersion.TLSv1_3: 1000, ssl.TLSVersion.TLSv1_2: 200}
+ROUNDS = 10
+"""So often the workers change their parts: none may be stopped for long."""
+
+CHEAP_REQUEST = post(b"", method="OPTIONS")
+"""It is refused without a KDC, and its answer comes after the tickets of TLS 1.3."""
+
+GUESSES = 10
+"""Of guard.failures, by default."""
+
+WRONG_PASSWORD = krb_error(24)
+PROBE_INTERVAL = 0.2
+
+
+@contextlib.contextmanager
+def only(house: House, worker: int) -> Iterator[None]:
+    """Let nobody but this worker take connections within."""
+    others = [pid for pid in house.daemon.workers if pid != worker]
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for pid in others:
+            wait_until(lambda pid=pid: ") T " in Path(f"/proc/{pid}/stat").read_text())  # type: ignore[misc]
+        yield
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+        # Time to say that they live.
+        time.sleep(SHORT_WHILE)
+
+
+def connect_to(house: House, worker: int) -> HttpClient:
+    """Connect to this worker: nobody else could have done the TLS handshake."""
+    with only(house, worker):
+        return house.connect()
+
+
+def statuses(house: House, *workers: int, request: bytes = GOOD_REQUEST) -> list[int]:
+    """Ask each of these workers by a connection of its own."""
+    found = []
+    for worker in workers:
+        with connect_to(house, worker) as client:
+            found.append(client.ask(request).status)
+    return found
+
+
+def replace(house: House, worker: int) -> int:
+    """Kill a worker with -9, and return its successor."""
+    before = set(house.daemon.workers)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: bool(set(house.daemon.workers) - before))
+    (successor,) = set(house.daemon.workers) - before
+    return successor
+
+
+def reload(house: House) -> tuple[int, ...]:
+    """Reload, and return the new workers; those of before finish what they have."""
+    before = set(house.daemon.workers)
+    house.reload().expect_ok()
+    return tuple(sorted(set(house.daemon.workers) - before))
+
+
+# -- TLS sessions --------------------------------------------------------------------------------------------
+
+
+def connected(house: House, host: str) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", house.daemon.ports[0]), 10.0, (host, 0))
+    # The request shall not wait for the acknowledgement of the handshake's end.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def handshake(
+    house: House, trust: ssl.SSLContext, number: int, session: ssl.SSLSession | None
+) -> tuple[ssl.SSLSession, bool]:
+    """Connect from an address of its own; return the session to go on with, and whether it was resumed."""
+    host = f"127.3.{number // 250}.{number % 250 + 1}"
+    with (
+        connected(house, host) as plain,
+        trust.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
+    ):
+        tls.sendall(CHEAP_REQUEST)
+        assert tls.recv(65536).startswith(b"HTTP/1.1 405 ")
+        assert tls.session
+        return tls.session, bool(tls.session_reused)
+
+
+@pytest.mark.parametrize("version", SESSIONS)
+def test_tls_sessions_resume_at_the_other_worker(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    resumed = 0
+    with run_house(tmp_path) as house:
+        house.trust.minimum_version = house.trust.maximum_version = version
+        first, second = house.daemon.workers
+        in_a_round = SESSIONS[version] // ROUNDS
+        for start in range(0, SESSIONS[version], in_a_round):
+            numbers = range(start, start + in_a_round)
+            with only(house, first):
+                sessions = [handshake(house, house.trust, number, None)[0] for number in numbers]
+            with only(house, second):
+                for number, session in zip(numbers, sessions, strict=True):
+                    resumed += handshake(house, house.trust, number, session)[1]
+            first, second = second, first
+            time.sleep(SHORT_WHILE)
+        # Nobody had to be killed for being stopped too long.
+        assert set(house.daemon.workers) == {first, second}
+    assert resumed >= 0.95 * SESSIONS[version]
+
+
+# -- The guard -----------------------------------------------------------------------------------------------
+
+BURST = 40
+
+RATES = f"""
+    [guard.rates]
+    client_rate = 0.1
+    client_burst = {BURST}
+"""
+
+
+def test_rates_hold_over_workers_reloads_and_deaths(tmp_path: Path) -> None:
+    with run_house(tmp_path, sections=RATES) as house:
+        first, second = house.daemon.workers
+        with connect_to(house, first) as one, connect_to(house, second) as other:
+            for _ in range(BURST // 2):
+                assert [client.ask(GOOD_REQUEST).status for client in (one, other)] == [200, 200]
+        assert statuses(house, first, second) == [429, 429]
+        first, second = reload(house)
+        assert statuses(house, first, second) == [429, 429]
+        assert statuses(house, replace(house, first), second) == [429, 429]
+
+
+def test_failures_of_all_workers_block_at_all_workers_and_after_reloads_and_deaths(tmp_path: Path) -> None:
+    with run_house(tmp_path) as house:
+        house.kdc.play(tcp=reply(WRONG_PASSWORD))
+        first, second = house.daemon.workers
+        with connect_to(house, first) as one, connect_to(house, second) as other:
+            for _ in range(GUESSES // 2):
+                assert [client.ask(GOOD_REQUEST).status for client in (one, other)] == [200, 200]
+        assert statuses(house, first, second) == [403, 403]
+        first, second = reload(house)
+        assert statuses(house, first, second) == [403, 403]
+        assert statuses(house, replace(house, first), second) == [403, 403]
+        assert len(house.lines("client_blocked")) == 1
+        assert len(house.kdc.messages) == GUESSES
+
+
+def is_let_in(house: House, worker: int) -> bool:
+    with only(house, worker), contextlib.suppress(OSError, EOFError), house.connect() as client:
+        return client.ask(CHEAP_REQUEST).status == 405
+    return False
+
+
+def test_caps_on_connections_hold_over_workers_reloads_and_deaths(tmp_path: Path) -> None:
+    with (
+        run_house(tmp_path, sections="[connections]\nper_client = 4", process="drain_timeout = 2") as house,
+        contextlib.ExitStack() as clients,
+    ):
+        first, second = house.daemon.workers
+        for worker in (first, first, second, second):
+            clients.enter_context(connect_to(house, worker))
+        assert not is_let_in(house, first)
+        assert not is_let_in(house, second)
+        # What the killed worker had is free again, and no more than that.
+        successor = replace(house, first)
+        for _ in range(2):
+            clients.enter_context(connect_to(house, successor))
+        assert not is_let_in(house, second)
+        # Those of workers that drain count, too.
+        house.reload().expect_ok()
+        newest = max(house.daemon.workers)
+        assert not is_let_in(house, newest)
+        wait_until(lambda: len(house.daemon.workers) == 2)
+        wait_until(lambda: is_let_in(house, newest))
+
+
+def test_concurrency_holds_over_workers_reloads_and_deaths(tmp_path: Path) -> None:
+    sections = """
+        [guard.rates]
+        client_concurrency = 4
+        [upstream]
+        reply_timeout = 15
+    """
+    with run_house(tmp_path, sections=sections) as house, contextlib.ExitStack() as clients:
+        may_answer = asyncio.Event()
+        house.kdc.play(tcp=reply(REPLY_PAYLOAD, when=may_answer))
+        first, second = house.daemon.workers
+        for worker in (first, first, second, second):
+            clients.enter_context(connect_to(house, worker)).send(GOOD_REQUEST)
+        house.kdc.wait_for_messages(4)
+        assert statuses(house, first, second, request=CHEAP_REQUEST) == [429, 429]
+        successor = replace(house, first)
+        waiting = [clients.enter_context(connect_to(house, successor)) for _ in range(2)]
+        for client in waiting:
+            client.send(GOOD_REQUEST)
+        house.kdc.wait_for_messages(6)
+        assert reload(house)
+        assert house.ask(CHEAP_REQUEST).status == 429
+        house.kdc.set(may_answer)
+        assert [client.response().body for client in waiting] == [GOOD_REPLY, GOOD_REPLY]
+        wait_until(lambda: house.ask(CHEAP_REQUEST).status == 405)
+
+
+# -- Health --------------------------------------------------------------------------------------------------
+
+HEDGE_SECONDS = 1.0
+
+UPSTREAM = f"""
+    [upstream]
+    hedge_delay = {HEDGE_SECONDS}
+    hedge_ratio = 1
+    probe_interval = {PROBE_INTERVAL}
+    probe_interval_maximum = {2 * PROBE_INTERVAL}
+"""
+
+
+def request_of(user: str) -> bytes:
+    return post(envelope(as_req(cname=(1, (user,)))))
+
+
+def seconds_of(house: House, client: HttpClient, request: bytes) -> float:
+    """How long a request took kkdcpd."""
+    response = client.ask(request)
+    assert response.body == GOOD_REPLY
+    line = house.daemon.wait_for_line(lambda line: response.request_id in line)
+    return float(line.partition(" ms=")[2].split()[0]) / 1000
+
+
+def find_user_of(client: HttpClient, kdc: FakeKdcThread) -> str:
+    """Ask for one user after the other, until one is asked of this KDC first."""
+    for number in range(64):
+        before = len(kdc.messages)
+        client.ask(request_of(f"user{number}"))
+        if len(kdc.messages) > before:
+            return f"user{number}"
+    pytest.fail("nobody's requests go there")
+
+
+def test_trouble_that_one_worker_finds_is_known_to_all_and_so_is_its_end(tmp_path: Path) -> None:
+    with FakeKdcThread(tcp=reply(REPLY_PAYLOAD)) as other:
+
+        def realms(kdc: FakeKdcThread) -> str:
+            kdcs = f'["tcp://127.0.0.1:{kdc.port}", "tcp://127.0.0.1:{other.port}"]'
+            return f'[realms."EXAMPLE.COM"]\nkdc = {kdcs}\n'
+
+        with run_house(tmp_path, sections=UPSTREAM, realms=realms) as house:
+            first, second = house.daemon.workers
+            with connect_to(house, first) as finder, connect_to(house, second) as hearer:
+                request = request_of(find_user_of(finder, house.kdc))
+                house.kdc.play(tcp=fake_kdc.silent())
+                assert seconds_of(house, finder, request) > HEDGE_SECONDS
+                assert seconds_of(house, hearer, request) < HEDGE_SECONDS / 2
+                house.wait_for_event("kdc_in_trouble")
+                first, second = reload(house)
+            for worker in (first, second):
+                with connect_to(house, worker) as client:
+                    assert seconds_of(house, client, request) < HEDGE_SECONDS / 2
+            states = [line["state"] for line in house.lines("kdc_in_trouble")]
+            assert len(states) == len(set(states))
+            house.kdc.play(tcp=reply(REPLY_PAYLOAD))
+            house.wait_for_event("kdc_well_again")
+            for worker in (first, second):
+                with connect_to(house, worker) as client:
+                    before = len(house.kdc.messages)
+                    client.ask(request)
+                    assert len(house.kdc.messages) > before
+            assert len(house.lines("kdc_well_again")) == 1
+
+
+def test_endpoint_that_is_not_configured_any_more_is_not_probed(tmp_path: Path) -> None:
+    with FakeKdcThread(tcp=reply(REPLY_PAYLOAD)) as other:
+
+        def realms(kdc: FakeKdcThread) -> str:
+            kdcs = f'["tcp://127.0.0.1:{kdc.port}", "tcp://127.0.0.1:{other.port}"]'
+            return f'[realms."EXAMPLE.COM"]\nkdc = {kdcs}\n'
+
+        with run_house(tmp_path, sections=UPSTREAM, realms=realms) as house:
+            house.kdc.play(tcp=fake_kdc.silent())
+            with house.connect() as client:
+                find_user_of(client, house.kdc)
+            house.wait_for_event("kdc_in_trouble")
+            house.write(house.text.replace(f'"tcp://127.0.0.1:{house.kdc.port}", ', ""))
+            house.reload().expect_ok()
+            wait_until(lambda: len(house.daemon.workers) == 2)
+            before = house.kdc.connections
+            assert house.ask().status == 200
+            with pytest.raises(TimeoutError):
+                wait_until(lambda: house.kdc.connections > before, timeout=20 * PROBE_INTERVAL)
