@@ -1,0 +1,138 @@
+"""The admin process beside the workers: what it tells while these come, go, and die."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.frontends.site import GOOD_REQUEST
+from tests.supervisor.house import House, run_house
+from tests.support.waiting import wait_until
+
+PATIENCE_SECONDS = 10.0
+
+_SERIES = re.compile(r"^kkdcpd_requests_total\{.*\} (\S+)$", re.MULTILINE)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with run_house(tmp_path, sections='[admin]\naddress = "127.0.0.1:0"') as running:
+        yield running
+
+
+def get(house: House, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", house.daemon.ports[-1], timeout=PATIENCE_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def requests(house: House) -> float:
+    return sum(map(float, _SERIES.findall(get(house, "/metrics")[1])))
+
+
+def value(house: House, series: str) -> float:
+    text = get(house, "/metrics")[1]
+    return float(next(line for line in text.splitlines() if line.startswith(f"{series} ")).split()[1])
+
+
+class Scraper(threading.Thread):
+    """Scrapes again and again, as Prometheus does, until it is told to end."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(name="scraper")
+        self._house = house
+        self._has_ended = threading.Event()
+        self.seen: list[float] = []
+        self.failures: list[Exception] = []
+
+    def run(self) -> None:
+        while not self._has_ended.wait(0.02):
+            try:
+                self.seen.append(requests(self._house))
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(error)
+
+    def end(self) -> None:
+        self._has_ended.set()
+        self.join(PATIENCE_SECONDS)
+
+
+def test_counters_are_of_all_workers_and_never_go_back(house: House) -> None:
+    scraper = Scraper(house)
+    scraper.start()
+    asked = 0
+    for number in range(6):
+        for _ in range(10):
+            assert house.ask().status == 200
+            asked += 1
+        if number % 3 == 2:
+            worker = house.daemon.workers[0]
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda gone=worker: gone not in house.daemon.workers)  # type: ignore[misc]
+        else:
+            assert house.hang_up()["event"] == "reloaded"
+    wait_until(lambda: requests(house) == asked)
+    scraper.end()
+    assert scraper.failures == []
+    assert scraper.seen == sorted(scraper.seen)
+    assert len(scraper.seen) > 20
+    assert (value(house, "kkdcpd_worker_deaths_total"), value(house, "kkdcpd_generation")) == (2, 5)
+
+
+def test_what_came_of_a_reload_is_told(house: House) -> None:
+    house.write(f"{house.text}\n[nonsense")
+    assert house.hang_up()["event"] == "reload_failed"
+    wait_until(lambda: json.loads(get(house, "/status")[1])["last_reload"] is not None)
+    told = json.loads(get(house, "/status")[1])
+    assert told["generation"] == 1
+    assert (told["last_reload"]["ok"], len(told["last_reload"]["problems"])) == (False, 1)
+    assert "is not TOML" in told["last_reload"]["problems"][0]
+    assert get(house, "/readyz") == (200, "ready\n")
+    assert value(house, 'kkdcpd_reloads_total{result="failed"}') == 1
+
+
+def test_who_drains_is_not_ready_and_says_so(house: House) -> None:
+    with house.connect() as client:
+        assert client.ask(GOOD_REQUEST).status == 200
+        house.daemon.send_signal(signal.SIGTERM)
+        wait_until(lambda: get(house, "/readyz")[0] == 503)
+        assert get(house, "/readyz")[1] == (
+            "it drains: it finishes what is in flight, and ends\nno worker serves\n"
+        )
+        assert get(house, "/livez")[0] == 200
+    assert house.daemon.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+def test_admin_process_that_dies_is_replaced_and_costs_no_client(house: House) -> None:
+    admin = max(house.daemon.workers)
+    os.kill(admin, signal.SIGKILL)
+    assert house.wait_for_event("worker_died")["process"] == "admin"
+    assert get(house, "/readyz")[0] == 200
+    assert house.ask().status == 200
+
+
+def test_healthcheck_asks_it(tmp_path: Path) -> None:
+    with run_house(tmp_path, sections=f'[admin]\naddress = "unix:{tmp_path}/a.sock"') as house:
+        assert house.command("healthcheck").exit_code == 0
+        house.write(house.text.replace("a.sock", "b.sock"))
+        assert house.reload().exit_code == 0
+        assert house.command("healthcheck").exit_code == 0
+        assert not (tmp_path / "a.sock").exists()
+    done = house.command("healthcheck")
+    assert done.exit_code == 1
+    assert done.output.startswith("error: nobody answers at unix:")
+
+
+def test_without_an_address_there_is_no_admin_process(tmp_path: Path) -> None:
+    with run_house(tmp_path, sections='[admin]\naddress = ""') as house:
+        assert len(house.daemon.workers) == 2
