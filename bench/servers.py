@@ -21,7 +21,7 @@ from lab.daemon import Daemon
 from lab.ports import free_port
 from lab.program import PATIENCE_SECONDS, Program, ProgramError
 
-__all__ = ["PYTHON", "SERVERS", "SOURCES", "Place", "Server", "start_kkdcpd", "start_logged_kkdcpd"]
+__all__ = ["PYTHON", "SERVERS", "SOURCES", "Place", "Server", "start_kkdcpd", "start_kkdcpd_for_long"]
 
 ROOT = Path(__file__).parent.parent
 PYTHON = str(ROOT / ".venv-bench" / "bin" / "python")
@@ -81,21 +81,25 @@ def _kkdcpd_config(place: Place, more: str) -> str:
         """
 
 
-def start_logged_kkdcpd(place: Place, stack: ExitStack, more: str) -> tuple[Server, Path]:
-    """Start kkdcpd with its log going to a file, and return that as well."""
+def start_kkdcpd_for_long(place: Place, stack: ExitStack, more: str) -> tuple[Server, str]:
+    """Start kkdcpd with its log going to a file, and its metrics to be had at the URL that is returned."""
     place.directory.mkdir()
     config = place.directory / "config.toml"
+    admin = free_port(["127.0.0.1"])
+    more = f'[admin]\naddress = "127.0.0.1:{admin}"\n[process]\ncontrol = ""\n{more}'
     config.write_text(_kkdcpd_config(place, more))
     log = place.directory / "log"
     command = f'exec "{PYTHON}" -m kkdcpd --config "{config}" > "{log}"'
     environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     program = stack.enter_context(Program("kkdcpd", "sh", "-c", command, environment=environment))
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := _READY.search(log.read_text() if log.exists() else "")):
+    while not (found := _READY.search(log.read_text() if log.exists() else "")) or not _takes_connections(
+        admin
+    ):
         if time.monotonic() > deadline:
-            raise ProgramError("kkdcpd isn't ready: " + "\n".join(program.lines))
+            raise ProgramError("kkdcpd isn't ready: " + "\n".join(program.lines) + log.read_text())
         time.sleep(0.05)
-    return Server(pid=program.pid, port=int(found[1])), log
+    return Server(pid=program.pid, port=int(found[1])), f"http://127.0.0.1:{admin}/metrics"
 
 
 def _start_gunicorn(place: Place, stack: ExitStack) -> Server:

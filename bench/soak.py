@@ -1,8 +1,8 @@
 """Endurance: many requests with faults mixed in, and nothing leaks nor gets lost: `python -m bench.soak`.
 
 Clients behave, leave in the middle of a body or while they wait, and send what is no request or no TLS; KDCs
-die, hang and come back; kkdcpd is told to reload, where it can. Every request that was sent whole has
-to be in kkdcpd's books; its memory must not climb, and its descriptors must be as few after as before.
+die, hang and come back; kkdcpd reloads. Every request that was sent whole has to be in kkdcpd's metrics; its
+memory must not climb, and its descriptors must be as few after as before.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import ssl
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -36,7 +37,7 @@ from bench.load import (
     connect_plainly,
     sources,
 )
-from bench.servers import Place, Server, start_logged_kkdcpd
+from bench.servers import Place, Server, start_kkdcpd_for_long
 from bench.stage import NO_LIMITS
 from lab.authority import Authority
 
@@ -47,6 +48,9 @@ KDCS = 3
 FAULT_SECONDS = 2.0
 """For so long one of the KDCs is dead or hangs, and then all are well for as long."""
 
+RELOAD_SECONDS = 10.0
+"""In the first half of the run. Workers that end finish with their connections meanwhile."""
+
 SAMPLE_SECONDS = 2.0
 REST_SECONDS = 15.0
 """After the clients are gone: a crowd's memory goes back some seconds later."""
@@ -56,8 +60,10 @@ CLIMB_LIMIT = 0.05
 
 MOST_REQUESTS_PER_CONNECTION = 200
 
-_OUTCOME = re.compile(rb" exchange .*\boutcome=(\w+)")
-_ANSWERED = {"answered"}
+PATIENCE_SECONDS = 10.0
+
+_ENDED = re.compile(r'kkdcpd_requests_total\{.*\boutcome="(?P<outcome>\w+)".*\} (?P<count>\S+)')
+_ANSWERED = "answered"
 _FAILED = {"no_kdc_reached", "no_kdc_reply", "client_gone", "internal_error"}
 
 _GOES, _LEAVES_WAITING, _LEAVES_IN_BODY, _GARBAGE, _NO_TLS = "goes", "waiting", "in body", "garbage", "no TLS"
@@ -99,9 +105,10 @@ class Reading:
 
     memory: int
     descriptors: int
+    received: int
 
 
-def run(requests: int = REQUESTS, reload_seconds: float = 0.0) -> bool:
+def run(requests: int = REQUESTS) -> bool:
     """Soak, print and document; return whether nothing leaked and nothing was lost."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         directory = Path(folder)
@@ -113,7 +120,7 @@ def run(requests: int = REQUESTS, reload_seconds: float = 0.0) -> bool:
             way_out="tcp",
             kdc_ports=tuple(kdc.port for kdc in kdcs),
         )
-        server, log = start_logged_kkdcpd(place, stack, NO_LIMITS)
+        server, metrics = start_kkdcpd_for_long(place, stack, NO_LIMITS)
         job = Job(
             port=server.port,
             authority=authority.certificate,
@@ -122,16 +129,16 @@ def run(requests: int = REQUESTS, reload_seconds: float = 0.0) -> bool:
             keeps_connection=True,
         )
         # What is done once is done before the first reading.
-        _soak(replace(job, requests=500), server, [], 0.0)
-        first = _read(server)
-        warm_up = _read_books(log)
+        _soak(replace(job, requests=500), server, metrics, [], 0)
+        warm_up = _read_books(metrics)
+        first = _read(server, metrics)
         started = time.monotonic()
-        tally, readings = _soak(job, server, kdcs, reload_seconds)
+        tally, readings = _soak(job, server, metrics, kdcs, first.received + requests // 2)
         seconds = time.monotonic() - started
         time.sleep(REST_SECONDS)
-        last = _read(server)
-        books = _less(_read_books(log), warm_up)
-    climb = _climb(readings)
+        last = _read(server, metrics)
+        books = _less(_read_books(metrics), warm_up)
+    climb = _climb([each for each in readings if each.received >= first.received + requests // 2])
     is_balanced = books.received == books.answered + books.refused + books.failed
     unaccounted = tally.responses - books.received
     is_complete = -tally.uncertain <= unaccounted <= 0 and tally.statuses[200] <= books.answered
@@ -139,7 +146,8 @@ def run(requests: int = REQUESTS, reload_seconds: float = 0.0) -> bool:
     highest = max(each.memory for each in readings)
     most = max(each.descriptors for each in readings)
     text = f"""\
-{requests:,} requests in {seconds:.0f} s; clients leave and send garbage, KDCs die and hang:
+{requests:,} requests in {seconds:.0f} s; clients leave and send garbage, KDCs die
+and hang, kkdcpd reloads:
 {"all of what follows is as it has to be." if holds else "NOT ALL OF WHAT FOLLOWS IS AS IT HAS TO BE."}
 
 - Clients got {tally.responses:,} responses ({_told(tally)}), and left
@@ -162,13 +170,17 @@ def _mib(octets: int) -> str:
     return f"{octets / 1048576:.1f} MiB"
 
 
-def _read(server: Server) -> Reading:
-    return Reading(memory=resident_bytes(server.pid), descriptors=descriptors(server.pid))
+def _read(server: Server, metrics: str) -> Reading:
+    return Reading(
+        memory=resident_bytes(server.pid),
+        descriptors=descriptors(server.pid),
+        received=_read_books(metrics).received,
+    )
 
 
 def _climb(readings: list[Reading]) -> float:
-    """Return by how much of itself the memory climbs in the second half, along the line that fits it best."""
-    values = [reading.memory for reading in readings[len(readings) // 2 :]]
+    """Return by how much of itself the memory climbs, along the line that fits it best."""
+    values = [reading.memory for reading in readings]
     middle = (len(values) - 1) / 2
     mean = sum(values) / len(values)
     slope = sum((number - middle) * value for number, value in enumerate(values))
@@ -179,16 +191,16 @@ def _climb(readings: list[Reading]) -> float:
 # --- kkdcpd's books
 
 
-def _read_books(log: Path) -> Books:
-    """Count the lines that exchanges left."""
+def _read_books(metrics: str) -> Books:
+    """Ask kkdcpd how its requests ended."""
     outcomes: Counter[str] = Counter()
-    with log.open("rb") as lines:
-        for line in lines:
-            if found := _OUTCOME.search(line):
-                outcomes[found[1].decode()] += 1
-    answered = sum(outcomes[each] for each in _ANSWERED)
+    with urllib.request.urlopen(metrics, timeout=PATIENCE_SECONDS) as response:
+        for line in response.read().decode().splitlines():
+            if found := _ENDED.match(line):
+                outcomes[found["outcome"]] += int(float(found["count"]))
+    answered = outcomes[_ANSWERED]
     failed = sum(outcomes[each] for each in _FAILED)
-    refused = sum(count for each, count in outcomes.items() if each not in _ANSWERED | _FAILED)
+    refused = sum(count for each, count in outcomes.items() if each != _ANSWERED and each not in _FAILED)
     return Books(received=outcomes.total(), answered=answered, refused=refused, failed=failed)
 
 
@@ -204,8 +216,13 @@ def _less(books: Books, earlier: Books) -> Books:
 # --- faults
 
 
-def _soak(job: Job, server: Server, kdcs: list[Kdc], reload_seconds: float) -> tuple[Tally, list[Reading]]:
-    """Let clients do their jobs, while KDCs fail, and kkdcpd reloads if it is to; read what it uses."""
+def _soak(
+    job: Job, server: Server, metrics: str, kdcs: list[Kdc], reload_until: int
+) -> tuple[Tally, list[Reading]]:
+    """Let clients do their jobs, while KDCs fail, and kkdcpd reloads now and then; read what it uses.
+
+    It reloads until it has received so many requests: new workers have no leaks yet.
+    """
     context = multiprocessing.get_context("spawn")
     clients = []
     for number in range(CLIENTS):
@@ -216,20 +233,20 @@ def _soak(job: Job, server: Server, kdcs: list[Kdc], reload_seconds: float) -> t
         process.start()
         clients.append((process, ours))
     faults = _faults(kdcs)
-    readings = []
+    readings: list[Reading] = []
     next_fault = next_sample = time.monotonic()
-    next_reload = time.monotonic() + reload_seconds
+    next_reload = time.monotonic() + RELOAD_SECONDS
     while any(process.is_alive() and not pipe.poll() for process, pipe in clients):
         now = time.monotonic()
         if now >= next_fault:
             next(faults)
             next_fault = now + FAULT_SECONDS
-        if reload_seconds and now >= next_reload:
-            server.send_signal(signal.SIGHUP)
-            next_reload = now + reload_seconds
         if now >= next_sample:
-            readings.append(_read(server))
+            readings.append(_read(server, metrics))
             next_sample = now + SAMPLE_SECONDS
+        if now >= next_reload and readings[-1].received < reload_until:
+            server.send_signal(signal.SIGHUP)
+            next_reload = now + RELOAD_SECONDS
         time.sleep(0.1)
     faults.close()
     tally = Tally()
@@ -321,13 +338,7 @@ def _speak_no_tls(job: Job, source: str) -> None:
         sock.recv(100)
 
 
-def _arguments() -> argparse.Namespace:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="bench.soak")
     parser.add_argument("--requests", type=int, default=REQUESTS)
-    parser.add_argument("--reload-seconds", type=float, default=0.0, help="SIGHUP so often; 0 is never")
-    return parser.parse_args()
-
-
-if __name__ == "__main__":
-    given = _arguments()
-    sys.exit(0 if run(given.requests, given.reload_seconds) else 1)
+    sys.exit(0 if run(parser.parse_args().requests) else 1)

@@ -399,8 +399,6 @@ class Connection(RequestHandler):
         return self._waiter is not None or not self._requests
 
     def _head_received(self, data: bytes) -> None:
-        if self._head_timer is None:
-            self._start_head()
         room = MAX_HEAD_BYTES - self._head_bytes
         count = self._request_count
         super().data_received(data[:room])
@@ -418,6 +416,9 @@ class Connection(RequestHandler):
             self._stage = _Stage.REFUSED_BODY
             super().data_received(b"\0")
         else:
+            # Most heads come at once, and need no time.
+            if self._head_timer is None:
+                self._start_head()
             self._head_bytes += len(data)
 
     def _start_head(self) -> None:

@@ -98,6 +98,8 @@ class _Answer(web.Response):
         )
         transport.write(head.encode("ascii") + cast("bytes", self.body))
         self._eof_sent = True
+        # Who doesn't read gets no other reply meanwhile.
+        await request.writer.drain()
 
 
 def answer(body: bytes, request_id: str) -> web.Response:
