@@ -81,8 +81,8 @@ def _kkdcpd_config(place: Place, more: str) -> str:
         """
 
 
-def start_kkdcpd_for_long(place: Place, stack: ExitStack, more: str) -> tuple[Server, str]:
-    """Start kkdcpd with its log going to a file, and its metrics to be had at the URL that is returned."""
+def start_kkdcpd_for_long(place: Place, stack: ExitStack, more: str) -> tuple[Server, Path, str]:
+    """Start kkdcpd with its log going to a file, and its metrics to be had at a URL; return all three."""
     place.directory.mkdir()
     config = place.directory / "config.toml"
     admin = free_port(["127.0.0.1"])
@@ -93,13 +93,11 @@ def start_kkdcpd_for_long(place: Place, stack: ExitStack, more: str) -> tuple[Se
     environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     program = stack.enter_context(Program("kkdcpd", "sh", "-c", command, environment=environment))
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := _READY.search(log.read_text() if log.exists() else "")) or not _takes_connections(
-        admin
-    ):
+    while not (found := _READY.search(log.read_text() if log.exists() else "")):
         if time.monotonic() > deadline:
             raise ProgramError("kkdcpd isn't ready: " + "\n".join(program.lines) + log.read_text())
         time.sleep(0.05)
-    return Server(pid=program.pid, port=int(found[1])), f"http://127.0.0.1:{admin}/metrics"
+    return Server(pid=program.pid, port=int(found[1])), log, f"http://127.0.0.1:{admin}/metrics"
 
 
 def _start_gunicorn(place: Place, stack: ExitStack) -> Server:

@@ -1,8 +1,8 @@
 """Endurance: many requests with faults mixed in, and nothing leaks nor gets lost: `python -m bench.soak`.
 
 Clients behave, leave in the middle of a body or while they wait, and send what is no request or no TLS; KDCs
-die, hang and come back; kkdcpd reloads. Every request that was sent whole has to be in kkdcpd's metrics; its
-memory must not climb, and its descriptors must be as few after as before.
+die, hang and come back; kkdcpd reloads. Every request that was sent whole has to be in its log and metrics,
+its memory must not climb, and its descriptors must be as few after as before.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import ssl
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Generator
@@ -62,7 +63,10 @@ MOST_REQUESTS_PER_CONNECTION = 200
 
 PATIENCE_SECONDS = 10.0
 
-_ENDED = re.compile(r'kkdcpd_requests_total\{.*\boutcome="(?P<outcome>\w+)".*\} (?P<count>\S+)')
+_LINE = re.compile(rb" exchange .*\boutcome=(?P<outcome>\w+)")
+_SERIES = re.compile(
+    r'^kkdcpd_requests_total\{.*\boutcome="(?P<outcome>\w+)".*\} (?P<count>\S+)$', re.MULTILINE
+)
 _ANSWERED = "answered"
 _FAILED = {"no_kdc_reached", "no_kdc_reply", "client_gone", "internal_error"}
 
@@ -120,7 +124,8 @@ def run(requests: int = REQUESTS) -> bool:
             way_out="tcp",
             kdc_ports=tuple(kdc.port for kdc in kdcs),
         )
-        server, metrics = start_kkdcpd_for_long(place, stack, NO_LIMITS)
+        server, path, metrics = start_kkdcpd_for_long(place, stack, NO_LIMITS)
+        log = Log(path)
         job = Job(
             port=server.port,
             authority=authority.certificate,
@@ -129,20 +134,28 @@ def run(requests: int = REQUESTS) -> bool:
             keeps_connection=True,
         )
         # What is done once is done before the first reading.
-        _soak(replace(job, requests=500), server, metrics, [], 0)
-        warm_up = _read_books(metrics)
-        first = _read(server, metrics)
+        _soak(replace(job, requests=500), server, log, [], 0)
+        warm_up = log.read_books()
+        first = _read(server, log)
         started = time.monotonic()
-        tally, readings = _soak(job, server, metrics, kdcs, first.received + requests // 2)
+        tally, readings = _soak(job, server, log, kdcs, first.received + requests // 2)
         seconds = time.monotonic() - started
         time.sleep(REST_SECONDS)
-        last = _read(server, metrics)
-        books = _less(_read_books(metrics), warm_up)
+        last = _read(server, log)
+        books = _less(log.read_books(), warm_up)
+        counted = _read_metrics(metrics)
+        has_counted = counted is None or counted == log.read_books()
     climb = _climb([each for each in readings if each.received >= first.received + requests // 2])
     is_balanced = books.received == books.answered + books.refused + books.failed
     unaccounted = tally.responses - books.received
     is_complete = -tally.uncertain <= unaccounted <= 0 and tally.statuses[200] <= books.answered
-    holds = is_balanced and is_complete and climb <= CLIMB_LIMIT and last.descriptors <= first.descriptors
+    holds = (
+        has_counted
+        and is_balanced
+        and is_complete
+        and climb <= CLIMB_LIMIT
+        and last.descriptors <= first.descriptors
+    )
     highest = max(each.memory for each in readings)
     most = max(each.descriptors for each in readings)
     text = f"""\
@@ -153,7 +166,7 @@ and hang, kkdcpd reloads:
 - Clients got {tally.responses:,} responses ({_told(tally)}), and left
   {tally.uncertain:,} times before one.
 - {books.received:,} received = {books.answered:,} answered + {books.refused:,} refused
-  + {books.failed:,} failed.
+  + {books.failed:,} failed, by the log{"" if counted is None else " and by the metrics"}.
 - Memory: {_mib(first.memory)} before, {_mib(highest)} at most, {_mib(last.memory)} after; in the second half
   of the run it climbed by {climb:.1%} (limit {CLIMB_LIMIT:.0%}).
 - File descriptors: {first.descriptors} before, {most} at most, {last.descriptors} after."""
@@ -170,11 +183,11 @@ def _mib(octets: int) -> str:
     return f"{octets / 1048576:.1f} MiB"
 
 
-def _read(server: Server, metrics: str) -> Reading:
+def _read(server: Server, log: "Log") -> Reading:
     return Reading(
         memory=resident_bytes(server.pid),
         descriptors=descriptors(server.pid),
-        received=_read_books(metrics).received,
+        received=log.read_books().received,
     )
 
 
@@ -191,17 +204,43 @@ def _climb(readings: list[Reading]) -> float:
 # --- kkdcpd's books
 
 
-def _read_books(metrics: str) -> Books:
-    """Ask kkdcpd how its requests ended."""
+class Log:
+    """kkdcpd's log, in which each exchange leaves its line; it is read on from where it was read to."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = path.open("rb")
+        self._outcomes: Counter[str] = Counter()
+
+    def read_books(self) -> Books:
+        """Count what has been written so far."""
+        for line in self._lines:
+            if found := _LINE.search(line):
+                self._outcomes[found["outcome"].decode()] += 1
+        return _books_of(self._outcomes)
+
+
+def _read_metrics(metrics: str) -> Books | None:
+    """Ask kkdcpd how its requests ended; None if it has nobody to ask."""
     outcomes: Counter[str] = Counter()
-    with urllib.request.urlopen(metrics, timeout=PATIENCE_SECONDS) as response:
-        for line in response.read().decode().splitlines():
-            if found := _ENDED.match(line):
-                outcomes[found["outcome"]] += int(float(found["count"]))
+    try:
+        with urllib.request.urlopen(metrics, timeout=PATIENCE_SECONDS) as response:
+            text = response.read().decode()
+    except urllib.error.URLError:
+        return None
+    for found in _SERIES.finditer(text):
+        outcomes[found["outcome"]] += int(float(found["count"]))
+    return _books_of(outcomes)
+
+
+def _books_of(outcomes: Counter[str]) -> Books:
     answered = outcomes[_ANSWERED]
     failed = sum(outcomes[each] for each in _FAILED)
-    refused = sum(count for each, count in outcomes.items() if each != _ANSWERED and each not in _FAILED)
-    return Books(received=outcomes.total(), answered=answered, refused=refused, failed=failed)
+    return Books(
+        received=outcomes.total(),
+        answered=answered,
+        refused=outcomes.total() - answered - failed,
+        failed=failed,
+    )
 
 
 def _less(books: Books, earlier: Books) -> Books:
@@ -217,7 +256,7 @@ def _less(books: Books, earlier: Books) -> Books:
 
 
 def _soak(
-    job: Job, server: Server, metrics: str, kdcs: list[Kdc], reload_until: int
+    job: Job, server: Server, log: Log, kdcs: list[Kdc], reload_until: int
 ) -> tuple[Tally, list[Reading]]:
     """Let clients do their jobs, while KDCs fail, and kkdcpd reloads now and then; read what it uses.
 
@@ -242,7 +281,7 @@ def _soak(
             next(faults)
             next_fault = now + FAULT_SECONDS
         if now >= next_sample:
-            readings.append(_read(server, metrics))
+            readings.append(_read(server, log))
             next_sample = now + SAMPLE_SECONDS
         if now >= next_reload and readings[-1].received < reload_until:
             server.send_signal(signal.SIGHUP)
