@@ -103,6 +103,8 @@ def run_house(
             key = "{pair.key}"
             {served}
             {sections}
+            [admin]
+            address = ""
             [process]
             workers = {workers}
             control = "{control}"

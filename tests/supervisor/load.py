@@ -24,8 +24,8 @@ _networks = itertools.count(16)
 class Tally:
     """What became of the clients' requests. `lost` tells how, of those that weren't answered.
 
-    `retried` weren't answered at first, but when they were sent again. `refused` were never sent, as nobody
-    took the connection.
+    `retried` weren't answered at first, but when they were sent again. `refused` were never sent, as there
+    was no connection.
     """
 
     answered: int = 0
@@ -117,9 +117,9 @@ class Load:
                 async with asyncio.timeout(PATIENCE_SECONDS), self._connected(host) as conversation:
                     await self._talk(conversation, is_keeping=is_keeping)
             except _RefusedError as error:
-                if not self.may_be_refused:
-                    self.tally.lost.append(f"refused: {error}")
                 self.tally.refused += 1
+                if not self.may_be_refused:
+                    await self._not_answered(host, error)
                 await asyncio.sleep(PAUSE_SECONDS)
             except (OSError, EOFError, TimeoutError) as error:
                 await self._not_answered(host, error)

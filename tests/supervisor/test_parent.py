@@ -19,6 +19,7 @@ from lab.program import Completed, Program, run
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
 from tests.support.fake_kdc import FakeKdcThread, reply
 from tests.support.http_client import HttpClient
+from tests.support.messages import as_req
 from tests.support.waiting import wait_until
 
 SECONDS_TO_STOP = 5.0
@@ -45,7 +46,7 @@ def config(kdc: FakeKdcThread, *addresses: str, extra: str = "", process: str = 
         for address in addresses
     )
     realm = f'[realms."EXAMPLE.COM"]\nkdc = ["tcp://127.0.0.1:{kdc.port}"]\n'
-    return f'{listeners}{realm}[process]\ncontrol = ""\n{process}'
+    return f'{listeners}{realm}[admin]\naddress = ""\n[process]\ncontrol = ""\n{process}'
 
 
 Start = Callable[..., Daemon]
@@ -126,11 +127,12 @@ def test_second_request_on_a_connection_is_not_served_while_the_process_ends(
         assert client.response().body == GOOD_REPLY
         assert client.is_closed_in_time()
     assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
-    assert len(kdc.messages) == 1
+    # Not counting probes.
+    assert kdc.messages.count(as_req()) == 1
 
 
 def test_idle_connections_are_waited_for_as_long_as_drain_timeout(start: Start) -> None:
-    daemon = start("127.0.0.1:0", process="drain_timeout = 1\n")
+    daemon = start("127.0.0.1:0", process="drain_timeout = 3\n")
     with HttpClient(daemon.ports[0]) as used, HttpClient(daemon.ports[0]) as unused:
         used.ask(GOOD_REQUEST)
         daemon.send_signal(signal.SIGTERM)
@@ -386,3 +388,81 @@ def test_strangers_never_take_the_descriptors_that_kdcs_are_asked_with(
         program.wait_for_line(lambda line: "reason=connections.maximum" in line)
         assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
         assert not any(re.search("accept.failed", line) for line in program.lines)
+
+
+FEW_DESCRIPTORS = 13
+"""Enough for the parent with one address; a worker's event loop has none left for itself."""
+
+
+def test_worker_that_cannot_start_is_exit_code_4_and_a_line_that_helps(
+    kdc: FakeKdcThread, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(config(kdc, "127.0.0.1:0"))
+    command = f'ulimit -n {FEW_DESCRIPTORS} && exec "{sys.executable}" -m kkdcpd --config "{path}"'
+    done = run("sh", "-c", command, environment=os.environ)
+    assert done.exit_code == 4
+    assert re.search(
+        r"error: can't start: worker \d ended by exit code 70; the log says what happened to it", done.output
+    )
+    assert "OSError: [Errno 24] Too many open files" in done.output
+    assert done.output.count("worker_died") == 1
+
+
+def test_process_that_cannot_fork_is_exit_code_4_and_a_line_that_helps(
+    kdc: FakeKdcThread, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(config(kdc, "127.0.0.1:0"))
+    command = f'ulimit -n {FEW_DESCRIPTORS - 4} && exec "{sys.executable}" -m kkdcpd --config "{path}"'
+    done = run("sh", "-c", command, environment=os.environ)
+    assert done.exit_code == 4
+    assert "error: can't start: [Errno 24] Too many open files; allow more processes" in done.output
+
+
+@pytest.mark.parametrize("descriptors", [FEW_DESCRIPTORS, FEW_DESCRIPTORS - 4])
+def test_reload_whose_workers_cannot_start_changes_nothing(start: Start, descriptors: int) -> None:
+    daemon = start("127.0.0.1:0")
+    workers = daemon.workers
+    # As the kernel has it, nobody but root may give that back.
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    for count in (1, 2):
+        daemon.send_signal(signal.SIGHUP)
+        lines = daemon.wait_for_lines(lambda line: " reload_failed " in line, count=count)
+        problem = parse_line(lines[-1])["problem"]
+        assert re.search(r"ended by exit code 70|Too many open files", problem)
+        wait_until(lambda: daemon.workers == workers)
+        with HttpClient(daemon.ports[0]) as client:
+            assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+
+
+def test_workers_that_cannot_be_replaced_now_are_replaced_later(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (5, limits[1]))
+    (victim, *_others) = workers = daemon.workers
+    os.kill(victim, signal.SIGKILL)
+    daemon.wait_for_line(lambda line: " fork_failed " in line)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+    wait_until(lambda: len(set(daemon.workers) - {victim}) == len(workers), timeout=15.0)
+
+
+def test_reload_that_is_asked_for_while_one_is_under_way_follows_it(start: Start) -> None:
+    daemon = start("127.0.0.1:0")
+    for count in (1, 2):
+        daemon.send_signal(signal.SIGHUP)
+        if count == 1:
+            wait_until(lambda: len(daemon.workers) > 2)
+    daemon.wait_for_lines(lambda line: " reloaded " in line, count=2)
+
+
+def test_change_of_a_reload_under_way_is_not_missed(start: Start, kdc: FakeKdcThread) -> None:
+    """What the second one asks for is in the file only after the first one has read it."""
+    daemon = start("127.0.0.1:0")
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(daemon.workers) > 2)
+    text = daemon.config.read_text()
+    daemon.config.write_text(f'{text}\n[realms."SECOND.TEST"]\nkdc = ["tcp://127.0.0.1:{kdc.port}"]\n')
+    daemon.send_signal(signal.SIGHUP)
+    lines = daemon.wait_for_lines(lambda line: " reloaded " in line, count=2)
+    assert parse_line(lines[-1])["realms"] == "EXAMPLE.COM,SECOND.TEST"

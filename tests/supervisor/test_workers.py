@@ -6,6 +6,7 @@ Which worker takes a connection is chosen by having the other one stopped meanwh
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import ssl
@@ -39,19 +40,32 @@ WRONG_PASSWORD = krb_error(24)
 PROBE_INTERVAL = 0.2
 
 
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a worker, which may have finished by now."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is neither stopped nor at its end."""
+    try:
+        return not re.search(r"\) [TZ] ", Path(f"/proc/{pid}/stat").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @contextlib.contextmanager
 def only(house: House, worker: int) -> Iterator[None]:
     """Let nobody but this worker take connections within."""
     others = [pid for pid in house.daemon.workers if pid != worker]
     for pid in others:
-        os.kill(pid, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
     try:
-        for pid in others:
-            wait_until(lambda pid=pid: ") T " in Path(f"/proc/{pid}/stat").read_text())  # type: ignore[misc]
+        wait_until(lambda: not any(map(is_running, others)))
         yield
     finally:
         for pid in others:
-            os.kill(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
         # Time to say that they live.
         time.sleep(SHORT_WHILE)
 

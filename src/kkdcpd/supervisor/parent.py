@@ -1,5 +1,6 @@
 """The life of the parent: it starts generations of workers, replaces who dies, and ends them all in order."""
 
+import contextlib
 import datetime
 import gc
 import logging
@@ -86,6 +87,7 @@ class Parent:
         self._sockets = sockets
         self._notifier = notifier
         self._configure_logging = configure_logging
+        self._log = loaded.config.log
         self._has_watchdog = watchdog_interval is not None
         self._turn_seconds = min(TURN_SECONDS, (watchdog_interval or TURN_SECONDS) / 2)
         self._selector = selectors.DefaultSelector()
@@ -247,7 +249,7 @@ class Parent:
         self._last_number = generation.number
         self._starting = generation
         # Children log as they are forked.
-        self._configure_logging(config.log)
+        self._log_as(config.log)
         _keep_memory_shared()
         for slot in generation.slots:
             self._fork(generation, slot)
@@ -347,7 +349,8 @@ class Parent:
 
     def _fail_reload(self, problems: Iterable[str]) -> None:
         assert self._serving
-        self._configure_logging(self._serving.config.log)
+        with contextlib.suppress(OSError):
+            self._log_as(self._serving.config.log)
         lines = tuple(problems)
         for line in lines:
             logger.error("reload_failed", extra={"fields": {"problem": line}})
@@ -358,6 +361,16 @@ class Parent:
     def _reload_ended(self, problems: tuple[str, ...] = ()) -> None:
         self._last_reload = ReloadResult(at=time.time(), is_ok=not problems, problems=problems)
         self._memory.metrics.add(RELOADS_FAILED if problems else RELOADS_OK)
+
+    def _log_as(self, config: LogConfig) -> None:
+        """Have the log configured like this: anew only if it isn't, as that takes a file descriptor.
+
+        Raises:
+            OSError: there is none left. Then the log stays as it is.
+        """
+        if config != self._log:
+            self._configure_logging(config)
+            self._log = config
 
     def _answer(self, outcome: ReloadOutcome) -> None:
         askers, self._askers = self._askers, []

@@ -1,0 +1,119 @@
+import datetime
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.config import load_config
+from kkdcpd.supervisor.channel import Channel
+from kkdcpd.supervisor.child import Child
+from kkdcpd.supervisor.generation import LONG_LIFE_SECONDS, RESTART_SECONDS, Generation, Phase, Slot
+from lab.authority import Authority
+
+REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
+LISTENERS = """
+[[listen]]
+address = "127.0.0.1:0"
+[[listen]]
+address = "[::1]:0"
+[[listen]]
+address = "unix:{path}"
+tls = false
+[tls]
+certificate = "{pair.certificate}"
+key = "{pair.key}"
+[process]
+workers = 3
+"""
+
+
+@pytest.fixture
+def sockets(tmp_path: Path) -> Iterator[list[list[socket.socket]]]:
+    four, six, unix = (socket.socket(family) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
+    four.bind(("127.0.0.1", 0))
+    six.bind(("::1", 0))
+    unix.bind(str(tmp_path / "http.sock"))
+    yield [[four], [six], [unix]]
+    for sock in (four, six, unix):
+        sock.close()
+
+
+@pytest.fixture
+def generation(tmp_path: Path, authority: Authority, sockets: list[list[socket.socket]]) -> Generation:
+    pair = authority.issue("localhost", file_name="generation")
+    path = tmp_path / "config.toml"
+    path.write_text(REALM + LISTENERS.format(path=tmp_path / "http.sock", pair=pair))
+    loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
+    return Generation.make(7, loaded, loaded.config, sockets)
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    ours, theirs = Channel.pair()
+    yield Child(name="worker 1", pid=os.getpid(), channel=ours, row=0)
+    ours.close()
+    theirs.close()
+
+
+def test_it_has_the_workers_and_listeners_of_its_configuration(
+    generation: Generation, sockets: list[list[socket.socket]], tmp_path: Path
+) -> None:
+    assert [slot.name for slot in generation.slots] == ["worker 1", "worker 2", "worker 3"]
+    first, second, third = generation.listeners
+    assert first.url == f"https://127.0.0.1:{sockets[0][0].getsockname()[1]}"
+    assert second.url == f"https://[::1]:{sockets[1][0].getsockname()[1]}"
+    assert third.url == f"http+unix:{tmp_path}/http.sock"
+    assert third.tls_context is None
+
+
+def test_listeners_that_are_alike_have_one_tls_context(generation: Generation) -> None:
+    """So that a session resumes at any of them."""
+    first, second, _third = generation.listeners
+    assert isinstance(first.tls_context, ssl.SSLContext)
+    assert first.tls_context is second.tls_context
+
+
+def test_change_of_a_file_after_it_was_read_is_noticed(generation: Generation) -> None:
+    assert generation.config.tls
+    generation.config.tls.certificate.touch()
+    assert [generation.files.has_changed() for _ in range(2)] == [False, True]
+
+
+def test_it_is_ready_when_all_its_workers_are(generation: Generation, child: Child) -> None:
+    assert generation.phase is Phase.STARTING
+    for slot in generation.slots:
+        assert not generation.is_ready
+        slot.child = child
+    assert not generation.is_ready
+    child.is_ready = True
+    assert generation.is_ready
+    assert generation.children == [child] * 3
+
+
+def test_phase_has_its_beginning(generation: Generation) -> None:
+    before = generation.phase_since
+    time.sleep(0.01)
+    generation.enter(Phase.DRAINING)
+    assert generation.phase is Phase.DRAINING
+    assert generation.phase_since > before
+
+
+def test_who_dies_again_and_again_is_replaced_later_and_later(child: Child) -> None:
+    slot = Slot(name="worker 1")
+    now = child.started_at + 1.0
+    for pause in (*RESTART_SECONDS, RESTART_SECONDS[-1]):
+        slot.child = child
+        slot.child_died(now)
+        assert slot.child is None
+        assert slot.start_at == now + pause
+
+
+def test_who_has_lived_long_is_replaced_at_once(child: Child) -> None:
+    slot = Slot(name="worker 1", deaths=5, child=child)
+    now = child.started_at + LONG_LIFE_SECONDS
+    slot.child_died(now)
+    assert slot.start_at == now

@@ -1,0 +1,141 @@
+"""The listening sockets, as the kernel has them. What a daemon does with them is in test_parent."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.config import ListenConfig, read_config
+from kkdcpd.errors import ListenError
+from kkdcpd.supervisor.sockets import Sockets
+
+
+def listen(*addresses: str, mode: str = "0660") -> tuple[ListenConfig, ...]:
+    """The [[listen]]s of a configuration with these addresses."""
+    text = "".join(
+        f'[[listen]]\naddress = "{address}"\ntls = false\nplain_http_anywhere = true\n'
+        + (f'unix_mode = "{mode}"\n' if address.startswith("unix:") else "")
+        for address in addresses
+    )
+    text += '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
+    return tuple(read_config(text, source=Path("/nowhere.toml")).listen)
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    sockets = Sockets()
+    yield sockets
+    sockets.close()
+
+
+@pytest.fixture
+def given() -> Iterator[socket.socket]:
+    """A socket as systemd passes it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        yield sock
+
+
+def address_of(sock: socket.socket) -> str:
+    return "{}:{}".format(*sock.getsockname()[:2])
+
+
+def test_socket_stays_open_as_long_as_it_is_named(sockets: Sockets) -> None:
+    ((first,),) = sockets.open(listen("127.0.0.1:0"))
+    second, again = sockets.open(listen("[::1]:0", "127.0.0.1:0"))
+    assert again == [first]
+    sockets.keep_only(listen("[::1]:0"))
+    assert first.fileno() == -1
+    assert second[0].fileno() != -1
+
+
+def test_port_0_many_times_is_as_many_sockets(sockets: Sockets) -> None:
+    opened = sockets.open(listen("127.0.0.1:0", "127.0.0.1:0"))
+    assert len({address_of(one) for (one,) in opened}) == 2
+    assert sockets.open(listen("127.0.0.1:0", "127.0.0.1:0")) == opened
+
+
+def test_failure_changes_nothing(sockets: Sockets, given: socket.socket, tmp_path: Path) -> None:
+    ((kept,),) = sockets.open(listen("127.0.0.1:0"))
+    path = tmp_path / "http.sock"
+    with pytest.raises(ListenError, match="Address already in use"):
+        sockets.open(listen("127.0.0.1:0", f"unix:{path}", address_of(given)))
+    assert not path.exists()
+    assert kept.fileno() != -1
+
+
+def test_mode_of_a_unix_socket_changes_when_the_configuration_is_kept(
+    sockets: Sockets, tmp_path: Path
+) -> None:
+    path = tmp_path / "http.sock"
+    sockets.open(listen(f"unix:{path}"))
+    other = listen(f"unix:{path}", mode="0600")
+    sockets.open(other)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    sockets.keep_only(other)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_unix_socket_that_is_named_no_more_is_removed(sockets: Sockets, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    sockets.open(listen(f"unix:{path}"))
+    sockets.keep_only(())
+    assert not path.exists()
+
+
+def test_file_of_a_successor_is_left_alone(sockets: Sockets, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    sockets.open(listen(f"unix:{path}"))
+    path.unlink()
+    path.write_text("another one's")
+    sockets.close()
+    assert path.read_text() == "another one's"
+
+
+def test_systemd_s_socket_is_taken_for_its_address_and_stays_open_when_it_is_named_no_more(
+    given: socket.socket,
+) -> None:
+    sockets = Sockets([given])
+    assert sockets.unclaimed() == [address_of(given)]
+    assert sockets.open(listen(address_of(given))) == [[given]]
+    assert sockets.unclaimed() == []
+    sockets.keep_only(())
+    assert sockets.unclaimed() == [address_of(given)]
+    assert given.fileno() != -1
+    assert given.gettimeout() == 0.0
+    sockets.close()
+    assert given.fileno() == -1
+
+
+def test_star_takes_systemd_s_sockets_of_both_families() -> None:
+    with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
+        four.bind(("0.0.0.0", 0))
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        port = four.getsockname()[1]
+        six.bind(("::", port))
+        sockets = Sockets([four, six])
+        assert sockets.open(listen(f"*:{port}")) == [[four, six]]
+
+
+def test_systemd_s_unix_socket_is_taken_and_its_file_is_systemd_s(tmp_path: Path) -> None:
+    path = tmp_path / "given.sock"
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(path))
+        sockets = Sockets([given])
+        assert sockets.open(listen(f"unix:{path}")) == [[given]]
+        sockets.close()
+    assert path.exists()
+
+
+def test_forked_process_keeps_what_it_serves_alone(sockets: Sockets) -> None:
+    (kept,), (other,) = sockets.open(listen("127.0.0.1:0", "[::1]:0"))
+    pid = os.fork()
+    if not pid:
+        sockets.detach(kept=[kept])
+        os._exit(0 if kept.fileno() != -1 and other.fileno() == -1 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert other.fileno() != -1

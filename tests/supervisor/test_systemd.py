@@ -1,0 +1,239 @@
+"""What systemd and kkdcpd tell each other, with systemd's own socket activation and a real notify socket."""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
+from lab.ports import free_port
+from lab.program import Program
+from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
+from tests.supervisor.house import House, run_house
+from tests.support.fake_kdc import FakeKdcThread, reply
+from tests.support.http_client import HttpClient
+from tests.support.waiting import wait_until
+
+WATCHDOG_SECONDS = 1.0
+
+
+class ServiceManager:
+    """A notify socket, and what came to it."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.settimeout(10.0)
+        self.socket.bind(address)
+        self.messages: list[dict[str, str]] = []
+
+    def wait_for(self, key: str, *, after: int = 0) -> dict[str, str]:
+        """Wait for a message with this key, past the first `after` ones."""
+        while True:
+            for message in self.messages[after:]:
+                if key in message:
+                    return message
+            text = self.socket.recv(65536).decode()
+            self.messages.append(dict(line.split("=", 1) for line in text.split("\n")))
+
+    def listen_until_nobody_speaks(self) -> None:
+        for _ in range(100):
+            self.socket.recv(65536)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    manager = ServiceManager(str(tmp_path / "notify.sock"))
+    yield manager
+    manager.socket.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, manager: ServiceManager) -> Iterator[House]:
+    environment = {
+        "NOTIFY_SOCKET": manager.socket.getsockname(),
+        "WATCHDOG_USEC": str(round(WATCHDOG_SECONDS * 1e6)),
+    }
+    with run_house(tmp_path, environment=environment) as running:
+        yield running
+
+
+def test_service_manager_is_told_of_every_state(house: House, manager: ServiceManager) -> None:
+    ready = manager.wait_for("READY")
+    assert ready == {"READY": "1", "STATUS": "generation 1: 2 workers serve 1 realms"}
+
+    count = len(manager.messages)
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert house.hang_up()["event"] == "reloaded"
+    reloading = manager.wait_for("RELOADING", after=count)
+    assert before <= int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    ready = manager.wait_for("READY", after=count)
+    assert manager.messages.index(ready) > manager.messages.index(reloading)
+    assert ready["STATUS"] == "generation 2: 2 workers serve 1 realms"
+
+    count = len(manager.messages)
+    house.write("nonsense")
+    assert house.hang_up()["event"] == "reload_failed"
+    assert manager.wait_for("READY", after=count)["STATUS"].endswith("; the last reload failed")
+
+    house.daemon.send_signal(signal.SIGTERM)
+    assert manager.wait_for("STOPPING")["STOPPING"] == "1"
+    assert house.daemon.wait() == 0
+
+
+def test_watchdog_hears_of_us_in_time_and_no_more_when_we_hang(house: House, manager: ServiceManager) -> None:
+    manager.wait_for("READY")
+    for _ in range(4):
+        count = len(manager.messages)
+        started = time.monotonic()
+        manager.wait_for("WATCHDOG", after=count)
+        assert time.monotonic() - started < WATCHDOG_SECONDS
+    house.daemon.send_signal(signal.SIGSTOP)
+    try:
+        manager.socket.settimeout(WATCHDOG_SECONDS)
+        with pytest.raises(TimeoutError):
+            manager.listen_until_nobody_speaks()
+    finally:
+        house.daemon.send_signal(signal.SIGCONT)
+
+
+def test_without_a_watchdog_there_is_no_word_to_it(tmp_path: Path, manager: ServiceManager) -> None:
+    with run_house(tmp_path, environment={"NOTIFY_SOCKET": manager.socket.getsockname()}):
+        manager.wait_for("READY")
+        manager.socket.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            manager.wait_for("WATCHDOG")
+
+
+def test_abstract_address_is_spoken_to() -> None:
+    name = f"kkdcpd-test-{os.getpid()}"
+    manager = ServiceManager(f"\0{name}")
+    environment = {"NOTIFY_SOCKET": f"@{name}"}
+    notifier = Notifier.from_environment(environment)
+    notifier.status("all is well")
+    assert manager.wait_for("STATUS") == {"STATUS": "all is well"}
+    assert environment == {}
+    notifier.close()
+    notifier.alive()
+    manager.socket.close()
+
+
+def test_service_manager_that_is_gone_or_does_not_read_does_no_harm(manager: ServiceManager) -> None:
+    notifier = Notifier(manager.socket.getsockname())
+    for _ in range(2000):
+        notifier.alive()
+    manager.socket.close()
+    notifier.alive()
+    notifier.close()
+    Notifier(None).alive()
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "often"}, None),
+    ],
+)
+def test_interval_of_the_watchdog(environment: dict[str, str], seconds: float | None) -> None:
+    assert watchdog_interval(environment) == seconds
+    assert environment == {}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"LISTEN_FDS": "1"},
+        {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+        {"LISTEN_FDS": "x", "LISTEN_PID": str(os.getpid())},
+    ],
+)
+def test_sockets_for_somebody_else_are_not_taken(environment: dict[str, str]) -> None:
+    assert take_sockets(environment) == []
+    assert environment == {}
+
+
+@contextlib.contextmanager
+def activated(directory: Path, *sockets: str, listen: str) -> Iterator[tuple[Program, Path]]:
+    """Start a kkdcpd by systemd-socket-activate with these sockets."""
+    with FakeKdcThread(tcp=reply(REPLY_PAYLOAD)) as kdc:
+        path = directory / "config.toml"
+        path.write_text(
+            f"""
+                {listen}
+                [realms."EXAMPLE.COM"]
+                kdc = ["tcp://127.0.0.1:{kdc.port}"]
+                [admin]
+                address = ""
+                [process]
+                workers = 2
+                control = ""
+            """
+        )
+        with Program(
+            "kkdcpd by systemd-socket-activate",
+            "systemd-socket-activate",
+            *(f"--listen={address}" for address in sockets),
+            *(sys.executable, "-m", "kkdcpd", "--config", str(path)),
+            environment=os.environ,
+        ) as program:
+            yield program, path
+
+
+def first_client(place: int | Path) -> HttpClient:
+    """Connect as soon as somebody listens: that has kkdcpd started."""
+    clients: list[HttpClient] = []
+
+    def is_connected() -> bool:
+        with contextlib.suppress(OSError):
+            clients.append(HttpClient(place))
+        return bool(clients)
+
+    wait_until(is_connected)
+    return clients[0]
+
+
+PLAIN = '[[listen]]\naddress = "{}"\ntls = false\n'
+
+
+def test_client_that_wakes_us_up_is_served_and_reloads_keep_the_sockets(tmp_path: Path) -> None:
+    port, unix = free_port(["127.0.0.1"]), tmp_path / "http.sock"
+    listen = PLAIN.format(f"127.0.0.1:{port}") + PLAIN.format(f"unix:{unix}")
+    with activated(tmp_path, f"127.0.0.1:{port}", str(unix), listen=listen) as (program, _path):
+        with first_client(port) as client:
+            assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+        program.send_signal(signal.SIGHUP)
+        program.wait_for_line(lambda line: " reloaded " in line)
+        for place in (port, unix):
+            with HttpClient(place) as client:
+                assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+        assert program.stop() == 0
+        # It is systemd's, who listens on.
+        assert unix.exists()
+        assert not any("socket_unclaimed" in line for line in program.lines)
+
+
+def test_socket_that_no_listener_names_is_told_until_it_is_named(tmp_path: Path) -> None:
+    port, other = free_port(["127.0.0.1"]), free_port(["127.0.0.1"])
+    listen = PLAIN.format(f"127.0.0.1:{port}")
+    with activated(tmp_path, f"127.0.0.1:{port}", f"127.0.0.1:{other}", listen=listen) as (program, path):
+        with first_client(port) as client:
+            assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
+        line = parse_line(program.wait_for_line(lambda line: "socket_unclaimed" in line))
+        assert (line["level"], line["address"]) == ("error", f"127.0.0.1:{other}")
+        # Who connected meanwhile has waited.
+        with HttpClient(other) as early:
+            early.send(GOOD_REQUEST)
+            path.write_text(PLAIN.format(f"127.0.0.1:{other}") + path.read_text())
+            program.send_signal(signal.SIGHUP)
+            assert early.response().body == GOOD_REPLY
+        assert sum("socket_unclaimed" in line for line in program.lines) == 1
