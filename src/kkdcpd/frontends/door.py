@@ -386,7 +386,9 @@ class Door:
 
 def _client(peer: object) -> ClientConnection:
     if isinstance(peer, tuple):
-        return ClientConnection(address=peer[0], port=peer[1], network=network_of(peer[0]))
+        # Of IPv4 the kernel writes an address in its one form, which is the network's as well.
+        network = peer[0] if len(peer) == 2 else network_of(peer[0])
+        return ClientConnection(address=peer[0], port=peer[1], network=network)
     return ClientConnection(address=UNIX_PEER, network=UNIX_PEER)
 
 
