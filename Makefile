@@ -33,7 +33,7 @@ bench: test-packages bench-packages $(VENV) $(BENCH_VENV) ## Measure, in interle
 	$(BIN)/python -m bench
 
 .PHONY: soak
-soak: $(VENV) ## A million requests, with faults, and nothing may leak (REQUESTS=N for fewer)
+soak: bench-packages $(VENV) $(BENCH_VENV) ## A million requests, with faults, and nothing may leak (REQUESTS=N for fewer)
 	$(BIN)/python -m bench.soak --requests $(or $(REQUESTS),1000000)
 
 .PHONY: fuzz
