@@ -43,8 +43,6 @@ def slow_site(
     settings = f"""
         [realms."{BIG_REALM}"]
         kdc = ["tcp://127.0.0.1:{big_kdc.port}"]
-        [process]
-        workers = 1
         [http]
         handshake_timeout = {TIMEOUT}
         head_timeout = {TIMEOUT}

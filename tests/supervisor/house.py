@@ -19,6 +19,7 @@ from tests.support.http_client import HttpClient, Response
 
 __all__ = ["House", "run_house"]
 
+NO_ADMIN = '[admin]\naddress = ""\n'
 END_OF_RELOAD = ("reloaded", "reload_failed")
 
 
@@ -102,9 +103,7 @@ def run_house(
             certificate = "{pair.certificate}"
             key = "{pair.key}"
             {served}
-            {sections}
-            [admin]
-            address = ""
+            {sections if "[admin]" in sections else NO_ADMIN + sections}
             [process]
             workers = {workers}
             control = "{control}"

@@ -11,7 +11,7 @@ import pytest
 from kkdcpd.config import load_config
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child
-from kkdcpd.supervisor.generation import LONG_LIFE_SECONDS, RESTART_SECONDS, Generation, Phase, Slot
+from kkdcpd.supervisor.generation import LONG_LIFE_SECONDS, RESTART_SECONDS, Generation, Phase, Role, Slot
 from lab.authority import Authority
 
 REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
@@ -26,6 +26,8 @@ tls = false
 [tls]
 certificate = "{pair.certificate}"
 key = "{pair.key}"
+[admin]
+address = ""
 [process]
 workers = 3
 """
@@ -49,6 +51,20 @@ def generation(tmp_path: Path, authority: Authority, sockets: list[list[socket.s
     path.write_text(REALM + LISTENERS.format(path=tmp_path / "http.sock", pair=pair))
     loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
     return Generation.make(7, loaded, loaded.config, sockets)
+
+
+def test_admin_listener_has_a_process_of_its_own(tmp_path: Path, sockets: list[list[socket.socket]]) -> None:
+    path = tmp_path / "config.toml"
+    listen = '[[listen]]\naddress = "127.0.0.1:0"\ntls = false\n'
+    path.write_text(f'{listen}{REALM}[admin]\naddress = "[::1]:0"\n[process]\nworkers = 1\n')
+    loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
+    generation = Generation.make(1, loaded, loaded.config, sockets[:2])
+    assert [(slot.name, slot.role) for slot in generation.slots] == [
+        ("worker 1", Role.WORKER),
+        ("admin", Role.ADMIN),
+    ]
+    assert [listener.socket for listener in generation.admin_listeners] == sockets[1]
+    assert [listener.socket for listener in generation.listeners] == sockets[0]
 
 
 @pytest.fixture
