@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
 
+from kkdcpd.log.areas import AREAS
 from lab.authority import Authority
 
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -26,6 +29,26 @@ def blockbuster(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let whatever blocks the event loop of an asynchronous test fail, in the test's own code too."""
     with blockbuster_ctx() if request.node.get_closest_marker("asyncio") else contextlib.nullcontext():
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_stays() -> Iterator[None]:
+    """Have logging as it was before once the test is over: some of them run commands in this process."""
+    root = logging.getLogger()
+    loggers = [logging.getLogger(name) for name in AREAS.values()]
+    handlers, levels, hook = root.handlers[:], [each.level for each in loggers], sys.unraisablehook
+    switches = {name: getattr(logging, name) for name in dir(logging) if name.startswith("log")}
+    source_file = logging._srcfile
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    sys.unraisablehook = hook
+    root.handlers[:] = handlers
+    logging._srcfile = source_file
+    for name, value in switches.items():
+        setattr(logging, name, value)
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
 
 
 @pytest.fixture(scope="session")

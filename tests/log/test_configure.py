@@ -2,7 +2,6 @@ import json
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from kkdcpd.config import LogConfig
 from kkdcpd.log import configure_logging
-from kkdcpd.log.areas import AREAS
 from kkdcpd.values import PrincipalName
 from tests.frontends.site import parse_line
 
@@ -20,24 +18,10 @@ logger = logging.getLogger("kkdcpd.test")
 Read = Callable[[], list[str]]
 
 
-@pytest.fixture(autouse=True)
-def root() -> Iterator[logging.Logger]:
-    """The root logger; logging is as it was before once the test is over."""
-    root = logging.getLogger()
-    loggers = [logging.getLogger(name) for name in AREAS.values()]
-    handlers, levels, hook = root.handlers[:], [each.level for each in loggers], sys.unraisablehook
-    switches = {name: getattr(logging, name) for name in dir(logging) if name.startswith("log")}
-    source_file = logging._srcfile
-    yield root
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    sys.unraisablehook = hook
-    root.handlers[:] = handlers
-    logging._srcfile = source_file
-    for name, value in switches.items():
-        setattr(logging, name, value)
-    for each, level in zip(loggers, levels, strict=True):
-        each.setLevel(level)
+@pytest.fixture
+def root() -> logging.Logger:
+    """The root logger; it is as it was before once the test is over."""
+    return logging.getLogger()
 
 
 @pytest.fixture
