@@ -1,6 +1,7 @@
 import errno
 import inspect
 import os
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +77,6 @@ def test_setting_error_may_have_no_remedy_of_its_own() -> None:
         (errno.EADDRINUSE, "stop the program that has it"),
         (errno.EACCES, "CAP_NET_BIND_SERVICE"),
         (errno.EADDRNOTAVAIL, "no interface of this host has the address"),
-        (errno.ENOENT, "make the folder"),
         (errno.EMFILE, "correct the address"),
     ],
 )
@@ -84,6 +84,19 @@ def test_listen_error_names_address_reason_and_remedy(number: int, remedy: str) 
     text = str(ListenError(ListenAddress(host="::1", port=443), OSError(number, os.strerror(number))))
     assert text.startswith(f"can't listen on [::1]:443: {os.strerror(number)}; ")
     assert remedy in text
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EADDRINUSE, "`ss -lxp` names it"),
+        (errno.EACCES, "write to its folder"),
+        (errno.ENOENT, "make its folder"),
+    ],
+)
+def test_listen_error_of_a_unix_socket_speaks_of_its_folder(number: int, remedy: str) -> None:
+    address = ListenAddress(unix_path=Path("/run/x.sock"))
+    assert remedy in str(ListenError(address, OSError(number, os.strerror(number))))
 
 
 def test_listen_error_without_number_has_a_remedy_too() -> None:

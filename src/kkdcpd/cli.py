@@ -139,13 +139,15 @@ def _locate(options: argparse.Namespace) -> int:
 
 def _healthcheck(options: argparse.Namespace) -> int:
     from kkdcpd.commands.healthcheck import reasons_against  # noqa: PLC0415
-    from kkdcpd.config import read_file  # noqa: PLC0415
+    from kkdcpd.config import ADMIN_TABLE, read_section  # noqa: PLC0415
 
-    # Its own file alone: who asks need not be able to read keys and tokens.
-    address = read_file(Path(options.config)).admin.address
+    # Who serves isn't ill because the file is broken now, nor because we may not read keys and tokens.
+    admin, problems = read_section(Path(options.config), "admin", ADMIN_TABLE)
+    address = admin.address
     reasons = reasons_against(address) if address else ["admin.address is empty: there is nobody to ask"]
-    for reason in reasons:
-        print(f"error: {reason}", file=sys.stderr)
+    if reasons:
+        for reason in (*problems, *reasons):
+            print(f"error: {reason}", file=sys.stderr)
     return ExitCode.FAILED if reasons else ExitCode.OK
 
 
@@ -174,13 +176,15 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _reload(options: argparse.Namespace) -> int:
     from kkdcpd.commands import reload  # noqa: PLC0415
-    from kkdcpd.config import read_file  # noqa: PLC0415
+    from kkdcpd.config import PROCESS_TABLE, read_section  # noqa: PLC0415
 
-    control = read_file(Path(options.config)).process.control
+    # Even if the file is broken: whoever watches the service is to hear of a reload that failed.
+    process, problems = read_section(Path(options.config), "process", PROCESS_TABLE)
     try:
-        outcome = reload.reload(control)
+        outcome = reload.reload(process.control)
     except reload.NobodyThereError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for reason in (*problems, error):
+            print(f"error: {reason}", file=sys.stderr)
         return ExitCode.CANNOT_START
     for problem in outcome.problems:
         print(f"error: {problem}", file=sys.stderr)

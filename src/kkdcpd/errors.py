@@ -4,6 +4,7 @@ KkdcpdError
 ├── ConfigError               the configuration can't be used: one problem or many
 ├── SettingError              one value of it can't be used; who knows its key makes a ConfigProblem of this
 ├── ListenError               an address can't be listened on
+├── StartError                the workers can't be started, or don't get ready
 ├── RequestError              the client's fault
 │   ├── MalformedError        octets that are not what the specification says
 │   ├── NoTargetDomainError   [MS-KKDCP] 3.2.5.1, step 2
@@ -90,7 +91,8 @@ class ListenError(KkdcpdError):
     """An address of the configuration can't be listened on, for the system's reason in `error`."""
 
     def __init__(self, address: object, error: OSError) -> None:
-        remedy = _LISTEN_REMEDIES.get(error.errno or 0, "correct the address, or make it available")
+        remedies = _UNIX_REMEDIES if str(address).startswith("unix:") else _LISTEN_REMEDIES
+        remedy = remedies.get(error.errno or 0, "correct the address, or make it available")
         super().__init__(f"can't listen on {address}: {error.strerror}; {remedy}")
 
 
@@ -103,9 +105,16 @@ class StartError(KkdcpdError):
 
 _LISTEN_REMEDIES = {
     errno.EADDRINUSE: "stop the program that has it (`ss -ltnp` names it), or choose another port",
-    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE, and a unix socket a folder we may write to",
+    errno.EACCES: (
+        "let systemd open it (kkdcpd.socket), start with CAP_NET_BIND_SERVICE, or choose a port above 1023,"
+        ' such as address = "*:8443"'
+    ),
     errno.EADDRNOTAVAIL: "no interface of this host has the address: correct it, or bring the interface up",
-    errno.ENOENT: "make the folder of the unix socket",
+}
+_UNIX_REMEDIES = {
+    errno.EADDRINUSE: "stop the program that has it (`ss -lxp` names it), or choose another path",
+    errno.EACCES: "let the user that kkdcpd starts as write to its folder, or choose another",
+    errno.ENOENT: "make its folder",
 }
 
 

@@ -14,6 +14,7 @@ from kkdcpd.commands.healthcheck import TIMEOUT_SECONDS
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.values import KdcEndpoint, KdcState, Transport
+from lab.namespace import NetworkNamespace
 from lab.program import run
 from tests.support.admin import PLAIN, forked_admin
 
@@ -122,10 +123,27 @@ def _greet(sock: socket.socket) -> None:
         connection.sendall(b"220 mail.example.com ESMTP\r\n")
 
 
-def test_broken_configuration_is_exit_code_78(tmp_path: Path) -> None:
+def test_who_is_ready_stays_so_while_the_file_is_broken(config: Path) -> None:
+    config.write_text(f'{config.read_text()}[guard]\nnonsense = "typed into a file that is in use"\n')
+    assert main(["healthcheck", "--config", str(config)]) == ExitCode.OK
+
+
+@pytest.mark.parametrize("text", ["[admin]\nadress = ''\n", "[admin\n"])
+def test_what_is_wrong_with_the_file_is_told_if_nobody_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
     path = tmp_path / "config.toml"
-    path.write_text("[realms]\n")
-    assert main(["healthcheck", "--config", str(path)]) == ExitCode.CONFIG
+    path.write_text(text)
+    # In a network of its own, nobody has the default port.
+    with NetworkNamespace(tmp_path):
+        assert main(["healthcheck", "--config", str(path)]) == 1
+    wrong, nobody = capsys.readouterr().err.splitlines()
+    assert wrong.startswith(("error: admin.adress: ", f"error: {path}, line 1: "))
+    assert nobody == "error: nobody answers at 127.0.0.1:9088: Connection refused"
+
+
+def test_missing_configuration_is_exit_code_78(tmp_path: Path) -> None:
+    assert main(["healthcheck", "--config", str(tmp_path / "config.toml")]) == ExitCode.CONFIG
 
 
 def test_it_imports_nothing_that_takes_long(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from kkdcpd.config.pem import CERTIFICATE, file_bytes, mode_problem, read_pem
 from kkdcpd.errors import ConfigError
+
+NOBODY = 65534
 
 
 def test_certificates_are_found_whatever_stands_between(tmp_path: Path) -> None:
@@ -19,6 +22,17 @@ def test_file_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> Non
     assert str(caught.value) == (
         f"key: {tmp_path} can't be read: Is a directory; let the user that kkdcpd starts as read it"
     )
+
+
+def test_file_that_the_user_may_not_read_is_given_to_the_units_group(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.touch(mode=0o600)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(ConfigError, match=f"chgrp kkdcpd-tls {path} && chmod 0640 {path}"):
+            file_bytes(path, "tls.key")
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize(("mode", "remedy"), [(0o644, "0640"), (0o666, "0640"), (0o660, "0640"), (0o600, "")])

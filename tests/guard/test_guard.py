@@ -285,6 +285,13 @@ def test_block_is_logged_with_whom_it_hits(log: pytest.LogCaptureFixture) -> Non
     ]
 
 
+def test_block_that_hits_nobody_is_logged_as_such(log: pytest.LogCaptureFixture) -> None:
+    subject = house(failures=FailuresConfig(mode=Mode.MONITOR, guesses=1))
+    subject.fail("alice")
+    ((_level, event, fields),) = logged(log)
+    assert (event, fields["mode"]) == ("client_blocked", "monitor")
+
+
 def test_principal_under_attack_is_logged_once_and_let_in(log: pytest.LogCaptureFixture) -> None:
     subject = house(failures=FailuresConfig(alert_clients=2))
     for number in range(4):

@@ -41,6 +41,15 @@ def reload_by_each_way(house: House, port: int) -> None:
     assert house.hang_up()["event"] == "reloaded"
 
 
+def test_file_that_is_broken_is_told_to_who_watches_too(house: House) -> None:
+    house.write(house.text.replace("kdc =", "kcd ="))
+    done = house.reload()
+    assert done.exit_code == 78
+    assert "did you mean kdc?" in done.output
+    assert "nothing has changed: generation 1 serves on" in done.output
+    assert "did you mean kdc?" in house.wait_for_event("reload_failed")["problem"]
+
+
 def renew_certificate(house: House) -> None:
     """Write another certificate over the one there is."""
     renewed = house.authority.issue("127.0.0.1", "localhost", file_name="renewed")

@@ -15,9 +15,9 @@ class NobodyThereError(KkdcpdError):
     """No kkdcpd answers on the control socket."""
 
     def __init__(self, path: Path | None, reason: str) -> None:
+        asked = f"no kkdcpd answers on {path}" if path else "no kkdcpd can be asked"
         super().__init__(
-            f"no kkdcpd answers on {path}: {reason}; start it, or correct process.control,"
-            " or send SIGHUP to its first process"
+            f"{asked}: {reason}; start it, or correct process.control, or send SIGHUP to its first process"
         )
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kkdcpd.config.admin import AdminConfig
 from kkdcpd.config.certificates import ServedCertificate, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.guard import POLICY_TABLE
@@ -20,7 +21,8 @@ from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
 from kkdcpd.config.log import LogConfig
 from kkdcpd.config.principals_key import read_principals_key
-from kkdcpd.config.reader import join
+from kkdcpd.config.process import ProcessConfig
+from kkdcpd.config.reader import Table, join
 from kkdcpd.config.schema import (
     CONFIG_TABLE,
     AdditionalCertificate,
@@ -32,9 +34,10 @@ from kkdcpd.config.schema import (
 from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 
-__all__ = ["LoadedConfig", "load_config", "read_config", "read_file"]
+__all__ = ["LoadedConfig", "load_config", "read_config", "read_section"]
 
 Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
+Section = TypeVar("Section", AdminConfig, ProcessConfig)
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 _QUOTES_REMEDY = 'write texts in double quotes, as in level = "info"'
@@ -93,13 +96,20 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     )
 
 
-def read_file(path: Path) -> Config:
-    """Read the configuration's own file, and none that it names.
+def read_section(path: Path, key: str, table: Table[Section]) -> tuple[Section, tuple[ConfigProblem, ...]]:
+    """Read one section of the configuration's own file, whatever is wrong elsewhere in it.
+
+    Who only asks a kkdcpd that runs needs no more: neither what has been broken since it was started, nor the
+    files that are named. A section that can't be read is as if it weren't there, for each of the problems.
 
     Raises:
-        ConfigError: it can't be used, for each of `problems`.
+        ConfigError: there is no such file, or it can't be read.
     """
-    return read_config(_read_text(path), source=path)
+    text = _read_text(path)
+    try:
+        return table.read(_document(text, path).get(key, {}), key), ()
+    except ConfigError as error:
+        return table.read({}, key), error.problems
 
 
 def read_config(text: str, *, source: Path) -> Config:
@@ -113,15 +123,9 @@ def read_config(text: str, *, source: Path) -> Config:
 
 def _parsed(text: str, *, source: Path) -> Config:
     """Return what is written: the discovery of a realm may still be "auto"."""
-    try:
-        document = tomllib.loads(text)
+    document = _document(text, source)
+    with _nested_in_reason(source):
         config = CONFIG_TABLE.read(document, "")
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_syntax_problem(str(error), text, source)]) from error
-    except RecursionError as error:
-        remedy = "close the brackets, and write no more dots than config.toml.example has"
-        problem = ConfigProblem(key=str(source), problem="nests lists or tables too deeply", remedy=remedy)
-        raise ConfigError([problem]) from error
     config = _with_policies(config, document)
     directory = source.absolute().parent
     config = replace(config, realms=tuple(_with_path(realm, directory) for realm in config.realms))
@@ -143,6 +147,24 @@ def _parsed(text: str, *, source: Path) -> Config:
             client_crl=tls.client_crl and directory / tls.client_crl,
         ),
     )
+
+
+def _document(text: str, source: Path) -> dict[str, Any]:
+    try:
+        with _nested_in_reason(source):
+            return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(str(error), text, source)]) from error
+
+
+@contextmanager
+def _nested_in_reason(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as error:
+        remedy = "close the brackets, and write no more dots than config.toml.example has"
+        problem = ConfigProblem(key=str(source), problem="nests lists or tables too deeply", remedy=remedy)
+        raise ConfigError([problem]) from error
 
 
 def _with_policies(config: Config, document: Mapping[str, Any]) -> Config:

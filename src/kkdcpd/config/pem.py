@@ -26,7 +26,10 @@ def file_bytes(path: Path, setting: str) -> bytes:
         raise refusal(setting, f"there is no file {path}", "put it there, or correct the path") from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        raise refusal(setting, problem, "let the user that kkdcpd starts as read it") from error
+        remedy = "let the user that kkdcpd starts as read it"
+        if isinstance(error, PermissionError):
+            remedy += f"; for systemd's unit: chgrp kkdcpd-tls {path} && chmod 0640 {path}"
+        raise refusal(setting, problem, remedy) from error
 
 
 def read_pem(path: Path, setting: str) -> str:

@@ -101,7 +101,7 @@ class Guard:
                 now=now,
             )
             for event in events:
-                _tell(event)
+                _tell(event, self._failures_mode)
         policy = self._policies[realm.name]
         findings = policy.check_reply(request, facts)
         many_services = policy.check_services(facts, client.network, self._store, now)
@@ -122,7 +122,7 @@ class Guard:
             now=self._clock(),
         )
         for event in events:
-            _tell(event)
+            _tell(event, self._failures_mode)
 
 
 class _Visit(contextlib.AbstractContextManager[Verdict]):
@@ -162,7 +162,7 @@ def _bears_proof(request: ProxyRequest) -> bool:
     return bears_password_proof(request) or bears_pkinit(request) or request.is_armored
 
 
-def _tell(event: Alert | Blocked) -> None:
+def _tell(event: Alert | Blocked, mode: Mode) -> None:
     match event:
         case Alert(realm=realm, principal=principal, clients=clients):
             fields: dict[str, object] = {"realm": realm, "cname": principal, "clients": clients}
@@ -171,4 +171,6 @@ def _tell(event: Alert | Blocked) -> None:
             fields = {"rule": rule.value, "client": client, "realm": realm, "seconds": round(seconds)}
             if principal is not None:
                 fields["cname"] = principal
+            if mode is Mode.MONITOR:
+                fields["mode"] = mode.value
             logger.warning("client_blocked", extra={"fields": fields})
