@@ -31,6 +31,14 @@ exit codes:
   78  the configuration is wrong; each problem is one line on standard error
 """
 
+_COMMAND_HELP = {
+    "serve": "serve in the foreground (the default)",
+    "check": "check the configuration and the files that it names",
+    "reload": "have a running kkdcpd read its configuration again",
+    "healthcheck": "ask the admin listener whether the service is ready",
+    "locate": "say whom requests for a realm go to, and who answers",
+}
+
 STANDARD_ERROR = 2
 
 
@@ -74,17 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kkdcpd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    commands.add_parser("serve", parents=[common], help="serve in the foreground (the default)")
-    commands.add_parser("check", parents=[common], help="check the configuration and everything it names")
-    commands.add_parser("reload", parents=[common], help="have a running kkdcpd read its configuration again")
-    commands.add_parser(
-        "healthcheck", parents=[common], help="ask the admin listener whether the service is ready"
-    )
-    _add_locate(commands.add_parser("locate", parents=[common], help="say whom requests for a realm go to"))
+    for name, what in _COMMAND_HELP.items():
+        command = commands.add_parser(
+            name, parents=[common], help=what, description=f"kkdcpd {name}: {what}."
+        )
+        if name == "locate":
+            _add_locate_arguments(command)
     return parser
 
 
-def _add_locate(parser: argparse.ArgumentParser) -> None:
+def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("realm", metavar="REALM", help="the realm, or another name that clients ask for")
     parser.add_argument("--kpasswd", action="store_true", help="for a password change")
     parser.add_argument(
@@ -139,10 +146,10 @@ def _locate(options: argparse.Namespace) -> int:
 
 def _healthcheck(options: argparse.Namespace) -> int:
     from kkdcpd.commands.healthcheck import reasons_against  # noqa: PLC0415
-    from kkdcpd.config import ADMIN_TABLE, read_section  # noqa: PLC0415
+    from kkdcpd.config import read_admin  # noqa: PLC0415
 
     # Who serves isn't ill because the file is broken now, nor because we may not read keys and tokens.
-    admin, problems = read_section(Path(options.config), "admin", ADMIN_TABLE)
+    admin, problems = read_admin(Path(options.config))
     address = admin.address
     reasons = reasons_against(address) if address else ["admin.address is empty: there is nobody to ask"]
     if reasons:
@@ -176,20 +183,22 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _reload(options: argparse.Namespace) -> int:
     from kkdcpd.commands import reload  # noqa: PLC0415
-    from kkdcpd.config import PROCESS_TABLE, read_section  # noqa: PLC0415
+    from kkdcpd.config import read_process  # noqa: PLC0415
 
     # Even if the file is broken: whoever watches the service is to hear of a reload that failed.
-    process, problems = read_section(Path(options.config), "process", PROCESS_TABLE)
+    process, problems = read_process(Path(options.config))
     try:
         outcome = reload.reload(process.control)
     except reload.NobodyThereError as error:
         for reason in (*problems, error):
             print(f"error: {reason}", file=sys.stderr)
-        return ExitCode.CANNOT_START
-    for problem in outcome.problems:
+        return ExitCode.CONFIG if problems else ExitCode.CANNOT_START
+    # Where it went well nevertheless, it wasn't this file that was read.
+    for problem in outcome.problems or problems:
         print(f"error: {problem}", file=sys.stderr)
     if not outcome.is_done:
         print(f"nothing has changed: generation {outcome.generation} serves on", file=sys.stderr)
+    if problems or not outcome.is_done:
         return ExitCode.CONFIG
     print(f"reloaded: generation {outcome.generation} serves")
     return ExitCode.OK

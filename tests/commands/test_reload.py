@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.cli import ExitCode, main
 from kkdcpd.commands.reload import NobodyThereError, reload
 from tests.supervisor.house import House, run_house
 
@@ -105,3 +106,7 @@ def test_control_socket_moves_with_the_configuration(house: House, tmp_path: Pat
     house.write(house.text)
     assert house.hang_up()["event"] == "reloaded"
     house.reload().expect_ok()
+
+
+def test_missing_configuration_is_exit_code_78(tmp_path: Path) -> None:
+    assert main(["reload", "--config", str(tmp_path / "config.toml")]) == ExitCode.CONFIG

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.config import Config, PolicyConfig, PrincipalPattern, load_config, read_config
+from kkdcpd.config import (
+    AdminConfig,
+    Config,
+    ListenAddress,
+    PolicyConfig,
+    PrincipalPattern,
+    ProcessConfig,
+    load_config,
+    read_admin,
+    read_config,
+    read_process,
+)
 from kkdcpd.errors import ConfigError
 from kkdcpd.values import Mode
 from lab.authority import Authority
@@ -684,6 +695,37 @@ def _refusal(path: Path) -> str:
 
 
 SOUND = REALM + 'kpasswd = ["kdc1.example.com"]\n'
+
+
+def test_control_socket_is_where_the_file_says_whoever_asks(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'{PLAIN}[process]\ncontrol = "control.sock"\n{REALM}')
+    process, problems = read_process(path)
+    assert problems == ()
+    assert process.control == tmp_path / "control.sock"
+    assert process == read_config(path.read_text(), source=path).process
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[process]\ncontrol = "/run/x.sock"\nworker = 2\n', "process.worker: there is no such setting"),
+        ("[process\n", "line 1: is not TOML"),
+        ("process = 3\n", "process: 3 is"),
+    ],
+)
+def test_section_that_cannot_be_read_has_its_defaults(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    process, (found,) = read_process(path)
+    assert process == ProcessConfig()
+    assert problem in str(found)
+
+
+def test_section_is_read_whatever_is_wrong_with_others(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[admin]\naddress = "127.0.0.1:9"\n[realms]\n')
+    assert read_admin(path) == (AdminConfig(address=ListenAddress(host="127.0.0.1", port=9)), ())
 
 
 def test_paths_are_relative_to_the_configuration_file(issuer: Issuer, tmp_path: Path) -> None:

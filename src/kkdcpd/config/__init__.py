@@ -4,7 +4,7 @@
 """
 
 from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
-from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
+from kkdcpd.config.admin import AdminConfig
 from kkdcpd.config.certificates import ServedCertificate
 from kkdcpd.config.guard import (
     ConnectionsConfig,
@@ -15,10 +15,10 @@ from kkdcpd.config.guard import (
     RatesConfig,
     RefusalForm,
 )
-from kkdcpd.config.load import LoadedConfig, load_config, read_config, read_section
+from kkdcpd.config.load import LoadedConfig, load_config, read_admin, read_config, read_process
 from kkdcpd.config.log import LogConfig, LogLevels
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
-from kkdcpd.config.process import PROCESS_TABLE, ProcessConfig
+from kkdcpd.config.process import ProcessConfig
 from kkdcpd.config.reader import Setting, settings_of
 from kkdcpd.config.schema import (
     AdditionalCertificate,
@@ -35,9 +35,7 @@ from kkdcpd.config.schema import (
 from kkdcpd.config.system import SystemFiles
 
 __all__ = [
-    "ADMIN_TABLE",
     "ANY_HOST",
-    "PROCESS_TABLE",
     "AdditionalCertificate",
     "AdminConfig",
     "CertificatePattern",
@@ -70,7 +68,8 @@ __all__ = [
     "TlsConfig",
     "UpstreamConfig",
     "load_config",
+    "read_admin",
     "read_config",
-    "read_section",
+    "read_process",
     "settings_of",
 ]

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kkdcpd.config.admin import AdminConfig
+from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import ServedCertificate, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.guard import POLICY_TABLE
@@ -21,7 +21,7 @@ from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
 from kkdcpd.config.log import LogConfig
 from kkdcpd.config.principals_key import read_principals_key
-from kkdcpd.config.process import ProcessConfig
+from kkdcpd.config.process import PROCESS_TABLE, ProcessConfig
 from kkdcpd.config.reader import Table, join
 from kkdcpd.config.schema import (
     CONFIG_TABLE,
@@ -34,7 +34,7 @@ from kkdcpd.config.schema import (
 from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 
-__all__ = ["LoadedConfig", "load_config", "read_config", "read_section"]
+__all__ = ["LoadedConfig", "load_config", "read_admin", "read_config", "read_process"]
 
 Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
 Section = TypeVar("Section", AdminConfig, ProcessConfig)
@@ -96,15 +96,28 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     )
 
 
-def read_section(path: Path, key: str, table: Table[Section]) -> tuple[Section, tuple[ConfigProblem, ...]]:
-    """Read one section of the configuration's own file, whatever is wrong elsewhere in it.
+def read_admin(path: Path) -> tuple[AdminConfig, tuple[ConfigProblem, ...]]:
+    """Read [admin] alone, whatever is wrong elsewhere in the file, for who asks a kkdcpd that runs.
 
-    Who only asks a kkdcpd that runs needs no more: neither what has been broken since it was started, nor the
-    files that are named. A section that can't be read is as if it weren't there, for each of the problems.
+    What can't be read is as if it weren't there; the problems say why.
 
     Raises:
         ConfigError: there is no such file, or it can't be read.
     """
+    return _read_section(path, "admin", ADMIN_TABLE)
+
+
+def read_process(path: Path) -> tuple[ProcessConfig, tuple[ConfigProblem, ...]]:
+    """Read [process] alone, as `read_admin` does.
+
+    Raises:
+        ConfigError: there is no such file, or it can't be read.
+    """
+    process, problems = _read_section(path, "process", PROCESS_TABLE)
+    return _with_control(process, path.absolute().parent), problems
+
+
+def _read_section(path: Path, key: str, table: Table[Section]) -> tuple[Section, tuple[ConfigProblem, ...]]:
     text = _read_text(path)
     try:
         return table.read(_document(text, path).get(key, {}), key), ()
@@ -129,6 +142,7 @@ def _parsed(text: str, *, source: Path) -> Config:
     config = _with_policies(config, document)
     directory = source.absolute().parent
     config = replace(config, realms=tuple(_with_path(realm, directory) for realm in config.realms))
+    config = replace(config, process=_with_control(config.process, directory))
     if config.locate.krb5_conf:
         krb5_conf = directory / config.locate.krb5_conf
         config = replace(config, locate=replace(config.locate, krb5_conf=krb5_conf))
@@ -277,6 +291,10 @@ def _syntax_problem(message: str, text: str, source: Path) -> ConfigProblem:
 
 def _anchored(pair: Pair, directory: Path) -> Pair:
     return replace(pair, certificate=directory / pair.certificate, key=directory / pair.key)
+
+
+def _with_control(process: ProcessConfig, directory: Path) -> ProcessConfig:
+    return replace(process, control=process.control and directory / process.control)
 
 
 def _with_path(realm: RealmConfig, directory: Path) -> RealmConfig:
