@@ -858,9 +858,7 @@ def test_missing_configuration_is_told(tmp_path: Path) -> None:
 
 
 def test_unreadable_configuration_is_told(tmp_path: Path) -> None:
-    assert _refusal(tmp_path) == (
-        f"{tmp_path}: can't be read: Is a directory; let the user that kkdcpd starts as read it"
-    )
+    assert _refusal(tmp_path) == (f"{tmp_path}: can't be read: Is a directory; name a file in it")
 
 
 def test_configuration_that_is_not_utf_8_is_told_with_its_line(tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ def test_certificates_are_found_whatever_stands_between(tmp_path: Path) -> None:
 def test_file_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         file_bytes(tmp_path, "key")
-    assert str(caught.value) == (
-        f"key: {tmp_path} can't be read: Is a directory; let the user that kkdcpd starts as read it"
-    )
+    assert str(caught.value) == (f"key: {tmp_path} can't be read: Is a directory; name a file in it")
 
 
 def test_file_that_the_user_may_not_read_is_given_to_the_units_group(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import ServedCertificate, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
+from kkdcpd.config.disk import read_octets, remedy_of
 from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
@@ -238,7 +239,7 @@ def _told_as_setting(path: Path) -> Iterator[None]:
         raise SettingError(f"there is no {path}", "put it there, or correct the path") from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        raise SettingError(problem, "let the user that kkdcpd starts as read it") from error
+        raise SettingError(problem, remedy_of(error)) from error
 
 
 def _settled(config: Config) -> Config:
@@ -259,14 +260,14 @@ def _read_text(path: Path) -> str:
         ConfigError: it can't be read, or isn't UTF-8.
     """
     try:
-        octets = path.read_bytes()
+        octets = read_octets(path)
     except FileNotFoundError as error:
         remedy = "copy config.toml.example there and fill it in, or name another file with --config"
         problem = ConfigProblem(key=str(path), problem="there is no such file", remedy=remedy)
         raise ConfigError([problem]) from error
     except OSError as error:
-        remedy = "let the user that kkdcpd starts as read it"
-        problem = ConfigProblem(key=str(path), problem=f"can't be read: {error.strerror}", remedy=remedy)
+        reason = f"can't be read: {error.strerror}"
+        problem = ConfigProblem(key=str(path), problem=reason, remedy=remedy_of(error))
         raise ConfigError([problem]) from error
     try:
         return octets.decode("utf-8-sig")  # Windows' editors put a byte order mark before UTF-8

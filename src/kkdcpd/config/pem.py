@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyasn1.type.base import Asn1Item
 
+from kkdcpd.config.disk import read_octets, remedy_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = ["CERTIFICATE", "file_bytes", "minute", "mode_problem", "moment", "read_pem", "refusal"]
@@ -21,12 +22,12 @@ def refusal(key: str, problem: str, remedy: str) -> ConfigError:
 def file_bytes(path: Path, setting: str) -> bytes:
     """Return what is in a file."""
     try:
-        return path.read_bytes()
+        return read_octets(path)
     except FileNotFoundError as error:
         raise refusal(setting, f"there is no file {path}", "put it there, or correct the path") from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        remedy = "let the user that kkdcpd starts as read it"
+        remedy = remedy_of(error)
         if isinstance(error, PermissionError):
             remedy += f"; for systemd's unit: chgrp kkdcpd-tls {path} && chmod 0640 {path}"
         raise refusal(setting, problem, remedy) from error

@@ -1,0 +1,46 @@
+"""How files are read: none keeps us waiting and none takes all memory, whatever has been put in its place.
+
+Files are read again at a reload, by the process that looks after all others. To open a pipe that nobody
+writes to would never end.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["MAX_FILE_BYTES", "read_octets", "remedy_of"]
+
+MAX_FILE_BYTES = 67108864
+"""The largest files are revocation lists, of some 40 octets for each certificate."""
+
+_REMEDIES = {
+    errno.EISDIR: "name a file in it",
+    errno.ESPIPE: "put a regular file there",
+    errno.EFBIG: "name another file",
+    errno.ELOOP: "correct the symbolic link",
+}
+
+
+def read_octets(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """Return what is in a regular file.
+
+    Raises:
+        OSError: it can't be read, is something else, or has more than `most` octets.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.ESPIPE, "it is no regular file")
+        octets = file.read(most + 1)
+    if len(octets) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} octets")
+    return octets
+
+
+def remedy_of(error: OSError) -> str:
+    """Say what to do about a file that is there, but can't be read."""
+    return _REMEDIES.get(error.errno or 0, "let the user that kkdcpd starts as read it")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

@@ -1,0 +1,44 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.config.disk import read_octets, remedy_of
+
+
+def problem_of(path: Path, most: int = 10) -> str:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - its words are what is asked for
+        read_octets(path, most)
+    return f"{caught.value.strerror}; {remedy_of(caught.value)}"
+
+
+def test_file_is_read_whole_up_to_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    assert read_octets(path, 10) == b"0123456789"
+    assert problem_of(path, 9) == "it has more than 9 octets; name another file"
+
+
+def test_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    assert problem_of(path) == "it is no regular file; put a regular file there"
+
+
+def test_device_that_never_ends_is_refused() -> None:
+    assert problem_of(Path("/dev/zero")) == "it is no regular file; put a regular file there"
+
+
+def test_directory_socket_and_loop_are_refused(tmp_path: Path) -> None:
+    assert problem_of(tmp_path) == "Is a directory; name a file in it"
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert problem_of(loop) == "Too many levels of symbolic links; correct the symbolic link"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        assert problem_of(tmp_path / "socket").startswith("No such device or address; ")
+
+
+def test_file_that_may_not_be_read_is_told_with_its_remedy() -> None:
+    assert remedy_of(PermissionError(13, "Permission denied")) == "let the user that kkdcpd starts as read it"
