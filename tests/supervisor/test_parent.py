@@ -319,6 +319,26 @@ def test_unix_socket_that_is_listened_on_is_left_alone(
         assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
 
 
+def fill_queue(client: socket.socket, path: Path) -> bool:
+    """Connect, unless as many wait to be accepted as may."""
+    client.setblocking(False)
+    return client.connect_ex(str(path)) == 0
+
+
+def test_unix_socket_whose_owner_hangs_is_left_alone(
+    tmp_path: Path, fail_to_start: Callable[..., Completed]
+) -> None:
+    path = tmp_path / "http.sock"
+    with contextlib.ExitStack() as stack:
+        owner = stack.enter_context(socket.socket(socket.AF_UNIX))
+        owner.bind(str(path))
+        owner.listen(0)
+        while fill_queue(stack.enter_context(socket.socket(socket.AF_UNIX)), path):
+            pass
+        done = fail_to_start(f"unix:{path}")
+    assert f"can't listen on unix:{path}: Address already in use" in done.output
+
+
 def test_file_that_is_no_socket_is_left_alone(
     tmp_path: Path, fail_to_start: Callable[..., Completed]
 ) -> None:

@@ -122,3 +122,44 @@ def test_descriptors_and_processes_do_not_grow(house: House) -> None:
     wait_until(lambda: len(house.daemon.workers) == 2)
     wait_until(lambda: own_descriptors(house) <= descriptors)
     wait_until(lambda: house.daemon.descriptors <= everything)
+
+
+def test_reload_bears_what_has_become_of_unix_sockets(house: House, tmp_path: Path) -> None:
+    folder, away = tmp_path / "sockets", tmp_path / "away"
+    folder.mkdir()
+    text = house.text.replace("[tls]", f'[[listen]]\naddress = "unix:{folder}/http.sock"\n[tls]', 1)
+    house.write(text)
+    house.reload().expect_ok()
+    folder.rename(away)
+    folder.touch()
+    house.reload().expect_ok()
+    folder.unlink()
+    folder.mkdir()
+    theirs = folder / "http.sock"
+    theirs.touch(mode=0o600)
+    house.reload().expect_ok()
+    assert theirs.stat().st_mode & 0o777 == 0o600
+    house.control.unlink()
+    house.control.mkdir()
+    assert house.daemon.stop() == 0
+    assert house.control.is_dir()
+    assert theirs.exists()
+
+
+def test_pipe_in_place_of_a_file_holds_nothing_up(house: House) -> None:
+    certificate = house.pair.certificate.read_bytes()
+    for path in (house.daemon.config, house.pair.certificate):
+        path.unlink()
+        os.mkfifo(path)
+    failed = house.hang_up()
+    assert failed["event"] == "reload_failed"
+    assert failed["problem"].endswith("can't be read: it is no regular file; put a regular file there")
+    house.daemon.config.unlink()
+    house.write(house.text)
+    failed = house.hang_up()
+    assert failed["problem"].startswith("tls.certificate: ")
+    assert failed["problem"].endswith("can't be read: it is no regular file; put a regular file there")
+    assert house.ask().status == 200
+    house.pair.certificate.unlink()
+    house.pair.certificate.write_bytes(certificate)
+    house.reload().expect_ok()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kkdcpd.supervisor.sockets import open_unix
+from kkdcpd.supervisor.sockets import UnixFile, open_unix
 
 __all__ = ["Asker", "Control", "ReloadOutcome", "ask_for_reload"]
 
@@ -59,8 +59,8 @@ class Control:
             OSError: the socket can't be had.
         """
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._path = path
         self._socket = open_unix(path, MODE)
+        self._file = UnixFile(path)
         self._selector = selector
         self._reload = reload
         self._askers: list[Asker] = []
@@ -74,7 +74,7 @@ class Control:
         self._askers.clear()
         self._selector.unregister(self._socket)
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        self._file.remove()
 
     def detach(self) -> None:
         """Close our descriptors in a process that was forked."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from kkdcpd.config import ANY_HOST, ListenAddress, ListenConfig
 from kkdcpd.errors import ListenError
 
-__all__ = ["SOCKET_BUFFER_BYTES", "Sockets", "open_unix"]
+__all__ = ["SOCKET_BUFFER_BYTES", "Sockets", "UnixFile", "open_unix"]
 
 BACKLOG = 1024
 """Connections that wait to be accepted; the kernel lowers it to net.core.somaxconn."""
@@ -31,18 +31,46 @@ _Key = tuple[ListenAddress, int]
 """An address, and how often it stood in the configuration before: port 0 may stand there many times."""
 
 
+class UnixFile:
+    """The file of a unix socket that we listen on, as long as it is ours: a successor may put its own there.
+
+    Whatever has become of it or of its folder meanwhile is nothing that we would have to end for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the file that is there.
+
+        Raises:
+            OSError: there is none.
+        """
+        self._path = path
+        self._identity = _identity(path)
+
+    def set_mode(self, mode: int) -> None:
+        """Give it another mode."""
+        with contextlib.suppress(OSError):
+            if _identity(self._path) == self._identity:
+                self._path.chmod(mode)
+
+    def remove(self) -> None:
+        """Remove it."""
+        with contextlib.suppress(OSError):
+            if _identity(self._path) == self._identity:
+                self._path.unlink()
+
+
 @dataclass(slots=True)
 class _Place:
     """What one [[listen]] has: two sockets for `*`, one for every other address; and a file that is ours."""
 
     sockets: list[socket.socket]
-    file: tuple[Path, tuple[int, int]] | None = None
+    file: UnixFile | None = None
 
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
         if self.file:
-            _remove_own(*self.file)
+            self.file.remove()
 
 
 class Sockets:
@@ -115,7 +143,7 @@ class Sockets:
         try:
             if address.unix_path:
                 sock = open_unix(address.unix_path, listen.unix_mode)
-                return _Place([sock], (address.unix_path, _identity(address.unix_path)))
+                return _Place([sock], UnixFile(address.unix_path))
             return _Place(_open_inet(address))
         except OSError as error:
             raise ListenError(address, error) from error
@@ -123,8 +151,7 @@ class Sockets:
     def _set_mode(self, key: _Key, listen: ListenConfig) -> None:
         file = self._places[key].file
         if file:
-            with contextlib.suppress(FileNotFoundError):
-                file[0].chmod(listen.unix_mode)
+            file.set_mode(listen.unix_mode)
 
 
 def _keyed(listen: Sequence[ListenConfig]) -> Mapping[_Key, ListenConfig]:
@@ -217,21 +244,16 @@ def _remove_stale(path: Path) -> None:
     """Remove a socket file that a killed process left; one that is listened on stays, and bind fails."""
     if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
+        except BlockingIOError:
+            return  # somebody listens, whose queue is full
 
 
 def _identity(path: Path) -> tuple[int, int]:
     """Return what tells a file from another one at its place; an inode's number alone may be used again."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
-
-
-def _remove_own(path: Path, identity: tuple[int, int]) -> None:
-    """Remove our socket file, unless a process that follows us has put its own there."""
-    with contextlib.suppress(FileNotFoundError):
-        if _identity(path) == identity:
-            path.unlink()
