@@ -74,6 +74,7 @@ class Authority:
         names: Sequence[str] = (),
         file_name: str = "client",
         is_expired: bool = False,
+        lifetime: datetime.timedelta = _LIFETIME,
         usage: Literal["client", "server"] = "client",
     ) -> CertificateFiles:
         """Issue a certificate for TLS clients, or one that is none for them.
@@ -81,7 +82,8 @@ class Authority:
         The subject is written as in RFC 4514; names are `dns:`, `email:`, `uri:` or `upn:` and what follows.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        start = _LONG_AGO if is_expired else datetime.datetime.now(datetime.UTC) - _DAY
+        start = _LONG_AGO if is_expired else _now() - _DAY
+        end = start + _DAY if is_expired else _now() + lifetime
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name.from_rfc4514_string(subject))
@@ -89,7 +91,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
-            .not_valid_after(start + (_DAY if is_expired else _LIFETIME))
+            .not_valid_after(end)
             .add_extension(x509.ExtendedKeyUsage([_USAGES[usage]]), critical=False)
         )
         if names:
@@ -107,7 +109,7 @@ class Authority:
 
     def revocation_list(self, *revoked: Path, file_name: str = "crl.pem", is_expired: bool = False) -> Path:
         """Write a list that revokes the first certificate of each file; an expired one is of 2001."""
-        begin = _LONG_AGO if is_expired else datetime.datetime.now(datetime.UTC) - _DAY
+        begin = _LONG_AGO if is_expired else _now() - _DAY
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._own.subject)
@@ -147,6 +149,10 @@ class Authority:
         files.key.touch(mode=0o600)
         files.key.write_bytes(key)
         return files
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _general_name(name: str) -> x509.GeneralName:

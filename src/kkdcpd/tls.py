@@ -34,7 +34,8 @@ def build_server_context(
 
     Session tickets stay on, and their keys are this context's own whichever certificate is chosen: processes
     that fork after this call resume each other's sessions, and no session goes from one context to another.
-    A client's certificate is in its session; it isn't checked again until that ends, which a reload does.
+    A client's certificate is in its session, which may be prolonged until a reload; OpenSSL doesn't check it
+    again, so that whoever serves the connection has to ask whether it has expired.
     """
     context = _pair_context(config, config.certificate, config.key, client_certificates)
     contexts: dict[str, ssl.SSLContext] = {}
@@ -59,7 +60,7 @@ def client_certificate(connection: ssl.SSLObject) -> ClientCertificate | None:
         facts = read_certificate(octets)
     except MalformedError:
         return ClientCertificate(subject="", names=())
-    return ClientCertificate(subject=facts.subject, names=facts.names)
+    return ClientCertificate(subject=facts.subject, names=facts.names, expires=facts.end.timestamp())
 
 
 def _pair_context(

@@ -5,6 +5,7 @@ No I/O, no parsing and no policy may live here. Words are those of RFC 4120, RFC
 """
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 __all__ = [
@@ -395,11 +396,13 @@ class Refusal:
 class ClientCertificate:
     """A verified client certificate: its subject as RFC 4514 writes it, and its subjectAltNames.
 
-    The names are `dns:host.example.com`, `email:user@example.com`, `uri:...`, `upn:user@EXAMPLE.COM`.
+    The names are `dns:host.example.com`, `email:user@example.com`, `uri:...`, `upn:user@EXAMPLE.COM`. It is
+    good until `expires`, in seconds since 1970.
     """
 
     subject: str
     names: tuple[str, ...]
+    expires: float = field(default=math.inf, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Which worker takes a connection is chosen by having the other one stopped meanwh
 
 import asyncio
 import contextlib
+import datetime
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.authority import Authority
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.supervisor.house import House, run_house
 from tests.support import fake_kdc
@@ -124,6 +126,32 @@ def handshake(
         assert tls.recv(65536).startswith(b"HTTP/1.1 405 ")
         assert tls.session
         return tls.session, bool(tls.session_reused)
+
+
+LIFETIME = datetime.timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("version", SESSIONS)
+def test_session_of_a_client_whose_certificate_has_expired_opens_nothing(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    staff = Authority(tmp_path / "staff")
+    with run_house(tmp_path / "house") as house:
+        asking = house.text.replace(
+            "[tls]", f'client_certificates = "required"\n[tls]\nclient_ca = "{staff.certificate}"'
+        )
+        house.write(asking)
+        house.reload().expect_ok()
+        files = staff.issue_client("CN=ann", lifetime=LIFETIME)
+        end = time.monotonic() + LIFETIME.total_seconds()
+        house.trust.minimum_version = house.trust.maximum_version = version
+        house.trust.load_cert_chain(files.certificate, files.key)
+        session, _ = handshake(house, house.trust, 1, None)
+        session, is_resumed = handshake(house, house.trust, 1, session)
+        assert is_resumed
+        time.sleep(max(end + 1 - time.monotonic(), 0))
+        with pytest.raises((OSError, AssertionError)):
+            handshake(house, house.trust, 1, session)
 
 
 @pytest.mark.parametrize("version", SESSIONS)

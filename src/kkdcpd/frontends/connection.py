@@ -11,6 +11,7 @@ import enum
 import logging
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -310,6 +311,9 @@ class Connection(RequestHandler):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         super().connection_made(self._wire)
         self._start_head()
+        if self.client.certificate and self.client.certificate.expires < time.time():
+            # Of a session that was resumed; a full handshake fails.
+            self.cut_off("the client's certificate has expired")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the timers, and give the place back."""
