@@ -1,5 +1,6 @@
 """What the admin listener answers to whom, and that it is bounded."""
 
+import asyncio
 import contextlib
 import datetime
 import json
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import ServedCertificate
-from kkdcpd.frontends.admin import CONNECTIONS
+from kkdcpd.frontends.admin import CONNECTIONS, HTTP
 from kkdcpd.frontends.door import Listener
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import make_metrics
@@ -116,11 +117,26 @@ async def test_connection_is_kept_for_the_next_scrape(listener: Listener) -> Non
 
 async def test_connections_have_a_bound(listener: Listener) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        talks = [await stack.enter_async_context(Talk.to(listener)) for _ in range(CONNECTIONS.maximum)]
+        hosts = [f"127.0.0.{2 + number // CONNECTIONS.per_client}" for number in range(CONNECTIONS.maximum)]
+        talks = [await stack.enter_async_context(Talk.to(listener, host=host)) for host in hosts]
         await talks[-1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await talks[-1].response())[0] == 200
         one_more = await stack.enter_async_context(Talk.to(listener))
         assert await one_more.rest() == b""
+
+
+async def test_nobody_keeps_others_out(listener: Listener) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS.maximum):
+            talk = await stack.enter_async_context(Talk.to(listener, host="127.0.0.2"))
+            await talk.send(b"GET /livez HT")
+        assert await ask(listener, "GET /livez") == (200, "alive\n")
+
+
+async def test_head_has_little_time(listener: Listener) -> None:
+    async with Talk.to(listener) as talk, asyncio.timeout(HTTP.head_timeout + 2):
+        await talk.send(b"GET /livez HT")
+        assert await talk.rest() == b""
 
 
 async def test_stop_ends_idle_connections_at_once() -> None:

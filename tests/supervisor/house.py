@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.authority import Authority, CertificateFiles
-from lab.daemon import Daemon, without_defaults
+from lab.daemon import Daemon
 from lab.program import Completed, run
 from tests.frontends.site import GOOD_REQUEST, REPLY_PAYLOAD, parse_line
 from tests.support.fake_kdc import FakeKdcThread, reply
@@ -37,7 +37,7 @@ class House:
 
     def write(self, text: str) -> None:
         """Have another configuration in the file."""
-        self.daemon.config.write_text(without_defaults(text))
+        self.daemon.config.write_text(text)
 
     def command(self, *arguments: str) -> Completed:
         """Run `kkdcpd` with the daemon's configuration."""

@@ -23,10 +23,11 @@ __all__ = ["CONNECTIONS", "AdminFrontend"]
 
 logger = logging.getLogger(__name__)
 
-CONNECTIONS = ConnectionsConfig(maximum=64, per_client=64)
-"""Some Prometheus and some load balancers, each with a connection that it keeps."""
+CONNECTIONS = ConnectionsConfig(maximum=64, per_client=16)
+"""Some Prometheus and some load balancers, each with a connection that it keeps; none has all of them."""
 
-HTTP = HttpConfig(max_body_bytes=1024)
+HTTP = HttpConfig(max_body_bytes=1024, head_timeout=2.0)
+"""Who asks is near, and who holds a connection keeps a health check out, for which we might be restarted."""
 
 METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
