@@ -154,3 +154,15 @@ def test_each_change_is_told_once(health: HealthTable, told: list[tuple[KdcEndpo
     for _ in range(2):
         health.report(TARGET, None, 2.0)
     assert told == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.WELL)]
+
+
+def test_what_strangers_can_bring_about_is_summed(
+    health: HealthTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    health.report(TARGET, FailureReason.CLOSED, 100.0)
+    health.probed(TARGET, None, 100.1)
+    health.report(TARGET, FailureReason.REFUSED, 101.0)
+    health.probed(TARGET, None, 103.0)
+    keys = [getattr(record, "repeats", None) for record in caplog.records]
+    assert keys == [("kdc_suspect", KDC), ("kdc_suspect", KDC), None, None]

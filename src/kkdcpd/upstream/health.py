@@ -183,8 +183,9 @@ class HealthTable:
         return 0.0 if state is KdcState.SUSPECT else self._first_interval
 
     def _recover(self, target: ProbeTarget) -> None:
-        if self._troubles.pop(target.endpoint, None):
-            self._changed(target.endpoint, KdcState.WELL, None)
+        trouble = self._troubles.pop(target.endpoint, None)
+        if trouble:
+            self._changed(target.endpoint, KdcState.WELL, None, before=trouble.state)
             self._tell(HealthNotice(target=target, state=KdcState.WELL))
 
     def _pass_on(self, trouble: _Trouble, failure: FailureReason, now: float) -> None:
@@ -193,15 +194,25 @@ class HealthTable:
             HealthNotice(target=trouble.target, state=trouble.state, reason=failure, probe_in=probe_in)
         )
 
-    def _changed(self, endpoint: KdcEndpoint, state: KdcState, failure: FailureReason | None) -> None:
+    def _changed(
+        self,
+        endpoint: KdcEndpoint,
+        state: KdcState,
+        failure: FailureReason | None,
+        before: KdcState = KdcState.WELL,
+    ) -> None:
         self._noted(endpoint, state)
         fields: dict[str, object] = {"kdc": str(endpoint), "address": endpoint.address, "state": state.value}
         if failure:
             fields["reason"] = failure.value
+        extra: dict[str, object] = {"fields": fields}
+        if KdcState.SUSPECT in (state, before):
+            # Strangers can bring it about again and again, by messages that a KDC doesn't answer.
+            extra["repeats"] = ("kdc_suspect", endpoint)
         if state is KdcState.WELL:
-            logger.info("kdc_well_again", extra={"fields": fields})
+            logger.info("kdc_well_again", extra=extra)
         else:
-            logger.warning("kdc_in_trouble", extra={"fields": fields})
+            logger.warning("kdc_in_trouble", extra=extra)
 
     def _noted(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         self.version += 1
