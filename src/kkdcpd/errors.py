@@ -88,12 +88,16 @@ class SettingError(KkdcpdError):
 
 
 class ListenError(KkdcpdError):
-    """An address of the configuration can't be listened on, for the system's reason in `error`."""
+    """An address of the configuration can't be listened on, for the system's reason in `error`.
 
-    def __init__(self, address: object, error: OSError) -> None:
+    `section` is where it stands, if not in [[listen]].
+    """
+
+    def __init__(self, address: object, error: OSError, section: str = "") -> None:
         remedies = _UNIX_REMEDIES if str(address).startswith("unix:") else _LISTEN_REMEDIES
         remedy = remedies.get(error.errno or 0, "correct the address, or make it available")
-        super().__init__(f"can't listen on {address}: {error.strerror}; {remedy}")
+        place = f"{address} for {section}" if section else str(address)
+        super().__init__(f"can't listen on {place}: {error.strerror}; {remedy}")
 
 
 class StartError(KkdcpdError):

@@ -5,12 +5,14 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lab.program import run
 from tests.frontends.site import GOOD_REQUEST
 from tests.supervisor.house import House, run_house
 from tests.support.waiting import wait_until
@@ -136,3 +138,12 @@ def test_healthcheck_asks_it(tmp_path: Path) -> None:
 def test_without_an_address_there_is_no_admin_process(tmp_path: Path) -> None:
     with run_house(tmp_path, sections='[admin]\naddress = ""') as house:
         assert len(house.daemon.workers) == 2
+
+
+def test_address_that_is_taken_is_told_with_its_section(house: House, tmp_path: Path) -> None:
+    taken = f"127.0.0.1:{house.daemon.ports[-1]}"
+    path = tmp_path / "other.toml"
+    path.write_text(house.text.replace('[admin]\naddress = "127.0.0.1:0"', f'[admin]\naddress = "{taken}"'))
+    done = run(sys.executable, "-m", "kkdcpd", "--config", str(path), environment=os.environ)
+    assert done.exit_code == 1
+    assert f"error: can't listen on {taken} for [admin]: Address already in use" in done.output

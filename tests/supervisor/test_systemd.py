@@ -65,7 +65,7 @@ def house(tmp_path: Path, manager: ServiceManager) -> Iterator[House]:
 
 def test_service_manager_is_told_of_every_state(house: House, manager: ServiceManager) -> None:
     ready = manager.wait_for("READY")
-    assert ready == {"READY": "1", "STATUS": "generation 1: 2 workers serve 1 realms"}
+    assert ready == {"READY": "1", "STATUS": "generation 1 serves; workers: 2, realms: 1"}
 
     count = len(manager.messages)
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -74,7 +74,7 @@ def test_service_manager_is_told_of_every_state(house: House, manager: ServiceMa
     assert before <= int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     ready = manager.wait_for("READY", after=count)
     assert manager.messages.index(ready) > manager.messages.index(reloading)
-    assert ready["STATUS"] == "generation 2: 2 workers serve 1 realms"
+    assert ready["STATUS"] == "generation 2 serves; workers: 2, realms: 1"
 
     count = len(manager.messages)
     house.write("nonsense")

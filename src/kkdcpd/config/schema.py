@@ -110,8 +110,9 @@ Discovery = Literal["auto", "none", "dns", "active_directory"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenConfig:
-    """[[listen]]: one address to accept connections on."""
+    """[[listen]]: one address to accept connections on. `section` is where it stands if that is elsewhere."""
 
+    section: str = ""
     address: ListenAddress = field(
         default=ListenAddress(port=443),
         metadata=setting(

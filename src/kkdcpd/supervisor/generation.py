@@ -142,9 +142,10 @@ def places(config: Config) -> list[ListenConfig]:
 
 def admin_places(config: Config) -> list[ListenConfig]:
     """Name the address of [admin], if there is one."""
-    if config.admin.address is None:
+    admin = config.admin
+    if admin.address is None:
         return []
-    return [ListenConfig(address=config.admin.address, tls=False, unix_mode=config.admin.unix_mode)]
+    return [ListenConfig(section="[admin]", address=admin.address, tls=False, unix_mode=admin.unix_mode)]
 
 
 def _tls_contexts(config: Config) -> Mapping[ClientCertificates, ssl.SSLContext]:

@@ -498,4 +498,4 @@ def _warn(problems: Iterable[ConfigProblem]) -> None:
 
 def _status(generation: Generation) -> str:
     realms, workers = len(generation.config.realms), len(generation.workers)
-    return f"generation {generation.number}: {workers} workers serve {realms} realms"
+    return f"generation {generation.number} serves; workers: {workers}, realms: {realms}"

@@ -146,7 +146,7 @@ class Sockets:
                 return _Place([sock], UnixFile(address.unix_path))
             return _Place(_open_inet(address))
         except OSError as error:
-            raise ListenError(address, error) from error
+            raise ListenError(address, error, listen.section) from error
 
     def _set_mode(self, key: _Key, listen: ListenConfig) -> None:
         file = self._places[key].file
