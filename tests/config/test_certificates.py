@@ -55,7 +55,7 @@ def test_both_missing_files_are_told(tmp_path: Path) -> None:
 def test_unreadable_file_is_told_with_the_reason(issuer: Issuer, tmp_path: Path) -> None:
     certificate, _key = issuer.issue("kdc.example.com")
     assert _refusal(certificate, tmp_path) == (
-        f"tls.key: {tmp_path} can't be read: Is a directory; let the user that kkdcpd starts as read it"
+        f"tls.key: {tmp_path} can't be read: Is a directory; name a file in it"
     )
 
 
