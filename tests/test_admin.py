@@ -99,5 +99,5 @@ async def test_status_is_what_the_parent_told_last(metrics: Metrics) -> None:
         for status, expected in ((STATUS, 200), (replace(STATUS, is_draining=True), 503), (STATUS, 200)):
             admin.heard(status)
             async with Talk.to(listener) as talk:
-                await talk.send(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+                await talk.send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert (await talk.response())[0] == expected

@@ -7,7 +7,7 @@ after the metrics' memory was made; a reload replaces it as it replaces the work
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from kkdcpd.config import Config, ServedCertificate, SystemFiles
+from kkdcpd.config import AdminConfig, Config, ServedCertificate, SystemFiles
 from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
 from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.guard.occupancy import SECRET_BYTES, Occupancy, make_memory
@@ -48,7 +48,9 @@ class AdminProcess:
         self._locator = build_locator(config, system)
         reader = MetricsReader(metrics)
         service = Service(config, self._locator, reader, self._facts)
-        self._frontend = AdminFrontend(Exposition(reader, self._facts), service)
+        self._frontend = AdminFrontend(
+            Exposition(reader, self._facts), service, takes_names=_takes_names(config.admin)
+        )
         self._door = Door(
             listeners,
             CONNECTIONS,
@@ -71,3 +73,8 @@ class AdminProcess:
             self._door.close()
             await door
             await self._frontend.stop(STOP_SECONDS)
+
+
+def _takes_names(admin: AdminConfig) -> bool:
+    """Whether no browser can be led to the listener, or anybody may connect to it anyhow."""
+    return admin.anywhere or admin.address is None or admin.address.unix_path is not None

@@ -39,9 +39,11 @@ async def listener() -> AsyncIterator[Listener]:
         yield listener
 
 
-async def ask(listener: Listener, line: str, *headers: str, body: str = "") -> tuple[int, str]:
+async def ask(
+    listener: Listener, line: str, *headers: str, body: str = "", host: str = "127.0.0.1:9088"
+) -> tuple[int, str]:
     async with Talk.to(listener) as talk:
-        await talk.send("\r\n".join((f"{line} HTTP/1.1", "Host: a", *headers, "", body)).encode())
+        await talk.send("\r\n".join((f"{line} HTTP/1.1", f"Host: {host}", *headers, "", body)).encode())
         status, answer = await talk.response()
     return status, answer.decode()
 
@@ -70,6 +72,26 @@ async def test_health_is_a_word(listener: Listener, path: str, text: str) -> Non
     assert await ask(listener, f"GET {path}") == (200, text)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "localhost:9088", "[::1]:9088", "192.0.2.1", ""])
+async def test_it_is_asked_by_an_address(listener: Listener, host: str) -> None:
+    assert (await ask(listener, "GET /livez", host=host))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["rebound.example", "localhost.example:9088", "127.0.0.1.example", "[x", "a:b"]
+)
+async def test_name_that_may_be_a_stranger_s_is_not_answered(listener: Listener, host: str) -> None:
+    status, text = await ask(listener, "GET /status", host=host)
+    assert status == 421
+    assert "EXAMPLE.COM" not in text
+
+
+async def test_names_are_taken_where_anybody_may_connect() -> None:
+    settings = f"{SETTINGS}[admin]\nanywhere = true\n"
+    async with listening() as listener, running_admin(settings, listener, make_metrics(rows=1)):
+        assert (await ask(listener, "GET /livez", host="kdc.example.com"))[0] == 200
+
+
 async def test_status_is_json(listener: Listener) -> None:
     status, text = await ask(listener, "GET /status")
     told: dict[str, Any] = json.loads(text)
@@ -79,7 +101,7 @@ async def test_status_is_json(listener: Listener) -> None:
 
 async def test_head_has_no_body(listener: Listener) -> None:
     async with Talk.to(listener) as talk:
-        await talk.send(b"HEAD /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await talk.send(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head, _, body = (await talk.rest()).partition(b"\r\n\r\n")
     assert (head.startswith(b"HTTP/1.1 200 "), body) == (True, b"")
     assert b"\r\nServer: kkdcpd\r\n" in head
@@ -111,7 +133,7 @@ async def test_what_is_no_http_is_answered_and_closed(listener: Listener, octets
 async def test_connection_is_kept_for_the_next_scrape(listener: Listener) -> None:
     async with Talk.to(listener) as talk:
         for _ in range(3):
-            await talk.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            await talk.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert await talk.response() == (200, b"alive\n")
 
 
@@ -119,7 +141,7 @@ async def test_connections_have_a_bound(listener: Listener) -> None:
     async with contextlib.AsyncExitStack() as stack:
         hosts = [f"127.0.0.{2 + number // CONNECTIONS.per_client}" for number in range(CONNECTIONS.maximum)]
         talks = [await stack.enter_async_context(Talk.to(listener, host=host)) for host in hosts]
-        await talks[-1].send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        await talks[-1].send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await talks[-1].response())[0] == 200
         one_more = await stack.enter_async_context(Talk.to(listener))
         assert await one_more.rest() == b""
@@ -143,6 +165,6 @@ async def test_stop_ends_idle_connections_at_once() -> None:
     async with listening() as listener, contextlib.AsyncExitStack() as stack:
         async with running_admin(SETTINGS, listener, make_metrics(rows=1)):
             talk = await stack.enter_async_context(Talk.to(listener))
-            await talk.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            await talk.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await talk.response()
         assert await talk.rest() == b""

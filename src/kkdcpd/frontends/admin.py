@@ -7,7 +7,9 @@ their times, and there are few connections. It takes no bodies, and tells nothin
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
 from typing import cast
+from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion11, hdrs, web
 
@@ -33,10 +35,15 @@ METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
 class AdminFrontend:
-    """Answers what an operator's programs ask. Make it in a running event loop."""
+    """Answers what an operator's programs ask. Make it in a running event loop.
 
-    def __init__(self, exposition: Exposition, service: Service) -> None:
+    Unless it `takes_names`, it is asked by an address or as localhost alone: a name may be a stranger's,
+    whose DNS leads a browser on this host here (DNS rebinding).
+    """
+
+    def __init__(self, exposition: Exposition, service: Service, *, takes_names: bool) -> None:
         self._exposition = exposition
+        self._takes_names = takes_names
         self._service = service
         self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
             "/metrics": self._metrics,
@@ -83,6 +90,8 @@ class AdminFrontend:
         return response
 
     async def _respond(self, http: web.BaseRequest) -> web.Response:
+        if not self._takes_names and not _is_ours(http.headers.get(hdrs.HOST, "")):
+            return _text("ask by an address of this host or as localhost, or set admin.anywhere", 421)
         page = self._pages.get(http.path)
         if page is None:
             return _text(f"there are {', '.join(self._pages)}", 404)
@@ -106,6 +115,15 @@ class AdminFrontend:
     async def _status(self, _: web.BaseRequest) -> web.Response:
         described = json.dumps(await self._service.describe(), indent=2)
         return web.Response(text=f"{described}\n", content_type="application/json")
+
+
+def _is_ours(host: str) -> bool:
+    """Whether a Host header (RFC 9110 7.2) names an address or localhost; one that is empty names nobody."""
+    try:
+        name = urlsplit(f"//{host}").hostname or "localhost"
+        return name == "localhost" or bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 def _text(words: str, status: int) -> web.Response:
