@@ -49,6 +49,17 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"kkdcpd {kkdcpd.__version__}\n"
 
 
+def test_version_is_told_before_anything_is_imported_that_serves() -> None:
+    code = (
+        "import sys; from kkdcpd.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: print(sorted(name for name in sys.modules if name.startswith('kkdcpd')))"
+    )
+    assert run(sys.executable, "-c", code, environment=os.environ).output.splitlines()[-1] == str(
+        ["kkdcpd", "kkdcpd.cli"]
+    )
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 def test_help_names_commands_options_and_exit_codes(
     capsys: pytest.CaptureFixture[str], arguments: list[str]

@@ -4,7 +4,6 @@ What each command needs is imported when it runs, so that `--help` and `--versio
 """
 
 import argparse
-import dataclasses
 import datetime
 import enum
 import functools
@@ -14,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kkdcpd import __version__
-from kkdcpd.errors import ConfigError, ListenError, LocateError, StartError
-from kkdcpd.values import KdcService, LocateQuery
 
 __all__ = ["ExitCode", "main"]
 
@@ -57,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     path = os.environ.get("KKDCPD_CONFIG") or DEFAULT_CONFIG
     options = _parser().parse_args(arguments, argparse.Namespace(config=path, command=None))
+    from kkdcpd.errors import ConfigError  # noqa: PLC0415
+
     try:
         return _COMMANDS[options.command](options)
     except ConfigError as error:
@@ -117,10 +116,13 @@ def _check(options: argparse.Namespace) -> int:
 
 def _locate(options: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415
+    import dataclasses  # noqa: PLC0415
 
     from kkdcpd.commands import locate  # noqa: PLC0415
     from kkdcpd.config import LogLevels, SystemFiles, load_config  # noqa: PLC0415
+    from kkdcpd.errors import LocateError  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
+    from kkdcpd.values import KdcService, LocateQuery  # noqa: PLC0415
 
     try:
         flags = locate.parse_hint(options.hint)
@@ -160,6 +162,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from kkdcpd.config import load_config  # noqa: PLC0415
+    from kkdcpd.errors import ListenError, StartError  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
     from kkdcpd.supervisor import parent  # noqa: PLC0415
 
