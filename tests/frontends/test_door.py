@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import resource
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -243,7 +244,9 @@ class Guest(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def hosting_door(*listeners: Listener, **settings: Any) -> AsyncIterator[None]:
+async def hosting_door(
+    *listeners: Listener, guest: type[Guest] = Guest, **settings: Any
+) -> AsyncIterator[None]:
     """A door that guests stay behind."""
     door = Door(
         listeners,
@@ -251,7 +254,7 @@ async def hosting_door(*listeners: Listener, **settings: Any) -> AsyncIterator[N
         alone(),
         handshake_timeout=HANDSHAKE_TIMEOUT,
         counters=Counters.unread(),
-        make_connection=Guest,
+        make_connection=guest,
     )
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(door.keep(), name="door")
@@ -438,3 +441,21 @@ def test_lack_of_descriptors_is_told_once_by_each_worker_and_gets_over(site: Sit
     assert parse_line(again)["listen"] == told["listen"]
     times = sum("accept_failed" in line for line in site.daemon.lines[after:])
     assert 1 <= times <= len(site.daemon.workers)
+
+
+async def test_kernel_has_a_time_for_what_is_left_to_send() -> None:
+    milliseconds: list[int] = []
+
+    class Observer(Guest):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            sock = transport.get_extra_info("socket")
+            milliseconds.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            super().connection_made(transport)
+
+    async with (
+        listening() as listener,
+        hosting_door(listener, guest=Observer, write_timeout=7),
+        Talk.to(listener) as talk,
+    ):
+        await talk.read(len(GREETING))
+    assert milliseconds == [7000]

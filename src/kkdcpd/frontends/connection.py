@@ -205,9 +205,19 @@ class _Outgoing(asyncio.Transport):
         """Take octets in again."""
         self._wire.resume_reading()
 
+    def reset(self) -> None:
+        """Drop everything, and what is in the kernel's hands too."""
+        sock = self._wire.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.abort()
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's
-        """Tell of the socket, or of TLS."""
-        return self._wire.get_extra_info(name, default)
+        """Tell of the connection, but not its socket.
+
+        aiohttp would set TCP_NODELAY, which uvloop has done: each time, that makes another socket object.
+        """
+        return default if name == "socket" else self._wire.get_extra_info(name, default)
 
 
 class Connection(RequestHandler):
@@ -256,6 +266,8 @@ class Connection(RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=http.keepalive_timeout,
+            # That ends who is gone without a word, long before TCP would ask.
+            tcp_keepalive=False,
             access_log=None,  # type: ignore[arg-type] # as aiohttp's own runner does to have none
             # A compressed body is a malformed one, and nothing is unpacked for strangers.
             auto_decompress=False,
@@ -304,11 +316,6 @@ class Connection(RequestHandler):
         # One octet that can't be sent on starts the time of a client that doesn't read. (With 0, uvloop's TLS
         # pauses after every write.)
         wire.set_write_buffer_limits(high=1, low=0)
-        sock = transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX:
-            # The same for what is in the kernel's hands, even after the end.
-            milliseconds = round(self._write_timeout * 1000)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         super().connection_made(self._wire)
         self._start_head()
         if self.client.certificate and self.client.certificate.expires < time.time():
@@ -354,10 +361,7 @@ class Connection(RequestHandler):
             return
         fields = {"client": self.client.address, "port": self.client.port, "reason": reason}
         logger.debug("connection_cut_off", extra={"fields": fields})
-        sock = self._wire.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._wire.abort()
+        self._wire.reset()
 
     # -- What comes in ---------------------------------------------------------------------------------------
 

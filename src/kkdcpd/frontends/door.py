@@ -277,6 +277,7 @@ class Door:
         )
         self._counters = counters
         self._handshake_timeout = handshake_timeout
+        self._write_milliseconds = round(connections.write_timeout * 1000)
         self._make_connection = make_connection
         self._is_closing = asyncio.Event()
 
@@ -317,6 +318,9 @@ class Door:
         except _RefusedError as refusal:
             self._refuse(visit, refusal)
             return
+        if visit.client.address != UNIX_PEER:
+            # What is in the kernel's hands has its time to be taken, even after the end.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._write_milliseconds)
         tasks.create_task(self._welcome(visit, listener), name=f"welcome {peer}")
 
     def _refuse(self, visit: _Visit, refusal: _RefusedError) -> None:
