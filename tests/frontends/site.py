@@ -49,7 +49,8 @@ def parse_line(line: str) -> dict[str, Any]:
     return {"time": found["time"], "level": found["level"], "event": event, **fields}
 
 
-HEALTH = {"kdc_in_trouble", "kdc_well_again"}
+SUMMED = {"accept_failed", "accept_works_again", "kdc_in_trouble", "kdc_well_again"}
+"""Lines that may be due to a test before, as they are summed for some seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +85,14 @@ class Site:
         """Look at what is logged within: the function gives the lines so far.
 
         Each look begins and ends with a good request, whose line isn't given: it shows that the daemon still
-        serves, and that all earlier lines are there. Those about KDCs' health aren't given either: they may
-        be due to a test before, as they are summed for some seconds.
+        serves, and that all earlier lines are there. Those that come late aren't given either.
         """
         start = self._ask_and_find_line()
 
         def lines() -> Sequence[dict[str, Any]]:
             stop = self._ask_and_find_line()
             told = map(parse_line, self.daemon.lines[start + 1 : stop])
-            return [line for line in told if line["event"] not in HEALTH]
+            return [line for line in told if line["event"] not in SUMMED]
 
         yield lines
 
