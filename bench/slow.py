@@ -26,7 +26,6 @@ from pathlib import Path
 
 import uvloop
 
-from bench.clocks import descriptors, resident_bytes
 from lab.authority import Authority
 from lab.daemon import Daemon
 from tests.support.fake_kdc import FakeKdc, reply
@@ -343,14 +342,6 @@ class Site:
         with HttpClient(self.daemon.ports[0], tls=self.trust) as client:
             assert client.ask(REQUEST).status == 200
 
-    def connections(self) -> int:
-        """How many file descriptors the daemon has open, nearly all of them connections."""
-        return descriptors(self.daemon.pid)
-
-    def megabytes(self) -> float:
-        """Tell the daemon's memory."""
-        return resident_bytes(self.daemon.pid) / 2**20
-
 
 def _prefer(pid: int) -> None:
     """Let a process run before all that this machine has to do besides, if we may."""
@@ -409,7 +400,7 @@ def run(
                     time.sleep(1)  # the attackers' start isn't ours
                     seen = site.measure(seconds - 1)
                 time.sleep(REST_SECONDS)
-                seen.megabytes_before, seen.megabytes_after = before, site.megabytes()
+                seen.megabytes_before, seen.megabytes_after = before, site.daemon.megabytes
             _report(attack, target, seen)
             is_within_limit &= not seen.excess
     print()
