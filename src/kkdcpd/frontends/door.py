@@ -93,7 +93,6 @@ class Places:
         self._counters = counters
         self._maximum = maximum
         self._per_client = per_client
-        self._taken = 0
         self._peak = 0
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -103,9 +102,8 @@ class Places:
         if self._here.total >= self._maximum:
             return False
         self._here.enter(network)
-        self._taken += 1
-        self._counters.connections_are(self._taken)
-        self._peak = max(self._peak, self._taken)
+        self._counters.connections_are(self.taken)
+        self._peak = max(self._peak, self.taken)
         self._is_empty.clear()
         return True
 
@@ -116,9 +114,8 @@ class Places:
     def give_back(self, network: str) -> None:
         """Forget one."""
         self._here.leave(network)
-        self._taken -= 1
-        self._counters.connections_are(self._taken)
-        if not self._taken:
+        self._counters.connections_are(self.taken)
+        if not self.taken:
             self._is_empty.set()
 
     async def wait_until_empty(self) -> None:
@@ -128,13 +125,13 @@ class Places:
     @property
     def taken(self) -> int:
         """How many this process has."""
-        return self._taken
+        return self._here.own_total
 
     def is_crowd_gone(self) -> bool:
         """Whether there were many connections, and most of them are gone; that is told once."""
-        if self._peak < CROWD or self._taken > self._peak / 2:
+        if self._peak < CROWD or self.taken > self._peak / 2:
             return False
-        self._peak = self._taken
+        self._peak = self.taken
         return True
 
 
