@@ -76,6 +76,7 @@ class Worker:
         self._drain_timeout = config.process.drain_timeout
         counters = Counters(memory.metrics.take_row(row))
         self._health = HealthTable(
+            turn=row,
             probe_interval=upstream.probe_interval,
             probe_interval_maximum=upstream.probe_interval_maximum,
             tell=tell,

@@ -56,7 +56,7 @@ def route_to(*kdcs: FakeKdc, transport: Transport = Transport.TCP) -> Route:
 
 def health_table() -> HealthTable:
     return HealthTable(
-        probe_interval=0.05, probe_interval_maximum=0.2, tell=lambda _: None, note=lambda *_: None
+        turn=0, probe_interval=0.05, probe_interval_maximum=0.2, tell=lambda _: None, note=lambda *_: None
     )
 
 

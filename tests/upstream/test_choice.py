@@ -26,7 +26,7 @@ def names(candidates: Sequence[Candidate]) -> str:
 @pytest.fixture
 def health() -> HealthTable:
     return HealthTable(
-        probe_interval=2.0, probe_interval_maximum=10.0, tell=lambda _: None, note=lambda *_: None
+        turn=0, probe_interval=2.0, probe_interval_maximum=10.0, tell=lambda _: None, note=lambda *_: None
     )
 
 

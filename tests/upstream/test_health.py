@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from kkdcpd.upstream.health import FAILS_TO_CONNECT, HealthTable, ProbeTarget
+from kkdcpd.upstream.health import FAILS_TO_CONNECT, HealthNotice, HealthTable, ProbeTarget
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
@@ -22,6 +22,7 @@ def told() -> list[tuple[KdcEndpoint, KdcState]]:
 @pytest.fixture
 def health(told: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
     return HealthTable(
+        turn=0,
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         tell=lambda _notice: None,
@@ -166,3 +167,24 @@ def test_what_strangers_can_bring_about_is_summed(
     health.probed(TARGET, None, 103.0)
     keys = [getattr(record, "repeats", None) for record in caplog.records]
     assert keys == [("kdc_suspect", KDC), ("kdc_suspect", KDC), None, None]
+
+
+def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None:
+    def hears(turn: int) -> HealthTable:
+        table = HealthTable(
+            turn=turn,
+            probe_interval=2.0,
+            probe_interval_maximum=10.0,
+            tell=lambda _notice: None,
+            note=lambda *_change: None,
+        )
+        table.heard(HealthNotice(target=TARGET, state=KdcState.DOWN, probe_in=1.0), 100.0)
+        assert table.state(KDC) is KdcState.DOWN
+        return table
+
+    first, second = hears(3), hears(4)
+    assert first.next_probe_at > 101.0
+    assert second.next_probe_at == first.next_probe_at + 2.0
+    assert first.probes_due(first.next_probe_at) == [TARGET]
+    second.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 120.0)
+    assert second.next_probe_at == NEVER

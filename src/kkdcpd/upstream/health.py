@@ -4,7 +4,7 @@ Only endpoints that are not well stand in the table, so it is as small as the tr
 endpoint its place among the candidates, never its chance: when nobody else is left it is asked all the same.
 
 Each process has its own table, and what one finds out it tells the others. Who found a trouble probes it; the
-others would only later, if nothing is heard of it any more.
+others would only later, one after the other, if nothing is heard of it any more.
 """
 
 import logging
@@ -72,13 +72,16 @@ class _Trouble:
 class HealthTable:
     """The endpoints in trouble, and when each is to be probed.
 
-    `version` grows with every change, so that what was worked out from the states can be kept until then.
+    `turn` is a number of this process's own, a small one: the process with the smallest is first to do the
+    probes of one that has ended. `version` grows with every change, so that what was worked out from the
+    states can be kept until then.
     `tell` passes on what this process finds out; `note` is called with every change, whoever found it.
     """
 
     def __init__(
         self,
         *,
+        turn: int,
         probe_interval: float,
         probe_interval_maximum: float,
         tell: Callable[[HealthNotice], object],
@@ -87,6 +90,7 @@ class HealthTable:
         self.version = 0
         self._note = note
         self._first_interval = probe_interval
+        self._patience = (PATIENCE_INTERVALS + turn) * probe_interval
         self._last_interval = probe_interval_maximum
         self._tell = tell
         self._troubles: dict[KdcEndpoint, _Trouble] = {}
@@ -122,7 +126,7 @@ class HealthTable:
             trouble.state = notice.state
             self._noted(endpoint, notice.state)
         if not trouble.is_ours:
-            trouble.probe_at = now + notice.probe_in + PATIENCE_INTERVALS * self._first_interval
+            trouble.probe_at = now + notice.probe_in + self._patience
 
     def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
         """Take in how an endpoint failed a request, or (None) that it served one."""
