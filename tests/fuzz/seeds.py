@@ -109,6 +109,7 @@ RECORDS: Sequence[bytes] = (
     b"krb5srv::tcp:192.0.2.1:88\nkrb5srv:m:udp:192.0.2.1:88\nkrb5srv::tcp:.",
     b"krb5srv:m:kkdcp:https://kdc.example.com/KdcProxy\nhttps://example.com/",
     b"krb5srv::tcp:[2001:db8::1%eth0]\nkrb5srv::tcp:kdc1:65536\n.",
+    b"krb5srv::tcp:kdc1:" + b"8" * 4301,
 )
 
 PROFILES: Sequence[bytes] = (

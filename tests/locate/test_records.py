@@ -95,6 +95,7 @@ def test_flag_m_marks_a_primary() -> None:
         ("krb5srv::tcp:kdc1:88:99", "no valid host"),
         ("krb5srv::tcp:kdc1:65536", "no valid host"),
         ("krb5srv::tcp:kdc1:٨٨", "no valid host"),
+        (f"krb5srv::tcp:kdc1:{'8' * 4301}", "no valid host"),
         ("krb5srv::tcp:[kdc1]:88", "no valid host"),
         ("krb5srv::tcp:[2001:db8::1]88", "no valid host"),
         ("krb5srv::tcp:[2001:db8::1", "no valid host"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kkdcpd.errors import SettingError
+from kkdcpd.protocol.ports import MAX_PORT, parse_port
 from kkdcpd.values import KdcService, Transport
 
 __all__ = [
@@ -32,7 +33,6 @@ ANY_HOST = "*"
 
 _MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets with its NUL
 _MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 octets on the wire
-_MAX_PORT = 65535
 _DNS_PORT = 53  # RFC 1035 4.2
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
@@ -188,9 +188,10 @@ def _split_port(text: str) -> tuple[str, str | None]:
 
 
 def _parse_port(text: str, *, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= _MAX_PORT):
-        raise SettingError(f"has a port that is no number from {least} to {_MAX_PORT}")
-    return int(text)
+    port = parse_port(text)
+    if port is None or port < least:
+        raise SettingError(f"has a port that is no number from {least} to {MAX_PORT}")
+    return port
 
 
 def _ip_address(text: str) -> str | None:

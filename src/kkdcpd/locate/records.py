@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from kkdcpd.protocol.ports import parse_port
 from kkdcpd.values import KdcService, RefusedCandidate, Transport
 
 __all__ = [
@@ -27,7 +28,6 @@ NOT_OFFERED = "."
 
 _URI_SCHEME = "krb5srv"
 _URI_TRANSPORTS = {"tcp": Transport.TCP, "udp": Transport.UDP}
-_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,9 +201,8 @@ def _host_and_port(text: str, default_port: int) -> tuple[str, int] | None:
         port = rest.removeprefix(":")
     elif not _is_ipv6(text):
         host, _, port = text.partition(":")
-    if not host or (port and not _is_port(port)):
-        return None
-    return host, int(port or default_port)
+    number = parse_port(port) if port else default_port
+    return (host, number) if host and number else None
 
 
 def _is_ipv6(text: str) -> bool:
@@ -212,10 +211,6 @@ def _is_ipv6(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text) <= _MAX_PORT
 
 
 def _declined(source: str) -> RefusedCandidate:

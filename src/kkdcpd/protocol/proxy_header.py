@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.protocol.ports import MAX_PORT
 
 __all__ = ["MAX_HEADER_BYTES", "ProxyHeader", "parse"]
 
@@ -34,7 +35,6 @@ _UNSPEC = 0x00
 # Streams only, as no datagram comes in by a TCP connection; with each, what holds both addresses and ports.
 _V2_FAMILIES = {0x11: struct.Struct("!4s4xH2x"), 0x21: struct.Struct("!16s16xH2x")}
 _UNIX_STREAM, _UNIX_BYTES = 0x31, 216  # two paths of 108 octets
-_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def _v1_address(family: type[IPv4Address] | type[IPv6Address], word: bytes) -> s
 
 
 def _v1_port(word: bytes) -> int:
-    if not _V1_PORT.fullmatch(word) or int(word) > _MAX_PORT:
+    if not _V1_PORT.fullmatch(word) or int(word) > MAX_PORT:
         raise MalformedError("a PROXY header with a bad port")
     return int(word)
 
