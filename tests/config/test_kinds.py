@@ -77,6 +77,11 @@ def test_good_value_is_read(kind: Kind[object], value: object, expected: object)
         (LETTER, "y", 'key: "y" is a y; write a z'),
         (ListOf(item=LETTER, remedy="write letters"), "a", 'key: "a" is text; write letters'),
         (ListOf(item=LETTER, remedy="write letters", may_be_empty=False), [], "key: is empty; write letters"),
+        (
+            ListOf(item=LETTER, remedy="write letters", at_most=2),
+            ["a", "b", "c"],
+            "key: has 3 entries; leave at most 2",
+        ),
     ],
 )
 def test_bad_value_is_refused_with_what_to_write(kind: Kind[object], value: object, line: str) -> None:

@@ -137,6 +137,16 @@ def test_every_bad_entry_is_told_with_file_and_line() -> None:
     )
 
 
+def test_servers_are_bounded() -> None:
+    names = " ".join(f"kdc{number}" for number in range(256))
+    assert len(_imported(f"kdc = {names}").kdc) == 256
+    with pytest.raises(ConfigError) as caught:
+        _imported(f"kdc = {names}", "kdc = one.more")
+    assert str(caught.value) == (
+        "/etc/krb5.conf, line 2: kdc names 257 servers of one realm; leave at most 256"
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "is_allowed"),
     [

@@ -115,6 +115,10 @@ BROKEN = {
         '[realms.TEST]\nkdc = ["kdc1", "kdc2:70000"]',
         'realms.TEST.kdc[1]: "kdc2:70000" has a port that is no number from 1 to 65535; ' + KDC_REMEDY,
     ),
+    "more KDCs than a list may name": (
+        f"[realms.TEST]\nkdc = {[f'kdc{number}' for number in range(257)]}",
+        "realms.TEST.kdc: has 257 entries; leave at most 256",
+    ),
     "an IPv6 address without brackets": (
         '[realms.TEST]\nkdc = ["2001:db8::1::88"]',
         (

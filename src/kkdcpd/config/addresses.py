@@ -14,6 +14,7 @@ from kkdcpd.values import KdcService, Transport
 
 __all__ = [
     "ANY_HOST",
+    "MAX_ENDPOINTS",
     "EndpointSpec",
     "ListenAddress",
     "Nameserver",
@@ -30,6 +31,9 @@ __all__ = [
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ANY_HOST = "*"
+
+MAX_ENDPOINTS = 256
+"""So many servers one list may name: who has more has them in DNS. To compare thousands takes minutes."""
 
 _MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets with its NUL
 _MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 octets on the wire

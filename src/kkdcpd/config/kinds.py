@@ -168,11 +168,12 @@ def no_items_rule(_items: Mapping[str, object]) -> Iterable[ConfigProblem]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf(Generic[T]):
-    """A list. `rule` is asked about the items that could be read, each under its key."""
+    """A list of `at_most` so many. `rule` is asked about what could be read, each item under its key."""
 
     item: Kind[T]
     remedy: str
     may_be_empty: bool = True
+    at_most: int | None = None
     rule: Callable[[Mapping[str, T]], Iterable[ConfigProblem]] = no_items_rule
 
     def read(self, value: object, key: str) -> tuple[T, ...]:
@@ -181,6 +182,8 @@ class ListOf(Generic[T]):
             raise wrong_type(value, key, self.remedy)
         if not value and not self.may_be_empty:
             raise _error(key, "is empty", self.remedy)
+        if self.at_most is not None and len(value) > self.at_most:
+            raise _error(key, f"has {len(value)} entries", f"leave at most {self.at_most}")
         problems: list[ConfigProblem] = []
         items: dict[str, T] = {}
         for position, item in enumerate(value):

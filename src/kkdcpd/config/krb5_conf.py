@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from kkdcpd.config.addresses import EndpointSpec, parse_endpoint
+from kkdcpd.config.addresses import MAX_ENDPOINTS, EndpointSpec, parse_endpoint
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_profile import Relation
 from kkdcpd.config.schema import RealmConfig
@@ -108,12 +108,19 @@ def _endpoints(
     chosen = next((key for key in _RELATIONS[name] if key in written), None)
     problems: list[ConfigProblem] = []
     endpoints: list[EndpointSpec] = []
-    for relation in relations:
-        for word in _words(relation) if relation.path[-1] == chosen else ():
-            with collected(problems):
-                endpoint = _endpoint(name, word, relation, warnings)
-                if endpoint and not any(endpoint.overlaps(other) for other in endpoints):
-                    endpoints.append(endpoint)
+    of_chosen = [relation for relation in relations if relation.path[-1] == chosen]
+    entries = [(relation, word) for relation in of_chosen for word in _words(relation)]
+    if len(entries) > MAX_ENDPOINTS:
+        place = entries[MAX_ENDPOINTS][0].place
+        problem = f"{chosen} names {len(entries)} servers of one realm"
+        raise ConfigError(
+            [ConfigProblem(key=place, problem=problem, remedy=f"leave at most {MAX_ENDPOINTS}")]
+        )
+    for relation, word in entries:
+        with collected(problems):
+            endpoint = _endpoint(name, word, relation, warnings)
+            if endpoint and not any(endpoint.overlaps(other) for other in endpoints):
+                endpoints.append(endpoint)
     if problems:
         raise ConfigError(problems)
     return tuple(endpoints)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from kkdcpd.config.addresses import (
+    MAX_ENDPOINTS,
     EndpointSpec,
     ListenAddress,
     Nameserver,
@@ -494,6 +495,7 @@ def _endpoints(name: str, service: KdcService, *, may_be_empty: bool = True) -> 
             'or "[2001:db8::1]"',
         ),
         may_be_empty=may_be_empty,
+        at_most=MAX_ENDPOINTS,
         remedy=f'write a list of hosts, such as {name} = ["{host}"], or leave it out',
         rule=_endpoints_differ,
     )
