@@ -40,6 +40,7 @@ KDC_REMEDY = (
     '"tcp://kdc1.example.com" or "[2001:db8::1]"'
 )
 SYNTAX_REMEDY = 'write key = value, with texts in double quotes; sections look like [http] or [realms."NAME"]'
+NUMBER_REMEDY = "no setting takes such a number: compare with config.toml.example"
 NESTING_REMEDY = "close the brackets, and write no more dots than config.toml.example has"
 
 BROKEN = {
@@ -493,6 +494,10 @@ BROKEN = {
     "brackets without end": (
         REALM + "[log]\nlevel = " + "[" * 5000,
         "/etc/kkdcpd/config.toml: nests lists or tables too deeply; " + NESTING_REMEDY,
+    ),
+    "a number without end": (
+        REALM + "[guard]\ntable_entries = " + "1" * 5000,
+        "/etc/kkdcpd/config.toml: has a number of thousands of digits; " + NUMBER_REMEDY,
     ),
     "dots without end": (
         "[realms" + ".x" * 5000 + "]",

@@ -170,6 +170,11 @@ def _document(text: str, source: Path) -> dict[str, Any]:
             return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error), text, source)]) from error
+    except ValueError as error:
+        # All that tomllib leaves to Python, which reads no number of more than 4300 digits.
+        problem = "has a number of thousands of digits"
+        remedy = "no setting takes such a number: compare with config.toml.example"
+        raise ConfigError([ConfigProblem(key=str(source), problem=problem, remedy=remedy)]) from error
 
 
 @contextmanager
