@@ -6,7 +6,9 @@ No I/O, no parsing and no policy may live here. Words are those of RFC 4120, RFC
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from kkdcpd.frozen import frozen
 
 __all__ = [
     "Attempt",
@@ -177,7 +179,7 @@ class Rule(enum.Enum):
     SNAME = "sname"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PrincipalName:
     """RFC 4120 5.2.2. Components are UTF-8 where they can be, else surrogate escapes: nothing is lost."""
 
@@ -195,7 +197,7 @@ def _escape_component(component: str) -> str:
     return component
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProxyMessage:
     """KDC-PROXY-MESSAGE ([MS-KKDCP] 2.2.2).
 
@@ -209,7 +211,7 @@ class ProxyMessage:
     has_length_prefix: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProxyRequest:
     """A request that is known to be well formed, with all of it that can be seen in clear.
 
@@ -243,7 +245,7 @@ class ProxyRequest:
         return self.kerb_message[4:]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KdcEndpoint:
     """One host, port and transport of a KDC. `name` is the host as configured, `address` an IP address."""
 
@@ -261,7 +263,7 @@ class KdcEndpoint:
         return f"{self.transport.value}://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempt:
     """One try of one endpoint within an exchange, numbered from 1."""
 
@@ -272,7 +274,7 @@ class Attempt:
         return self.number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AttemptFailure:
     """Why an attempt brought no reply. `is_taken` tells whether a KDC may have got the message by it."""
 
@@ -284,7 +286,7 @@ class AttemptFailure:
         return f"{self.endpoint} {self.reason.value}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReplyFacts:
     """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
 
@@ -300,7 +302,7 @@ class ReplyFacts:
     padata_types: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KdcReply:
     """The reply that goes back to the client, and how it was had: `failures` are those of other attempts."""
 
@@ -311,7 +313,7 @@ class KdcReply:
     failures: tuple[AttemptFailure, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LocateQuery:
     """What is asked of a locator. `flags` are those of DsrGetDcNameEx2 ([MS-NRPC] 3.5.4.3.1)."""
 
@@ -320,7 +322,7 @@ class LocateQuery:
     flags: DcLocatorFlags
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Candidate:
     """An endpoint that may be asked, with the priority and weight of RFC 2782: the lower priority goes first.
 
@@ -337,7 +339,7 @@ class Candidate:
     is_fallback: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RefusedCandidate:
     """Something that was found, and why nothing is sent to it."""
 
@@ -346,7 +348,7 @@ class RefusedCandidate:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Route:
     """Where a request may go. `realm` is the name as it is configured, a wildcard's included.
 
@@ -359,7 +361,7 @@ class Route:
     refused: tuple[RefusedCandidate, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Served:
     """What the pipeline made of a request.
 
@@ -378,7 +380,7 @@ class Served:
     upstream_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Refusal:
     """Why the guard refuses: `retry_after` in seconds where trying again later may help.
 
@@ -392,7 +394,7 @@ class Refusal:
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClientCertificate:
     """A verified client certificate: its subject as RFC 4514 writes it, and its subjectAltNames.
 
@@ -405,7 +407,7 @@ class ClientCertificate:
     expires: float = field(default=math.inf, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClientConnection:
     """Who asks: `address` and `port` of the peer (`unix` and 0 for a unix socket), `tls` its TLS version.
 
@@ -423,7 +425,7 @@ class ClientConnection:
     token: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReloadResult:
     """What came of a reload: `at` is in seconds since 1970, `problems` say why it changed nothing."""
 
@@ -432,7 +434,7 @@ class ReloadResult:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ServiceStatus:
     """How the service is, as its parent process knows: `started_at` is in seconds since 1970.
 

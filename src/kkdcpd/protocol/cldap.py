@@ -11,9 +11,9 @@ import enum
 import struct
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol import der
 
 __all__ = [
@@ -87,7 +87,7 @@ class _Opcode(enum.IntEnum):
     LOGON_SAM_USER_UNKNOWN_EX = 25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DomainControllerFacts:
     """What a domain controller says of itself. Names are as it spells them, "" where it has none to tell.
 
@@ -105,7 +105,7 @@ class DomainControllerFacts:
     client_site: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PingAnswer:
     """An answer to the ping `message_id`.
 

@@ -4,9 +4,10 @@ Both messages begin with a length and a version of two octets each and the lengt
 """
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol import der, kerberos
 from kkdcpd.protocol.der import Span
 from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
@@ -29,7 +30,7 @@ SET_VERSION = 0xFF80
 _HEADER = struct.Struct(">HHH")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KpasswdReq:
     """What a kpasswd request says in clear: its version, the ticket, and the ticket's realm and service."""
 

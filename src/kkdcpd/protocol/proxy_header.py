@@ -6,10 +6,10 @@ sections 2.1 and 2.2. Only who is trusted may be asked for one; who is, isn't de
 
 import re
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.ports import MAX_PORT
 
 __all__ = ["MAX_HEADER_BYTES", "ProxyHeader", "parse"]
@@ -37,7 +37,7 @@ _V2_FAMILIES = {0x11: struct.Struct("!4s4xH2x"), 0x21: struct.Struct("!16s16xH2x
 _UNIX_STREAM, _UNIX_BYTES = 0x31, 216  # two paths of 108 octets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProxyHeader:
     """What a header says. `address` is None if the proxy connects for itself, or can't tell for whom."""
 

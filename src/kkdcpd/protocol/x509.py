@@ -7,11 +7,11 @@ entry is read.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol import der
 
 __all__ = ["CertificateFacts", "CrlFacts", "read_certificate", "read_crl"]
@@ -61,7 +61,7 @@ _MAX_OID_BYTES = 128  # RFC 2578 7.1.3 has 128 numbers at most; those in use tak
 _Element = tuple[int, der.Span]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CertificateFacts:
     """Whose a certificate is. `names` are of subjectAltName, after `dns:`, `email:`, `uri:` or `upn:`."""
 
@@ -71,7 +71,7 @@ class CertificateFacts:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CrlFacts:
     """Whose revocation list it is, from when, and when the next one is due."""
 
