@@ -58,6 +58,9 @@ INT32_OCTETS = 4
 UINT32_OCTETS = 5
 """The longest of Kerberos' integers (RFC 4120 5.2.4): the first octet of five says that there is no sign."""
 
+TWO_OCTETS = 0x82
+"""A length of 256 to 65535 octets: that of a message, its body, its ticket. It is read without a call."""
+
 Span = tuple[int, int]
 
 ABSENT: Span = (0, 0)
@@ -93,7 +96,10 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
         tag = data[position]
         length = data[position + 1]
         start = position + 2
-        if length > 0x7F:
+        if length == TWO_OCTETS and data[start]:
+            length = data[start] << 8 | data[start + 1]
+            start += 2
+        elif length > 0x7F:
             length, start = _read_long_length(data, start, length & 0x7F)
     except IndexError:
         raise MalformedError(f"octet {position}: the message ends within an element's header") from None
@@ -128,17 +134,14 @@ def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
     try:
         for outer_tag, inner_tags, is_optional in grammar.rows:
             if position < end and data[position] == outer_tag:
-                length = data[position + 1]
-                inner = position + 2
-                if length > 0x7F:
-                    length, inner = _read_long_length(data, inner, length & 0x7F)
-                outer_stop = inner + length
-                inner_tag = data[inner]
-                length = data[inner + 1]
-                start = inner + 2
-                if length > 0x7F:
-                    length, start = _read_long_length(data, start, length & 0x7F)
-                if outer_stop > end or start + length != outer_stop or inner_tag not in inner_tags:
+                if data[position + 1] > 0x7F or data[position + 3] > 0x7F:
+                    inner_tag, start, stop, outer_stop = _read_field(data, position)
+                else:  # as most are: these need no calls
+                    outer_stop = position + 2 + data[position + 1]
+                    inner_tag = data[position + 2]
+                    start = position + 4
+                    stop = start + data[position + 3]
+                if outer_stop > end or stop != outer_stop or inner_tag not in inner_tags:
                     raise _field_error(grammar, outer_tag, "has the wrong type or length")
                 found.append((start, outer_stop))
                 position = outer_stop
@@ -151,6 +154,26 @@ def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
     if position != end:
         raise MalformedError(f"{grammar.name}: unknown or misplaced field at octet {position}")
     return found
+
+
+def _read_field(data: bytes, position: int) -> tuple[int, int, int, int]:
+    """Read a field's two headers: the inner tag, where its contents start and stop, where the field stops."""
+    length = data[position + 1]
+    inner = position + 2
+    if length == TWO_OCTETS and data[inner]:
+        length = data[inner] << 8 | data[inner + 1]
+        inner += 2
+    elif length > 0x7F:
+        length, inner = _read_long_length(data, inner, length & 0x7F)
+    outer_stop = inner + length
+    length = data[inner + 1]
+    start = inner + 2
+    if length == TWO_OCTETS and data[start]:
+        length = data[start] << 8 | data[start + 1]
+        start += 2
+    elif length > 0x7F:
+        length, start = _read_long_length(data, start, length & 0x7F)
+    return data[inner], start, start + length, outer_stop
 
 
 def _field_error(grammar: Grammar, outer_tag: int, problem: str) -> MalformedError:
@@ -188,18 +211,10 @@ def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
     try:
         while position != end:
             tag = data[position]
-            length = data[position + 1]
-            inner = position + 2
-            if length > 0x7F:
-                length, inner = _read_long_length(data, inner, length & 0x7F)
-            stop = inner + length
-            length = data[inner + 1]
-            start = inner + 2
-            if length > 0x7F:
-                length, start = _read_long_length(data, start, length & 0x7F)
-            if tag not in _CONTEXT_TAGS or stop > end or start + length != stop:
+            inner_tag, start, stop, outer_stop = _read_field(data, position)
+            if tag not in _CONTEXT_TAGS or outer_stop > end or stop != outer_stop:
                 raise MalformedError(f"octet {position}: this isn't a tagged field with one element")
-            fields.setdefault(tag & 0x1F, (data[inner], start, stop))
+            fields.setdefault(tag & 0x1F, (inner_tag, start, stop))
             position = stop
             count += 1
             if count > MAX_FIELDS:

@@ -5,9 +5,10 @@ business: what kind they are and what they say in clear is read, the rest is pas
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TypeVar
 
 from kkdcpd.errors import MalformedError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol import der
 from kkdcpd.protocol.der import ABSENT, Field, Grammar, Span
 from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
@@ -25,6 +26,8 @@ __all__ = [
     "read_krb_priv",
     "read_reply",
 ]
+
+T = TypeVar("T")
 
 TICKET_TAG = b"\x61"
 AS_REQ_TAG = b"\x6a"
@@ -45,9 +48,10 @@ MAX_NAME_OCTETS = 4096
 """Of a realm, and of all components of a name. Active Directory's longest name is a userPrincipalName of
 1,024 characters ([MS-ADA3] 2.349), of which each takes up to four octets in UTF-8."""
 
-MOST_KNOWN_PRINCIPALS = 1024
+MOST_KNOWN = 1024
 LONGEST_KNOWN_OCTETS = 128
-"""Names that were read are kept, so many and none that is longer: some hundred KiB."""
+"""Names and lists of encryption types that were read are kept, so many of each and none that is longer: some
+hundred KiB."""
 
 MAX_ADDITIONAL_TICKETS = 4
 """They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
@@ -106,7 +110,7 @@ _AP_REQ = Grammar(
 _KRB_PRIV = Grammar("KRB-PRIV", Field(0, der.INTEGER), Field(1, der.INTEGER), Field(3, der.SEQUENCE))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KdcReq:
     """What an AS-REQ or TGS-REQ says in clear (RFC 4120 5.4.1)."""
 
@@ -126,7 +130,7 @@ class KdcReq:
         return PA_FX_FAST in self.padata_types
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TicketFacts:
     """What a ticket says in clear (RFC 4120 5.3), and its octets."""
 
@@ -207,7 +211,7 @@ def _read_body(
         realm=_read_realm(data, realm),
         cname=_read_principal(data, cname) if cname is not ABSENT else None,
         sname=_read_principal(data, sname) if sname is not ABSENT else None,
-        etypes=tuple([der.read_integer(data, item) for item in der.read_items(data, etypes, der.INTEGER)]),
+        etypes=_read_etypes(data, etypes),
         padata_types=padata_types,
         # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8); in the field also fewer.
         options=int.from_bytes(flags[:4].ljust(4, b"\x00"), "big"),
@@ -216,14 +220,33 @@ def _read_body(
     )
 
 
+def _read_etypes(data: bytes, span: Span) -> tuple[int, ...]:
+    """Read the encryption types; there are as many lists as kinds of clients."""
+    octets = data[span[0] : span[1]]
+    etypes = _known_etypes.get(octets)
+    if etypes is None:
+        items = der.read_items(data, span, der.INTEGER)
+        etypes = tuple([der.read_integer(data, item) for item in items])
+        _keep(_known_etypes, octets, etypes)
+    return etypes
+
+
+def _keep(known: dict[bytes, T], octets: bytes, value: T) -> None:
+    """Keep what was read, so that it needn't be read again."""
+    if len(known) >= MOST_KNOWN:
+        known.clear()
+    if len(octets) <= LONGEST_KNOWN_OCTETS:
+        known[octets] = value
+
+
 def _read_realm(data: bytes, span: Span) -> str:
-    _check_name_octets(span)
+    if span[1] - span[0] > MAX_NAME_OCTETS:
+        raise _too_long(span)
     return _text(data, span)
 
 
-def _check_name_octets(span: Span) -> None:
-    if span[1] - span[0] > MAX_NAME_OCTETS:
-        raise MalformedError(f"octet {span[0]}: a name of more than {MAX_NAME_OCTETS} octets")
+def _too_long(span: Span) -> MalformedError:
+    return MalformedError(f"octet {span[0]}: a name of more than {MAX_NAME_OCTETS} octets")
 
 
 def _text(data: bytes, span: Span) -> str:
@@ -237,16 +260,14 @@ def _read_principal(data: bytes, span: Span) -> PrincipalName:
     name = _known_principals.get(octets)
     if name is None:
         name = _read_new_principal(data, span)
-        if len(_known_principals) >= MOST_KNOWN_PRINCIPALS:
-            _known_principals.clear()
-        if len(octets) <= LONGEST_KNOWN_OCTETS:
-            _known_principals[octets] = name
+        _keep(_known_principals, octets, name)
     return name
 
 
 def _read_new_principal(data: bytes, span: Span) -> PrincipalName:
     name_type, name_string = der.read_fields(data, span, _PRINCIPAL_NAME)
-    _check_name_octets(name_string)
+    if name_string[1] - name_string[0] > MAX_NAME_OCTETS:
+        raise _too_long(name_string)
     items = der.read_items(data, name_string, der.GENERAL_STRING, MAX_NAME_COMPONENTS)
     return PrincipalName(
         name_type=der.read_integer(data, name_type), components=tuple([_text(data, item) for item in items])
@@ -335,6 +356,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
 
 
 _known_principals: dict[bytes, PrincipalName] = {}
+_known_etypes: dict[bytes, tuple[int, ...]] = {}
 
 _Fields = dict[int, tuple[int, int, int]]
 
