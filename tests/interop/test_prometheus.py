@@ -1,8 +1,10 @@
 """Debian's Prometheus, for real: it scrapes, and its promtool finds nothing to say."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import time
 import urllib.parse
@@ -27,6 +29,8 @@ from kkdcpd.values import (
 )
 from lab.ports import free_port
 from lab.program import PATIENCE_SECONDS, Program, run
+from tests.supervisor.house import run_house
+from tests.supervisor.load import Load
 from tests.support.admin import PLAIN, forked_admin
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
@@ -48,6 +52,12 @@ def target(metrics: Metrics) -> Iterator[str]:
 
 @pytest.fixture
 def prometheus(target: str, tmp_path: Path) -> Iterator[str]:
+    with running_prometheus(target, tmp_path) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running_prometheus(target: str, tmp_path: Path) -> Iterator[str]:
     """The address of a Prometheus that scrapes us with our example configuration, but more often."""
     config = (DEPLOY / "prometheus.yml").read_text().replace("127.0.0.1:9088", target)
     (tmp_path / "prometheus.yml").write_text(f"global:\n  scrape_interval: 200ms\n{config}")
@@ -100,6 +110,33 @@ def test_prometheus_scrapes_what_all_workers_counted(metrics: Metrics, prometheu
     assert value(prometheus, "scrape_duration_seconds") is not None
     groups = api(prometheus, "rules")["groups"]
     assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
+
+
+def test_prometheus_sees_no_counter_go_back_while_we_reload_and_die(tmp_path: Path) -> None:
+    settings = '[admin]\naddress = "127.0.0.1:0"'
+    with (
+        run_house(tmp_path, sections=settings) as house,
+        running_prometheus(f"127.0.0.1:{house.daemon.ports[-1]}", tmp_path) as prometheus,
+        Load(house.daemon.ports[0], house.trust, keeping=4, single=2, retries=True) as load,
+    ):
+        wait_for(prometheus, 'up{job="kkdcpd"}', 1)
+        for number in range(8):
+            if number % 4 == 3:
+                after = len(house.daemon.lines)
+                os.kill(house.daemon.workers[0], signal.SIGKILL)
+                house.wait_for_event("worker_died", after=after)
+            else:
+                house.reload().expect_ok()
+            wait_for(prometheus, "kkdcpd_generation", 2 + number - (number + 1) // 4)
+        tally = load.end()
+        answered = 'sum(kkdcpd_requests_total{outcome="answered"})'
+        # Who was killed may have counted an answer that its client asked for once more.
+        wait_for(prometheus, f"{answered} >= bool {tally.answered}", 1)
+        names = api(prometheus, "label/__name__/values")
+        counters = [name for name in names if re.fullmatch(r"kkdcpd_.*_(total|count|sum|bucket)", name)]
+        assert len(counters) > 10
+        assert [name for name in counters if value(prometheus, f"resets({name}[5m]) > 0")] == []
+        assert value(prometheus, 'min_over_time(up{job="kkdcpd"}[5m])') == 1
 
 
 def test_promtool_finds_nothing_to_say_of_the_metrics(metrics: Metrics, target: str) -> None:
