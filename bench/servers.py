@@ -1,4 +1,4 @@
-"""What is measured, each as its users run it: kkdcpd, kdcproxy under gunicorn and Apache, and two limits.
+"""What is measured, each as its users run it: kkdcpd, kdcproxy under gunicorn and Apache; and three limits.
 
 All run on one Python, the system's, for which its mod_wsgi is made; `make bench` puts into .venv-bench what
 they need. kkdcpd has its default settings: the guard works and each exchange leaves its line.
@@ -203,10 +203,19 @@ def _start_aiohttp(place: Place, stack: ExitStack) -> Server:
     return _start("aiohttp", [PYTHON, program, str(port), *tls, str(CONSTANT_OCTETS)], port, stack)
 
 
+def _start_relay(place: Place, stack: ExitStack) -> Server:
+    port = free_port(["127.0.0.1"])
+    program = str(Path(__file__).with_name("relay.py"))
+    tls = (str(place.pair.certificate), str(place.pair.key))
+    command = [PYTHON, program, str(port), *tls, str(place.kdc_ports[0])]
+    return _start("relay", command, port, stack, {"PYTHONPATH": str(SOURCES)})
+
+
 SERVERS: Mapping[str, Callable[[Place, ExitStack], Server]] = {
     "kkdcpd": start_kkdcpd,
     "kdcproxy, gunicorn sync": _start_gunicorn,
     "kdcproxy, Apache mod_wsgi": _start_apache,
+    "a bare relay, UDP": _start_relay,
     "nginx, a constant": _start_nginx,
     "bare aiohttp on uvloop, a constant": _start_aiohttp,
 }

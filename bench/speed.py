@@ -31,7 +31,8 @@ WARM_UP_REQUESTS = 40
 OURS = "kkdcpd"
 APACHE = "kdcproxy, Apache mod_wsgi"
 AIOHTTP = "bare aiohttp on uvloop, a constant"
-CONSTANTS = ("nginx, a constant", AIOHTTP)
+UDP_OR_NONE = ("a bare relay, UDP", "nginx, a constant", AIOHTTP)
+"""Those that have the same way out, or none, whatever the others' is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +110,7 @@ class Arena:
         samples.latencies.append(latencies)
 
     def _server(self, case: Case, name: str) -> Server:
-        # What answers by itself has no way out.
-        way_out = "udp" if name in CONSTANTS else case.way_out
+        way_out = "udp" if name in UDP_OR_NONE else case.way_out
         if (name, way_out, case.key) not in self._servers:
             directory = self._directory / f"{len(self._servers)}"
             directory.mkdir()
