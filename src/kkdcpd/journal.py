@@ -7,20 +7,21 @@ import logging
 from dataclasses import dataclass
 
 from kkdcpd.protocol.error_codes import error_name
-from kkdcpd.values import ClientConnection, KdcReply, Outcome, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, Served
 
 __all__ = ["ExchangeRecord", "write"]
 
 logger = logging.getLogger(__name__)
 
+# `_value_` is the value of an enum's member. So is `value`, but a property in Python, and slow.
 _LEVELS = {
     # The operator should act.
-    Outcome.NO_KDC_KNOWN: logging.WARNING,
-    Outcome.DNS_FAILED: logging.WARNING,
-    Outcome.NO_KDC_REACHED: logging.WARNING,
-    Outcome.NO_KDC_REPLY: logging.WARNING,
+    Outcome.NO_KDC_KNOWN._value_: logging.WARNING,
+    Outcome.DNS_FAILED._value_: logging.WARNING,
+    Outcome.NO_KDC_REACHED._value_: logging.WARNING,
+    Outcome.NO_KDC_REPLY._value_: logging.WARNING,
     # A bug.
-    Outcome.INTERNAL_ERROR: logging.ERROR,
+    Outcome.INTERNAL_ERROR._value_: logging.ERROR,
 }
 
 
@@ -40,36 +41,14 @@ class ExchangeRecord:
 
 def write(record: ExchangeRecord) -> None:
     """Write the line."""
-    outcome = record.served.outcome
-    level = _LEVELS.get(outcome, logging.INFO)
+    level = _LEVELS.get(record.served.outcome._value_, logging.INFO)
     if logger.isEnabledFor(level):
         logger.log(level, "exchange", extra={"fields": _fields(record)})
 
 
 def _fields(record: ExchangeRecord) -> dict[str, object]:
-    served = record.served
-    fields: dict[str, object] = {"id": record.request_id} | _client_fields(record.client)
-    if record.request:
-        fields |= _request_fields(record.request, served)
-    if served.reply:
-        fields |= _reply_fields(served.reply)
-    if served.attempts:
-        fields["attempts"] = served.attempts
-    fields["outcome"] = served.outcome.value
-    if served.refusal:
-        fields["rule"] = served.refusal.rule.value
-    if served.monitored:
-        fields["monitored"] = ",".join(rule.value for rule in served.monitored)
-    if served.detail:
-        fields["detail"] = served.detail
-    if record.status:
-        fields["status"] = record.status
-    fields |= {"ms": round(record.milliseconds, 1), "in": record.bytes_in, "out": record.bytes_out}
-    return fields
-
-
-def _client_fields(client: ClientConnection) -> dict[str, object]:
-    fields: dict[str, object] = {"client": client.address}
+    client = record.client
+    fields: dict[str, object] = {"id": record.request_id, "client": client.address}
     if client.port:
         fields["port"] = client.port
     if client.proxy:
@@ -77,14 +56,20 @@ def _client_fields(client: ClientConnection) -> dict[str, object]:
     fields["tls"] = client.tls or "none"
     if client.certificate:
         fields["certificate"] = client.certificate.subject
+    if record.request:
+        _add_request(fields, record.request, record.served)
+    _add_end(fields, record.served)
+    if record.status:
+        fields["status"] = record.status
+    fields["ms"] = round(record.milliseconds, 1)
+    fields["in"] = record.bytes_in
+    fields["out"] = record.bytes_out
     return fields
 
 
-def _request_fields(request: ProxyRequest, served: Served) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "realm": served.realm or request.target_domain,
-        "kind": request.kind.value,
-    }
+def _add_request(fields: dict[str, object], request: ProxyRequest, served: Served) -> None:
+    fields["realm"] = served.realm or request.target_domain
+    fields["kind"] = request.kind._value_
     cname = request.cname or (served.reply and served.reply.facts.cname)
     if cname:
         fields["cname"] = cname
@@ -98,18 +83,24 @@ def _request_fields(request: ProxyRequest, served: Served) -> dict[str, object]:
         fields["version"] = f"{request.kpasswd_version:#06x}"
     if request.dclocator_hint is not None:
         fields["hint"] = f"{request.dclocator_hint & 0xFFFFFFFF:#x}"
-    return fields
 
 
-def _reply_fields(reply: KdcReply) -> dict[str, object]:
-    endpoint = reply.endpoint
-    fields: dict[str, object] = {
-        "kdc": f"[{endpoint.name}]:{endpoint.port}"
-        if ":" in endpoint.name
-        else f"{endpoint.name}:{endpoint.port}",
-        "transport": endpoint.transport.value,
-        "reply": reply.facts.kind.value,
-    }
-    if reply.facts.error_code is not None:
-        fields |= {"error": reply.facts.error_code, "error_name": error_name(reply.facts.error_code)}
-    return fields
+def _add_end(fields: dict[str, object], served: Served) -> None:
+    if served.reply:
+        endpoint, facts = served.reply.endpoint, served.reply.facts
+        host = f"[{endpoint.name}]" if ":" in endpoint.name else endpoint.name
+        fields["kdc"] = f"{host}:{endpoint.port}"
+        fields["transport"] = endpoint.transport._value_
+        fields["reply"] = facts.kind._value_
+        if facts.error_code is not None:
+            fields["error"] = facts.error_code
+            fields["error_name"] = error_name(facts.error_code)
+    if served.attempts:
+        fields["attempts"] = served.attempts
+    fields["outcome"] = served.outcome._value_
+    if served.refusal:
+        fields["rule"] = served.refusal.rule._value_
+    if served.monitored:
+        fields["monitored"] = ",".join(rule._value_ for rule in served.monitored)
+    if served.detail:
+        fields["detail"] = served.detail
