@@ -46,39 +46,28 @@ class LineHandler(logging.Handler):
         self._repeats = Repeats(self.handle_sum)
         self._lost = 0
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, unless it is only to be summed."""
-        try:
-            if not record.name.startswith("kkdcpd"):
-                record = _translated(record)
-            key = getattr(record, "repeats", None)
-            if key is None or not self._repeats.is_held_back(record, key):
-                self._write(record)
-        except Exception:  # noqa: BLE001 - as logging's own handlers do: who logs can't be blamed
-            self.handleError(record)
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take a record, which is a line now, or only to be summed. Nobody gives this handler filters."""
+        assert self.lock
+        with self.lock:
+            try:
+                if not record.name.startswith("kkdcpd"):
+                    record = _translated(record)
+                key = getattr(record, "repeats", None)
+                if key is None or not self._repeats.is_held_back(record, key):
+                    self.emit(record)
+            except Exception:  # noqa: BLE001 - as logging's own handlers do: who logs can't be blamed
+                self.handleError(record)
+        return True
 
     def handle_sum(self, record: logging.LogRecord) -> None:
         """Write what `Repeats` held back."""
-        self.acquire()
-        try:
-            self._write(record)
-        finally:
-            self.release()
+        assert self.lock
+        with self.lock:
+            self.emit(record)
 
-    def flush(self) -> None:
-        """Tell the sums that are held back."""
-        self.acquire()
-        try:
-            self._repeats.flush()
-        finally:
-            self.release()
-
-    def close(self) -> None:
-        """Let go of the output."""
-        super().close()
-        self._output.close()
-
-    def _write(self, record: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
         if self._lost:
             lost, self._lost = self._lost, 0
             logger.warning("lines_lost", extra={"fields": {"count": lost}})
@@ -89,6 +78,17 @@ class LineHandler(logging.Handler):
         fields: Fields = getattr(record, "fields", {})
         if not self._output.write(self._lines.render(record, self._principals.hide(fields))):
             self._lost += 1
+
+    def flush(self) -> None:
+        """Tell the sums that are held back."""
+        assert self.lock
+        with self.lock:
+            self._repeats.flush()
+
+    def close(self) -> None:
+        """Let go of the output."""
+        super().close()
+        self._output.close()
 
 
 def _translated(record: logging.LogRecord) -> logging.LogRecord:
