@@ -74,11 +74,12 @@ class TextLines:
         else:
             prefix = _prefix(record)
         for limit in VALUE_LIMITS:
-            words = [
-                f" {key}={value if type(value) in _NUMBERS else _text(str(value), limit)}"
-                for key, value in fields.items()
-            ]
-            text = f"{prefix}{head}{''.join(words)}\n{_text_traceback(record, prefix, limit)}"
+            text = f"{prefix}{head}"
+            for key, value in fields.items():
+                text += f" {key}={value if type(value) in _NUMBERS else _text(str(value), limit)}"
+            text += "\n"
+            if record.exc_info:
+                text += _text_traceback(record, prefix, limit)
             line = text.encode("ascii", "backslashreplace")
             if len(line) <= MAX_LINE_BYTES:
                 break
@@ -98,11 +99,12 @@ class JsonLines:
         moment = self._clock.write(record.created)
         head = f'{prefix}{{"time": "{moment}", "level": "{record.levelname.lower()}", "event": "{record.msg}"'
         for limit in VALUE_LIMITS:
-            pairs = [
-                f', "{key}": {value if type(value) in _NUMBERS else _quoted(str(value), limit)}'
-                for key, value in fields.items()
-            ]
-            line = f"{head}{''.join(pairs)}{_json_traceback(record, limit)}}}\n"
+            line = head
+            for key, value in fields.items():
+                line += f', "{key}": {value if type(value) in _NUMBERS else _quoted(str(value), limit)}'
+            if record.exc_info:
+                line += f', "traceback": {json.dumps(_traceback(record, limit))}'
+            line += "}\n"
             if len(line) <= MAX_LINE_BYTES:
                 break
         return line.encode("ascii")
@@ -132,11 +134,5 @@ def _traceback(record: logging.LogRecord, limit: int) -> str:
 
 def _text_traceback(record: logging.LogRecord, prefix: str, limit: int) -> str:
     """Indent each line: whatever an exception says, it can't pass for a line of the log."""
-    if not record.exc_info:
-        return ""
     lines = _traceback(record, limit).splitlines()
     return "".join(f"{prefix}    {_CONTROL.sub('?', line)}\n" for line in lines)
-
-
-def _json_traceback(record: logging.LogRecord, limit: int) -> str:
-    return f', "traceback": {json.dumps(_traceback(record, limit))}' if record.exc_info else ""
