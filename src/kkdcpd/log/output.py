@@ -6,10 +6,12 @@ helped.
 
 import contextlib
 import fcntl
+import functools
 import os
 import select
 import socket
 import stat
+from collections.abc import Callable
 
 __all__ = ["Output", "is_journal"]
 
@@ -37,14 +39,16 @@ class Output:
 
     def __init__(self, descriptor: int) -> None:
         mode = os.fstat(descriptor).st_mode
-        self._socket: socket.socket | None = None
-        self._descriptor = -1
+        self._send: Callable[[bytes], int]
         if stat.S_ISSOCK(mode):
-            self._socket = socket.socket(fileno=os.dup(descriptor))
-        elif stat.S_ISFIFO(mode):
-            self._descriptor = _open_pipe(descriptor)
+            own = socket.socket(fileno=os.dup(descriptor))
+            self._descriptor = own.fileno()
+            self._send = lambda line: own.send(line, socket.MSG_DONTWAIT)
+            self._close = own.close
         else:
-            self._descriptor = _open_terminal(descriptor) if os.isatty(descriptor) else os.dup(descriptor)
+            self._descriptor = _open(descriptor, mode)
+            self._send = functools.partial(os.write, self._descriptor)
+            self._close = functools.partial(os.close, self._descriptor)
         self._is_stuck = False
         self._is_broken_off = False
 
@@ -56,7 +60,13 @@ class Output:
         if self._is_broken_off:
             line = b"\n" + line
         try:
-            written = self._send(line)
+            try:
+                written = self._send(line)
+            except BlockingIOError:
+                if self._is_stuck:
+                    raise  # one has waited already
+                self._wait()
+                written = self._send(line)
         except BlockingIOError:
             self._is_stuck = True
             return False
@@ -68,28 +78,21 @@ class Output:
 
     def close(self) -> None:
         """Let go of it."""
-        if self._socket:
-            self._socket.close()
-        else:
-            os.close(self._descriptor)
-            # Another file may get the number.
-            self._descriptor = -1
+        self._close()
+        # Nothing goes there any more: another file may get the number.
+        self._send = functools.partial(os.write, -1)
 
-    def _send(self, line: bytes) -> int:
-        try:
-            return self._send_now(line)
-        except BlockingIOError:
-            if self._is_stuck:
-                raise  # one has waited already
-            poll = select.poll()
-            poll.register(self._socket or self._descriptor, select.POLLOUT)
-            poll.poll(PATIENCE_MILLISECONDS)
-            return self._send_now(line)
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        poll.poll(PATIENCE_MILLISECONDS)
 
-    def _send_now(self, line: bytes) -> int:
-        if self._socket:
-            return self._socket.send(line, socket.MSG_DONTWAIT)
-        return os.write(self._descriptor, line)
+
+def _open(descriptor: int, mode: int) -> int:
+    """Return a descriptor of our own for it; that of a pipe or terminal doesn't block, where that can be."""
+    if stat.S_ISFIFO(mode):
+        return _open_pipe(descriptor)
+    return _open_terminal(descriptor) if os.isatty(descriptor) else os.dup(descriptor)
 
 
 def _open_pipe(descriptor: int) -> int:
