@@ -1,6 +1,8 @@
 """Who counts: the one writer of a row. Nothing here decides, waits or fails."""
 
 from bisect import bisect_left
+from collections.abc import Callable
+from typing import TypeVar
 
 from kkdcpd.metrics.columns import (
     BUCKETS,
@@ -22,7 +24,7 @@ from kkdcpd.metrics.columns import (
     Handshake,
     LookUp,
 )
-from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, make_metrics
+from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, Slots, make_metrics
 from kkdcpd.values import (
     AttemptFailure,
     ConnectionRefusal,
@@ -42,15 +44,33 @@ KDC_STATES = (KdcState.WELL, KdcState.SUSPECT, KdcState.DOWN)
 
 _MICROSECONDS = 1_000_000
 
-_OUTCOME_AT = {outcome: len(KINDS) * number for number, outcome in enumerate(Outcome)}
-_KIND_AT = {kind: number for number, kind in enumerate(KINDS)}
+_Key = TypeVar("_Key")
+
+# Where the word of each is, by `_value_`: enums themselves are hashed in Python, which is slow.
+_OUTCOME_AT = {outcome._value_: len(KINDS) * number for number, outcome in enumerate(Outcome)}
+_KIND_AT = {kind and kind._value_: number for number, kind in enumerate(KINDS)}
 _SUM_AT = HISTOGRAM_WORDS - 1
-_RULE_AT = {rule: number for number, rule in enumerate(Rule)}
-_REFUSAL_AT = {reason: number for number, reason in enumerate(ConnectionRefusal)}
-_HANDSHAKE_AT = {result: number for number, result in enumerate(Handshake)}
-_LOOK_UP_AT = {result: number for number, result in enumerate(LookUp)}
-_FAILURE_AT = {reason: KDC_FAILURE_WORDS + number for number, reason in enumerate(FailureReason)}
-_STATE_AT = {state: number for number, state in enumerate(KDC_STATES)}
+_RULE_AT = {rule._value_: number for number, rule in enumerate(Rule)}
+_REFUSAL_AT = {reason._value_: number for number, reason in enumerate(ConnectionRefusal)}
+_HANDSHAKE_AT = {result._value_: number for number, result in enumerate(Handshake)}
+_LOOK_UP_AT = {result._value_: number for number, result in enumerate(LookUp)}
+_FAILURE_AT = {reason._value_: KDC_FAILURE_WORDS + number for number, reason in enumerate(FailureReason)}
+_STATE_AT = {state._value_: number for number, state in enumerate(KDC_STATES)}
+
+
+class _Places(dict[_Key, int]):
+    """Where the words of each realm or endpoint begin. What finds no free slot isn't kept: it may be many."""
+
+    def __init__(self, slots: Slots, name: Callable[[_Key], str]) -> None:
+        super().__init__()
+        self._slots = slots
+        self._name = name
+
+    def __missing__(self, key: _Key) -> int:
+        place = self._slots.place(self._name(key))
+        if place != self._slots.other:
+            self[key] = place
+        return place
 
 
 class Counters:
@@ -62,7 +82,8 @@ class Counters:
         self._at = {family: row.first + place for family, place in FIXED.items()}
         self._request_seconds = self._at[REQUEST_SECONDS]
         self._upstream_seconds = self._at[UPSTREAM_SECONDS]
-        self._kdcs: dict[KdcEndpoint, int] = {}
+        self._realms = _Places(row.realms, str)
+        self._kdcs = _Places(row.kdcs, kdc_name)
         self._in_flight = 0
 
     @classmethod
@@ -85,57 +106,48 @@ class Counters:
     def request_ended(self, served: Served, kind: MessageKind | None, seconds: float) -> None:
         """Count a request that has ended, after `seconds`. Each is told here once."""
         words = self._words
-        number = _KIND_AT[kind]
-        words[self._row.realms.place(served.realm or "") + _OUTCOME_AT[served.outcome] + number] += 1
-        histogram = number * HISTOGRAM_WORDS
-        self._observe(self._request_seconds + histogram, seconds)
-        if served.upstream_seconds is not None:
-            self._observe(self._upstream_seconds + histogram, served.upstream_seconds)
+        number = _KIND_AT[kind and kind._value_]
+        words[self._realms[served.realm or ""] + _OUTCOME_AT[served.outcome._value_] + number] += 1
+        for first, measured in (
+            (self._request_seconds, seconds),
+            (self._upstream_seconds, served.upstream_seconds),
+        ):
+            if measured is not None:
+                histogram = first + number * HISTOGRAM_WORDS
+                words[histogram + bisect_left(BUCKETS, measured)] += 1
+                words[histogram + _SUM_AT] += int(measured * _MICROSECONDS)
         if served.refusal:
-            words[self._at[REFUSALS] + _RULE_AT[served.refusal.rule]] += 1
+            words[self._at[REFUSALS] + _RULE_AT[served.refusal.rule._value_]] += 1
         for rule in served.monitored:
-            words[self._at[MONITORED] + _RULE_AT[rule]] += 1
-
-    def _observe(self, histogram: int, seconds: float) -> None:
-        words = self._words
-        words[histogram + bisect_left(BUCKETS, seconds)] += 1
-        words[histogram + _SUM_AT] += int(seconds * _MICROSECONDS)
+            words[self._at[MONITORED] + _RULE_AT[rule._value_]] += 1
 
     # -- KDCs
 
     def kdc_tried(self, endpoint: KdcEndpoint) -> None:
         """Count an attempt that begins."""
-        self._words[self._kdc(endpoint)] += 1
+        self._words[self._kdcs[endpoint]] += 1
 
     def kdc_replied(self, endpoint: KdcEndpoint) -> None:
         """Count a reply that is relayed."""
-        self._words[self._kdc(endpoint) + 1] += 1
+        self._words[self._kdcs[endpoint] + 1] += 1
 
     def kdc_failed(self, failure: AttemptFailure) -> None:
         """Count an attempt that failed."""
-        self._words[self._kdc(failure.endpoint) + _FAILURE_AT[failure.reason]] += 1
+        self._words[self._kdcs[failure.endpoint] + _FAILURE_AT[failure.reason._value_]] += 1
 
     def kdc_changed(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         """Learn how an endpoint is from now on."""
-        place = self._kdc(endpoint)
+        place = self._kdcs[endpoint]
         if place != self._row.kdcs.other:
-            self._words[place + KDC_STATE_WORD] = _STATE_AT[state]
+            self._words[place + KDC_STATE_WORD] = _STATE_AT[state._value_]
 
     def hedged(self) -> None:
         """Count a message that goes to a second KDC."""
         self._words[self._at[HEDGES]] += 1
 
-    def _kdc(self, endpoint: KdcEndpoint) -> int:
-        place = self._kdcs.get(endpoint)
-        if place is None:
-            place = self._row.kdcs.place(kdc_name(endpoint))
-            if place != self._row.kdcs.other:
-                self._kdcs[endpoint] = place
-        return place
-
     def looked_up(self, result: LookUp) -> None:
         """Count a look-up of the locator's."""
-        self._words[self._at[LOOK_UPS] + _LOOK_UP_AT[result]] += 1
+        self._words[self._at[LOOK_UPS] + _LOOK_UP_AT[result._value_]] += 1
 
     # -- Connections
 
@@ -145,7 +157,7 @@ class Counters:
 
     def connection_refused(self, reason: ConnectionRefusal) -> None:
         """Count one that isn't."""
-        self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason]] += 1
+        self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason._value_]] += 1
 
     def connections_are(self, count: int) -> None:
         """Learn how many are open."""
@@ -153,7 +165,7 @@ class Counters:
 
     def shook_hands(self, result: Handshake) -> None:
         """Count a TLS handshake that is over."""
-        self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result]] += 1
+        self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result._value_]] += 1
 
 
 def kdc_name(endpoint: KdcEndpoint) -> str:
