@@ -21,7 +21,7 @@ Fields = Mapping[str, object]
 PSEUDONYM_BYTES = 8
 """Among a million principals, two share a pseudonym with a chance of 1 in 37 million."""
 
-_NAMES = frozenset({"cname", "sname", "certificate"})
+_NAMES = ("cname", "sname", "certificate")
 
 
 class Principals:
@@ -37,15 +37,17 @@ class Principals:
         """Return the fields as they may be written."""
         if self._is_plain:
             return fields
-        shown: dict[str, object] = {}
-        realm = str(fields.get("realm", ""))
-        # A refusal's detail may quote a name.
-        hidden = _NAMES | {"detail"} if "rule" in fields else _NAMES
-        for name, value in fields.items():
-            if name not in hidden or _is_service(name, value):
-                shown[name] = value
-            elif self._is_hashed and name != "detail":
-                shown[name] = self._pseudonym(name, value, realm)
+        shown = dict(fields)
+        if "rule" in fields:
+            # A refusal's detail may quote a name.
+            shown.pop("detail", None)
+        for name in _NAMES:
+            if name not in fields or (name == "sname" and _is_service(fields[name])):
+                continue
+            if self._is_hashed:
+                shown[name] = self._pseudonym(name, fields[name], str(fields.get("realm", "")))
+            else:
+                del shown[name]
         return shown
 
     def _pseudonym(self, field: str, value: object, realm: str) -> str:
@@ -60,9 +62,9 @@ class Principals:
         return f"hashed:{digest.hexdigest()}"
 
 
-def _is_service(field: str, value: object) -> bool:
+def _is_service(sname: object) -> bool:
     """Whether this names a service on a host. An sname of one component may be a user, as in user-to-user."""
-    return field == "sname" and isinstance(value, PrincipalName) and len(value.components) > 1
+    return isinstance(sname, PrincipalName) and len(sname.components) > 1
 
 
 @functools.cache
