@@ -1,4 +1,5 @@
 import logging
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -283,6 +284,12 @@ def test_nothing_is_written_below_the_level(log: pytest.LogCaptureFixture) -> No
     log.set_level(logging.WARNING, "kkdcpd")
     journal.write(RECORD)
     assert not log.records
+
+
+def test_line_is_of_the_time_at_which_it_is_written(log: pytest.LogCaptureFixture) -> None:
+    before = time.time()
+    written(RECORD, log)
+    assert before <= log.records[0].created <= time.time()
 
 
 def test_times_are_rounded(log: pytest.LogCaptureFixture) -> None:

@@ -197,6 +197,12 @@ def test_output_that_was_closed_takes_nothing() -> None:
         assert not out.write(LINE)
 
 
+def test_socket_that_was_let_go_of_takes_nothing(stream: tuple[socket.socket, socket.socket]) -> None:
+    out = Output(stream[0].fileno())
+    out.close()
+    assert not out.write(LINE)
+
+
 @pytest.mark.parametrize("stream", ["", None, "1:2", "nonsense"])
 def test_journal_is_known_by_its_name_alone(stream: str | None) -> None:
     with pipe() as (_read, write):
