@@ -183,7 +183,8 @@ def test_process_tells_its_version() -> None:
 
 
 def test_address_that_cannot_be_had_is_exit_code_1(write: Write) -> None:
-    path = write(PLAIN.replace("127.0.0.1:0", "unix:/nowhere/http.sock") + REALM + KPASSWD)
+    no_control = '[process]\ncontrol = ""\n'
+    path = write(PLAIN.replace("127.0.0.1:0", "unix:/nowhere/http.sock") + REALM + KPASSWD + no_control)
     done = kkdcpd_process("--config", str(path))
     assert done.exit_code == 1
     assert done.output == (

@@ -1,8 +1,9 @@
+import copy
 from dataclasses import replace
 
 import pytest
 
-from kkdcpd.frozen import frozen
+from kkdcpd.frozen import Word, frozen
 
 
 @frozen
@@ -18,6 +19,18 @@ class Step:
 
     def __hash__(self) -> int:
         return self.number
+
+
+class Colour(Word):
+    RED = "red"
+    BLUE = "blue"
+
+
+def test_words_are_enums() -> None:
+    assert [colour.value for colour in Colour] == ["red", "blue"]
+    assert Colour("red") is Colour.RED
+    assert {Colour.RED: 1, Colour.BLUE: 2}[copy.deepcopy(Colour.BLUE)] == 2
+    assert repr(Colour.RED) == "<Colour.RED: 'red'>"
 
 
 def test_values_are_compared_and_can_be_keys() -> None:

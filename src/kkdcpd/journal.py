@@ -15,15 +15,14 @@ __all__ = ["ExchangeRecord", "write"]
 
 logger = logging.getLogger(__name__)
 
-# `_value_` is the value of an enum's member. So is `value`, but a property in Python, and slow.
 _LEVELS = {
     # The operator should act.
-    Outcome.NO_KDC_KNOWN._value_: logging.WARNING,
-    Outcome.DNS_FAILED._value_: logging.WARNING,
-    Outcome.NO_KDC_REACHED._value_: logging.WARNING,
-    Outcome.NO_KDC_REPLY._value_: logging.WARNING,
+    Outcome.NO_KDC_KNOWN: logging.WARNING,
+    Outcome.DNS_FAILED: logging.WARNING,
+    Outcome.NO_KDC_REACHED: logging.WARNING,
+    Outcome.NO_KDC_REPLY: logging.WARNING,
     # A bug.
-    Outcome.INTERNAL_ERROR._value_: logging.ERROR,
+    Outcome.INTERNAL_ERROR: logging.ERROR,
 }
 
 
@@ -55,7 +54,7 @@ class _ExchangeLine(logging.LogRecord):
 
 def write(record: ExchangeRecord) -> None:
     """Write the line."""
-    level = _LEVELS.get(record.served.outcome._value_, logging.INFO)
+    level = _LEVELS.get(record.served.outcome, logging.INFO)
     if logger.isEnabledFor(level):
         logger.handle(_ExchangeLine(level, _fields(record)))
 
@@ -83,7 +82,7 @@ def _fields(record: ExchangeRecord) -> dict[str, object]:
 
 def _add_request(fields: dict[str, object], request: ProxyRequest, served: Served) -> None:
     fields["realm"] = served.realm or request.target_domain
-    fields["kind"] = request.kind._value_
+    fields["kind"] = request.kind.value
     cname = request.cname or (served.reply and served.reply.facts.cname)
     if cname:
         fields["cname"] = cname
@@ -104,17 +103,17 @@ def _add_end(fields: dict[str, object], served: Served) -> None:
         endpoint, facts = served.reply.endpoint, served.reply.facts
         host = f"[{endpoint.name}]" if ":" in endpoint.name else endpoint.name
         fields["kdc"] = f"{host}:{endpoint.port}"
-        fields["transport"] = endpoint.transport._value_
-        fields["reply"] = facts.kind._value_
+        fields["transport"] = endpoint.transport.value
+        fields["reply"] = facts.kind.value
         if facts.error_code is not None:
             fields["error"] = facts.error_code
             fields["error_name"] = error_name(facts.error_code)
     if served.attempts:
         fields["attempts"] = served.attempts
-    fields["outcome"] = served.outcome._value_
+    fields["outcome"] = served.outcome.value
     if served.refusal:
-        fields["rule"] = served.refusal.rule._value_
+        fields["rule"] = served.refusal.rule.value
     if served.monitored:
-        fields["monitored"] = ",".join(rule._value_ for rule in served.monitored)
+        fields["monitored"] = ",".join(rule.value for rule in served.monitored)
     if served.detail:
         fields["detail"] = served.detail

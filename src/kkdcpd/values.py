@@ -8,7 +8,7 @@ import enum
 import math
 from dataclasses import field
 
-from kkdcpd.frozen import frozen
+from kkdcpd.frozen import Word, frozen
 
 __all__ = [
     "Attempt",
@@ -42,14 +42,14 @@ __all__ = [
 ]
 
 
-class Transport(enum.Enum):
+class Transport(Word):
     """How an endpoint is spoken to (RFC 4120 7.2)."""
 
     TCP = "tcp"
     UDP = "udp"
 
 
-class KdcService(enum.Enum):
+class KdcService(Word):
     """What an endpoint serves, with the port it has by default."""
 
     KDC = "kdc"
@@ -74,7 +74,7 @@ class DcLocatorFlags(enum.IntFlag):
     DIRECTORY_SERVICE_8_REQUIRED = 0x00200000
 
 
-class MessageKind(enum.Enum):
+class MessageKind(Word):
     """What a kerb-message is: the requests that are relayed and the replies that may come back."""
 
     AS_REQ = "AS_REQ"
@@ -86,7 +86,7 @@ class MessageKind(enum.Enum):
     KRB_ERROR = "KRB_ERROR"
 
 
-class FailureReason(enum.Enum):
+class FailureReason(Word):
     """Why one attempt at one endpoint brought no reply."""
 
     REFUSED = "refused"
@@ -104,7 +104,7 @@ class FailureReason(enum.Enum):
     MESSAGE_TOO_BIG = "message_too_big"
 
 
-class KdcState(enum.Enum):
+class KdcState(Word):
     """How an endpoint is. SUSPECT: it failed somebody, a probe will tell. DOWN: it did, or no connect."""
 
     WELL = "well"
@@ -112,7 +112,7 @@ class KdcState(enum.Enum):
     DOWN = "down"
 
 
-class ConnectionRefusal(enum.Enum):
+class ConnectionRefusal(Word):
     """Why a connection isn't let in."""
 
     NO_TRUSTED_PROXY = "no trusted proxy"
@@ -121,7 +121,7 @@ class ConnectionRefusal(enum.Enum):
     PROXY_HEADER = "PROXY header"
 
 
-class Outcome(enum.Enum):
+class Outcome(Word):
     """How a request ended: the one word that status, log line and metrics share."""
 
     ANSWERED = "answered"
@@ -144,7 +144,7 @@ class Outcome(enum.Enum):
     INTERNAL_ERROR = "internal_error"
 
 
-class Mode(enum.Enum):
+class Mode(Word):
     """What a rule does with what is against it: nothing, a word in the log line, or a refusal."""
 
     OFF = "off"
@@ -152,7 +152,7 @@ class Mode(enum.Enum):
     ENFORCE = "enforce"
 
 
-class Rule(enum.Enum):
+class Rule(Word):
     """Why the guard refuses, or would: the rule's name in settings, log line, metrics and docs/guard.md."""
 
     CLIENT_RATE = "client_rate"

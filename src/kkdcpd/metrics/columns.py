@@ -4,11 +4,11 @@ Labels have values that the code or the configuration names, or the DNS of a con
 stranger can choose.
 """
 
-import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from kkdcpd.frozen import Word
 from kkdcpd.values import ConnectionRefusal, FailureReason, MessageKind, Outcome, Rule
 
 __all__ = [
@@ -48,7 +48,7 @@ HISTOGRAM_WORDS = len(BUCKETS) + 2
 """A word for each bucket, one for what is beyond them, and the sum in microseconds."""
 
 
-class Handshake(enum.Enum):
+class Handshake(Word):
     """What became of a TLS handshake."""
 
     FULL = "full"
@@ -57,7 +57,7 @@ class Handshake(enum.Enum):
     BROKEN_OFF = "broken_off"
 
 
-class LookUp(enum.Enum):
+class LookUp(Word):
     """How the locator came to a route, or to an answer of DNS. A miss has to be waited for."""
 
     ROUTE_HIT = "route hit"
@@ -78,7 +78,7 @@ class Family:
     series: tuple[tuple[str, ...], ...] = ((),)
 
 
-def _words_of(members: Iterable[enum.Enum]) -> tuple[tuple[str, ...], ...]:
+def _words_of(members: Iterable[Word]) -> tuple[tuple[str, ...], ...]:
     return tuple((member.value,) for member in members)
 
 

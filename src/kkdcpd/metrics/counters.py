@@ -46,16 +46,15 @@ _MICROSECONDS = 1_000_000
 
 _Key = TypeVar("_Key")
 
-# Where the word of each is, by `_value_`: enums themselves are hashed in Python, which is slow.
-_OUTCOME_AT = {outcome._value_: len(KINDS) * number for number, outcome in enumerate(Outcome)}
-_KIND_AT = {kind and kind._value_: number for number, kind in enumerate(KINDS)}
+_OUTCOME_AT = {outcome: len(KINDS) * number for number, outcome in enumerate(Outcome)}
+_KIND_AT = {kind: number for number, kind in enumerate(KINDS)}
 _SUM_AT = HISTOGRAM_WORDS - 1
-_RULE_AT = {rule._value_: number for number, rule in enumerate(Rule)}
-_REFUSAL_AT = {reason._value_: number for number, reason in enumerate(ConnectionRefusal)}
-_HANDSHAKE_AT = {result._value_: number for number, result in enumerate(Handshake)}
-_LOOK_UP_AT = {result._value_: number for number, result in enumerate(LookUp)}
-_FAILURE_AT = {reason._value_: KDC_FAILURE_WORDS + number for number, reason in enumerate(FailureReason)}
-_STATE_AT = {state._value_: number for number, state in enumerate(KDC_STATES)}
+_RULE_AT = {rule: number for number, rule in enumerate(Rule)}
+_REFUSAL_AT = {reason: number for number, reason in enumerate(ConnectionRefusal)}
+_HANDSHAKE_AT = {result: number for number, result in enumerate(Handshake)}
+_LOOK_UP_AT = {result: number for number, result in enumerate(LookUp)}
+_FAILURE_AT = {reason: KDC_FAILURE_WORDS + number for number, reason in enumerate(FailureReason)}
+_STATE_AT = {state: number for number, state in enumerate(KDC_STATES)}
 
 
 class _Places(dict[_Key, int]):
@@ -106,8 +105,8 @@ class Counters:
     def request_ended(self, served: Served, kind: MessageKind | None, seconds: float) -> None:
         """Count a request that has ended, after `seconds`. Each is told here once."""
         words = self._words
-        number = _KIND_AT[kind and kind._value_]
-        words[self._realms[served.realm or ""] + _OUTCOME_AT[served.outcome._value_] + number] += 1
+        number = _KIND_AT[kind]
+        words[self._realms[served.realm or ""] + _OUTCOME_AT[served.outcome] + number] += 1
         for first, measured in (
             (self._request_seconds, seconds),
             (self._upstream_seconds, served.upstream_seconds),
@@ -117,9 +116,9 @@ class Counters:
                 words[histogram + bisect_left(BUCKETS, measured)] += 1
                 words[histogram + _SUM_AT] += int(measured * _MICROSECONDS)
         if served.refusal:
-            words[self._at[REFUSALS] + _RULE_AT[served.refusal.rule._value_]] += 1
+            words[self._at[REFUSALS] + _RULE_AT[served.refusal.rule]] += 1
         for rule in served.monitored:
-            words[self._at[MONITORED] + _RULE_AT[rule._value_]] += 1
+            words[self._at[MONITORED] + _RULE_AT[rule]] += 1
 
     # -- KDCs
 
@@ -133,13 +132,13 @@ class Counters:
 
     def kdc_failed(self, failure: AttemptFailure) -> None:
         """Count an attempt that failed."""
-        self._words[self._kdcs[failure.endpoint] + _FAILURE_AT[failure.reason._value_]] += 1
+        self._words[self._kdcs[failure.endpoint] + _FAILURE_AT[failure.reason]] += 1
 
     def kdc_changed(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         """Learn how an endpoint is from now on."""
         place = self._kdcs[endpoint]
         if place != self._row.kdcs.other:
-            self._words[place + KDC_STATE_WORD] = _STATE_AT[state._value_]
+            self._words[place + KDC_STATE_WORD] = _STATE_AT[state]
 
     def hedged(self) -> None:
         """Count a message that goes to a second KDC."""
@@ -147,7 +146,7 @@ class Counters:
 
     def looked_up(self, result: LookUp) -> None:
         """Count a look-up of the locator's."""
-        self._words[self._at[LOOK_UPS] + _LOOK_UP_AT[result._value_]] += 1
+        self._words[self._at[LOOK_UPS] + _LOOK_UP_AT[result]] += 1
 
     # -- Connections
 
@@ -157,7 +156,7 @@ class Counters:
 
     def connection_refused(self, reason: ConnectionRefusal) -> None:
         """Count one that isn't."""
-        self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason._value_]] += 1
+        self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason]] += 1
 
     def connections_are(self, count: int) -> None:
         """Learn how many are open."""
@@ -165,7 +164,7 @@ class Counters:
 
     def shook_hands(self, result: Handshake) -> None:
         """Count a TLS handshake that is over."""
-        self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result._value_]] += 1
+        self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result]] += 1
 
 
 def kdc_name(endpoint: KdcEndpoint) -> str:
