@@ -188,13 +188,14 @@ class PrincipalName:
 
     def __str__(self) -> str:
         """Components joined by `/`, what would be ambiguous escaped as MIT's krb5_unparse_name does."""
-        return "/".join(map(_escape_component, self.components))
+        text = "/".join(self.components)
+        if "@" in text or "\\" in text or text.count("/") >= len(self.components):
+            return "/".join(map(_escape_component, self.components))
+        return text
 
 
 def _escape_component(component: str) -> str:
-    if "/" in component or "@" in component or "\\" in component:
-        return component.replace("\\", "\\\\").replace("/", "\\/").replace("@", "\\@")
-    return component
+    return component.replace("\\", "\\\\").replace("/", "\\/").replace("@", "\\@")
 
 
 @frozen
