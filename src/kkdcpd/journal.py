@@ -5,9 +5,9 @@ The fields are documented in docs/log.md. Nothing of a kerb-message but names an
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import ClassVar
 
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.error_codes import error_name
 from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, Served
 
@@ -26,7 +26,7 @@ _LEVELS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExchangeRecord:
     """All that is known of an exchange when it has ended. `status` is None if no response could be sent."""
 

@@ -7,11 +7,11 @@ import logging
 import mmap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.frontends.https import HttpsFrontend
+from kkdcpd.frozen import frozen
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.shared_table import SharedTable
@@ -42,7 +42,7 @@ then on such buffers are cut out of the heap, and what is small between them kee
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SharedMemory:
     """What all processes share; it is made before any of them, and outlives them.
 

@@ -1,5 +1,7 @@
 """The arithmetic behind the defaults; what is wrong with bad values is in test_load."""
 
+from dataclasses import fields
+
 from kkdcpd.config import RealmConfig
 from kkdcpd.config.guard import ConnectionsConfig, FailuresConfig, GuardConfig, PolicyConfig, RatesConfig
 from kkdcpd.values import Mode
@@ -38,7 +40,11 @@ def test_table_takes_four_mebibytes() -> None:
 
 def test_what_ordinary_clients_may_do_is_refused_by_no_default() -> None:
     policy = PolicyConfig()
-    enforced = {name for name in PolicyConfig.__slots__ if getattr(policy, name) is Mode.ENFORCE}
+    enforced = {
+        name
+        for name in [field.name for field in fields(PolicyConfig)]
+        if getattr(policy, name) is Mode.ENFORCE
+    }
     harmless = {"message_kind", "cname", "sname", "client_certificate", "token"}
     assert enforced == {"realm_mismatch", *harmless}
     assert len(policy.message_kinds) == 3

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kkdcpd.config import Config, SystemFiles
+from kkdcpd.frozen import frozen
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.values import Candidate, DcLocatorFlags, LocateQuery, Route, Transport
 
@@ -26,7 +26,7 @@ _ALL_BITS = 0xFFFFFFFF
 _HEAD = ("", "ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TTL", "ANSWERS", "FOUND IN")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Finding:
     """Where requests would go, and of each candidate whether it answers right now, in words."""
 

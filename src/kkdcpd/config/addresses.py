@@ -5,10 +5,10 @@ Pure: no name is resolved and no socket is touched.
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from kkdcpd.errors import SettingError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.ports import MAX_PORT, parse_port
 from kkdcpd.values import KdcService, Transport
 
@@ -46,7 +46,7 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{
 _TRANSPORTS = {"tcp": (Transport.TCP,), "udp": (Transport.UDP,)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListenAddress:
     """Where to listen: `unix_path`, or else `host` (an IP address or ANY_HOST) and `port` (0: any free)."""
 
@@ -81,7 +81,7 @@ class ListenAddress:
         return mine == theirs or mine.is_unspecified or theirs.is_unspecified
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EndpointSpec:
     """A KDC as configured: a host name or IP address, a port, and the transports in the order to try them."""
 
@@ -95,7 +95,7 @@ class EndpointSpec:
         return same_place and not set(self.transports).isdisjoint(other.transports)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Nameserver:
     """A DNS server: `host` is an IP address."""
 

@@ -1,7 +1,7 @@
 """[admin]: where metrics and health are told, and what must be well for us to be ready. See `schema`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kkdcpd.config.addresses import ListenAddress, parse_listen_address
 from kkdcpd.config.kinds import Flag, ListOf, Text
@@ -9,6 +9,7 @@ from kkdcpd.config.reader import Table, setting
 from kkdcpd.config.rules import items_differ
 from kkdcpd.config.texts import parse_mode, parse_realm_name
 from kkdcpd.errors import ConfigProblem
+from kkdcpd.frozen import frozen
 
 __all__ = ["ADMIN_TABLE", "AdminConfig"]
 
@@ -26,7 +27,7 @@ _MODE = Text(parse=parse_mode, remedy='write octal digits in quotes, such as "06
 _REALM = Text(parse=parse_realm_name, remedy='write the name of a realm, such as "EXAMPLE.COM"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AdminConfig:
     """[admin]: the listener for metrics and health. `address` is None if there shall be none."""
 

@@ -6,7 +6,6 @@ The time is a parameter; RFC 5280.
 import re
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pyasn1_modules import rfc5280
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.pem import CERTIFICATE, minute, mode_problem, moment, read_pem, refusal
 from kkdcpd.errors import ConfigError, ConfigProblem
+from kkdcpd.frozen import frozen
 
 __all__ = ["EXPIRY_WARNING", "PairFacts", "ServedCertificate", "inspect_pair"]
 
@@ -33,7 +33,7 @@ _KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
 _ENCRYPTED_KEY = re.compile(r"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ServedCertificate:
     """A certificate that is served, and until when it is valid."""
 
@@ -41,7 +41,7 @@ class ServedCertificate:
     expires: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PairFacts:
     """What a usable pair says: the DNS names of its subjectAltName, and what is worth a warning."""
 
@@ -50,7 +50,7 @@ class PairFacts:
     warnings: tuple[ConfigProblem, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Leaf:
     """What matters of a server's own certificate."""
 

@@ -1,7 +1,7 @@
 """The settings of the guard: who may pass, how often, and with what. Reasons are in config.toml.example."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from kkdcpd.config.addresses import Network, parse_network
@@ -10,6 +10,7 @@ from kkdcpd.config.patterns import PrincipalPattern, parse_principal_pattern
 from kkdcpd.config.reader import Table, setting
 from kkdcpd.config.rules import in_order, items_differ
 from kkdcpd.errors import ConfigProblem
+from kkdcpd.frozen import frozen
 from kkdcpd.values import MessageKind, Mode
 
 __all__ = [
@@ -47,7 +48,7 @@ _PRINCIPAL_COUNT = Number(minimum=1, maximum=1000000, unit="principals")
 _FAILURE_COUNT = Number(minimum=1, maximum=1000000, unit="failures")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RatesConfig:
     """[guard.rates]: how much one client, one realm and all together may ask."""
 
@@ -80,7 +81,7 @@ class RatesConfig:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FailuresConfig:
     """[guard.failures]: when a client that fails to log in is taken for one that guesses."""
 
@@ -134,7 +135,7 @@ def _failures_in_order(failures: FailuresConfig, key: str) -> Iterator[ConfigPro
     return in_order(failures, key, [("block", "block_maximum")])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GuardConfig:
     """[guard]: what holds for all of its rules."""
 
@@ -173,7 +174,7 @@ def _entries_are_a_power_of_two(guard: GuardConfig, key: str) -> Iterator[Config
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PolicyConfig:
     """[policy], and for one realm [realms."NAME".policy]: what clients may send, and get."""
 
@@ -253,7 +254,7 @@ class PolicyConfig:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConnectionsConfig:
     """[connections]: how many there may be, and who may tell in whose name they come."""
 

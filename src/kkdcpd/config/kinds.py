@@ -8,10 +8,10 @@ import enum
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
+from kkdcpd.frozen import frozen
 
 __all__ = [
     "Choice",
@@ -54,7 +54,7 @@ class Kind(Protocol[T_co]):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Flag:
     """True or false."""
 
@@ -70,7 +70,7 @@ class Flag:
         return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Number:
     """A number within bounds; a fractional one may be written as a whole one. A port has no unit."""
 
@@ -102,7 +102,7 @@ def seconds(maximum: float, *, minimum: float = 0.1) -> Number:
     return Number(minimum=minimum, maximum=maximum, unit="seconds", is_whole=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Choice:
     """One of a few words."""
 
@@ -122,7 +122,7 @@ class Choice:
         return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Member(Generic[E]):
     """One member of an enumeration, by its value in small letters: one of `members` if these are given."""
 
@@ -144,7 +144,7 @@ class Member(Generic[E]):
         return words[Choice(words=tuple(words)).read(value, key)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Text(Generic[T]):
     """A text that `parse` makes something of, or refuses with SettingError."""
 
@@ -166,7 +166,7 @@ def no_items_rule(_items: Mapping[str, object]) -> Iterable[ConfigProblem]:
     return ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListOf(Generic[T]):
     """A list of `at_most` so many. `rule` is asked about what could be read, each item under its key."""
 

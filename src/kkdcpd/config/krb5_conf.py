@@ -5,7 +5,7 @@ Pure: how the file is read is in `krb5_profile` and `load`. krb5.conf(5), [realm
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 
 from kkdcpd.config.addresses import MAX_ENDPOINTS, EndpointSpec, parse_endpoint
@@ -13,6 +13,7 @@ from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_profile import Relation
 from kkdcpd.config.schema import RealmConfig
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import KdcService
 
@@ -39,7 +40,7 @@ _RELATIONS = {
 _HOST_REMEDY = 'write a host such as "kdc1.example.com", "kdc1.example.com:88" or "[2001:db8::1]:88"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Imported:
     """The realms with what was found for them, and what their administrator should know."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
+from kkdcpd.frozen import frozen
 
 __all__ = ["MAX_PROFILE_BYTES", "Files", "Relation", "read_profile"]
 
@@ -44,7 +45,7 @@ class Files(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Relation:
     """One `key = value`. `path` has the names of its section and of each brace around it, then its own."""
 

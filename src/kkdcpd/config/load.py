@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from kkdcpd.config.schema import (
 )
 from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
+from kkdcpd.frozen import frozen
 
 __all__ = ["LoadedConfig", "load_config", "read_admin", "read_config", "read_process"]
 
@@ -54,7 +55,7 @@ _ANY_SYNTAX_REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LoadedConfig:
     """A configuration that can be used, what its administrator should know, and the text it was read from.
 

@@ -3,13 +3,14 @@
 Reasons are in config.toml.example.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from kkdcpd.config.kinds import Choice, Text
 from kkdcpd.config.reader import Table, setting
 from kkdcpd.config.texts import parse_optional_path
+from kkdcpd.frozen import frozen
 
 __all__ = ["LOG_TABLE", "AreaLevel", "LogConfig", "LogLevels", "Principals"]
 
@@ -22,7 +23,7 @@ _AREA_LEVEL = Choice(words=("default", *_LEVELS))
 _KEY_FILE = Text(parse=parse_optional_path, remedy='write a path such as "/etc/kkdcpd/principals.key"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LogLevels:
     """[log.levels]: the least that is told of one area; "default" is what `log.level` says."""
 
@@ -47,7 +48,7 @@ class LogLevels:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LogConfig:
     """[log]: what is told on standard output. The path is relative to the configuration file.
 

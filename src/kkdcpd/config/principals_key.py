@@ -1,10 +1,11 @@
 """The secret that hashed names in the log depend on, from the file that an administrator keeps it in."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from kkdcpd.config.pem import file_bytes, mode_problem, refusal
 from kkdcpd.errors import ConfigProblem
+from kkdcpd.frozen import frozen
 
 __all__ = ["PrincipalsKey", "read_principals_key"]
 
@@ -12,7 +13,7 @@ MIN_KEY_BYTES = 16
 _MODE_TOO_OPEN = 0o037
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PrincipalsKey:
     """What is in a file, without white space around it, and what is worth a warning."""
 

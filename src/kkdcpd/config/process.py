@@ -6,6 +6,7 @@ from pathlib import Path
 from kkdcpd.config.kinds import Number, Text, seconds, wrong_type
 from kkdcpd.config.reader import Table, setting
 from kkdcpd.config.texts import parse_optional_path
+from kkdcpd.frozen import frozen
 
 __all__ = ["MAX_WORKERS", "PROCESS_TABLE", "ProcessConfig"]
 
@@ -34,7 +35,7 @@ class _AutoOrNumber:
         return int(self.number.read(value, key))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProcessConfig:
     """[process]: how many processes serve, and how they end."""
 

@@ -8,11 +8,12 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kkdcpd.config.kinds import Kind, collected, no_items_rule, wrong_type
 from kkdcpd.errors import ConfigError, ConfigProblem
+from kkdcpd.frozen import frozen
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,7 +26,7 @@ _METADATA_KEY = "setting"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # TOML 1.0.0, "Keys"; any other key is quoted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Setting:
     """What is declared of a key beside its default."""
 
@@ -56,7 +57,7 @@ def _no_rule(_table: object, _key: str) -> Iterable[ConfigProblem]:
     return ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Table(Generic[T]):
     """A table that becomes a `form`. `rule` binds several of its settings; it is asked once each is sound."""
 
@@ -90,7 +91,7 @@ class Table(Generic[T]):
         return table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NamedTables(Generic[T]):
     """Tables whose keys are names that the administrator chose; each becomes a `form` with that `name`."""
 

@@ -5,7 +5,7 @@ opens a file or reads a clock.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -51,6 +51,7 @@ from kkdcpd.config.texts import (
     parse_site,
 )
 from kkdcpd.errors import ConfigProblem
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import KdcService
 
@@ -109,7 +110,7 @@ ClientCertificates = Literal["none", "optional", "required"]
 Discovery = Literal["auto", "none", "dns", "active_directory"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListenConfig:
     """[[listen]]: one address to accept connections on. `section` is where it stands if that is elsewhere."""
 
@@ -185,7 +186,7 @@ def _paths_differ(paths: Mapping[str, str]) -> Iterator[ConfigProblem]:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HttpConfig:
     """[http]: what a client may send, and how long it may take."""
 
@@ -227,7 +228,7 @@ class HttpConfig:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AdditionalCertificate:
     """[[tls.additional]]: a certificate for clients that ask for one of its names by SNI (RFC 6066 3)."""
 
@@ -255,7 +256,7 @@ def _server_names_differ(pairs: Mapping[str, AdditionalCertificate]) -> Iterator
                 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TlsConfig:
     """[tls]: certificates and versions. Paths are relative to the configuration file."""
 
@@ -302,7 +303,7 @@ def _one_per_family(addresses: Mapping[str, str]) -> Iterator[ConfigProblem]:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UpstreamConfig:
     """[upstream]: how KDCs are asked, how long they may take, and how much they may say."""
 
@@ -379,7 +380,7 @@ def _upstream_in_order(upstream: UpstreamConfig, key: str) -> Iterator[ConfigPro
     return in_order(upstream, key, pairs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LocateConfig:
     """[locate]: how KDCs are found, and which are believed. The path is relative to the configuration file.
 
@@ -501,7 +502,7 @@ def _endpoints(name: str, service: KdcService, *, may_be_empty: bool = True) -> 
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RealmConfig:
     """[realms."NAME"]: a realm that is served, or with `*.NAME` all realms below, and who serves it.
 
@@ -644,7 +645,7 @@ def _realms_are_sound(realms: Mapping[str, RealmConfig]) -> Iterator[ConfigProbl
         yield from rule(realms)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Config:
     """The whole configuration. `tls` is None where no listener speaks TLS."""
 

@@ -1,13 +1,14 @@
 """The system's own files that say where hosts are: read before there is an event loop, as that blocks."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from kkdcpd.frozen import frozen
 
 __all__ = ["SystemFiles"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SystemFiles:
     """The texts of hosts(5) and resolv.conf(5). A file that isn't there says nothing."""
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from kkdcpd.config.pem import file_bytes, mode_problem, refusal
 from kkdcpd.errors import ConfigError, ConfigProblem
+from kkdcpd.frozen import frozen
 
 __all__ = ["TokensFile", "read_tokens"]
 
@@ -19,7 +19,7 @@ _REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TokensFile:
     """What is in a file: SHA-256 digests, each once, and what is worth a warning."""
 

@@ -14,8 +14,8 @@ was never counted in has no pages.
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from kkdcpd.frozen import frozen
 from kkdcpd.metrics.columns import FIXED, FIXED_WORDS, KDC_WORDS, REQUEST_WORDS
 
 __all__ = ["Metrics", "Row", "Slots", "make_metrics"]
@@ -40,7 +40,7 @@ _PAGE_WORDS = mmap.PAGESIZE // 8
 KDC_STATE_WORD = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Shape:
     """A table: at which word of the row it begins, how many slots it has, and of what size."""
 

@@ -9,9 +9,10 @@ import json
 import selectors
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from kkdcpd.frozen import frozen
 from kkdcpd.supervisor.sockets import UnixFile, open_unix
 
 __all__ = ["Asker", "Control", "ReloadOutcome", "ask_for_reload"]
@@ -26,7 +27,7 @@ MAX_ASKERS = 8
 MAX_ANSWER_BYTES = 1048576
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReloadOutcome:
     """What came of a reload: the generation that serves now, and one line for each problem."""
 

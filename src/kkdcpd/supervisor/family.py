@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from kkdcpd.frozen import frozen
 from kkdcpd.supervisor.channel import Channel, Message
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.supervisor.rows import Rows
@@ -21,7 +22,7 @@ __all__ = ["Death", "Family", "Patience"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Patience:
     """How many seconds a child may say nothing, and then has to tell where it hangs.
 

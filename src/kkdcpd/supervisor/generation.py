@@ -3,7 +3,6 @@
 Nothing of it changes while it lives. A reload makes the next one, and lets this one finish.
 """
 
-import enum
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Self
 
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
 from kkdcpd.frontends.door import Listener
+from kkdcpd.frozen import Word
 from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.files import FileWatch, tls_files
 from kkdcpd.supervisor.limits import count_cpus
@@ -27,7 +27,7 @@ LONG_LIFE_SECONDS = 60.0
 """Who has lived for so long hasn't ended for a reason that is there at every start."""
 
 
-class Phase(enum.Enum):
+class Phase(Word):
     """STARTING until all its workers are ready; DRAINING when it may only finish what it has begun.
 
     FAILED when it doesn't get ready, and is killed.
@@ -39,7 +39,7 @@ class Phase(enum.Enum):
     FAILED = "failed"
 
 
-class Role(enum.Enum):
+class Role(Word):
     """What a child does: WORKER serves clients, ADMIN tells metrics and health."""
 
     WORKER = "worker"
