@@ -12,6 +12,7 @@ for, KRB_ERR_RESPONSE_TOO_BIG (the same KDC, by TCP: RFC 4120 7.2.1) and KDC_ERR
 KDC; if all say so it is relayed), and messages that prove nothing and so may be repeated.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -122,9 +123,10 @@ Command = Connect | Send | Abandon | Report
 
 
 @dataclass(slots=True, kw_only=True)
-class _Patience:
-    """Until when we wait for an attempt, and when we say that it is silent (None: it was said)."""
+class _Running:
+    """An attempt under way: until when we wait for it, and when we say that it is silent (None: we did)."""
 
+    attempt: Attempt
     deadline: float
     silent_at: float | None
 
@@ -133,6 +135,7 @@ class Exchange:
     """The attempts of one request.
 
     Carry out what `due` asks for after each event and at `wakes_at`, until there is a `reply` or an `error`.
+    Attempts under way are kept by their number.
     """
 
     def __init__(
@@ -146,22 +149,25 @@ class Exchange:
     ) -> None:
         self.reply: KdcReply | None = None
         self.error: ExchangeError | None = None
+        self.failures: list[AttemptFailure] = []
+        self.wakes_at = now
         self._request = request
-        self._is_repeatable = is_repeatable(request)
         self._is_serial = request.kind is MessageKind.KPASSWD_REQ
         self._limits = limits
         self._hedges = hedges
-        self._untried = [candidate.endpoint for candidate in candidates if not candidate.is_fallback]
-        self._fallbacks = [candidate.endpoint for candidate in candidates if candidate.is_fallback]
-        self._connecting: dict[Attempt, _Patience] = {}
-        self._holders: dict[Attempt, _Patience] = {}
+        self._untried: list[KdcEndpoint] = []
+        self._fallbacks: list[KdcEndpoint] = []
+        for candidate in candidates:
+            (self._fallbacks if candidate.is_fallback else self._untried).append(candidate.endpoint)
+        self._connecting: dict[int, _Running] = {}
+        self._holders: dict[int, _Running] = {}
         self._seeks_holder = True
         self._was_taken = False
         self._next_connect_at = now
         self._reach_deadline = now + limits.reach_timeout
         self._reply_deadline = now + limits.reply_timeout
+        self._deadline = self._reach_deadline  # the one of both that counts now
         self._attempts = 0
-        self.failures: list[AttemptFailure] = []
         self._unavailable: KdcReply | None = None
         self._commands: list[Command] = []
 
@@ -169,24 +175,24 @@ class Exchange:
 
     def connected(self, attempt: Attempt, now: float) -> None:
         """Learn that the attempt can send. The first of which we learn that gets the message."""
-        del self._connecting[attempt]
+        running = self._connecting.pop(attempt.number)
         if not self._seeks_holder:
             self._commands.append(Abandon(attempt))
             return
         self._seeks_holder = False
-        self._holders[attempt] = _Patience(
-            deadline=self._reply_deadline, silent_at=now + self._limits.hedge_delay
-        )
+        self._deadline = self._reply_deadline
+        running.deadline = self._reply_deadline
+        running.silent_at = now + self._limits.hedge_delay
+        self._holders[attempt.number] = running
         self._commands.append(Send(attempt))
-        for loser in self._connecting:
-            self._commands.append(Abandon(loser))
-            self._untried.append(loser.endpoint)
-        self._connecting.clear()
+        if self._connecting:
+            self._abandon_connects()
+        self.wakes_at = self._next_moment()
 
     def failed(self, attempt: Attempt, reason: FailureReason, now: float) -> None:
         """Learn that the attempt is over without a reply."""
-        was_holder = attempt in self._holders
-        self._drop(attempt)
+        self._connecting.pop(attempt.number, None)
+        was_holder = self._holders.pop(attempt.number, None) is not None
         is_taken = was_holder and reason not in _NOT_TAKEN
         self.failures.append(AttemptFailure(endpoint=attempt.endpoint, reason=reason, is_taken=is_taken))
         if reason not in _NOBODYS_FAULT:
@@ -194,7 +200,7 @@ class Exchange:
         if reason is FailureReason.REFUSED:
             self._prefer_fallback(attempt.endpoint)
         self._was_taken = self._was_taken or is_taken
-        if is_taken and not self._is_repeatable:
+        if is_taken and not is_repeatable(self._request):
             self._give_up()
         else:
             self._seek_holder(now)
@@ -206,7 +212,7 @@ class Exchange:
         except MalformedError:
             self.failed(attempt, FailureReason.BAD_REPLY, now)
             return
-        self._drop(attempt)
+        del self._holders[attempt.number]
         endpoint = attempt.endpoint
         reply = KdcReply(
             payload=payload,
@@ -228,106 +234,103 @@ class Exchange:
         if facts.error_code == KrbErrorCode.KRB_ERR_RESPONSE_TOO_BIG and endpoint.transport is Transport.UDP:
             self._go_on_by_tcp(endpoint, now)
             return
-        self._finish(reply)
+        self.reply = reply
+        self._end()
 
     # --- what is to be done
 
     def due(self, now: float) -> list[Command]:
-        """Return the commands that are due by now; none once the exchange has ended."""
-        if not self._has_ended:
-            self._time_out_connects(now)
-            self._notice_silence(now)
-            self._connect_next(now)
-            self._end_if_over(now)
+        """Return the commands that are due by now; none once the exchange has ended.
+
+        `wakes_at` tells from then on when there will be something new to say, if no event comes before.
+        """
+        if now >= self.wakes_at:
+            self._look_around(now)
         commands, self._commands = self._commands, []
         return commands
 
-    @property
-    def wakes_at(self) -> float:
-        """When `due` will have something new to say, if no event comes before."""
-        times = [self._reply_deadline]
-        times += [
-            patience.deadline if patience.silent_at is None else patience.silent_at
-            for patience in (*self._connecting.values(), *self._holders.values())
-        ]
-        if not self._is_taken:
-            times.append(self._reach_deadline)
+    def _look_around(self, now: float) -> None:
+        """Find what is due: by the clock, or after an event that changed what is to be done."""
+        if self._connecting or self._holders:
+            self._time_out_connects(now)
+            self._notice_silence(now)
+        if self._seeks_holder:
+            self._connect_next(now)
+        if now >= self._deadline or not (self._connecting or self._holders):
+            self._time_out_holders()
+            self._give_up()
+        else:
+            self.wakes_at = self._next_moment()
+
+    def _next_moment(self) -> float:
+        moment = self._deadline
         if self._seeks_holder and self._untried and not self._is_serial:
-            times.append(self._next_connect_at)
-        return min(times)
-
-    @property
-    def _has_ended(self) -> bool:
-        return self.reply is not None or self.error is not None
-
-    @property
-    def _is_taken(self) -> bool:
-        return bool(self._holders) or self._was_taken
+            moment = min(moment, self._next_connect_at)
+        for running in (*self._connecting.values(), *self._holders.values()):
+            moment = min(moment, running.deadline if running.silent_at is None else running.silent_at)
+        return moment
 
     def _time_out_connects(self, now: float) -> None:
-        late = [attempt for attempt, patience in self._connecting.items() if now >= patience.deadline]
-        for attempt in late:
-            self._commands.append(Abandon(attempt))
-            self.failed(attempt, FailureReason.CONNECT_TIMEOUT, now)
+        for running in [*self._connecting.values()]:
+            if now >= running.deadline:
+                self._commands.append(Abandon(running.attempt))
+                self.failed(running.attempt, FailureReason.CONNECT_TIMEOUT, now)
 
     def _notice_silence(self, now: float) -> None:
         """Report who lets us wait, whatever the message, so that the next one need not meet it."""
-        for attempt, patience in (*self._connecting.items(), *self._holders.items()):
-            if patience.silent_at is None or now < patience.silent_at:
+        for running in (*self._connecting.values(), *self._holders.values()):
+            if running.silent_at is None or now < running.silent_at:
                 continue
-            patience.silent_at = None
-            is_holder = attempt in self._holders
+            running.silent_at = None
+            attempt = running.attempt
+            is_holder = attempt.number in self._holders
             reason = FailureReason.SILENT if is_holder else FailureReason.SLOW_TO_CONNECT
             self._commands.append(Report(attempt.endpoint, reason))
             if is_holder and self._may_hedge():
                 self._seek_holder(now)
 
     def _may_hedge(self) -> bool:
-        return self._is_repeatable and bool(self._untried) and self._hedges.take()
+        return is_repeatable(self._request) and bool(self._untried) and self._hedges.take()
 
     def _connect_next(self, now: float) -> None:
-        while self._seeks_holder and (endpoint := self._next_endpoint(now)):
+        while not self._connecting or (now >= self._next_connect_at and not self._is_serial):
+            if self._untried:
+                endpoint = self._untried.pop(0)
+            # A datagram can't be called back, so it waits until nobody else is left.
+            elif self._fallbacks and not self._connecting and not self._holders:
+                endpoint = self._fallbacks.pop(0)
+            else:
+                return
             self._attempts += 1
             attempt = Attempt(number=self._attempts, endpoint=endpoint)
             self._next_connect_at = now + self._limits.stagger
-            self._connecting[attempt] = _Patience(
-                deadline=now + self._limits.connect_timeout, silent_at=self._next_connect_at
+            self._connecting[self._attempts] = _Running(
+                attempt=attempt, deadline=now + self._limits.connect_timeout, silent_at=self._next_connect_at
             )
             self._commands.append(Connect(attempt))
 
-    def _next_endpoint(self, now: float) -> KdcEndpoint | None:
-        if self._connecting and (self._is_serial or now < self._next_connect_at):
-            return None
-        if self._untried:
-            return self._untried.pop(0)
-        # A datagram can't be called back, so it waits until nobody else is left.
-        if self._fallbacks and not self._connecting and not self._holders:
-            return self._fallbacks.pop(0)
-        return None
-
-    def _end_if_over(self, now: float) -> None:
-        if self._has_ended:
-            return
-        is_late = now >= (self._reply_deadline if self._is_taken else self._reach_deadline)
-        if is_late or not (self._connecting or self._holders):
-            self._time_out_holders()
-            self._give_up()
-
     def _time_out_holders(self) -> None:
         self.failures += [
-            AttemptFailure(endpoint=attempt.endpoint, reason=FailureReason.REPLY_TIMEOUT, is_taken=True)
-            for attempt in self._holders
+            AttemptFailure(
+                endpoint=holder.attempt.endpoint, reason=FailureReason.REPLY_TIMEOUT, is_taken=True
+            )
+            for holder in self._holders.values()
         ]
 
     # --- transitions
 
-    def _drop(self, attempt: Attempt) -> None:
-        self._connecting.pop(attempt, None)
-        self._holders.pop(attempt, None)
+    def _abandon_connects(self) -> None:
+        for loser in self._connecting.values():
+            self._commands.append(Abandon(loser.attempt))
+            self._untried.append(loser.attempt.endpoint)
+        self._connecting.clear()
 
     def _seek_holder(self, now: float) -> None:
         """Let the next candidate be connected to at once, unless another has the message and may answer."""
-        if not self._holders or self._is_repeatable:
+        self.wakes_at = now
+        if not self._holders and not self._was_taken:
+            self._deadline = self._reach_deadline
+        if not self._holders or is_repeatable(self._request):
             self._seeks_holder = True
             self._next_connect_at = now
 
@@ -343,25 +346,26 @@ class Exchange:
 
     def _go_on_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
         """Ask the same KDC again; nobody else, if it has seen a proof."""
-        if not self._is_repeatable:
+        if not is_repeatable(self._request):
             self._untried.clear()
             self._fallbacks.clear()
         self._was_taken = True
         self._untried.insert(0, replace(endpoint, transport=Transport.TCP))
         self._seek_holder(now)
 
-    def _finish(self, reply: KdcReply) -> None:
-        self.reply = reply
-        self._close_all()
-
     def _give_up(self) -> None:
         if self._unavailable:
-            self._finish(self._unavailable)
-            return
-        self.error = (NoKdcReplyError if self._is_taken else NoKdcReachedError)(self.failures)
-        self._close_all()
+            self.reply = self._unavailable
+        else:
+            is_taken = self._was_taken or self._holders
+            self.error = (NoKdcReplyError if is_taken else NoKdcReachedError)(self.failures)
+        self._end()
 
-    def _close_all(self) -> None:
-        self._commands += [Abandon(attempt) for attempt in (*self._connecting, *self._holders)]
-        self._connecting.clear()
-        self._holders.clear()
+    def _end(self) -> None:
+        """Close what is still under way. Nothing else is due any more."""
+        self.wakes_at = math.inf
+        if self._connecting or self._holders:
+            running = (*self._connecting.values(), *self._holders.values())
+            self._commands += [Abandon(each.attempt) for each in running]
+            self._connecting.clear()
+            self._holders.clear()
