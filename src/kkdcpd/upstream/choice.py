@@ -36,13 +36,20 @@ class Choice:
 
     def order(self, route: Route, affinity: int) -> Sequence[Candidate]:
         """Return the route's candidates, best first; the same for the same affinity."""
-        if self._version != self._health.version or len(self._orders) >= MAX_ROUTES:
+        if self._version != self._health.version:
             self._version = self._health.version
             self._orders.clear()
-        _, orders = self._orders.setdefault(id(route), (route, {}))
         bucket = affinity % BUCKETS
-        if bucket not in orders:
-            orders[bucket] = tuple(self._ordered(route.candidates, bucket))
+        try:
+            return self._orders[id(route)][1][bucket]
+        except KeyError:
+            return self._work_out(route, bucket)
+
+    def _work_out(self, route: Route, bucket: int) -> Sequence[Candidate]:
+        if len(self._orders) >= MAX_ROUTES:
+            self._orders.clear()
+        _, orders = self._orders.setdefault(id(route), (route, {}))
+        orders[bucket] = tuple(self._ordered(route.candidates, bucket))
         return orders[bucket]
 
     def _ordered(self, candidates: Sequence[Candidate], bucket: int) -> list[Candidate]:
