@@ -23,7 +23,10 @@ _buffer = memoryview(bytearray(MAX_DATAGRAM_BYTES))
 
 
 class AttemptEvents(Protocol):
-    """Whom an attempt tells what becomes of it. After `failed`, `received` or its `close` it is silent."""
+    """Whom an attempt tells what becomes of it.
+
+    After `failed`, `received` or its `close` it is silent; its socket is closed before it tells one of them.
+    """
 
     def connected(self, attempt: Attempt) -> None:
         """Learn that the message can be sent."""

@@ -1,12 +1,13 @@
 """The exchange driver: carries out what protocol.exchange asks for, and decides nothing itself."""
 
 import asyncio
-from collections import Counter
+import math
+from collections.abc import Sequence
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.protocol.exchange import Abandon, Command, Connect, Exchange, ExchangeLimits, Report, Send
-from kkdcpd.upstream.attempt import AttemptEvents, WayOut
+from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, ExchangeLimits, Report, Send
+from kkdcpd.upstream.attempt import WayOut
 from kkdcpd.upstream.choice import Choice
 from kkdcpd.upstream.health import HealthTable, ProbeTarget
 from kkdcpd.upstream.hedging import HedgeTokens
@@ -14,6 +15,7 @@ from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import (
     Attempt,
+    AttemptFailure,
     FailureReason,
     KdcEndpoint,
     KdcReply,
@@ -25,8 +27,21 @@ from kkdcpd.values import (
 __all__ = ["Upstream"]
 
 
+MAX_LOADS = 1024
+"""Endpoints whose loads are kept, unless more are busy; then those of the idle are forgotten."""
+
+
+class _Load:
+    """How many requests are with one endpoint."""
+
+    __slots__ = ("requests",)
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+
 class Upstream:
-    """Brings requests to KDCs."""
+    """Brings requests to KDCs. For one event loop, that runs."""
 
     def __init__(
         self,
@@ -36,14 +51,15 @@ class Upstream:
         prober: Prober,
         counters: Counters,
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self.counters = counters
-        self._ways_out = ways_out
+        self.ways_out = ways_out
+        self.max_in_flight = config.max_in_flight_per_kdc
         self._health = health
         self._prober = prober
-        self._max_in_flight = config.max_in_flight_per_kdc
         self._choice = Choice(health)
         self._hedges = HedgeTokens(config.hedge_ratio, counters.hedged)
-        self._in_flight: Counter[KdcEndpoint] = Counter()
+        self._loads: dict[KdcEndpoint, _Load] = {}
         self._limits = ExchangeLimits(
             connect_timeout=config.connect_timeout,
             reach_timeout=config.reach_timeout,
@@ -60,146 +76,148 @@ class Upstream:
             NoKdcReplyError: one did, but gave no usable reply in time.
         """
         self._hedges.request_begins()
-        loop = asyncio.get_running_loop()
-        now = loop.time()
         candidates = self._choice.order(route, request.affinity)
+        now = self.loop.time()
         exchange = Exchange(request, candidates, limits=self._limits, hedges=self._hedges, now=now)
-        return await _Conversation(self, exchange, request, route.kerberos_realm, loop).run()
+        conversation = _Conversation(self, exchange, request, route)
+        try:
+            conversation.step()
+            return await conversation.done
+        finally:
+            conversation.end()
 
-    def way_out(self, attempt: Attempt, events: AttemptEvents) -> WayOut | None:
-        """Open a way to the attempt's endpoint, unless too many requests are with it already."""
-        endpoint = attempt.endpoint
-        if self._in_flight[endpoint] >= self._max_in_flight:
-            return None
-        self._in_flight[endpoint] += 1
-        self.counters.kdc_tried(endpoint)
-        return self._ways_out.open(attempt, events)
+    def load_of(self, endpoint: KdcEndpoint) -> _Load:
+        """Return where the requests that are with the endpoint are counted."""
+        load = self._loads.get(endpoint)
+        if load is None:
+            if len(self._loads) >= MAX_LOADS:
+                self._loads = {other: busy for other, busy in self._loads.items() if busy.requests}
+            load = self._loads[endpoint] = _Load()
+        return load
 
-    def release(self, endpoint: KdcEndpoint) -> None:
-        """Count one request less with the endpoint."""
-        self._in_flight[endpoint] -= 1
-        if not self._in_flight[endpoint]:
-            del self._in_flight[endpoint]
-
-    def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
-        """Tell the health table what a request met."""
-        self._health.report(target, failure, now)
+    def report(self, endpoint: KdcEndpoint, realm: str | None, failure: FailureReason | None) -> None:
+        """Tell the health table what a request met; that one is well is no news while all are."""
+        if failure or self._health.has_troubles:
+            self._health.report(ProbeTarget(endpoint=endpoint, realm=realm), failure, self.loop.time())
         if failure:
             self._prober.wake()
 
 
 class _Conversation:
-    """One exchange under way. Its attempts tell it their events; its future ends with the exchange."""
+    """One exchange under way. Its attempts tell it their events; `done` is its end."""
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        exchange: Exchange,
-        request: ProxyRequest,
-        kerberos_realm: str,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, upstream: Upstream, exchange: Exchange, request: ProxyRequest, route: Route) -> None:
+        self.done: asyncio.Future[KdcReply] = upstream.loop.create_future()
         self._upstream = upstream
-        # Never what the message says: a stranger could have us probe for what no KDC answers.
-        self._probe_realm = None if request.service is KdcService.KPASSWD else kerberos_realm
         self._exchange = exchange
         self._request = request
-        self._loop = loop
-        self._done: asyncio.Future[KdcReply] = self._loop.create_future()
-        self._ways: dict[Attempt, WayOut] = {}
+        # Never what the message says: a stranger could have us probe for what no KDC answers.
+        self._probe_realm = None if request.service is KdcService.KPASSWD else route.kerberos_realm
+        self._loop = upstream.loop
+        self._ways: dict[int, tuple[WayOut, _Load]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._has_news = False
         self._is_stepping = False
 
-    async def run(self) -> KdcReply:
-        """Carry the exchange to its end; whatever ends it, every socket is closed."""
-        try:
-            self._step()
-            return await self._done
-        finally:
-            if self._timer:
-                self._timer.cancel()
-            for attempt in list(self._ways):
-                self._close(attempt)
-            self._count()
+    # --- events
 
     def connected(self, attempt: Attempt) -> None:
         self._exchange.connected(attempt, self._loop.time())
-        self._step()
+        self.step()
 
     def received(self, attempt: Attempt, payload: bytes) -> None:
-        self._close(attempt)
+        self._ways.pop(attempt.number)[1].requests -= 1
         self._exchange.received(attempt, payload, self._loop.time())
-        self._step()
+        self.step()
 
     def failed(self, attempt: Attempt, reason: FailureReason) -> None:
-        self._close(attempt)
+        self._ways.pop(attempt.number)[1].requests -= 1
         self._exchange.failed(attempt, reason, self._loop.time())
-        self._step()
+        self.step()
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Carry out what is due; what a command makes happen at once is due in the same step."""
-        if self._is_stepping or self._done.done():
+        self._has_news = True
+        if self._is_stepping or self.done.done():
             return
         self._is_stepping = True
         try:
-            while commands := self._exchange.due(self._loop.time()):
-                for command in commands:
-                    self._obey(command)
+            while self._has_news:
+                self._has_news = False
+                self._carry_out_what_is_due()
         finally:
             self._is_stepping = False
         if self._exchange.reply:
-            self._done.set_result(self._exchange.reply)
+            self.done.set_result(self._exchange.reply)
         elif self._exchange.error:
-            self._done.set_exception(self._exchange.error)
-        else:
+            self.done.set_exception(self._exchange.error)
+        elif self._exchange.wakes_at < self._timer_at:
             self._set_timer()
 
-    def _obey(self, command: Command) -> None:
-        match command:
-            case Connect(attempt):
-                self._connect(attempt)
-            case Send(attempt):
-                self._ways[attempt].send(self._request)
-            case Abandon(attempt):
-                self._close(attempt)
-            case Report(endpoint, failure):
-                target = ProbeTarget(endpoint=endpoint, realm=self._probe_realm)
-                self._upstream.report(target, failure, self._loop.time())
+    def end(self) -> None:
+        """Close every socket, whatever ended the exchange, and count what became of its attempts.
 
-    def _count(self) -> None:
-        """Count what became of the attempts. What isn't counted was closed unused, or the client has left."""
+        What isn't counted was closed unused, or the client has left.
+        """
+        if self._timer:
+            self._timer.cancel()
+        for number in [*self._ways]:
+            self._close(number)
         counters, failures, reply = self._upstream.counters, self._exchange.failures, self._exchange.reply
         for failure in failures:
             counters.kdc_failed(failure)
         # Of KDCs that all are unavailable, one's reply is relayed: it stands among the failures already.
-        if reply and reply.endpoint not in {
-            failure.endpoint for failure in failures if failure.reason is FailureReason.SERVICE_UNAVAILABLE
-        }:
+        if reply and not (failures and reply.endpoint in _unavailable(failures)):
             counters.kdc_replied(reply.endpoint)
 
+    # --- commands
+
+    def _carry_out_what_is_due(self) -> None:
+        for command in self._exchange.due(self._loop.time()):
+            match command:
+                case Connect(attempt):
+                    self._connect(attempt)
+                case Send(attempt):
+                    self._ways[attempt.number][0].send(self._request)
+                case Abandon(attempt):
+                    self._close(attempt.number)
+                case Report(endpoint, failure):
+                    self._upstream.report(endpoint, self._probe_realm, failure)
+
     def _connect(self, attempt: Attempt) -> None:
-        way = self._upstream.way_out(attempt, self)
-        if way is None:
+        """Open a way to the attempt's endpoint, unless too many requests are with it already."""
+        upstream, endpoint = self._upstream, attempt.endpoint
+        load = upstream.load_of(endpoint)
+        if load.requests >= upstream.max_in_flight:
             self._exchange.failed(attempt, FailureReason.BUSY, self._loop.time())
+            self._has_news = True
             return
-        self._ways[attempt] = way
+        load.requests += 1
+        upstream.counters.kdc_tried(endpoint)
+        way = upstream.ways_out.open(attempt, self)
+        self._ways[attempt.number] = way, load
         way.start()
 
-    def _close(self, attempt: Attempt) -> None:
-        way = self._ways.pop(attempt, None)
-        if way:
+    def _close(self, number: int) -> None:
+        """Close a way that the exchange has no use for; one that has told its end is closed already."""
+        if number in self._ways:
+            way, load = self._ways.pop(number)
             way.close()
-            self._upstream.release(attempt.endpoint)
+            load.requests -= 1
 
     def _set_timer(self) -> None:
         """Wake in time. A timer that is too early is left alone: it costs less than another."""
-        wakes_at = self._exchange.wakes_at
         if self._timer:
-            if self._timer.when() <= wakes_at and not self._timer.cancelled():
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(wakes_at, self._wake)
+        self._timer_at = self._exchange.wakes_at
+        self._timer = self._loop.call_at(self._timer_at, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        self._step()
+        self._timer_at = math.inf
+        self.step()
+
+
+def _unavailable(failures: Sequence[AttemptFailure]) -> set[KdcEndpoint]:
+    return {failure.endpoint for failure in failures if failure.reason is FailureReason.SERVICE_UNAVAILABLE}

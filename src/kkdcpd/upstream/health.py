@@ -74,7 +74,7 @@ class HealthTable:
 
     `turn` is a number of this process's own, a small one: the process with the smallest is first to do the
     probes of one that has ended. `version` grows with every change, so that what was worked out from the
-    states can be kept until then.
+    states can be kept until then. `has_troubles` tells whether anybody is not well.
     `tell` passes on what this process finds out; `note` is called with every change, whoever found it.
     """
 
@@ -88,6 +88,7 @@ class HealthTable:
         note: Callable[[KdcEndpoint, KdcState], object],
     ) -> None:
         self.version = 0
+        self.has_troubles = False
         self._note = note
         self._first_interval = probe_interval
         self._patience = (PATIENCE_INTERVALS + turn) * probe_interval
@@ -220,4 +221,5 @@ class HealthTable:
 
     def _noted(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         self.version += 1
+        self.has_troubles = bool(self._troubles)
         self._note(endpoint, state)
