@@ -4,12 +4,9 @@ Connections are never kept for the next request: nothing in Kerberos ties a repl
 would go to a stranger.
 """
 
-import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable
-from functools import partial
 
 from kkdcpd.protocol import framing
 from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket, receive
@@ -52,15 +49,19 @@ class TcpAttempt:
             self._fail(failure_of(error))
             return
         if code in (0, errno.EINPROGRESS):
-            self._readiness.call_once(self._socket, WRITABLE, partial(self._guarded, self._finish_connect))
+            self._readiness.call_once(self._socket, WRITABLE, self._finish_connect)
         else:
             self._fail(failure_of(_os_error(code)))
 
     def send(self, request: ProxyRequest) -> None:
         """Write the message and begin to read."""
         self._unsent = memoryview(request.kerb_message)
-        self._guarded(self._write)
-        if self._socket:
+        assert self._socket
+        try:
+            self._write(self._socket)
+        except OSError as error:
+            self._fail(failure_of(error))
+        else:
             self._wait(self._socket)
 
     def close(self) -> None:
@@ -73,49 +74,55 @@ class TcpAttempt:
         self.close()
         self._events.failed(self._attempt, reason)
 
-    def _guarded(self, step: Callable[[socket.socket], None]) -> None:
-        """Take a step that the socket is ready for; what the system says against it ends the attempt."""
+    def _finish_connect(self) -> None:
         assert self._socket
-        try:
-            step(self._socket)
-        except OSError as error:
-            self._fail(failure_of(error))
-
-    def _finish_connect(self, sock: socket.socket) -> None:
-        if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise _os_error(code)
-        self._events.connected(self._attempt)
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._fail(failure_of(_os_error(code)))
+        else:
+            self._events.connected(self._attempt)
 
     def _write(self, sock: socket.socket) -> None:
-        # Whether nothing or a part was taken, the rest goes when there is room.
-        with contextlib.suppress(BlockingIOError):
-            self._unsent = self._unsent[sock.send(self._unsent) :]
+        try:
+            sent = sock.send(self._unsent)
+        except BlockingIOError:
+            return
+        # If only a part was taken, or nothing, the rest goes when there is room.
+        self._unsent = self._unsent[sent:]
 
     def _wait(self, sock: socket.socket) -> None:
         events = READABLE | WRITABLE if self._unsent else READABLE
-        self._readiness.call_once(sock, events, partial(self._guarded, self._go_on))
+        self._readiness.call_once(sock, events, self._go_on)
 
-    def _go_on(self, sock: socket.socket) -> None:
-        if self._unsent:
-            self._write(sock)
-        with contextlib.suppress(BlockingIOError):
-            self._read(sock)
-        if self._socket:
-            self._wait(sock)
+    def _go_on(self) -> None:
+        assert self._socket
+        try:
+            if self._unsent:
+                self._write(self._socket)
+            chunk = receive(self._socket)
+        except BlockingIOError:
+            self._wait(self._socket)
+        except OSError as error:
+            self._fail(failure_of(error))
+        else:
+            self._take(self._socket, chunk)
 
-    def _read(self, sock: socket.socket) -> None:
-        chunk = receive(sock)
+    def _take(self, sock: socket.socket, chunk: bytes) -> None:
+        """Take in what came; nothing is the end of the connection."""
         if not chunk:
             self._fail(FailureReason.CLOSED)
             return
         self._received += chunk
         if len(self._received) < framing.PREFIX_OCTETS:
+            self._wait(sock)
             return
         length = framing.read_prefix(bytes(self._received[: framing.PREFIX_OCTETS]))
         # The high bit is reserved for extensions (RFC 4120 7.2.2), and makes the length too big as well.
         if length > self._max_reply_bytes:
             self._fail(FailureReason.REPLY_TOO_BIG)
-        elif len(self._received) >= framing.PREFIX_OCTETS + length:
+        elif len(self._received) < framing.PREFIX_OCTETS + length:
+            self._wait(sock)
+        else:
             payload = bytes(self._received[framing.PREFIX_OCTETS : framing.PREFIX_OCTETS + length])
             self.close()
             self._events.received(self._attempt, payload)
