@@ -24,7 +24,9 @@ class Readiness:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
-        self._calls: dict[int, Callable[[], None]] = {}
+        # What is to be called, and after which round it was asked for.
+        self._calls: dict[int, tuple[Callable[[], None], int]] = {}
+        self._round = 0
         self._loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def call_once(self, sock: socket.socket, events: int, call: Callable[[], None]) -> None:
@@ -34,7 +36,7 @@ class Readiness:
             self._epoll.modify(descriptor, events | select.EPOLLONESHOT)
         else:
             self._epoll.register(descriptor, events | select.EPOLLONESHOT)
-        self._calls[descriptor] = call
+        self._calls[descriptor] = call, self._round
 
     def close_socket(self, sock: socket.socket) -> None:
         """Close it; nothing is called any more. With its last descriptor it leaves the epoll (epoll(7))."""
@@ -42,12 +44,13 @@ class Readiness:
         sock.close()
 
     def _dispatch(self) -> None:
-        ready = [(each, self._calls.get(each)) for each, _events in self._epoll.poll(0, MAX_EVENTS)]
-        for descriptor, call in ready:
-            # What was called before may have closed this one, and opened another by its number.
-            if call is not None and self._calls.get(descriptor) is call:
+        self._round += 1
+        for descriptor, _events in self._epoll.poll(0, MAX_EVENTS):
+            asked = self._calls.get(descriptor)
+            # What was called in this round may have closed this one, and opened another by its number.
+            if asked and asked[1] < self._round:
                 try:
-                    call()
+                    asked[0]()
                 except Exception as error:  # noqa: BLE001 - as the event loop does: the others come next
                     message = "bug in what was called when a socket was ready"
                     self._loop.call_exception_handler({"message": message, "exception": error})
