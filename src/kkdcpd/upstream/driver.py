@@ -55,7 +55,7 @@ class Upstream:
         self.counters = counters
         self.ways_out = ways_out
         self.max_in_flight = config.max_in_flight_per_kdc
-        self._health = health
+        self.health = health
         self._prober = prober
         self._choice = Choice(health)
         self._hedges = HedgeTokens(config.hedge_ratio, counters.hedged)
@@ -96,9 +96,8 @@ class Upstream:
         return load
 
     def report(self, endpoint: KdcEndpoint, realm: str | None, failure: FailureReason | None) -> None:
-        """Tell the health table what a request met; that one is well is no news while all are."""
-        if failure or self._health.has_troubles:
-            self._health.report(ProbeTarget(endpoint=endpoint, realm=realm), failure, self.loop.time())
+        """Tell the health table what a request met."""
+        self.health.report(ProbeTarget(endpoint=endpoint, realm=realm), failure, self.loop.time())
         if failure:
             self._prober.wake()
 
@@ -137,15 +136,13 @@ class _Conversation:
         self.step()
 
     def step(self) -> None:
-        """Carry out what is due; what a command makes happen at once is due in the same step."""
+        """Go on after an event or when it is time; a command's own events belong to the same step."""
         self._has_news = True
         if self._is_stepping or self.done.done():
             return
         self._is_stepping = True
         try:
-            while self._has_news:
-                self._has_news = False
-                self._carry_out_what_is_due()
+            self._carry_out_what_is_due()
         finally:
             self._is_stepping = False
         if self._exchange.reply:
@@ -174,16 +171,19 @@ class _Conversation:
     # --- commands
 
     def _carry_out_what_is_due(self) -> None:
-        for command in self._exchange.due(self._loop.time()):
-            match command:
-                case Connect(attempt):
-                    self._connect(attempt)
-                case Send(attempt):
-                    self._ways[attempt.number][0].send(self._request)
-                case Abandon(attempt):
-                    self._close(attempt.number)
-                case Report(endpoint, failure):
-                    self._upstream.report(endpoint, self._probe_realm, failure)
+        while self._has_news:
+            self._has_news = False
+            for command in self._exchange.due(self._loop.time()):
+                match command:
+                    case Connect(attempt):
+                        self._connect(attempt)
+                    case Send(attempt):
+                        self._ways[attempt.number][0].send(self._request)
+                    case Abandon(attempt):
+                        self._close(attempt.number)
+                    # That one is well is no news while all are.
+                    case Report(endpoint, failure) if failure or self._upstream.health.has_troubles:
+                        self._upstream.report(endpoint, self._probe_realm, failure)
 
     def _connect(self, attempt: Attempt) -> None:
         """Open a way to the attempt's endpoint, unless too many requests are with it already."""
