@@ -1,5 +1,6 @@
 """The exchange played without sockets: what is asked for, when, and what never is."""
 
+import math
 from collections.abc import Iterable
 
 import pytest
@@ -155,6 +156,20 @@ def test_next_connect_starts_after_the_stagger_and_the_first_that_connects_gets_
     assert play.reports == [("a", FailureReason.SLOW_TO_CONNECT)]
     assert play.connected("b") == ["send b", "abandon a"]
     assert play.after(19) == []
+
+
+def test_nothing_is_due_before_the_time_that_was_told_and_never_after_the_end() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    assert play.exchange.wakes_at == play.now + LIMITS.stagger
+    assert play.step() == []
+    play.connected("a")
+    assert play.exchange.wakes_at == play.now + LIMITS.hedge_delay
+    play.received("a", PREAUTH_REQUIRED)
+    assert play.exchange.wakes_at == math.inf
+    play.now += 1000
+    assert play.step() == []
+    assert play.exchange.error is None
 
 
 def test_next_connect_starts_at_once_when_one_is_refused() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +13,9 @@ from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import KdcReply, KdcState, Route, Transport
+from kkdcpd.upstream.driver import MAX_LOADS
+from kkdcpd.upstream.health import ProbeTarget
+from kkdcpd.values import FailureReason, KdcReply, KdcState, Route, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
 from tests.support.upstream import candidate, endpoint, request_of, route_to, running_upstream
@@ -210,6 +214,26 @@ async def test_too_many_requests_with_one_kdc_go_to_the_next() -> None:
             assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == second.port
             release.set()
         assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == first.port
+
+
+async def test_load_of_a_busy_kdc_is_never_forgotten_and_that_of_idle_ones_is() -> None:
+    async with running_upstream() as (upstream, _):
+        busy, idle = endpoint(FakeKdc(host="busy")), endpoint(FakeKdc(host="idle"))
+        busy_load, idle_load = upstream.load_of(busy), upstream.load_of(idle)
+        busy_load.requests += 1
+        assert upstream.load_of(idle) is idle_load
+        for number in range(1, MAX_LOADS + 1):
+            upstream.load_of(replace(idle, port=number))
+        assert upstream.load_of(busy) is busy_load
+        assert upstream.load_of(idle) is not idle_load
+
+
+async def test_kdc_in_trouble_that_answers_is_well_again() -> None:
+    async with FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as kdc, running_upstream() as (upstream, health):
+        health.report(ProbeTarget(endpoint=endpoint(kdc), realm=None), FailureReason.RESET, time.monotonic())
+        assert health.state(endpoint(kdc)) is KdcState.SUSPECT
+        await upstream.exchange(request_of(PROOF), route_to(kdc))
+        assert health.state(endpoint(kdc)) is KdcState.WELL
 
 
 async def test_nobody_reached_is_told_with_every_endpoint_and_its_reason() -> None:

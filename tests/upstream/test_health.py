@@ -188,3 +188,15 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
     assert first.probes_due(first.next_probe_at) == [TARGET]
     second.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 120.0)
     assert second.next_probe_at == NEVER
+
+
+def test_it_is_known_at_a_glance_whether_anybody_is_in_trouble(health: HealthTable) -> None:
+    assert not health.has_troubles
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    assert health.has_troubles
+    health.report(TARGET, None, 101.0)
+    assert not health.has_troubles
+    health.heard(HealthNotice(target=TARGET, state=KdcState.DOWN), 102.0)
+    assert health.has_troubles
+    health.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 103.0)
+    assert not health.has_troubles
