@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kkdcpd.errors import ExchangeError, MalformedError, NoKdcReachedError, NoKdcReplyError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol import messages
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.values import (
@@ -66,7 +67,7 @@ def is_repeatable(request: ProxyRequest) -> bool:
     return request.kind is MessageKind.TGS_REQ
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExchangeLimits:
     """All in seconds: [upstream] of the configuration, where each has its reason."""
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kkdcpd.frozen import frozen
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState
 
 __all__ = ["FAILS_TO_CONNECT", "MAX_TROUBLED", "HealthNotice", "HealthTable", "ProbeTarget"]
@@ -39,7 +40,7 @@ FAILS_TO_CONNECT = frozenset(
 """What no message can bring about. All else may be due to what a stranger sent, and a probe has to tell."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ProbeTarget:
     """Whom to probe: `realm` is what an AS-REQ would ask for, None where a connect has to do (kpasswd)."""
 
@@ -47,7 +48,7 @@ class ProbeTarget:
     realm: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HealthNotice:
     """What one process tells the others: an endpoint's state, and in how many seconds it probes it again."""
 
