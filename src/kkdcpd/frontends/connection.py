@@ -237,6 +237,7 @@ class Connection(RequestHandler):
         "_head_timer",
         "_holdings",
         "_is_head_too_large",
+        "_is_holding",
         "_leave",
         "_lines",
         "_max_ahead_bytes",
@@ -294,6 +295,7 @@ class Connection(RequestHandler):
         self._is_head_too_large = False
         self._body_bytes = 0
         self._ahead_bytes = 0
+        self._is_holding = False
         self._lines = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -328,7 +330,8 @@ class Connection(RequestHandler):
             if timer:
                 timer.cancel()
         self._wire = None
-        self._holdings.release(self)
+        if self._is_holding:
+            self._holdings.release(self)
         self._leave()
         super().connection_lost(exc)
 
@@ -372,19 +375,21 @@ class Connection(RequestHandler):
         if not data:  # aiohttp goes on with what it holds
             super().data_received(data)
             return
+        # Whether nothing is left to be done for an earlier request.
+        is_idle = self._waiter is not None or not self._requests
         if self._stage is _Stage.REFUSED_BODY and self._waiter is not None:
             self._stage = _Stage.HEAD  # that body is over
         if self._stage is _Stage.BODY:
             self._body_bytes += len(data)
             self._note_held()
-        elif self._stage is _Stage.LATER_REQUEST or (self._stage is _Stage.HEAD and not self._is_idle):
+        elif self._stage is _Stage.LATER_REQUEST or (self._stage is _Stage.HEAD and not is_idle):
             self._ahead_bytes += len(data)
             if self._ahead_bytes > self._max_ahead_bytes:
                 self.cut_off("too many requests ahead")
                 return
             self._note_held()
         if self._stage is _Stage.HEAD:
-            self._head_received(data)
+            self._head_received(data, is_idle=is_idle)
         else:
             self._feed(data)
 
@@ -398,22 +403,21 @@ class Connection(RequestHandler):
         super().data_received(data)
 
     def _note_held(self) -> None:
-        unsent = self._wire.get_write_buffer_size() if self._wire and self.writing_paused else 0
-        self._holdings.hold(self, self._body_bytes + self._ahead_bytes + unsent)
+        held = self._body_bytes + self._ahead_bytes
+        if self._paused and self._wire:
+            held += self._wire.get_write_buffer_size()
+        if self._is_holding or held > FREE_BYTES:  # few ever are
+            self._is_holding = held > FREE_BYTES
+            self._holdings.hold(self, held)
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether nothing is left to be done for an earlier request."""
-        return self._waiter is not None or not self._requests
-
-    def _head_received(self, data: bytes) -> None:
+    def _head_received(self, data: bytes, *, is_idle: bool) -> None:
         room = MAX_HEAD_BYTES - self._head_bytes
         count = self._request_count
         super().data_received(data[:room])
         if self._request_count > count:
             self._end_head()
             # Who doesn't read the reply to the last request has this one wait.
-            self._stage = _Stage.BODY if self._is_idle else _Stage.LATER_REQUEST
+            self._stage = _Stage.BODY if is_idle else _Stage.LATER_REQUEST
             self._body_bytes = len(data)
             self._note_held()
             if len(data) > room:
