@@ -6,14 +6,13 @@ connection is from is for the door to say.
 """
 
 import asyncio
-import dataclasses
 import enum
 import logging
 import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -23,6 +22,7 @@ from kkdcpd.frontends.door import Arrival
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import client_certificate
+from kkdcpd.values import ClientConnection
 
 __all__ = ["Connection", "Holdings", "Inlet"]
 
@@ -150,9 +150,10 @@ class _Outgoing(asyncio.Transport):
     TLS would encrypt a reply whole, let its transport keep it, and not tell that nobody reads it.
     """
 
-    def __init__(self, wire: asyncio.Transport) -> None:
+    def __init__(self, wire: asyncio.Transport, note_close: Callable[[], None]) -> None:
         super().__init__()
         self._wire = wire
+        self._note_close = note_close
         self._pending = bytearray()
         self._is_closing = False
         self.is_paused = False
@@ -177,13 +178,20 @@ class _Outgoing(asyncio.Transport):
         if self._is_closing and not self._pending:
             self._wire.close()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Say how much may wait to be sent before the protocol is told."""
+        self._wire.set_write_buffer_limits(high=high, low=low)
+
     def get_write_buffer_size(self) -> int:
         """Tell how much isn't sent yet, as far as that can be known."""
         return len(self._pending) + self._wire.get_write_buffer_size()
 
     def close(self) -> None:
         """Close when all is handed on."""
+        if self._is_closing:
+            return
         self._is_closing = True
+        self._note_close()
         if not self._pending:
             self._wire.close()
 
@@ -303,26 +311,37 @@ class Connection(RequestHandler):
         # aiohttp forgets its own when it closes: that is not yet the end.
         self._wire: _Outgoing | None = None
 
+    # aiohttp's requests would tell, and nobody asks them.
+    ssl_context = None
+    peername = None
+    sockname = None
+
     # -- The beginning and the end ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn what TLS tells of the client; the first head's time starts with the connection."""
-        wire = cast("asyncio.Transport", transport)
-        self._wire = _Outgoing(wire)
+        # What closes the connection may leave a rest to be sent, which has its time too.
+        self._wire = _Outgoing(transport, self._start_end)  # type: ignore[arg-type] # ours are all of streams
+        super().connection_made(self._wire)
+        self._start_head()
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object:
             self._counters.shook_hands(Handshake.RESUMED if ssl_object.session_reused else Handshake.FULL)
-            self.client = dataclasses.replace(
-                self.client, tls=ssl_object.version(), certificate=client_certificate(ssl_object)
+            # Most listeners ask for none.
+            is_certified = transport.get_extra_info("peercert")
+            certificate = client_certificate(ssl_object) if is_certified else None
+            client = self.client
+            self.client = ClientConnection(
+                address=client.address,
+                port=client.port,
+                tls=ssl_object.version(),
+                network=client.network,
+                proxy=client.proxy,
+                certificate=certificate,
             )
-        # One octet that can't be sent on starts the time of a client that doesn't read. (With 0, uvloop's TLS
-        # pauses after every write.)
-        wire.set_write_buffer_limits(high=1, low=0)
-        super().connection_made(self._wire)
-        self._start_head()
-        if self.client.certificate and self.client.certificate.expires < time.time():
-            # Of a session that was resumed; a full handshake fails.
-            self.cut_off("the client's certificate has expired")
+            if certificate and certificate.expires < time.time():
+                # Of a session that was resumed; a full handshake fails.
+                self.cut_off("the client's certificate has expired")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the timers, and give the place back."""
@@ -334,18 +353,6 @@ class Connection(RequestHandler):
             self._holdings.release(self)
         self._leave()
         super().connection_lost(exc)
-
-    async def start(self) -> None:
-        """Serve requests. What is left to send at the end has its time too."""
-        try:
-            await super().start()
-        finally:
-            self._start_end()
-
-    def force_close(self) -> None:
-        """Close, though the client may have to read what it was sent before."""
-        super().force_close()
-        self._start_end()
 
     def eof_received(self) -> None:
         """Let the transport close, as it does when it is told nothing else."""
@@ -402,6 +409,13 @@ class Connection(RequestHandler):
             return
         super().data_received(data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
+        """Go on. aiohttp asks for it at every body, whether anything was paused or not."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+        elif resume_parser and not self._end_timer:  # the parser may hold more of them
+            super().data_received(b"")
+
     def _note_held(self) -> None:
         held = self._body_bytes + self._ahead_bytes
         if self._paused and self._wire:
@@ -415,7 +429,8 @@ class Connection(RequestHandler):
         count = self._request_count
         super().data_received(data[:room])
         if self._request_count > count:
-            self._end_head()
+            if self._head_timer:
+                self._end_head(self._head_timer)
             # Who doesn't read the reply to the last request has this one wait.
             self._stage = _Stage.BODY if is_idle else _Stage.LATER_REQUEST
             self._body_bytes = len(data)
@@ -436,16 +451,20 @@ class Connection(RequestHandler):
     def _start_head(self) -> None:
         self._head_timer = self._loop.call_later(self._head_timeout, self.force_close)
 
-    def _end_head(self) -> None:
+    def _end_head(self, timer: asyncio.TimerHandle) -> None:
         """Stop the head's time: the request is in the handler's hands, or soon will be."""
-        if self._head_timer:
-            self._head_timer.cancel()
-            self._head_timer = None
+        timer.cancel()
+        self._head_timer = None
         self._head_bytes = 0
 
     def request_begins(self) -> None:
         """Count the request; the next octets are its body's."""
-        self._end_head()
+        if self._head_timer:
+            self._end_head(self._head_timer)
+        if self._wire and not self._requests:
+            # One octet that can't be sent on starts the time of a client that doesn't read; but not before,
+            # when the handshake's last ones wait. (With 0, uvloop's TLS pauses after every write.)
+            self._wire.set_write_buffer_limits(high=1, low=0)
         self._stage = _Stage.BODY
         self._requests += 1
         self._lines = 0
