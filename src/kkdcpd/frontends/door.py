@@ -72,27 +72,18 @@ class Listener:
     proxy_protocol: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A connection that is let in.
-
-    `is_trusted_proxy` is true of a client that may tell in whose name it asks. Who serves the connection
-    calls `leave` at its end.
-    """
-
-    client: ClientConnection
-    is_trusted_proxy: bool
-    leave: Callable[[], None]
-
-
 class Places:
-    """How many connections there are, in all and from each client's network; and may be, in all processes."""
+    """How many connections there are, in all and from each client's network; and may be, in all processes.
+
+    `taken` is how many this process has.
+    """
 
     def __init__(self, here: Occupancy, *, maximum: int, per_client: int, counters: Counters) -> None:
         self._here = here
         self._counters = counters
         self._maximum = maximum
         self._per_client = per_client
+        self.taken = 0
         self._peak = 0
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -102,6 +93,7 @@ class Places:
         if self._here.total >= self._maximum:
             return False
         self._here.enter(network)
+        self.taken += 1
         self._counters.connections_are(self.taken)
         self._peak = max(self._peak, self.taken)
         self._is_empty.clear()
@@ -114,6 +106,7 @@ class Places:
     def give_back(self, network: str) -> None:
         """Forget one."""
         self._here.leave(network)
+        self.taken -= 1
         self._counters.connections_are(self.taken)
         if not self.taken:
             self._is_empty.set()
@@ -121,11 +114,6 @@ class Places:
     async def wait_until_empty(self) -> None:
         """Wait until this process has no connection any more."""
         await self._is_empty.wait()
-
-    @property
-    def taken(self) -> int:
-        """How many this process has."""
-        return self._here.own_total
 
     def is_crowd_gone(self) -> bool:
         """Whether there were many connections, and most of them are gone; that is told once."""
@@ -144,22 +132,33 @@ class _RefusedError(Exception):
         super().__init__(reason.value)
 
 
-class _Visit:
-    """A connection from its accept until it is gone: its socket, its place, and who it is from."""
+class Arrival:
+    """A connection from its accept until it is gone: its socket, its place, and who it is from.
+
+    `is_trusted_proxy` is true of a client that may tell in whose name it asks. Who serves the connection
+    calls `leave` at its end.
+    """
 
     __slots__ = ("_network", "_places", "client", "deadline", "is_trusted_proxy", "socket")
 
     def __init__(
-        self, sock: socket.socket, client: ClientConnection, places: Places, deadline: float
+        self,
+        sock: socket.socket,
+        client: ClientConnection,
+        places: Places,
+        deadline: float,
+        *,
+        is_trusted_proxy: bool,
     ) -> None:
         self.socket = sock
         self.client = client
         self.deadline = deadline
-        self.is_trusted_proxy = False
+        self.is_trusted_proxy = is_trusted_proxy
         self._places = places
         self._network: str | None = None
 
     def must_be_trusted_proxy(self) -> None:
+        """Refuse the others."""
         if not self.is_trusted_proxy:
             raise _RefusedError(ConnectionRefusal.NO_TRUSTED_PROXY)
 
@@ -304,26 +303,31 @@ class Door:
     def _receive(
         self, tasks: asyncio.TaskGroup, sock: socket.socket, peer: object, listener: Listener
     ) -> None:
-        """Begin a visit, or refuse it at once."""
-        deadline = asyncio.get_running_loop().time() + self._handshake_timeout
-        visit = _Visit(sock, _client(peer), self.places, deadline)
-        visit.is_trusted_proxy = self._is_trusted(visit.client)
+        """Let it in, or refuse it at once."""
+        client = _client(peer)
+        arrival = Arrival(
+            sock,
+            client,
+            self.places,
+            asyncio.get_running_loop().time() + self._handshake_timeout,
+            is_trusted_proxy=self._is_trusted(client),
+        )
         try:
             if listener.proxy_protocol:
-                visit.must_be_trusted_proxy()
-            visit.take_place()
+                arrival.must_be_trusted_proxy()
+            arrival.take_place()
         except _RefusedError as refusal:
-            self._refuse(visit, refusal)
+            self._refuse(arrival, refusal)
             return
-        if visit.client.address != UNIX_PEER:
+        if client.address != UNIX_PEER:
             # What is in the kernel's hands has its time to be taken, even after the end.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._write_milliseconds)
-        tasks.create_task(self._welcome(visit, listener), name=f"welcome {peer}")
+        tasks.create_task(self._welcome(arrival, listener), name="welcome")
 
-    def _refuse(self, visit: _Visit, refusal: _RefusedError) -> None:
-        visit.turn_away()
+    def _refuse(self, arrival: Arrival, refusal: _RefusedError) -> None:
+        arrival.turn_away()
         self._counters.connection_refused(refusal.reason)
-        _tell_refused(visit.client, refusal)
+        _tell_refused(arrival.client, refusal)
 
     def _is_trusted(self, client: ClientConnection) -> bool:
         """Whether the peer may say in whose name it comes: who may write to our unix socket may."""
@@ -334,55 +338,51 @@ class Door:
         address = ip_address(client.address)
         return any(address in network for network in self._trusted)
 
-    async def _welcome(self, visit: _Visit, listener: Listener) -> None:
+    async def _welcome(self, arrival: Arrival, listener: Listener) -> None:
+        """See it through what comes before HTTP, and hand it over."""
+        loop = asyncio.get_running_loop()
+        timeout = None
         try:
             if listener.proxy_protocol:
-                await self._learn_client(visit)
-            await self._hand_over(visit, listener)
+                await self._learn_client(arrival)
+            if listener.tls_context:
+                timeout = max(arrival.deadline - loop.time(), MIN_HANDSHAKE_SECONDS)
+            self._counters.connection_opened()
+            await loop.connect_accepted_socket(
+                partial(self._make_connection, arrival),
+                arrival.socket,
+                ssl=listener.tls_context,
+                ssl_handshake_timeout=timeout,
+            )
         except _RefusedError as refusal:
-            self._refuse(visit, refusal)
+            self._refuse(arrival, refusal)
         except OSError as error:
-            visit.turn_away()
+            arrival.turn_away()
             is_failed = isinstance(error, ssl.SSLError) and error.reason is not None
             self._counters.shook_hands(Handshake.FAILED if is_failed else Handshake.BROKEN_OFF)
-            _tell_broken_off(visit.client, error)
+            _tell_broken_off(arrival.client, error)
         except BaseException:
-            visit.turn_away()
+            arrival.turn_away()
             raise
 
-    async def _learn_client(self, visit: _Visit) -> None:
+    async def _learn_client(self, arrival: Arrival) -> None:
         """Read the PROXY header, which tells whose connection this is."""
         try:
-            async with asyncio.timeout_at(visit.deadline):
-                header = await _read_proxy_header(visit.socket)
+            async with asyncio.timeout_at(arrival.deadline):
+                header = await _read_proxy_header(arrival.socket)
         except MalformedError as error:
             raise _RefusedError(ConnectionRefusal.PROXY_HEADER, str(error)) from error
         if header.address is None:
             return
-        proxy = visit.client.address
+        proxy = arrival.client.address
         network = network_of(header.address)
-        visit.client = ClientConnection(
+        arrival.client = ClientConnection(
             address=header.address, port=header.port, network=network, proxy=proxy
         )
-        visit.is_trusted_proxy = self._is_trusted(visit.client)
+        arrival.is_trusted_proxy = self._is_trusted(arrival.client)
         # It has been the proxy's until now.
-        visit.leave()
-        visit.take_place()
-
-    async def _hand_over(self, visit: _Visit, listener: Listener) -> None:
-        loop = asyncio.get_running_loop()
-        arrival = Arrival(client=visit.client, is_trusted_proxy=visit.is_trusted_proxy, leave=visit.leave)
-        make_connection = partial(self._make_connection, arrival)
-        self._counters.connection_opened()
-        if not listener.tls_context:
-            await loop.connect_accepted_socket(make_connection, visit.socket)
-            return
-        await loop.connect_accepted_socket(
-            make_connection,
-            visit.socket,
-            ssl=listener.tls_context,
-            ssl_handshake_timeout=max(visit.deadline - loop.time(), MIN_HANDSHAKE_SECONDS),
-        )
+        arrival.leave()
+        arrival.take_place()
 
 
 def _client(peer: object) -> ClientConnection:
