@@ -23,6 +23,9 @@ class Place:
     token: bytes | None = field(default=None, repr=False)
 
 
+_OPEN = Place()
+
+
 class Paths:
     """The configured paths, compared without case; one slash at the end makes no difference.
 
@@ -30,13 +33,14 @@ class Paths:
     """
 
     def __init__(self, paths: Iterable[str], *, takes_tokens: bool) -> None:
-        self._paths = frozenset(map(_fold, paths))
+        self._spelled = frozenset(paths)  # as most clients write them
+        self._paths = frozenset(map(_fold, self._spelled))
         self._takes_tokens = takes_tokens
 
     def find(self, path: str) -> Place | None:
         """Return what a request's path stands for, None if it is none of ours."""
-        if _fold(path) in self._paths:
-            return Place()
+        if path in self._spelled or _fold(path) in self._paths:
+            return _OPEN
         if self._takes_tokens:
             parent, _, token = path.removesuffix("/").rpartition("/")
             if token and _fold(parent) in self._paths:
