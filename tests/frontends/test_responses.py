@@ -60,5 +60,5 @@ def test_only_method_not_allowed_says_what_is_allowed() -> None:
 
 
 def test_answer_bears_the_body_as_kerberos() -> None:
-    response = responses.answer(b"\x30\x00", ID)
+    response = responses.Answer(b"\x30\x00", ID)
     assert (response.status, response.body) == (200, b"\x30\x00")

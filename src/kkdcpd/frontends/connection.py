@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
@@ -24,7 +26,7 @@ from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import client_certificate
 from kkdcpd.values import ClientConnection
 
-__all__ = ["Connection", "Holdings", "Inlet"]
+__all__ = ["Connection", "Holdings", "Inlet", "Request"]
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +234,7 @@ class Connection(RequestHandler):
     """A connection whose client must keep its time and its bounds.
 
     `client` is who is at the other end, as the door and TLS tell; `is_trusted_proxy` whether its requests
-    may tell otherwise.
+    may tell otherwise. `is_used_up` tells whether it has borne as many requests as it may.
     """
 
     __slots__ = (
@@ -258,6 +260,7 @@ class Connection(RequestHandler):
         "_write_timer",
         "client",
         "is_trusted_proxy",
+        "is_used_up",
     )
 
     def __init__(
@@ -298,6 +301,7 @@ class Connection(RequestHandler):
         self._max_ahead_bytes = MAX_HEAD_BYTES + http.max_body_bytes
         self._max_requests = http.max_requests_per_connection
         self._requests = 0
+        self.is_used_up = False
         self._stage = _Stage.HEAD
         self._head_bytes = 0
         self._is_head_too_large = False
@@ -467,6 +471,7 @@ class Connection(RequestHandler):
             self._wire.set_write_buffer_limits(high=1, low=0)
         self._stage = _Stage.BODY
         self._requests += 1
+        self.is_used_up = self._requests >= self._max_requests
         self._lines = 0
         if not self._messages:
             self._ahead_bytes = 0
@@ -486,11 +491,6 @@ class Connection(RequestHandler):
         elif not self._messages:
             self._stage = _Stage.HEAD
             self._ahead_bytes = 0
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether the connection has borne as many requests as it may."""
-        return self._requests >= self._max_requests
 
     # -- What goes out ---------------------------------------------------------------------------------------
 
@@ -528,3 +528,20 @@ class Connection(RequestHandler):
         if self._is_head_too_large:
             message = f"head of more than {MAX_HEAD_BYTES} octets"
         return self._refuse_malformed(self, message or "")
+
+
+class Request(web.BaseRequest):
+    """A request of aiohttp's, and open to view what that hides: its head, its body and its connection."""
+
+    def __init__(
+        self,
+        head: RawRequestMessage,
+        body: StreamReader,
+        connection: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> None:
+        super().__init__(head, body, connection, writer, task, task.get_loop())
+        self.head = head
+        self.body = body
+        self.connection: Connection = connection  # type: ignore[assignment] # there are no others

@@ -5,16 +5,15 @@ import dataclasses
 import logging
 import random
 import time
-from dataclasses import dataclass, field
-from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
 
 from kkdcpd.config import Config
 from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError, RequestError
 from kkdcpd.frontends import responses
-from kkdcpd.frontends.connection import Connection, Holdings, Inlet
+from kkdcpd.frontends.connection import Connection, Holdings, Inlet, Request
 from kkdcpd.frontends.door import Arrival
 from kkdcpd.frontends.paths import Paths
 from kkdcpd.journal import ExchangeRecord
@@ -40,20 +39,18 @@ STOP_SECONDS = 0.1
 """What a request has to end that nobody waits for any more. (To aiohttp, 0 is without end.)"""
 
 
-def _new_id() -> str:
-    """Make what tells a request from others in the log; Python seeds anew in each process (os.fork)."""
-    return f"{random.getrandbits(32):08x}"
-
-
-@dataclass(slots=True, kw_only=True)
 class _Call:
     """What is known of one request so far, for its log line."""
 
-    client: ClientConnection
-    request_id: str = field(default_factory=_new_id)
-    started_at: float = field(default_factory=time.perf_counter)
-    bytes_in: int = 0
-    request: ProxyRequest | None = None
+    __slots__ = ("bytes_in", "client", "request", "request_id", "started_at")
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.client = client
+        # What tells it from others in the log; Python seeds anew in each process (os.fork).
+        self.request_id = f"{random.getrandbits(32):08x}"
+        self.started_at = time.perf_counter()
+        self.bytes_in = 0
+        self.request: ProxyRequest | None = None
 
 
 class HttpsFrontend:
@@ -70,7 +67,11 @@ class HttpsFrontend:
         self._holdings = Holdings()
         self._is_draining = False
         # A client that leaves ends its exchange.
-        self._server = web.Server(self._handle, handler_cancellation=True)
+        self._server = web.Server(
+            self._handle,  # type: ignore[arg-type] # of a request as the factory makes it
+            request_factory=Request,
+            handler_cancellation=True,
+        )
 
     def connection(self, arrival: Arrival) -> Inlet:
         """Make the protocol of a new connection."""
@@ -96,15 +97,16 @@ class HttpsFrontend:
         self._server.pre_shutdown()
         await self._server.shutdown(STOP_SECONDS)
 
-    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        connection = cast("Connection", http.protocol)
+    async def _handle(self, http: Request) -> web.StreamResponse:
+        connection = http.connection
         connection.request_begins()
         self._counters.request_begins()
-        call = _Call(client=self._client(connection, http))
+        client = connection.client
+        call = _Call(self._client_behind(client, http) if connection.is_trusted_proxy else client)
         try:
-            response = self._respond(call, await self._admit(http, call))
+            response = self._respond(call, await self._serve(http, call))
         except (asyncio.CancelledError, ConnectionError):
-            self._close(call, Served(outcome=Outcome.CLIENT_GONE), None)
+            self._close(call, Served(outcome=Outcome.CLIENT_GONE), status=None, bytes_out=0)
             raise
         except Exception as error:
             # The last resort: what isn't ours is a bug, and the client gets its answer all the same.
@@ -116,54 +118,61 @@ class HttpsFrontend:
         finally:
             self._counters.request_leaves()
             connection.request_ends()
-        if self._is_last(http, connection):
+        if self._is_last(http):
             response.force_close()
         return response
 
-    def _is_last(self, http: web.BaseRequest, connection: Connection) -> bool:
+    def _is_last(self, http: Request) -> bool:
         """Whether the connection ends with the response."""
         # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
         # And after a request to upgrade, aiohttp takes what comes for another protocol.
-        is_asked = http.version < HttpVersion11 or hdrs.UPGRADE in http.headers
-        return is_asked or connection.is_used_up or self._is_draining
+        is_asked = http.head.version < HttpVersion11 or hdrs.UPGRADE in http.head.headers
+        return is_asked or http.connection.is_used_up or self._is_draining
 
-    def _client(self, connection: Connection, http: web.BaseRequest) -> ClientConnection:
+    def _client_behind(self, proxy: ClientConnection, http: Request) -> ClientConnection:
         """Tell who asks: a proxy that is trusted may name its client in the request (RFC 7239)."""
-        client, header = connection.client, self._connections.forwarded
-        if header == "none" or not connection.is_trusted_proxy:
-            return client
-        address = client_address(
-            http.headers.getall(header, ()), client.address, self._connections.trusted_proxies, header=header
-        )
-        if address == client.address:
-            return client
+        header = self._connections.forwarded
+        if header == "none":
+            return proxy
+        named = http.head.headers.getall(header, ())
+        address = client_address(named, proxy.address, self._connections.trusted_proxies, header=header)
+        if address == proxy.address:
+            return proxy
         return dataclasses.replace(
-            client, address=address, port=0, network=network_of(address), proxy=client.address
+            proxy, address=address, port=0, network=network_of(address), proxy=proxy.address
         )
 
-    async def _admit(self, http: web.BaseRequest, call: _Call) -> Served:
+    async def _serve(self, http: Request, call: _Call) -> Served:
         """Serve the request unless there are too many; what it asks for is not looked at until then."""
         with self._pipeline.visit(call.client) as verdict:
             if verdict.refusal:
                 return refused(verdict)
-            served = await self._serve(http, call)
+            request = await self._read(http, call)
+            if isinstance(request, ProxyRequest):
+                call.request = request
+                served = await self._pipeline.serve(request, call.client)
+            else:
+                served = request
             if not verdict.monitored:
                 return served
             return dataclasses.replace(served, monitored=verdict.monitored + served.monitored)
 
-    async def _serve(self, http: web.BaseRequest, call: _Call) -> Served:
-        objection = _objection(http)
+    async def _read(self, http: Request, call: _Call) -> ProxyRequest | Served:
+        """Read what is asked for; of what is no request of Kerberos, say what it comes to."""
+        objection = _objection(http.head)
         if objection:
             return Served(outcome=Outcome.MALFORMED_HTTP, detail=objection)
+        method = http.head.method
         place = self._paths.find(http.path)
         if place is None:
-            detail = f"{http.method} {self._paths.describe(http.path)}"
-            return Served(outcome=Outcome.PATH_NOT_FOUND, detail=detail)
-        if http.method != hdrs.METH_POST:
-            return Served(outcome=Outcome.METHOD_NOT_ALLOWED, detail=http.method)
+            return Served(
+                outcome=Outcome.PATH_NOT_FOUND, detail=f"{method} {self._paths.describe(http.path)}"
+            )
+        if method != hdrs.METH_POST:
+            return Served(outcome=Outcome.METHOD_NOT_ALLOWED, detail=method)
         try:
             body = await self._read_body(http, call)
-            call.request = messages.classify(kkdcp.decode_proxy_message(body))
+            request = messages.classify(kkdcp.decode_proxy_message(body))
         except RequestError as error:
             return Served(outcome=error.outcome, detail=str(error))
         except (HttpProcessingError, web.RequestPayloadError) as error:
@@ -172,9 +181,9 @@ class HttpsFrontend:
             )
         if place.token:
             call.client = dataclasses.replace(call.client, token=place.token)
-        return await self._pipeline.serve(call.request, call.client)
+        return request
 
-    async def _read_body(self, http: web.BaseRequest, call: _Call) -> bytes:
+    async def _read_body(self, http: Request, call: _Call) -> bytes:
         """Read the body, chunked or not, within its limits of size and time.
 
         Raises:
@@ -182,58 +191,62 @@ class HttpsFrontend:
             BodyTimeoutError: it isn't complete in time.
         """
         limit = self._config.max_body_bytes
-        if _announced_length(http) > limit:
+        if _announced_length(http.head) > limit:
             raise BodyTooLargeError(f"Content-Length announces more than {limit} octets")
-        if http.content.is_eof():  # it came with its head, as nearly all do: there is nothing to wait for
-            return self._whole_body(http, call, http.content.read_nowait())
+        if http.body.is_eof():  # it came with its head, as nearly all do: there is nothing to wait for
+            body = http.body.read_nowait()
+            call.bytes_in = len(body)
+            if call.bytes_in > limit:
+                raise BodyTooLargeError(f"more than {limit} octets")
+        else:
+            body = await self._wait_for_body(http, call)
+        http.connection.body_ends()
+        return body
+
+    async def _wait_for_body(self, http: Request, call: _Call) -> bytes:
+        limit = self._config.max_body_bytes
         await _continue_if_expected(http)
         body = bytearray()
         try:
             async with asyncio.timeout(self._config.body_timeout):
-                while chunk := await http.content.readany():
+                while chunk := await http.body.readany():
                     body += chunk
                     call.bytes_in = len(body)
                     if len(body) > limit:
                         raise BodyTooLargeError(f"more than {limit} octets")
         except TimeoutError:
             raise BodyTimeoutError(f"{len(body)} octets in {self._config.body_timeout} s") from None
-        return self._whole_body(http, call, bytes(body))
-
-    def _whole_body(self, http: web.BaseRequest, call: _Call, body: bytes) -> bytes:
-        call.bytes_in = len(body)
-        if len(body) > self._config.max_body_bytes:
-            raise BodyTooLargeError(f"more than {self._config.max_body_bytes} octets")
-        cast("Connection", http.protocol).body_ends()
-        return body
+        return bytes(body)
 
     def _refuse_malformed(self, connection: Connection, detail: str) -> web.StreamResponse:
-        call = _Call(client=connection.client)
+        call = _Call(connection.client)
         detail = self._paths.describe_error(" ".join(detail.split()))
         return self._respond(call, Served(outcome=Outcome.MALFORMED_HTTP, detail=detail))
 
-    def _respond(self, call: _Call, served: Served) -> web.Response:
+    def _respond(self, call: _Call, served: Served) -> web.StreamResponse:
         """Build the response and enter the exchange."""
         payload = self._payload(call, served)
         if payload is None:
-            response = responses.refuse(served.outcome, call.request_id, served.refusal)
-        else:
-            kerb_message = framing.add_prefix(payload)
-            body = kkdcp.encode_proxy_message(ProxyMessage(kerb_message=kerb_message))
-            response = responses.answer(body, call.request_id)
-        self._close(call, served, response)
-        return response
+            refusal = responses.refuse(served.outcome, call.request_id, served.refusal)
+            self._close(call, served, status=refusal.status, bytes_out=refusal.content_length or 0)
+            return refusal
+        kerb_message = framing.add_prefix(payload)
+        body = kkdcp.encode_proxy_message(ProxyMessage(kerb_message=kerb_message))
+        answer = responses.Answer(body, call.request_id)
+        self._close(call, served, status=answer.status, bytes_out=len(body))
+        return answer
 
-    def _close(self, call: _Call, served: Served, response: web.Response | None) -> None:
+    def _close(self, call: _Call, served: Served, *, status: int | None, bytes_out: int) -> None:
         self._ledger.enter(
             ExchangeRecord(
                 request_id=call.request_id,
                 client=call.client,
                 served=served,
                 request=call.request,
-                status=response.status if response else None,
+                status=status,
                 milliseconds=(time.perf_counter() - call.started_at) * 1000,
                 bytes_in=call.bytes_in,
-                bytes_out=len(cast("bytes", response.body)) if response else 0,
+                bytes_out=bytes_out,
             )
         )
 
@@ -248,23 +261,26 @@ class HttpsFrontend:
         return build_policy_error(call.request, served.refusal.text, time.time())
 
 
-def _objection(http: web.BaseRequest) -> str | None:
+def _objection(head: RawRequestMessage) -> str | None:
     """Say what is wrong with a head that aiohttp's parser lets pass."""
-    if http.version not in _VERSIONS:
-        return f"HTTP/{http.version.major}.{http.version.minor} is neither 1.0 nor 1.1"
-    coding = http.headers.get(hdrs.TRANSFER_ENCODING, "chunked")
-    return None if coding.lower() == "chunked" else "a transfer coding other than chunked"
+    if head.version not in _VERSIONS:
+        return f"HTTP/{head.version.major}.{head.version.minor} is neither 1.0 nor 1.1"
+    coding = head.headers.get(hdrs.TRANSFER_ENCODING)
+    if coding is not None and coding.lower() != "chunked":
+        return "a transfer coding other than chunked"
+    return None
 
 
-def _announced_length(http: web.BaseRequest) -> int:
+def _announced_length(head: RawRequestMessage) -> int:
     """Return the Content-Length. aiohttp has checked that it is digits, not how many there are."""
-    digits = http.headers.get(hdrs.CONTENT_LENGTH, "0").lstrip("0")
+    digits = head.headers.get(hdrs.CONTENT_LENGTH, "0").lstrip("0")
     return int(digits[:MAX_LENGTH_DIGITS] or "0")
 
 
-async def _continue_if_expected(http: web.BaseRequest) -> None:
+async def _continue_if_expected(http: Request) -> None:
     """Ask for the body where the client waits to be asked (RFC 9110 10.1.1); aiohttp's router would do it."""
-    if http.version >= HttpVersion11 and http.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+    head = http.head
+    if head.version >= HttpVersion11 and head.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # The response proper has not begun.
         http.writer.output_size = 0
