@@ -24,15 +24,15 @@ class Slots:
 
     def enter(self, client: str) -> Refusal | None:
         """Count a request of a client's network. `leave` has to be called for it in any case."""
-        self._requests.enter(client)
-        if self._requests.count(client) > self._client_limit:
+        of_client, of_all = self._requests.enter(client)
+        if of_client > self._client_limit:
             return Refusal(
                 rule=Rule.CLIENT_CONCURRENCY,
                 outcome=Outcome.RATE_LIMITED,
                 text="too many requests from your network are being served at this moment",
                 retry_after=RETRY_AFTER,
             )
-        if self._requests.total > self._total_limit:
+        if of_all > self._total_limit:
             return Refusal(
                 rule=Rule.TOTAL_CONCURRENCY,
                 outcome=Outcome.OVERLOADED,

@@ -11,6 +11,8 @@ limits are hundreds.
 
 import hashlib
 import mmap
+from collections.abc import Callable
+from functools import lru_cache
 
 __all__ = ["SECRET_BYTES", "Occupancy", "clear_row", "make_memory"]
 
@@ -25,6 +27,9 @@ HEADER_BYTES = 256
 
 SECRET_BYTES = 32
 MAX_ROWS = HEADER_BYTES - SECRET_BYTES
+
+MOST_KNOWN = 1024
+"""Clients whose counters a process remembers: that of one who asks often needs no digest each time."""
 
 
 def make_memory(rows: int, secret: bytes) -> mmap.mmap:
@@ -44,11 +49,11 @@ def clear_row(memory: mmap.mmap, row: int) -> None:
 class Occupancy:
     """Who is here: a process's view on such a memory, through its own `row`."""
 
-    __slots__ = ("_header", "_live", "_memory", "_mine", "_own", "_secret", "_words")
+    __slots__ = ("_counter", "_header", "_live", "_memory", "_mine", "_own", "_words")
 
     def __init__(self, memory: mmap.mmap, row: int) -> None:
         self._memory = memory
-        self._secret = memory[:SECRET_BYTES]
+        self._counter = _counters(memory[:SECRET_BYTES])
         self._words = memoryview(memory).cast("I")
         self._own = _first(row)
         self._mine: dict[str, tuple[int, int]] = {}  # of each client: its counter, and how many are ours
@@ -60,12 +65,13 @@ class Occupancy:
             memory[start : start + ROW_BYTES] = bytes(ROW_BYTES)
         memory[SECRET_BYTES + row] = 1
 
-    def enter(self, client: str) -> None:
-        """Count one more of a client."""
+    def enter(self, client: str) -> tuple[int, int]:
+        """Count one more of a client; return how many there are of it and of all, as `count` and `total`."""
         counter, count = self._mine.get(client) or (self._counter(client), 0)
         self._mine[client] = counter, count + 1
         self._words[self._own + counter] += 1
         self._words[self._own] += 1
+        return self._sums(counter)
 
     def leave(self, client: str) -> None:
         """Count one less; each that entered leaves once."""
@@ -79,16 +85,12 @@ class Occupancy:
 
     def count(self, client: str) -> int:
         """Return how many of the client there are, in all processes."""
-        mine = self._mine.get(client)
-        counter = mine[0] if mine else self._counter(client)
-        words = self._words
-        return sum([words[first + counter] for first in self._rows()])
+        return self._sums(self._counter(client))[0]
 
     @property
     def total(self) -> int:
         """How many there are of all clients, in all processes."""
-        words = self._words
-        return sum([words[first] for first in self._rows()])
+        return self._sums(0)[1]
 
     @property
     def own_total(self) -> int:
@@ -100,17 +102,29 @@ class Occupancy:
         """How many clients those of this process are of."""
         return len(self._mine)
 
-    def _rows(self) -> tuple[int, ...]:
-        """Return where the rows of those that live begin; processes come and go rarely."""
+    def _sums(self, counter: int) -> tuple[int, int]:
+        """Return the sums over the rows of those that live: of one counter, and of the first."""
         header = self._memory[SECRET_BYTES:HEADER_BYTES]
-        if header != self._header:
+        if header != self._header:  # processes come and go rarely
             self._header = header
             self._live = tuple(_first(row) for row, is_live in enumerate(header) if is_live)
-        return self._live
+        words = self._words
+        of_one = of_all = 0
+        for first in self._live:
+            of_one += words[first + counter]
+            of_all += words[first]
+        return of_one, of_all
 
-    def _counter(self, client: str) -> int:
-        digest = hashlib.blake2b(client.encode(), digest_size=2, key=self._secret).digest()
+
+def _counters(secret: bytes) -> Callable[[str], int]:
+    """Return what tells a client's counter."""
+
+    @lru_cache(MOST_KNOWN)
+    def counter(client: str) -> int:
+        digest = hashlib.blake2b(client.encode(), digest_size=2, key=secret).digest()
         return 1 + int.from_bytes(digest, "big")
+
+    return counter
 
 
 def _first(row: int) -> int:
