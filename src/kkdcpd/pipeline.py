@@ -1,7 +1,6 @@
 """What happens to a request between a way in and a way out. No octets of HTTP, TLS or sockets here."""
 
 import asyncio
-import contextlib
 import time
 from dataclasses import replace
 
@@ -23,10 +22,8 @@ class Pipeline:
         self._guard = guard
         self._locator = locator
         self._upstream = upstream
-
-    def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
-        """Count a request of a client for as long as the context lasts; its verdict is on their number."""
-        return self._guard.visit(client)
+        self.visit = guard.visit
+        """Counts a request of a client for as long as its context lasts; its verdict is on their number."""
 
     async def serve(self, request: ProxyRequest, client: ClientConnection) -> Served:
         """Serve one request; whatever keeps it from a reply is in the outcome, never raised."""

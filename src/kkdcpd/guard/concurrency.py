@@ -21,6 +21,8 @@ class Slots:
         self._client_limit = config.client_concurrency
         self._total_limit = config.total_concurrency
         self._requests = requests
+        self.leave = requests.leave
+        """End a request that entered."""
 
     def enter(self, client: str) -> Refusal | None:
         """Count a request of a client's network. `leave` has to be called for it in any case."""
@@ -40,7 +42,3 @@ class Slots:
                 retry_after=RETRY_AFTER,
             )
         return None
-
-    def leave(self, client: str) -> None:
-        """End a request that entered."""
-        self._requests.leave(client)
