@@ -36,6 +36,8 @@ _TEXTS = {
     Rule.KPASSWD_FAILURES: "changing passwords failed too often from your network",
 }
 
+# Kinds of what is blocked.
+_CLIENT, _KPASSWD, _PAIR = "blocked", "blocked_kpasswd", "blocked_principal"
 
 DEPARTURE_SECONDS = 0.75
 """KDCs answer in milliseconds, and no client gives up so soon: MIT's asks its next proxy after a second."""
@@ -84,13 +86,13 @@ class FailureGate:
         """Tell whether the client is blocked. A TGS-REQ passes: its ticket says that somebody logged in."""
         if request.kind is MessageKind.TGS_REQ:
             return None
-        block = self._store.blocked(_client_key(client), now)
+        block = self._store.blocked((_CLIENT, client), now)
         if block is None:
             if request.kind is MessageKind.KPASSWD_REQ:
-                block = self._store.blocked(_kpasswd_key(client), now)
+                block = self._store.blocked((_KPASSWD, client), now)
             elif request.cname is not None:
                 name = fold_principal(request.cname, realm)
-                block = self._store.blocked(_pair_key(client, realm, name), now)
+                block = self._store.blocked((_PAIR, client, realm, name), now)
         return _refusal(block) if block else None
 
     def note(
@@ -158,13 +160,13 @@ class FailureGate:
         tally = self._tally(("kpasswd_failures", client), 0, None, now)
         if tally.counts[0] < self._config.kpasswd_failures:
             return ()
-        return self._block(_kpasswd_key(client), Rule.KPASSWD_FAILURES, now, client=client, realm=realm)
+        return self._block((_KPASSWD, client), Rule.KPASSWD_FAILURES, now, client=client, realm=realm)
 
     def _note_failure(self, client: str, realm: str, name: str, now: float) -> tuple[Alert | Blocked, ...]:
         events = self._judge(self._tally_login(client, realm, name, _Column.FAILED, now), client, realm, now)
         guesses = self._tally(("guesses", client, realm, name), 0, None, now)
         if guesses.counts[0] >= self._config.guesses:
-            key = _pair_key(client, realm, name)
+            key = _PAIR, client, realm, name
             events += self._block(key, Rule.GUESSING, now, client=client, realm=realm, principal=name)
         clients = self._tally(("failing_clients", realm, name), 0, client, now)
         if clients.is_new and clients.counts[0] == self._config.alert_clients:
@@ -182,10 +184,11 @@ class FailureGate:
         if failed + unknown <= 1:
             return ()
         rule = Rule.SPRAYING if failed >= unknown else Rule.ENUMERATION
-        return self._block(_client_key(client), rule, now, client=client, realm=realm)
+        return self._block((_CLIENT, client), rule, now, client=client, realm=realm)
 
     def _tally_login(self, client: str, realm: str, name: str, column: _Column, now: float) -> Tally:
-        return self._tally(("logins", client), column, f"{realm}\0{name}", now)
+        member = f"{realm}\0{name}"
+        return self._store.tally(("logins", client), column, member, window=self._config.window, now=now)
 
     def _tally(self, key: Key, column: int, member: str | None, now: float) -> Tally:
         return self._store.tally(key, column, member, window=self._config.window, now=now)
@@ -197,18 +200,6 @@ class FailureGate:
         if not seconds:
             return ()
         return (Blocked(rule=rule, client=client, realm=realm, principal=principal, seconds=seconds),)
-
-
-def _client_key(client: str) -> Key:
-    return "blocked", client
-
-
-def _kpasswd_key(client: str) -> Key:
-    return "blocked_kpasswd", client
-
-
-def _pair_key(client: str, realm: str, name: str) -> Key:
-    return "blocked_principal", client, realm, name
 
 
 def _refusal(block: Block) -> Refusal:

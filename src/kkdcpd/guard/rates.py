@@ -25,6 +25,9 @@ _TEXTS = {
     Rule.REALM_RATE: "too many requests for this realm come at present",
 }
 
+# What their buckets are called in the store.
+_CLIENT, _REALM, _TOTAL = Rule.CLIENT_RATE.value, Rule.REALM_RATE.value, Rule.TOTAL_RATE.value
+
 
 class Rates:
     """The rules CLIENT_RATE, REALM_RATE and TOTAL_RATE, in one step."""
@@ -33,22 +36,20 @@ class Rates:
         self._store = store
         self._client = Limit(rate=config.client_rate, burst=config.client_burst)
         self._realm = Limit(rate=config.realm_rate, burst=config.realm_burst)
-        self._total = ((Rule.TOTAL_RATE.value,), Limit(rate=config.total_rate, burst=config.total_burst))
+        self._total = ((_TOTAL,), Limit(rate=config.total_rate, burst=config.total_burst))
 
     def check_client(self, client: str, *, now: float) -> Refusal | None:
         """Count a request of a client's network, whatever it asks for."""
-        buckets = (((Rule.CLIENT_RATE.value, client), self._client), self._total)
-        return _refusal(self._store.take(buckets, now), (Rule.CLIENT_RATE, Rule.TOTAL_RATE))
+        shortage = self._store.take((((_CLIENT, client), self._client), self._total), now)
+        return _refusal(shortage, (Rule.CLIENT_RATE, Rule.TOTAL_RATE)) if shortage else None
 
     def check_realm(self, realm: str, *, now: float) -> Refusal | None:
         """Count a request for a realm as it is configured, once it is known to be one."""
-        buckets = (((Rule.REALM_RATE.value, realm), self._realm),)
-        return _refusal(self._store.take(buckets, now), (Rule.REALM_RATE,))
+        shortage = self._store.take((((_REALM, realm), self._realm),), now)
+        return _refusal(shortage, (Rule.REALM_RATE,)) if shortage else None
 
 
-def _refusal(shortage: Shortage | None, rules: Sequence[Rule]) -> Refusal | None:
-    if shortage is None:
-        return None
+def _refusal(shortage: Shortage, rules: Sequence[Rule]) -> Refusal:
     rule = rules[shortage.index]
     return Refusal(
         rule=rule,
