@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kkdcpd.config import Config, RealmConfig
-from kkdcpd.guard.access import check_access
 from kkdcpd.guard.concurrency import Slots
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
 from kkdcpd.guard.occupancy import Occupancy
-from kkdcpd.guard.policy import Finding, RealmPolicy, mode_of
+from kkdcpd.guard.policy import Finding, RealmPolicy, found
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
 from kkdcpd.guard.traits import bears_password_proof, bears_pkinit
@@ -54,7 +53,7 @@ class Guard:
 
     def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
         """Count a request of the client from its head to its response; say whether there are too many."""
-        return _Visit(self, client.network)
+        return _Visit(self.enter, self._slots.leave, client.network)
 
     def enter(self, network: str) -> Verdict:
         """Begin a visit."""
@@ -66,25 +65,23 @@ class Guard:
         except BaseException:
             self._slots.leave(network)
             raise
-        return _verdict(_found(refusal, self._rates_mode)) if refusal else GOOD
-
-    def leave(self, network: str) -> None:
-        """End a visit."""
-        self._slots.leave(network)
+        return _verdict([found(refusal, self._rates_mode)]) if refusal else GOOD
 
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
         """Say whether the request may go to the realm's servers."""
         now = self._clock()
-        findings: list[Finding] = []
-        for refusal in check_access(client, realm):
-            findings += _found(refusal, mode_of(refusal.rule, realm.policy))
+        policy = self._policies[realm.name]
+        findings = [] if policy.is_open else policy.check_access(client)
         if self._failures_mode is not Mode.OFF:
             block = self._failures.check(request, client=client.network, realm=realm.name, now=now)
-            findings += _found(block, self._failures_mode)
-        findings += self._policies[realm.name].check_request(request)
-        if self._rates_mode is not Mode.OFF and not any(finding.is_enforced for finding in findings):
-            findings += _found(self._rates.check_realm(realm.name, now=now), self._rates_mode)
-        return _verdict(findings)
+            if block:
+                findings.append(found(block, self._failures_mode))
+        findings += policy.check_request(request)
+        if self._rates_mode is not Mode.OFF and not (findings and any(each.is_enforced for each in findings)):
+            shortage = self._rates.check_realm(realm.name, now=now)
+            if shortage:
+                findings.append(found(shortage, self._rates_mode))
+        return _verdict(findings) if findings else GOOD
 
     def review(
         self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig, facts: ReplyFacts
@@ -105,7 +102,9 @@ class Guard:
         policy = self._policies[realm.name]
         findings = policy.check_reply(request, facts)
         many_services = policy.check_services(facts, client.network, self._store, now)
-        return _verdict([*findings, many_services] if many_services else findings)
+        if many_services:
+            findings.append(many_services)
+        return _verdict(findings) if findings else GOOD
 
     def note_departure(
         self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig, *, seconds: float
@@ -128,29 +127,22 @@ class Guard:
 class _Visit(contextlib.AbstractContextManager[Verdict]):
     """A request, from its head to its response."""
 
-    __slots__ = ("_guard", "_network")
+    __slots__ = ("_enter", "_leave", "_network")
 
-    def __init__(self, guard: Guard, network: str) -> None:
-        self._guard = guard
+    def __init__(self, enter: Callable[[str], Verdict], leave: Callable[[str], None], network: str) -> None:
+        self._enter = enter
+        self._leave = leave
         self._network = network
 
     def __enter__(self) -> Verdict:
-        return self._guard.enter(self._network)
+        return self._enter(self._network)
 
     def __exit__(self, *_error: object) -> None:
-        self._guard.leave(self._network)
-
-
-def _found(refusal: Refusal | None, mode: Mode) -> list[Finding]:
-    if refusal is None or mode is Mode.OFF:
-        return []
-    return [Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)]
+        self._leave(self._network)
 
 
 def _verdict(findings: list[Finding]) -> Verdict:
     """Refuse by the first rule that is enforced; of those that aren't, tell."""
-    if not findings:
-        return GOOD
     return Verdict(
         refusal=next((finding.refusal for finding in findings if finding.is_enforced), None),
         monitored=tuple(finding.refusal.rule for finding in findings if not finding.is_enforced),

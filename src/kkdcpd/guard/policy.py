@@ -3,17 +3,28 @@
 A rule's mode is the setting of its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kkdcpd.config import PolicyConfig, RealmConfig
+from kkdcpd.guard.access import check_access
 from kkdcpd.guard.realm_names import names_of
 from kkdcpd.guard.reply_rules import REPLY_RULES, service_of
 from kkdcpd.guard.request_rules import REQUEST_RULES
 from kkdcpd.guard.store import Store
-from kkdcpd.values import Mode, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
+from kkdcpd.values import (
+    ClientConnection,
+    MessageKind,
+    Mode,
+    Outcome,
+    ProxyRequest,
+    Refusal,
+    ReplyFacts,
+    Rule,
+)
 
-__all__ = ["Finding", "RealmPolicy", "mode_of"]
+__all__ = ["Finding", "RealmPolicy", "found"]
 
 _TEXTS: Mapping[Rule, str] = {
     Rule.MESSAGE_KIND: "Requests of this kind are not relayed by this proxy: "
@@ -41,6 +52,19 @@ _TEXTS: Mapping[Rule, str] = {
 }
 """What the client's administrator is told. ASCII, as KRB-ERROR's e-text has to be (RFC 4120 5.2.1)."""
 
+_ACCESS_RULES = (Rule.CLIENT_CERTIFICATE, Rule.TOKEN)
+
+_REQUESTS = frozenset({MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ})
+
+_IS_MOOT: Mapping[Rule, Callable[[PolicyConfig], bool]] = {
+    Rule.MESSAGE_KIND: lambda policy: _REQUESTS.issubset(policy.message_kinds),
+    Rule.CNAME: lambda policy: not (policy.cname_allow or policy.cname_deny),
+    Rule.SNAME: lambda policy: not (policy.sname_allow or policy.sname_deny),
+}
+"""Rules that go by a list, and whether it leaves them nothing to find."""
+
+_Check = TypeVar("_Check")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -58,37 +82,45 @@ class RealmPolicy:
         self._policy = realm.policy
         self._is_wildcard = realm.is_wildcard
         self._names = names_of(realm, realm.domain)
-        modes = {rule: mode_of(rule, realm.policy) for rule in _TEXTS}
-        self._many_services = modes[Rule.MANY_SERVICES]
-        self._request_rules = [
-            (rule, check, modes[rule]) for rule, check in REQUEST_RULES.items() if modes[rule] is not Mode.OFF
-        ]
-        self._reply_rules = [
-            (rule, check, modes[rule]) for rule, check in REPLY_RULES.items() if modes[rule] is not Mode.OFF
+        self.is_open = not (realm.client_certificates or realm.tokens)
+        """Whether `check_access` has nothing to say."""
+        self._modes = {rule: _mode_of(rule, realm.policy) for rule in (*_TEXTS, *_ACCESS_RULES)}
+        self._request_rules = self._asked(REQUEST_RULES)
+        self._reply_rules = self._asked(REPLY_RULES)
+        self._counts_services = self._modes[Rule.MANY_SERVICES] is not Mode.OFF
+
+    def check_access(self, client: ClientConnection) -> list[Finding]:
+        """Return what is against the client's using the realm."""
+        return [
+            found(refusal, mode)
+            for refusal in check_access(client, self._realm)
+            if (mode := self._modes[refusal.rule]) is not Mode.OFF
         ]
 
     def check_request(self, request: ProxyRequest) -> list[Finding]:
         """Return what is against relaying the request, the gravest rules first."""
         names = names_of(self._realm, request.target_domain) if self._is_wildcard else self._names
-        return [
-            _finding(rule, mode, detail)
-            for rule, check, mode in self._request_rules
-            if (detail := check(request, names, self._policy))
-        ]
+        findings = []
+        for rule, check in self._request_rules:
+            detail = check(request, names, self._policy)
+            if detail:
+                findings.append(self._finding(rule, detail))
+        return findings
 
     def check_reply(self, request: ProxyRequest, facts: ReplyFacts) -> list[Finding]:
         """Return what is against handing on the reply."""
         names = names_of(self._realm, request.target_domain) if self._is_wildcard else self._names
-        return [
-            _finding(rule, mode, detail)
-            for rule, check, mode in self._reply_rules
-            if (detail := check(request, facts, names, self._policy))
-        ]
+        findings = []
+        for rule, check in self._reply_rules:
+            detail = check(request, facts, names, self._policy)
+            if detail:
+                findings.append(self._finding(rule, detail))
+        return findings
 
     def check_services(self, facts: ReplyFacts, network: str, store: Store, now: float) -> Finding | None:
         """Count the service that the reply bears a ticket for, and judge how many the network has by now."""
-        service = service_of(facts)
-        if service is None or self._many_services is Mode.OFF:
+        service = service_of(facts) if self._counts_services else None
+        if service is None:
             return None
         key = "services", self._realm.name, network
         window = self._policy.services_window
@@ -96,18 +128,29 @@ class RealmPolicy:
         if count <= self._policy.services:
             return None
         detail = f"tickets for {count} services within {window:g} s"
-        return _finding(Rule.MANY_SERVICES, self._many_services, detail, retry_after=window)
+        return self._finding(Rule.MANY_SERVICES, detail, retry_after=window)
+
+    def _asked(self, rules: Mapping[Rule, _Check]) -> list[tuple[Rule, _Check]]:
+        """Leave out what is off, and what goes by a list that leaves nothing to find."""
+        return [
+            (rule, check)
+            for rule, check in rules.items()
+            if self._modes[rule] is not Mode.OFF and not (rule in _IS_MOOT and _IS_MOOT[rule](self._policy))
+        ]
+
+    def _finding(self, rule: Rule, detail: str, *, retry_after: float | None = None) -> Finding:
+        refusal = Refusal(
+            rule=rule, outcome=Outcome.REFUSED, text=_TEXTS[rule], retry_after=retry_after, detail=detail
+        )
+        return found(refusal, self._modes[rule])
 
 
-def mode_of(rule: Rule, policy: PolicyConfig) -> Mode:
-    """Return the mode of a rule that is the realm's own to set."""
+def found(refusal: Refusal, mode: Mode) -> Finding:
+    """Return what a rule that isn't off is broken by."""
+    return Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)
+
+
+def _mode_of(rule: Rule, policy: PolicyConfig) -> Mode:
     mode = getattr(policy, rule.value)
     assert isinstance(mode, Mode)
     return mode
-
-
-def _finding(rule: Rule, mode: Mode, detail: str, *, retry_after: float | None = None) -> Finding:
-    refusal = Refusal(
-        rule=rule, outcome=Outcome.REFUSED, text=_TEXTS[rule], retry_after=retry_after, detail=detail
-    )
-    return Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)

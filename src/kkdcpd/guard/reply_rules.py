@@ -54,10 +54,10 @@ def _check_proof(
 
     Whether armor hides a proof can't be told. A machine's key is not made of a password.
     """
-    if facts.kind is not MessageKind.AS_REP or traits.shows_armor(facts):
+    if facts.kind is not MessageKind.AS_REP or traits.bears_password_proof(request):
         return None
     cname = facts.cname or request.cname
-    if traits.bears_password_proof(request) or (cname and traits.is_machine(cname)):
+    if traits.shows_armor(facts) or (cname and traits.is_machine(cname)):
         return None
     return f"a ticket for {cname} without preauthentication"
 

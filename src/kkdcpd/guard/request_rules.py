@@ -29,7 +29,8 @@ def _check_kpasswd_version(request: ProxyRequest, _names: RealmNames, _policy: P
 
 
 def _check_realm(request: ProxyRequest, names: RealmNames, _policy: PolicyConfig) -> str | None:
-    if request.realm in names:
+    # Most clients write it as in the envelope, and by that the realm was found.
+    if request.realm == request.target_domain or request.realm in names:
         return None
     # Heimdal names nobody's realm outside of its armor. The reply tells which one was meant.
     if request.is_armored and fold_realm(request.realm) == fold_realm(traits.ANONYMOUS_REALM):
