@@ -147,8 +147,8 @@ def test_tally_begins_at_any_reading_of_the_clock(table: SharedTable) -> None:
 def test_count_stays_at_its_end(table: SharedTable) -> None:
     name = table._name(LOGINS)
     table.tally(LOGINS, 0, None, window=600.0, now=NOW)
-    place = table._find(name)
-    table._write(name, place, table._value(name, place, 1) | (1 << 20) - 1, 1)
+    place, _ = table._find(name)
+    table._write(name, place, name.seen[1] | (1 << 20) - 1, 1)
     assert table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] == (1 << 20) - 1
 
 
@@ -230,7 +230,7 @@ def test_what_was_unused_for_longest_is_forgotten_then(memory: mmap.mmap, table:
     table.tally(("name", names[0]), 0, None, window=600.0, now=NOW + 20.0)
     table.tally(("name", late), 0, None, window=600.0, now=NOW + 21.0)
     other = SharedTable(memory)
-    found = [name for name in names if other._find(other._name(("name", name)))]
+    found = [name for name in names if other._find(other._name(("name", name)))[0]]
     assert found == [names[0], *names[2:]]
 
 
@@ -333,7 +333,7 @@ def test_who_lost_an_entry_to_another_name_finds_none_of_its_counts(memory: mmap
     loser, winner = names_of_one_bucket(table, 2)
     take(table, 900)
     table.tally(("name", loser), 0, None, window=600.0, now=NOW)
-    table._words[table._find(table._name(("name", loser)))] = table._name(("name", winner)).digest
+    table._words[table._find(table._name(("name", loser)))[0]] = table._name(("name", winner)).digest
     assert SharedTable(memory).tally(("name", winner), 0, None, window=600.0, now=NOW).counts[0] == 1
 
 

@@ -51,6 +51,7 @@ BUCKET_WORDS = WAYS * ENTRY_SIZE // 8
 USED, EXPIRES, GUARDED, VALUES = 8, 16, 24, 32
 """How many words they are after the tag; the other values follow the first, 8 words apart."""
 
+VALUE_END = 1 << 54
 CHECK = 0x3FF << 54
 """The bits of a value that are its owner's digest's."""
 
@@ -72,7 +73,7 @@ LONGEST_KNOWN = 64
 
 # Native sizes and no byte order: so each word is read at once, not by its octets.
 _eight_tags = struct.Struct("8Q").unpack_from
-_eight_times_three = struct.Struct("24d").unpack_from
+_eight_times = struct.Struct("8d").unpack_from
 
 
 def make_memory(entries: int, secret: bytes) -> mmap.mmap:
@@ -93,7 +94,10 @@ class _Name:
 
     __slots__ = ("check", "digest", "first", "seen")
 
-    def __init__(self, digest: int, buckets: int) -> None:
+    def __init__(self, key: Key, secret: bytes, buckets: int) -> None:
+        # The secret before the name is a key for BLAKE2b, and takes half the time of its own (RFC 7693 2.2).
+        octets = secret + "\0".join(key).encode("utf-8", "surrogatepass")
+        digest = int.from_bytes(hashlib.blake2b(octets, digest_size=8).digest(), "little") or 1
         self.digest = digest
         self.check = digest & CHECK
         self.first = FIRST + digest % buckets * BUCKET_WORDS
@@ -123,21 +127,24 @@ class SharedTable:
         taken: list[tuple[_Name, int, int]] = []
         for key, limit in buckets:
             name = self._names.get(key) or self._name(key)
-            place = self._find(name)
+            place, full_at = self._find(name)
             interval = int(INSTANTS / limit.rate)
             fullest = instant + interval * limit.burst
-            excess = self._value(name, place) + interval - fullest
+            excess = full_at + interval - fullest
             if excess > 0:
                 if excess > interval and place:
                     # The limit was higher when these were taken: they need not be waited for.
                     self._write(name, place, fullest)
                 return Shortage(index=len(taken), wait=min(excess, interval) / INSTANTS)
             taken.append((name, place, interval))
-        times = self._times
+        words, times = self._words, self._times
         for name, place, interval in taken:
             at = place or self._claim(name, now)
-            full_at = max(self._value(name, at), instant) + interval
-            self._write(name, at, full_at)
+            # Another process may have taken one meanwhile: what was found is read again, and written at once.
+            value = words[at + VALUES] ^ name.check
+            full_at = max(value if value < VALUE_END else 0, name.seen[0], instant) + interval
+            words[at + VALUES] = name.check | full_at
+            name.seen[0] = full_at
             times[at + USED] = now
             times[at + EXPIRES] = full_at / INSTANTS
         return None
@@ -148,8 +155,9 @@ class SharedTable:
         The first value is when the window began, the columns follow; each says to which window it belongs.
         """
         name = self._names.get(key) or self._name(key)
-        place = self._find(name) or self._claim(name, now)
-        start = self._value(name, place) >> COUNT_BITS
+        place, value = self._find(name)
+        place = place or self._claim(name, now)
+        start = value >> COUNT_BITS
         tick = int(now * TICKS) + 1
         if not start or not 0 <= tick - start < window * TICKS:
             start = tick
@@ -158,27 +166,26 @@ class SharedTable:
         self._times[place + USED] = now
         self._times[place + EXPIRES] = expires
         is_new = member is None or self._joins((*key, member), column, start, expires, now)
-        counts = [self._count(name, place, each, start) for each in range(COLUMNS)]
+        counts = self._counts(name, place, start)
         if is_new and counts[column] < MOST_COUNTED:
-            counts[column] = self._count(name, place, column, start) + 1
+            counts[column] += 1
             self._write(name, place, start << COUNT_BITS | counts[column], 1 + column)
         return Tally(counts=(counts[0], counts[1], counts[2]), is_new=is_new)
 
     def blocked(self, key: Key, now: float) -> Block | None:
         """Return the block that is on the key."""
         name = self._names.get(key) or self._name(key)
-        place = self._find(name)
+        place, value = self._find(name)
         if not place:
             return None
-        value = self._value(name, place)
         seconds = (value >> COUNT_BITS) / TICKS - now
         return Block(reason=value & (1 << REASON_BITS) - 1, seconds=seconds) if seconds > 0 else None
 
     def block(self, key: Key, reason: int, growth: Growth, now: float) -> float:
         """Block the key and return for how many seconds: none if it was blocked already."""
         name = self._names.get(key) or self._name(key)
-        place = self._find(name) or self._claim(name, now)
-        value = self._value(name, place)
+        place, value = self._find(name)
+        place = place or self._claim(name, now)
         quiet = now - (value >> COUNT_BITS) / TICKS
         if quiet < 0:
             return 0.0
@@ -192,28 +199,33 @@ class SharedTable:
         return seconds
 
     def _name(self, key: Key) -> _Name:
-        name = self._work_out(key)
+        name = _Name(key, self._secret, self._buckets)
         if len(self._names) >= MOST_KNOWN:
             self._names.clear()
         if len(key[-1]) <= LONGEST_KNOWN:
             self._names[key] = name
         return name
 
-    def _work_out(self, key: Key) -> _Name:
-        # The secret before the name is a key for BLAKE2b, and takes half the time of its own (RFC 7693 2.2).
-        octets = self._secret + "\0".join(key).encode("utf-8", "surrogatepass")
-        digest = int.from_bytes(hashlib.blake2b(octets, digest_size=8).digest(), "little") or 1
-        return _Name(digest, self._buckets)
+    def _find(self, name: _Name, number: int = 0) -> tuple[int, int]:
+        """Return the index of the entry's first word, and a value: as it is there, or as it was seen.
 
-    def _find(self, name: _Name) -> int:
-        """Return the index of the entry's first word; 0, where the header is, if there is none."""
+        The index is 0, where the header is, if there is no entry; the value is 0 if it is nowhere.
+        """
         digest = name.digest
+        seen = name.seen[number]
         tags = _eight_tags(self._memory, name.first * 8)
-        return name.first + tags.index(digest) if digest in tags else 0
+        if digest not in tags:
+            return 0, seen
+        place = name.first + tags.index(digest)
+        value = self._words[place + VALUES + WAYS * number] ^ name.check
+        return place, value if seen < value < VALUE_END else seen
 
     def _claim(self, name: _Name, now: float) -> int:
         """Take an entry from whom it means least to, and return the index of its first word."""
-        place = name.first + self._least(name.first + USED, now)
+        first = name.first
+        expires = _eight_times(self._memory, (first + EXPIRES) * 8)
+        soonest = min(expires)
+        place = first + (expires.index(soonest) if soonest <= now else self._least(first, now))
         # The tag last: until then the rest is nobody's.
         for at in range(place + EXPIRES, place + BUCKET_WORDS, WAYS):
             self._words[at] = 0
@@ -221,12 +233,9 @@ class SharedTable:
         return place
 
     def _least(self, first: int, now: float) -> int:
-        """Return which of the eight is to go."""
-        times = _eight_times_three(self._memory, first * 8)
-        used, expires, guarded = times[:WAYS], times[WAYS : 2 * WAYS], times[2 * WAYS :]
-        soonest = min(expires)
-        if soonest <= now:
-            return expires.index(soonest)
+        """Return which of the eight is to go when all of them mean something."""
+        used = _eight_times(self._memory, (first + USED) * 8)
+        guarded = _eight_times(self._memory, (first + GUARDED) * 8)
         if max(guarded) <= now:
             return used.index(min(used))
         soonest = min(guarded)
@@ -234,31 +243,30 @@ class SharedTable:
             return guarded.index(soonest)
         return min((way for way in range(WAYS) if guarded[way] <= now), key=used.__getitem__)
 
-    def _value(self, name: _Name, place: int, number: int = 0) -> int:
-        """Return the value as it is in the table, or as it was seen: 0 if it is nowhere."""
-        seen = name.seen[number]
-        if place:
-            value = self._words[place + VALUES + WAYS * number] ^ name.check
-            if seen < value < CHECK & -CHECK:
-                return value
-        return seen
-
     def _write(self, name: _Name, place: int, value: int, number: int = 0) -> None:
         self._words[place + VALUES + WAYS * number] = name.check | value
         name.seen[number] = value
 
-    def _count(self, name: _Name, place: int, column: int, start: int) -> int:
-        value = self._value(name, place, 1 + column)
-        return value & MOST_COUNTED if value >> COUNT_BITS == start else 0
+    def _counts(self, name: _Name, place: int, start: int) -> list[int]:
+        """Return what the columns count since the window began."""
+        words, counts = self._words, [0] * COLUMNS
+        for column in range(COLUMNS):
+            seen = name.seen[1 + column]
+            value = words[place + VALUES + WAYS * (1 + column)] ^ name.check
+            latest = value if seen < value < VALUE_END else seen
+            if latest >> COUNT_BITS == start:
+                counts[column] = latest & MOST_COUNTED
+        return counts
 
     def _joins(self, key: Key, column: int, start: int, expires: float, now: float) -> bool:
         """Note that a member is in a column since the window began; tell whether that is new."""
         # Not to be remembered: there are many of them, and each is told once or twice.
-        name = self._work_out(key)
-        place = self._find(name) or self._claim(name, now)
+        name = _Name(key, self._secret, self._buckets)
+        place, value = self._find(name, column)
+        place = place or self._claim(name, now)
         self._times[place + USED] = now
         self._times[place + EXPIRES] = expires
-        if self._value(name, place, column) >> COUNT_BITS == start:
+        if value >> COUNT_BITS == start:
             return False
         self._write(name, place, start << COUNT_BITS, column)
         return True
