@@ -8,9 +8,10 @@ from kkdcpd.config import RealmConfig
 from kkdcpd.errors import ExchangeError, LocateError
 from kkdcpd.guard.guard import Guard, Verdict
 from kkdcpd.locate.locator import Locator
+from kkdcpd.locate.realms import ServedRealm
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.upstream.driver import Upstream
-from kkdcpd.values import ClientConnection, KdcReply, LocateQuery, Outcome, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, DcLocatorFlags, KdcReply, Outcome, ProxyRequest, Served
 
 __all__ = ["Pipeline", "refused"]
 
@@ -27,17 +28,18 @@ class Pipeline:
 
     async def serve(self, request: ProxyRequest, client: ClientConnection) -> Served:
         """Serve one request; whatever keeps it from a reply is in the outcome, never raised."""
-        query = _query(request)
+        flags = flags_of(request.dclocator_hint, is_armored=request.is_armored)
         try:
-            realm = self._locator.match(query).config
+            served_realm = self._locator.match(request.target_domain, flags)
         except LocateError as error:
             return Served(outcome=error.outcome, detail=str(error))
+        realm = served_realm.config
         verdict = self._guard.admit(request, client, realm)
         if verdict.refusal:
             return refused(verdict, realm.name)
         started = time.perf_counter()
         try:
-            served = await self._exchange(request, query, realm)
+            served = await self._exchange(request, served_realm, flags)
         except asyncio.CancelledError:
             self._guard.note_departure(request, client, realm, seconds=time.perf_counter() - started)
             raise
@@ -48,28 +50,29 @@ class Pipeline:
         # Some rules look at both, and are told once.
         return replace(served, monitored=tuple(dict.fromkeys(verdict.monitored + served.monitored)))
 
-    async def _exchange(self, request: ProxyRequest, query: LocateQuery, realm: RealmConfig) -> Served:
+    async def _exchange(self, request: ProxyRequest, realm: ServedRealm, flags: DcLocatorFlags) -> Served:
+        name = realm.config.name
         try:
-            route = await self._locator.locate(query)
+            route = await self._locator.route(realm, request.service, flags)
         except LocateError as error:
-            return Served(outcome=error.outcome, realm=realm.name, detail=str(error))
+            return Served(outcome=error.outcome, realm=name, detail=str(error))
         started = time.perf_counter()
         try:
             reply = await self._upstream.exchange(request, route)
         except ExchangeError as error:
             return Served(
                 outcome=error.outcome,
-                realm=realm.name,
+                realm=name,
                 attempts=len(error.failures),
                 detail=str(error),
                 upstream_seconds=time.perf_counter() - started,
             )
         return Served(
             outcome=Outcome.ANSWERED,
-            realm=realm.name,
+            realm=name,
             reply=reply,
             attempts=reply.attempts,
-            detail=", ".join(map(str, reply.failures)) or None,
+            detail=", ".join(map(str, reply.failures)) if reply.failures else None,
             upstream_seconds=time.perf_counter() - started,
         )
 
@@ -102,8 +105,3 @@ def refused(verdict: Verdict, realm: str | None = None) -> Served:
         refusal=verdict.refusal,
         monitored=verdict.monitored,
     )
-
-
-def _query(request: ProxyRequest) -> LocateQuery:
-    flags = flags_of(request.dclocator_hint, is_armored=request.is_armored)
-    return LocateQuery(target_domain=request.target_domain, service=request.service, flags=flags)

@@ -52,6 +52,8 @@ _RouteKey = tuple[KdcService, int]
 
 @dataclass(slots=True, kw_only=True)
 class _HeldRoute:
+    """`recheck` is never after `expires`."""
+
     route: Route
     recheck: float
     expires: float
@@ -115,13 +117,13 @@ class Locator:
         """Have `close` called at the end of ours: by whom the look-ups are made."""
         self._close_last.append(close)
 
-    def match(self, query: LocateQuery) -> ServedRealm:
+    def match(self, target_domain: str, flags: DcLocatorFlags) -> ServedRealm:
         """Return the realm that is asked for. This looks nothing up.
 
         Raises:
             RealmNotServedError: no configured realm, alias or wildcard has this name.
         """
-        realm = self._realms.match(query.target_domain, query.flags)
+        realm = self._realms.match(target_domain, flags)
         if realm is None:
             raise RealmNotServedError("neither in [realms] nor an alias there")
         return realm
@@ -134,18 +136,20 @@ class Locator:
             NoKdcKnownError: nobody serves this, as far as is known.
             DnsFailedError: that can't be known at the moment.
         """
-        realm = self.match(query)
-        bits = int(query.flags)
+        return await self.route(self.match(query.target_domain, query.flags), query.service, query.flags)
+
+    async def route(self, realm: ServedRealm, service: KdcService, wish: DcLocatorFlags) -> Route:
+        """Return where a request for the realm may go that wishes for such a server; raises as `locate`."""
+        bits = int(wish)
         flags = bits & _MEANINGFUL_FLAGS.get(realm.config.discovery, _PRIMARY)
         if bits & _FORCE and self._may_rediscover(realm):
-            return await self._rediscover(realm, query.service, flags)
-        return await self._locate(realm, query.service, flags)
-
-    async def _locate(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
+            return await self._rediscover(realm, service, flags)
         now = self._clock()
-        has_place = self._use_place(realm, now)
+        # All realms are known to be ones but those under a wildcard.
+        places = self._wildcards.get(realm.config.name)
+        has_place = places is None or places.use(realm.name, now)
         held = self._routes[realm.name].get((service, flags)) if realm.name in self._routes else None
-        is_held = held is not None and now < max(held.recheck, held.expires)
+        is_held = held is not None and now < held.expires
         self._tell_look_up(LookUp.ROUTE_HIT if is_held else LookUp.ROUTE_MISS)
         if held is not None and now < held.recheck:
             return held.route
@@ -156,11 +160,6 @@ class Locator:
         if has_place:
             return await self._flights.share((realm.name, service, flags), work)
         return await self._try(realm, service, flags)
-
-    def _use_place(self, realm: ServedRealm, now: float) -> bool:
-        """Tell whether the realm is known to be one: all are but those under a wildcard."""
-        places = self._wildcards.get(realm.config.name)
-        return places is None or places.use(realm.name, now)
 
     async def _try(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
         """Look up a name under a wildcard that nobody asked for before, or not with success."""
@@ -207,6 +206,7 @@ class Locator:
             if held is not None:
                 # It serves for as long as it holds, and needs no new try at every request.
                 held.recheck = self._clock() + HOLD_SECONDS
+                held.expires = max(held.recheck, held.expires)
             raise
         recheck = max(found.validity.recheck, self._clock() + HOLD_SECONDS)
         self._routes.setdefault(realm.name, {})[service, flags] = _HeldRoute(
@@ -234,7 +234,7 @@ class Locator:
             found = await self._find(realm, service, flags | _FORCE)
             return self._route(realm, service, flags, found)
         except LocateError:
-            return await self._locate(realm, service, flags)
+            return await self.route(realm, service, DcLocatorFlags(flags))
 
     async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> Discovery:
         """Take the realm's list if it has one for the service, else discover."""
