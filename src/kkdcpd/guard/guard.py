@@ -15,7 +15,7 @@ from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.policy import Finding, RealmPolicy, found
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
-from kkdcpd.guard.traits import bears_password_proof, bears_pkinit
+from kkdcpd.guard.traits import bears_proof
 from kkdcpd.values import ClientConnection, Mode, ProxyRequest, Refusal, ReplyFacts, Rule
 
 __all__ = ["Guard", "Verdict"]
@@ -94,7 +94,7 @@ class Guard:
                 facts,
                 client=client.network,
                 realm=realm.name,
-                has_proof=_bears_proof(request),
+                has_proof=bears_proof(request),
                 now=now,
             )
             for event in events:
@@ -116,7 +116,7 @@ class Guard:
             request,
             client=client.network,
             realm=realm.name,
-            has_proof=_bears_proof(request),
+            has_proof=bears_proof(request),
             seconds=seconds,
             now=self._clock(),
         )
@@ -147,11 +147,6 @@ def _verdict(findings: list[Finding]) -> Verdict:
         refusal=next((finding.refusal for finding in findings if finding.is_enforced), None),
         monitored=tuple(finding.refusal.rule for finding in findings if not finding.is_enforced),
     )
-
-
-def _bears_proof(request: ProxyRequest) -> bool:
-    """Whether an AS-REP to the request shows that its sender knew a secret. Junk padata shows nothing."""
-    return bears_password_proof(request) or bears_pkinit(request) or request.is_armored
 
 
 def _tell(event: Alert | Blocked, mode: Mode) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "asks_s4u2self",
     "bears_password_proof",
     "bears_pkinit",
+    "bears_proof",
     "has_strong_etype",
     "hides_its_client",
     "is_krbtgt",
@@ -36,6 +37,7 @@ _PASSWORD_PROOFS = frozenset(
 """What proves a password, or goes toward it, in clear. All others that do (138, 141 to 144) live in FAST."""
 
 _PKINIT_REQUESTS = frozenset({14, 15, 16})  # PA-PK-AS-REQ (RFC 4556), and as it was in drafts
+_PROOFS = _PASSWORD_PROOFS | _PKINIT_REQUESTS
 _ARMORED_REPLIES = frozenset({15, 17, 136})  # PA-PK-AS-REP, now and in drafts; PA-FX-FAST
 _S4U_USERS = frozenset({129, 130})  # PA-FOR-USER, PA-S4U-X509-USER ([MS-SFU] 2.2.1, 2.2.2)
 _CNAME_IN_ADDL_TKT = 1 << 31 - 14  # [MS-SFU] 2.2.3
@@ -74,6 +76,11 @@ def hides_its_client(request: ProxyRequest) -> bool:
 def bears_password_proof(request: ProxyRequest) -> bool:
     """Whether a password is proved in clear, rightly or not."""
     return not _PASSWORD_PROOFS.isdisjoint(request.padata_types)
+
+
+def bears_proof(request: ProxyRequest) -> bool:
+    """Whether an AS-REP to it shows that its sender knew a secret. Junk padata shows nothing."""
+    return request.is_armored or not _PROOFS.isdisjoint(request.padata_types)
 
 
 def bears_pkinit(request: ProxyRequest) -> bool:
