@@ -12,9 +12,9 @@ out through us. What is counted, in a window:
 
 import enum
 import math
-from dataclasses import dataclass
 
 from kkdcpd.config import FailuresConfig
+from kkdcpd.frozen import frozen
 from kkdcpd.guard.store import Block, Growth, Key, Store, Tally
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.principals import fold_principal
@@ -51,7 +51,7 @@ class _Column(enum.IntEnum):
     UNKNOWN = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Alert:
     """A principal failed from so many clients. This is told once in a window."""
 
@@ -60,7 +60,7 @@ class Alert:
     clients: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Blocked:
     """A client has been blocked for so many seconds, as a whole or (GUESSING) for one principal."""
 

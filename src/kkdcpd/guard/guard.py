@@ -6,9 +6,9 @@ Rules are in the modules beside; here is only their order. What is cheap to ask 
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kkdcpd.config import Config, RealmConfig
+from kkdcpd.frozen import frozen
 from kkdcpd.guard.concurrency import Slots
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
 from kkdcpd.guard.occupancy import Occupancy
@@ -23,7 +23,7 @@ __all__ = ["Guard", "Verdict"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Verdict:
     """Why a request or reply is refused, if it is, and which rules would have refused it."""
 

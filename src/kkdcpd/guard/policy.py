@@ -4,10 +4,10 @@ A rule's mode is the setting of its name.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from kkdcpd.config import PolicyConfig, RealmConfig
+from kkdcpd.frozen import frozen
 from kkdcpd.guard.access import check_access
 from kkdcpd.guard.realm_names import names_of
 from kkdcpd.guard.reply_rules import REPLY_RULES, service_of
@@ -66,7 +66,7 @@ _IS_MOOT: Mapping[Rule, Callable[[PolicyConfig], bool]] = {
 _Check = TypeVar("_Check")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Finding:
     """What a rule is broken by: to be refused for, or only to be told of."""
 

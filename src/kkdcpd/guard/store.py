@@ -11,8 +11,9 @@ did, in batches (an operation is its name and its arguments), for the others to 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from kkdcpd.frozen import frozen
 
 __all__ = ["COLUMNS", "Block", "Growth", "Key", "Limit", "Shortage", "Store", "Tally"]
 
@@ -26,7 +27,7 @@ COLUMNS = 3
 """Counts that a tally has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limit:
     """A token bucket: it holds `burst` tokens, and `rate` of them come back in a second."""
 
@@ -34,7 +35,7 @@ class Limit:
     burst: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Shortage:
     """The bucket at `index` was empty; it has a token again in `wait` seconds."""
 
@@ -42,7 +43,7 @@ class Shortage:
     wait: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tally:
     """The counts of the window, and whether the one that was told is among them for the first time."""
 
@@ -50,7 +51,7 @@ class Tally:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Growth:
     """How long a block lasts: `first` seconds, then twice the last one, at most `longest`.
 
@@ -62,7 +63,7 @@ class Growth:
     forgiven_after: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Block:
     """A block that lasts for another `seconds`; `reason` is what it was made with."""
 

@@ -5,10 +5,10 @@ Pure. Names compare as `fold_realm` says.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from kkdcpd.config import RealmConfig
 from kkdcpd.config.addresses import is_domain_name
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import DcLocatorFlags
 
@@ -26,7 +26,7 @@ _IS_FLAT_NAME = DcLocatorFlags.IS_FLAT_NAME.value
 _IS_DNS_NAME = DcLocatorFlags.IS_DNS_NAME.value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ServedRealm:
     """A realm and its configuration; `name` is its own, folded, where that is a wildcard's."""
 
