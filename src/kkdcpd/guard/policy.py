@@ -4,6 +4,7 @@ A rule's mode is the setting of its name.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from kkdcpd.config import PolicyConfig, RealmConfig
@@ -63,6 +64,9 @@ _IS_MOOT: Mapping[Rule, Callable[[PolicyConfig], bool]] = {
 }
 """Rules that go by a list, and whether it leaves them nothing to find."""
 
+MOST_KNOWN = 256
+"""Realms below a wildcard whose names are remembered."""
+
 _Check = TypeVar("_Check")
 
 
@@ -80,8 +84,8 @@ class RealmPolicy:
     def __init__(self, realm: RealmConfig) -> None:
         self._realm = realm
         self._policy = realm.policy
-        self._is_wildcard = realm.is_wildcard
-        self._names = names_of(realm, realm.domain)
+        self._names = None if realm.is_wildcard else names_of(realm, realm.name)
+        self._names_below = lru_cache(MOST_KNOWN)(partial(names_of, realm))
         self.is_open = not (realm.client_certificates or realm.tokens)
         """Whether `check_access` has nothing to say."""
         self._modes = {rule: _mode_of(rule, realm.policy) for rule in (*_TEXTS, *_ACCESS_RULES)}
@@ -99,7 +103,7 @@ class RealmPolicy:
 
     def check_request(self, request: ProxyRequest) -> list[Finding]:
         """Return what is against relaying the request, the gravest rules first."""
-        names = names_of(self._realm, request.target_domain) if self._is_wildcard else self._names
+        names = self._names or self._names_below(request.target_domain)
         findings = []
         for rule, check in self._request_rules:
             detail = check(request, names, self._policy)
@@ -109,7 +113,7 @@ class RealmPolicy:
 
     def check_reply(self, request: ProxyRequest, facts: ReplyFacts) -> list[Finding]:
         """Return what is against handing on the reply."""
-        names = names_of(self._realm, request.target_domain) if self._is_wildcard else self._names
+        names = self._names or self._names_below(request.target_domain)
         findings = []
         for rule, check in self._reply_rules:
             detail = check(request, facts, names, self._policy)

@@ -38,6 +38,8 @@ class RealmTable:
     """Realms, aliases and wildcards by name."""
 
     def __init__(self, realms: Iterable[RealmConfig]) -> None:
+        self._folded: dict[str, str] = {}
+        """Names as they are spelled in the configuration, and by most clients."""
         self._exact: dict[str, ServedRealm] = {}
         self._flat: dict[str, ServedRealm] = {}
         self._dns: dict[str, ServedRealm] = {}
@@ -53,7 +55,7 @@ class RealmTable:
 
         With IS_FLAT_NAME only flat names count, with IS_DNS_NAME only those in DNS ([MS-NRPC] 3.5.4.3.1).
         """
-        name = fold_realm(target_domain)
+        name = self._folded.get(target_domain) or fold_realm(target_domain)
         kind = int(flags) & (_IS_FLAT_NAME | _IS_DNS_NAME)
         if kind == _IS_FLAT_NAME:
             return self._flat.get(name)
@@ -64,7 +66,9 @@ class RealmTable:
         """File a realm. A name without a dot is a flat one too: aliases are what NetBIOS names are put in."""
         own_name = fold_realm(realm.name)
         served = ServedRealm(name=own_name, config=realm)
-        for name in (own_name, *map(fold_realm, realm.aliases)):
+        for spelling in (realm.name, *realm.aliases):
+            name = fold_realm(spelling)
+            self._folded[spelling] = name
             self._exact[name] = served
             if name != own_name or "." not in name:
                 self._flat[name] = served
