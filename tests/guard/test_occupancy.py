@@ -46,9 +46,9 @@ def test_who_never_entered_does_not_leave(memory: mmap.mmap) -> None:
 
 def test_rows_add_up(memory: mmap.mmap) -> None:
     one, two = Occupancy(memory, 0), Occupancy(memory, 1)
-    one.enter(CLIENT)
-    two.enter(CLIENT)
-    two.enter(OTHER)
+    assert one.enter(CLIENT) == (1, 1)
+    assert two.enter(CLIENT) == (2, 2)
+    assert two.enter(OTHER) == (1, 3)
     assert counts(one) == counts(two) == (2, 1, 3)
     assert (one.own_total, two.own_total) == (1, 2)
 

@@ -52,8 +52,10 @@ USED, EXPIRES, GUARDED, VALUES = 8, 16, 24, 32
 """How many words they are after the tag; the other values follow the first, 8 words apart."""
 
 VALUE_END = 1 << 54
+"""What says something is less; what isn't, once the owner's bits are taken off, is somebody else's."""
+
 CHECK = 0x3FF << 54
-"""The bits of a value that are its owner's digest's."""
+"""The bits that are the owner's digest's."""
 
 INSTANTS = 1 << 22
 """Instants in a second, of which a bucket's value is one: 54 bits of them are 136 years."""
