@@ -1,4 +1,4 @@
-"""A realm's policy: the rules of `request_rules` and `reply_rules`, as far as it turns them on. Pure.
+"""A realm's policy: who may use it, and the rules about messages as far as it turns them on. Pure.
 
 A rule's mode is the setting of its name.
 """

@@ -168,10 +168,9 @@ class SharedTable:
         self._times[place + USED] = now
         self._times[place + EXPIRES] = expires
         is_new = member is None or self._joins((*key, member), column, start, expires, now)
+        if is_new:
+            self._count(name, place, 1 + column, start)
         counts = self._counts(name, place, start)
-        if is_new and counts[column] < MOST_COUNTED:
-            counts[column] += 1
-            self._write(name, place, start << COUNT_BITS | counts[column], 1 + column)
         return Tally(counts=(counts[0], counts[1], counts[2]), is_new=is_new)
 
     def blocked(self, key: Key, now: float) -> Block | None:
@@ -248,6 +247,15 @@ class SharedTable:
     def _write(self, name: _Name, place: int, value: int, number: int = 0) -> None:
         self._words[place + VALUES + WAYS * number] = name.check | value
         name.seen[number] = value
+
+    def _count(self, name: _Name, place: int, number: int, start: int) -> None:
+        """Count one more in a column, with nothing between reading and writing."""
+        at = place + VALUES + WAYS * number
+        value = self._words[at] ^ name.check
+        latest = max(value if value < VALUE_END else 0, name.seen[number], start << COUNT_BITS)
+        if latest & MOST_COUNTED < MOST_COUNTED:
+            self._words[at] = name.check | latest + 1
+            name.seen[number] = latest + 1
 
     def _counts(self, name: _Name, place: int, start: int) -> list[int]:
         """Return what the columns count since the window began."""
