@@ -24,9 +24,9 @@ addresses and never goes to a client.
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
+from kkdcpd.frozen import frozen
 from kkdcpd.values import AttemptFailure, Outcome
 
 __all__ = [
@@ -55,7 +55,7 @@ class KkdcpdError(Exception):
     """The root of the tree."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConfigProblem:
     """One thing wrong in the configuration: the dotted key, what is wrong, what to write instead."""
 

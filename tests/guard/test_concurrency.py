@@ -43,7 +43,7 @@ def test_only_who_has_requests_in_flight_is_remembered() -> None:
     slots = Slots(RatesConfig(), here)
     for number in range(100):
         slots.enter(str(number))
-    assert (here.own_total, here.own_clients) == (100, 100)
+    assert (here.total, len(here._mine)) == (100, 100)
     for number in range(100):
         slots.leave(str(number))
-    assert (here.own_total, here.own_clients) == (0, 0)
+    assert (here.total, len(here._mine)) == (0, 0)

@@ -28,13 +28,11 @@ def test_who_enters_counts_until_it_leaves(memory: mmap.mmap) -> None:
     for client in (CLIENT, CLIENT, OTHER):
         here.enter(client)
     assert counts(here) == (2, 1, 3)
-    assert (here.own_total, here.own_clients) == (3, 2)
     here.leave(CLIENT)
     assert counts(here) == (1, 1, 2)
     here.leave(CLIENT)
     here.leave(OTHER)
     assert counts(here) == (0, 0, 0)
-    assert (here.own_total, here.own_clients) == (0, 0)
 
 
 def test_who_never_entered_does_not_leave(memory: mmap.mmap) -> None:
@@ -50,7 +48,6 @@ def test_rows_add_up(memory: mmap.mmap) -> None:
     assert two.enter(CLIENT) == (2, 2)
     assert two.enter(OTHER) == (1, 3)
     assert counts(one) == counts(two) == (2, 1, 3)
-    assert (one.own_total, two.own_total) == (1, 2)
 
 
 def test_row_that_is_cleared_counts_no_more_and_its_next_process_begins_anew(memory: mmap.mmap) -> None:

@@ -21,6 +21,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
 from kkdcpd.frontends.door import Arrival
+from kkdcpd.frozen import Word
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import client_certificate
@@ -65,7 +66,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """Of SO_LINGER: what isn't sent yet is dropped, so that the kernel holds no buffer for a client of ours."""
 
 
-class _Stage(enum.Enum):
+class _Stage(Word):
     """What the next octets belong to."""
 
     HEAD = enum.auto()

@@ -11,12 +11,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 
 from kkdcpd.config import ConnectionsConfig
 from kkdcpd.errors import MalformedError
+from kkdcpd.frozen import frozen
 from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
@@ -59,7 +59,7 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Listener:
     """A listening socket, non-blocking; the TLS spoken on it, if any. `url` is for the log.
 

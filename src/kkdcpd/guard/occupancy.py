@@ -92,16 +92,6 @@ class Occupancy:
         """How many there are of all clients, in all processes."""
         return self._sums(0)[1]
 
-    @property
-    def own_total(self) -> int:
-        """How many this process has."""
-        return self._words[self._own]
-
-    @property
-    def own_clients(self) -> int:
-        """How many clients those of this process are of."""
-        return len(self._mine)
-
     def _sums(self, counter: int) -> tuple[int, int]:
         """Return the sums over the rows of those that live: of one counter, and of the first."""
         header = self._memory[SECRET_BYTES:HEADER_BYTES]

@@ -10,10 +10,11 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 from kkdcpd.errors import DnsFailedError
+from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
 from kkdcpd.locate.candidates import STALE, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
@@ -58,7 +59,7 @@ _TCP = (Transport.TCP,)
 _Ping = Callable[[Iterable[str], str, float], Awaitable[Mapping[str, DomainControllerFacts]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Domain:
     """What is known of a domain: our site in it, "" if unknown, and what its controllers say, by address."""
 
@@ -71,7 +72,7 @@ class _Domain:
 _UNKNOWN = _Domain()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Found:
     """The servers that a name stands for. `failure` is why DNS can't say."""
 

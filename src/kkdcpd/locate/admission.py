@@ -4,9 +4,9 @@ A record is refused for its port or its address. What the operator configured is
 """
 
 import ipaddress
-from dataclasses import dataclass
 
 from kkdcpd.config import Network
+from kkdcpd.frozen import frozen
 
 __all__ = ["Admission"]
 
@@ -16,7 +16,7 @@ _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")  # RFC 1122 3.2.1.3: this hos
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 2.1: an IPv4 address in its last 32 bits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Admission:
     """Which ports and networks may be named. Without networks all are, but for special addresses.
 

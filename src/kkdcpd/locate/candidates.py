@@ -3,10 +3,11 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from kkdcpd.errors import DnsFailedError
+from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
 from kkdcpd.locate.hosts import HostAddresses, HostResolver
 from kkdcpd.locate.records import Target
@@ -25,7 +26,7 @@ wildcard's can't have us ask for the thousand that fit into one answer."""
 STALE = " (expired, DNS is down)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Discovery:
     """What was found for one service of one realm: candidates in order, who is refused, how long it holds."""
 

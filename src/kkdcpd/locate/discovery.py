@@ -6,10 +6,11 @@ URI records come before SRV (krb5's locate_kdc.c, "the first source that yields 
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from kkdcpd.errors import DnsFailedError
+from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
 from kkdcpd.locate.candidates import STALE, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
@@ -45,7 +46,7 @@ class Discoverer(Protocol):
         """End what is under way in the background."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Question:
     """One name to ask for. `port` takes the place of the records', `primaries_only` is for primary KDCs."""
 

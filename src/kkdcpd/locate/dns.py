@@ -6,11 +6,9 @@ remembered, and for how long, is `dns_cache`'s.
 
 import asyncio
 import contextlib
-import enum
 import io
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 import dns.asyncresolver
 import dns.exception
@@ -27,6 +25,7 @@ import dns.resolver
 
 from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
+from kkdcpd.frozen import Word, frozen
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 
 __all__ = ["DnsClient", "FoundRecords", "RecordType", "is_trial", "system_nameservers"]
@@ -50,7 +49,7 @@ is_trial = ContextVar("is_trial", default=False)
 task that does so: what is started there has it, too."""
 
 
-class RecordType(enum.Enum):
+class RecordType(Word):
     """The record types that locating needs."""
 
     A = "A"
@@ -59,7 +58,7 @@ class RecordType(enum.Enum):
     URI = "URI"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class FoundRecords:
     """DNS' answer: its records, none if there are none, and for how many seconds it says that this holds."""
 

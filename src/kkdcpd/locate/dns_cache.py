@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, cast
 
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
+from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns import FoundRecords, RecordType
 from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
@@ -48,7 +49,7 @@ _Record = TypeVar("_Record", bound=Record)
 _Question = tuple[str, RecordType]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DnsAnswer(Generic[_Record]):
     """Records of a name. `is_stale` tells that they held once, and DNS can't be asked for better."""
 

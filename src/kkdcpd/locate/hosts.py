@@ -7,11 +7,11 @@ import asyncio
 import ipaddress
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
 from kkdcpd.errors import DnsFailedError
+from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
 from kkdcpd.locate.validity import FOREVER, Validity
 
@@ -21,7 +21,7 @@ RETRY_SECONDS = 5.0
 """After how long DNS is asked again for what failed, while something else serves."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HostAddresses:
     """A host's addresses in the order to try them; none if it has none.
 

@@ -7,8 +7,9 @@ locate_kdc.c, which is more lenient). Pure: nothing here asks DNS, and an addres
 import ipaddress
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.ports import parse_port
 from kkdcpd.values import KdcService, RefusedCandidate, Transport
 
@@ -30,7 +31,7 @@ _URI_SCHEME = "krb5srv"
 _URI_TRANSPORTS = {"tcp": Transport.TCP, "udp": Transport.UDP}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SrvRecord:
     """RFC 2782. `target` has no root dot, unless it is the root."""
 
@@ -44,7 +45,7 @@ class SrvRecord:
         return f"{self.priority} {self.weight} {self.port} {self.target}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UriRecord:
     """RFC 7553 4."""
 
@@ -61,7 +62,7 @@ Record = SrvRecord | UriRecord | str
 """One record's data; an address is a plain str."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Target:
     """A server as it was named: its host may be a name still. That holds until `expires`."""
 
@@ -80,7 +81,7 @@ class Target:
         return f"{self.transport.value}://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Offers:
     """What a set of records comes to. `is_declined` tells that the domain says it has no such service."""
 

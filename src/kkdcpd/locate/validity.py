@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from kkdcpd.frozen import frozen
 
 __all__ = ["FOREVER", "Validity"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Validity:
     """It holds until `expires`; from `recheck` on asking again may bring something newer."""
 

@@ -36,7 +36,7 @@ AP_REQ_TAG = b"\x6e"
 AP_REP_TAG = b"\x6f"
 KRB_PRIV_TAG = b"\x75"
 
-PVNO = 5
+PVNO = b"\x05"
 PA_TGS_REQ = 1
 PA_FX_FAST = 136
 
@@ -163,7 +163,7 @@ def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
 
 def _check_header(data: bytes, pvno: Span, msg_type: Span, tag: int) -> None:
     """Check that the protocol version is 5 and the message type the tag's number (RFC 4120 5.10)."""
-    if der.read_integer(data, pvno) != PVNO or der.read_integer(data, msg_type) != tag & 0x1F:
+    if data[pvno[0] : pvno[1]] != PVNO or data[msg_type[0] : msg_type[1]] != bytes((tag & 0x1F,)):
         raise MalformedError(f"pvno or msg-type doesn't fit the tag 0x{tag:02x}")
 
 
@@ -294,7 +294,7 @@ def _read_ticket(data: bytes, span: Span) -> TicketFacts:
     if sequence[1] != span[1]:
         raise MalformedError(f"octet {sequence[1]}: octets after the end of a Ticket")
     version, realm, sname, encrypted = der.read_fields(data, sequence, _TICKET)
-    if der.read_integer(data, version) != PVNO:
+    if data[version[0] : version[1]] != PVNO:
         raise MalformedError(f"octet {version[0]}: a Ticket's tkt-vno that isn't 5")
     _check_encrypted_data(data, encrypted)
     return TicketFacts(
