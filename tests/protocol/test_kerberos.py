@@ -498,3 +498,20 @@ def test_anything_but_an_as_rep_or_tgs_rep_or_krb_error_is_no_reply(octets: byte
 def test_a_reply_is_refused_with_octets_after_it(reply: bytes, tail: bytes) -> None:
     with pytest.raises(MalformedError, match="octets after the end"):
         _read_reply(reply + tail)
+
+
+def test_what_is_known_is_bounded() -> None:
+    for number in range(3000):
+        request = messages.as_req(cname=(1, (f"user{number}",)), padata=[(number, b"")], etypes=(number, 18))
+        for _ in range(2):  # once read, once known
+            read = _read_request(request)
+            assert (read.padata_types, read.etypes) == ((number,), (number, 18))
+            assert read.cname == PrincipalName(name_type=1, components=(f"user{number}",))
+    for known in (kerberos._known_principals, kerberos._known_etypes, kerberos._known_padata):
+        assert 0 < len(known) <= 1024
+
+
+def test_no_proof_is_kept_in_memory() -> None:
+    proof = bytes(range(60))
+    _read_request(messages.as_req(padata=[(2, proof), (149, b"")]))
+    assert not any(proof in octets for octets in kerberos._known_padata)

@@ -58,8 +58,8 @@ INT32_OCTETS = 4
 UINT32_OCTETS = 5
 """The longest of Kerberos' integers (RFC 4120 5.2.4): the first octet of five says that there is no sign."""
 
-TWO_OCTETS = 0x82
-"""A length of 256 to 65535 octets: that of a message, its body, its ticket. It is read without a call."""
+MAX_LENGTH_OCTETS = 4
+"""Of a length in its long form: 4 GiB."""
 
 Span = tuple[int, int]
 
@@ -96,11 +96,12 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
         tag = data[position]
         length = data[position + 1]
         start = position + 2
-        if length == TWO_OCTETS and data[start]:
-            length = data[start] << 8 | data[start + 1]
-            start += 2
-        elif length > 0x7F:
-            length, start = _read_long_length(data, start, length & 0x7F)
+        if length > 0x7F:
+            octets = data[start : start + (length & 0x7F)]
+            length = int.from_bytes(octets, "big")
+            if length < 0x80 or not octets[0] or len(octets) > MAX_LENGTH_OCTETS:
+                raise _length_error(data, position)
+            start += len(octets)
     except IndexError:
         raise MalformedError(f"octet {position}: the message ends within an element's header") from None
     if position >= end or start + length > end:
@@ -110,16 +111,14 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
     return start, start + length
 
 
-def _read_long_length(data: bytes, position: int, count: int) -> tuple[int, int]:
-    """Read `count` octets of a long-form length; return it and where the contents start (X.690 8.1.3.5)."""
-    if not 1 <= count <= 4:
-        raise MalformedError(f"octet {position - 1}: indefinite or oversized length")
-    length = 0
-    for octet in range(position, position + count):
-        length = length << 8 | data[octet]
-    if length < 0x80 or not data[position]:
-        raise MalformedError(f"octet {position - 1}: length not in its shortest form")
-    return length, position + count
+def _length_error(data: bytes, position: int) -> MalformedError:
+    """Say what is wrong with a long-form length (X.690 8.1.3.5, 10.1)."""
+    count = data[position + 1] & 0x7F
+    if not 1 <= count <= MAX_LENGTH_OCTETS:
+        return MalformedError(f"octet {position + 1}: indefinite or oversized length")
+    if position + 2 + count > len(data):
+        return MalformedError(f"octet {position + 1}: the message ends within a length")
+    return MalformedError(f"octet {position + 1}: length not in its shortest form")
 
 
 def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
@@ -160,19 +159,21 @@ def _read_field(data: bytes, position: int) -> tuple[int, int, int, int]:
     """Read a field's two headers: the inner tag, where its contents start and stop, where the field stops."""
     length = data[position + 1]
     inner = position + 2
-    if length == TWO_OCTETS and data[inner]:
-        length = data[inner] << 8 | data[inner + 1]
-        inner += 2
-    elif length > 0x7F:
-        length, inner = _read_long_length(data, inner, length & 0x7F)
+    if length > 0x7F:
+        octets = data[inner : inner + (length & 0x7F)]
+        length = int.from_bytes(octets, "big")
+        if length < 0x80 or not octets[0] or len(octets) > MAX_LENGTH_OCTETS:
+            raise _length_error(data, position)
+        inner += len(octets)
     outer_stop = inner + length
     length = data[inner + 1]
     start = inner + 2
-    if length == TWO_OCTETS and data[start]:
-        length = data[start] << 8 | data[start + 1]
-        start += 2
-    elif length > 0x7F:
-        length, start = _read_long_length(data, start, length & 0x7F)
+    if length > 0x7F:
+        octets = data[start : start + (length & 0x7F)]
+        length = int.from_bytes(octets, "big")
+        if length < 0x80 or not octets[0] or len(octets) > MAX_LENGTH_OCTETS:
+            raise _length_error(data, inner)
+        start += len(octets)
     return data[inner], start, start + length, outer_stop
 
 

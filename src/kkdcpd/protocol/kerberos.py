@@ -53,6 +53,9 @@ LONGEST_KNOWN_OCTETS = 128
 """Names and lists of encryption types that were read are kept, so many of each and none that is longer: some
 hundred KiB."""
 
+LONGEST_KNOWN_PADATA_OCTETS = 64
+"""First requests' padata are shorter, and always the same. None that prove anything are: they aren't kept."""
+
 MAX_ADDITIONAL_TICKETS = 4
 """They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
 enc-tkt-in-skey and cname-in-addl-tkt ([MS-SFU] 2.2.3). MIT's and Heimdal's KDCs look at the first only."""
@@ -148,7 +151,11 @@ def read_kdc_req(data: bytes, span: Span) -> KdcReq:
     sequence, tag = _open(data, span, AS_REQ_TAG + TGS_REQ_TAG)
     pvno, msg_type, padata, body = der.read_fields(data, sequence, _KDC_REQ)
     _check_header(data, pvno, msg_type, tag)
-    padata_types, ticket = _read_padata(data, padata, is_tgs_req=tag == TGS_REQ_TAG[0])
+    ticket = None
+    if tag == TGS_REQ_TAG[0]:
+        padata_types, ticket = _read_tgs_padata(data, padata)
+    else:
+        padata_types = _read_padata(data, padata) if padata is not ABSENT else ()
     return _read_body(data, body, _REQUESTS[tag], padata_types, ticket)
 
 
@@ -167,21 +174,35 @@ def _check_header(data: bytes, pvno: Span, msg_type: Span, tag: int) -> None:
         raise MalformedError(f"pvno or msg-type doesn't fit the tag 0x{tag:02x}")
 
 
-def _read_padata(data: bytes, span: Span, *, is_tgs_req: bool) -> tuple[tuple[int, ...], bytes | None]:
+def _read_padata(data: bytes, span: Span) -> tuple[int, ...]:
+    """Read the types of the padata."""
+    octets = data[span[0] : span[1]]
+    types = _known_padata.get(octets)
+    if types is None:
+        types = tuple([der.read_integer(data, number) for number, _value in _padata(data, span)])
+        _keep(_known_padata, octets, types, longest=LONGEST_KNOWN_PADATA_OCTETS)
+    return types
+
+
+def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], bytes]:
     """Read the types of the padata, and the ticket that a TGS-REQ must bear (RFC 4120 5.2.7.1)."""
     types = []
     ticket = None
-    for item in der.read_items(data, span, der.SEQUENCE) if span is not ABSENT else ():
-        number, value = der.read_fields(data, item, _PA_DATA)
+    for number, value in _padata(data, span) if span is not ABSENT else ():
         padata_type = der.read_integer(data, number)
-        if is_tgs_req and padata_type == PA_TGS_REQ:
+        if padata_type == PA_TGS_REQ:
             if ticket is not None:  # KDCs go by the first: nobody would ever look at the others
                 raise MalformedError("a TGS-REQ with more than one PA-TGS-REQ")
             ticket = read_ap_req(data, value).octets
         types.append(padata_type)
-    if is_tgs_req and ticket is None:
+    if ticket is None:
         raise MalformedError("a TGS-REQ without PA-TGS-REQ")
     return tuple(types), ticket
+
+
+def _padata(data: bytes, span: Span) -> list[list[Span]]:
+    """Read each PA-DATA's type and value (RFC 4120 5.2.7)."""
+    return [der.read_fields(data, item, _PA_DATA) for item in der.read_items(data, span, der.SEQUENCE)]
 
 
 def _read_body(
@@ -231,11 +252,11 @@ def _read_etypes(data: bytes, span: Span) -> tuple[int, ...]:
     return etypes
 
 
-def _keep(known: dict[bytes, T], octets: bytes, value: T) -> None:
+def _keep(known: dict[bytes, T], octets: bytes, value: T, longest: int = LONGEST_KNOWN_OCTETS) -> None:
     """Keep what was read, so that it needn't be read again."""
-    if len(known) >= MOST_KNOWN:
-        known.clear()
-    if len(octets) <= LONGEST_KNOWN_OCTETS:
+    if len(octets) <= longest:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
         known[octets] = value
 
 
@@ -357,6 +378,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
 
 _known_principals: dict[bytes, PrincipalName] = {}
 _known_etypes: dict[bytes, tuple[int, ...]] = {}
+_known_padata: dict[bytes, tuple[int, ...]] = {}
 
 _Fields = dict[int, tuple[int, int, int]]
 
@@ -398,7 +420,7 @@ def _optional_padata_types(data: bytes, fields: _Fields) -> tuple[int, ...]:
     if tag != der.SEQUENCE[0]:
         return ()
     try:
-        return _read_padata(data, (start, stop), is_tgs_req=False)[0]
+        return _read_padata(data, (start, stop))
     except MalformedError:
         return ()
 
