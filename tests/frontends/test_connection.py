@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
-from kkdcpd.frontends.connection import FREE_BYTES, MAX_HEAD_BYTES, Connection, Holdings
+from kkdcpd.frontends.connection import FREE_BYTES, MAX_HEAD_BYTES, Connection, Holdings, Request
 from kkdcpd.frontends.door import Arrival, Door, Listener
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
@@ -171,6 +171,38 @@ async def test_malformed_request_is_answered_and_ends_the_connection(
     (fields,) = exchange_fields(log)
     assert fields["outcome"] == "malformed_http"
     assert "\n" not in fields["detail"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "xn--0a", "xn--a-.b", "[::1]", "a..b"])
+async def test_host_in_a_target_means_nothing(listener: Listener, host: str) -> None:
+    octets = GOOD_REQUEST.replace(b" /KdcProxy ", f" http://{host}/KdcProxy ".encode())
+    assert octets != GOOD_REQUEST
+    async with Talk.to(listener) as talk:
+        await talk.send(octets)
+        assert await talk.response() == (200, GOOD_REPLY)
+
+
+async def test_connect_to_what_is_no_host_is_not_found(listener: Listener) -> None:
+    async with Talk.to(listener) as talk:
+        await talk.send(b"CONNECT xn--0a:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, _ = await talk.response()
+        assert (status, await talk.rest()) == (404, b"")
+
+
+async def test_connection_that_fails_in_a_way_that_nobody_thought_of_is_given_up(
+    kdc: FakeKdc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Request, "__init__", fail)
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST)
+        assert WRITE_TIMEOUT / 2 < await elapsed_until_end(talk) < LONG
 
 
 async def test_client_that_goes_ends_its_exchange(

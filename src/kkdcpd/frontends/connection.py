@@ -359,6 +359,13 @@ class Connection(RequestHandler):
         self._leave()
         super().connection_lost(exc)
 
+    async def start(self) -> None:
+        """Serve requests. Whatever ends that, a bug too, starts the time that the connection has left."""
+        try:
+            await super().start()
+        finally:
+            self._start_end()
+
     def eof_received(self) -> None:
         """Let the transport close, as it does when it is told nothing else."""
         self._start_end()
@@ -542,6 +549,9 @@ class Request(web.BaseRequest):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> None:
+        if head.url.absolute:
+            # The path is what counts; aiohttp looks at the host, and fails if it is none (RFC 9112 3.2.2).
+            head = head._replace(url=head.url.relative())
         super().__init__(head, body, connection, writer, task, task.get_loop())
         self.head = head
         self.body = body
