@@ -337,6 +337,27 @@ def test_who_lost_an_entry_to_another_name_finds_none_of_its_counts(memory: mmap
     assert SharedTable(memory).tally(("name", winner), 0, None, window=600.0, now=NOW).counts[0] == 1
 
 
+def test_counts_of_a_window_that_another_process_began_go_on(memory: mmap.mmap) -> None:
+    memory = make_memory(8, SECRET)
+    ours, theirs = SharedTable(memory), SharedTable(memory)
+
+    def count(table: SharedTable, now: float) -> int:
+        return table.tally(LOGINS, 0, None, window=600.0, now=NOW + now).counts[0]
+
+    def displace(now: float) -> None:
+        for number in range(16):
+            ours.tally(("logins", str(number)), 0, None, window=600.0, now=NOW + now)
+
+    assert count(theirs, 0) == 1
+    displace(10)
+    assert count(ours, 20) == 1
+    assert count(theirs, 21) == 2
+    displace(30)
+    later = [count(theirs, 40 + number) for number in range(5)]
+    assert later == list(range(later[0], later[0] + 5))
+    assert later[0] >= 1
+
+
 def test_processes_killed_while_they_write_leave_a_table_of_use(memory: mmap.mmap) -> None:
     table = SharedTable(memory)
 

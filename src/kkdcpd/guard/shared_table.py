@@ -264,7 +264,7 @@ class SharedTable:
             seen = name.seen[1 + column]
             value = words[place + VALUES + WAYS * (1 + column)] ^ name.check
             latest = value if seen < value < VALUE_END else seen
-            if latest >> COUNT_BITS == start:
+            if latest >> COUNT_BITS >= start:
                 counts[column] = latest & MOST_COUNTED
         return counts
 
