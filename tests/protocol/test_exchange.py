@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,12 +58,18 @@ def _candidate(name: str, transport: Transport, *, is_fallback: bool = False) ->
 class Play:
     """An exchange with a clock of its own. Words are those of the commands, with the endpoint's name."""
 
-    def __init__(self, request: ProxyRequest, *candidates: Candidate, hedges: int = 10) -> None:
+    def __init__(
+        self,
+        request: ProxyRequest,
+        *candidates: Candidate,
+        hedges: int = 10,
+        limits: ExchangeLimits = LIMITS,
+    ) -> None:
         self.now = 100.0
         self.attempts: dict[str, Attempt] = {}
         self.running: list[str] = []
         self.reports: list[tuple[str, FailureReason | None]] = []
-        self.exchange = Exchange(request, candidates, limits=LIMITS, hedges=Budget(hedges), now=self.now)
+        self.exchange = Exchange(request, candidates, limits=limits, hedges=Budget(hedges), now=self.now)
 
     def step(self) -> list[str]:
         words = []
@@ -455,6 +462,25 @@ def test_udp_of_a_bare_host_waits_for_connects_that_may_still_succeed() -> None:
 
 
 # --- anything may happen
+
+
+def test_nothing_is_begun_when_the_time_is_over() -> None:
+    limits = replace(LIMITS, connect_timeout=LIMITS.reach_timeout)
+    play = Play(FIRST_AS_REQ, tcp("a"), udp("a", is_fallback=True), limits=limits)
+    assert play.step() == ["connect a"]
+    assert play.after(LIMITS.reach_timeout) == ["abandon a"]
+    assert isinstance(play.exchange.error, NoKdcReachedError)
+
+
+def test_nothing_is_begun_after_the_end() -> None:
+    play = Play(FIRST_AS_REQ, udp("a"), udp("b"), udp("c"))
+    assert play.step() == ["connect a/udp"]
+    assert play.connected("a/udp") == ["send a/udp"]
+    play.received("a/udp", PREAUTH_REQUIRED)
+    assert play.is_over
+    play.exchange.failed(play.attempts["a/udp"], FailureReason.BUSY, play.now)
+    assert (play.step(), play.exchange.wakes_at) == ([], math.inf)
+
 
 REPLIES = [messages.as_rep(), TOO_BIG, UNAVAILABLE, PREAUTH_REQUIRED, b"x"]
 

@@ -13,9 +13,10 @@ from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.upstream.attempt import AttemptEvents, WayOut
 from kkdcpd.upstream.driver import MAX_LOADS
 from kkdcpd.upstream.health import ProbeTarget
-from kkdcpd.values import FailureReason, KdcReply, KdcState, Route, Transport
+from kkdcpd.values import Attempt, FailureReason, KdcReply, KdcState, Route, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
 from tests.support.upstream import candidate, endpoint, request_of, route_to, running_upstream
@@ -226,6 +227,20 @@ async def test_load_of_a_busy_kdc_is_never_forgotten_and_that_of_idle_ones_is() 
             upstream.load_of(replace(idle, port=number))
         assert upstream.load_of(busy) is busy_load
         assert upstream.load_of(idle) is not idle_load
+
+
+async def test_bug_in_a_later_step_ends_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeKdc(tcp=DROP) as first, FakeKdc(tcp=DROP) as second, running_upstream() as (upstream, _):
+        way_out = upstream.ways_out.open
+
+        def open_or_fail(attempt: Attempt, events: AttemptEvents) -> WayOut:
+            if attempt.number > 1:
+                raise RuntimeError("a bug")
+            return way_out(attempt, events)
+
+        monkeypatch.setattr(upstream.ways_out, "open", open_or_fail)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await upstream.exchange(request_of(FIRST_AS_REQ), route_to(first, second))
 
 
 async def test_kdc_in_trouble_that_answers_is_well_again() -> None:

@@ -255,7 +255,7 @@ class Exchange:
         if self._connecting or self._holders:
             self._time_out_connects(now)
             self._notice_silence(now)
-        if self._seeks_holder:
+        if self._seeks_holder and now < self._deadline:
             self._connect_next(now)
         if now >= self._deadline or not (self._connecting or self._holders):
             self._time_out_holders()
@@ -328,6 +328,8 @@ class Exchange:
 
     def _seek_holder(self, now: float) -> None:
         """Let the next candidate be connected to at once, unless another has the message and may answer."""
+        if self.reply or self.error:
+            return
         self.wakes_at = now
         if not self._holders and not self._was_taken:
             self._deadline = self._reach_deadline

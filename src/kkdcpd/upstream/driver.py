@@ -143,6 +143,9 @@ class _Conversation:
         self._is_stepping = True
         try:
             self._carry_out_what_is_due()
+        except Exception as error:  # noqa: BLE001 - a bug, which would else leave the client waiting for ever
+            self.done.set_exception(error)
+            return
         finally:
             self._is_stepping = False
         if self._exchange.reply:
