@@ -197,6 +197,17 @@ def test_output_that_was_closed_takes_nothing() -> None:
         assert not out.write(LINE)
 
 
+def test_output_that_is_closed_again_closes_nothing_else() -> None:
+    with pipe() as (_read, write):
+        out = Output(write)
+        number = out._descriptor
+        out.close()
+        with open(os.devnull) as other:  # noqa: PTH123 - its number is what counts
+            assert other.fileno() == number
+            out.close()
+            os.fstat(number)
+
+
 def test_socket_that_was_let_go_of_takes_nothing(stream: tuple[socket.socket, socket.socket]) -> None:
     out = Output(stream[0].fileno())
     out.close()

@@ -77,8 +77,9 @@ class Output:
         return not self._is_broken_off
 
     def close(self) -> None:
-        """Let go of it."""
-        self._close()
+        """Let go of it. Idempotent, as logging closes every handler once more at the end."""
+        close, self._close = self._close, _nothing
+        close()
         # Nothing goes there any more: another file may get the number.
         self._send = functools.partial(os.write, -1)
 
@@ -86,6 +87,10 @@ class Output:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll(PATIENCE_MILLISECONDS)
+
+
+def _nothing() -> None:
+    """Do nothing: what is closed stays closed."""
 
 
 def _open(descriptor: int, mode: int) -> int:
