@@ -1,8 +1,9 @@
 """What a server costs, as Linux tells: CPU time, memory, descriptors. It is a process and all below it."""
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = ["cpu_seconds", "descriptors", "processes_of", "resident_bytes"]
@@ -16,8 +17,9 @@ def processes_of(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        yield from map(int, (task / "children").read_text().split())
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            yield from map(int, (task / "children").read_text().split())
 
 
 def cpu_seconds(pid: int) -> float:
@@ -39,7 +41,7 @@ def _ended(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Return the memory of the server that is its own: pages that processes share count once (Pss)."""
-    return sum(_pss(each) for each in processes_of(pid))
+    return _sum_of_all(pid, _pss)
 
 
 def _pss(pid: int) -> int:
@@ -49,4 +51,13 @@ def _pss(pid: int) -> int:
 
 def descriptors(pid: int) -> int:
     """Return how many file descriptors the server has open."""
-    return sum(len(list(Path(f"/proc/{each}/fd").iterdir())) for each in processes_of(pid))
+    return _sum_of_all(pid, lambda each: len(list(Path(f"/proc/{each}/fd").iterdir())))
+
+
+def _sum_of_all(pid: int, read: Callable[[int], int]) -> int:
+    """Sum what is read of each process, but of those that end meanwhile, as old workers do."""
+    total = 0
+    for each in processes_of(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += read(each)
+    return total
