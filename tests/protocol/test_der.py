@@ -100,7 +100,7 @@ def test_a_sequence_has_a_span_for_each_field(octets: bytes, spans: list[der.Spa
         (b"\xa0", "ends within a field"),
         (b"\xa0\x03", "ends within a field"),
         (b"\xa0\x03\x02", "ends within a field"),
-        (b"\xa0\x82\x01", "ends within a length"),
+        (b"\xa0\x82\x01", "ends within a field"),
     ],
 )
 def test_a_sequence_is_refused_if_against_its_grammar(octets: bytes, problem: str) -> None:

@@ -58,9 +58,6 @@ INT32_OCTETS = 4
 UINT32_OCTETS = 5
 """The longest of Kerberos' integers (RFC 4120 5.2.4): the first octet of five says that there is no sign."""
 
-MAX_LENGTH_OCTETS = 4
-"""Of a length in its long form: 4 GiB."""
-
 Span = tuple[int, int]
 
 ABSENT: Span = (0, 0)
@@ -97,11 +94,7 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
         length = data[position + 1]
         start = position + 2
         if length > 0x7F:
-            octets = data[start : start + (length & 0x7F)]
-            length = int.from_bytes(octets, "big")
-            if length < 0x80 or not octets[0] or len(octets) > MAX_LENGTH_OCTETS:
-                raise _length_error(data, position)
-            start += len(octets)
+            length, start = _read_long_length(data, start, length & 0x7F)
     except IndexError:
         raise MalformedError(f"octet {position}: the message ends within an element's header") from None
     if position >= end or start + length > end:
@@ -111,14 +104,16 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
     return start, start + length
 
 
-def _length_error(data: bytes, position: int) -> MalformedError:
-    """Say what is wrong with a long-form length (X.690 8.1.3.5, 10.1)."""
-    count = data[position + 1] & 0x7F
-    if not 1 <= count <= MAX_LENGTH_OCTETS:
-        return MalformedError(f"octet {position + 1}: indefinite or oversized length")
-    if position + 2 + count > len(data):
-        return MalformedError(f"octet {position + 1}: the message ends within a length")
-    return MalformedError(f"octet {position + 1}: length not in its shortest form")
+def _read_long_length(data: bytes, position: int, count: int) -> tuple[int, int]:
+    """Read `count` octets of a long-form length; return it and where the contents start (X.690 8.1.3.5)."""
+    if not 1 <= count <= 4:
+        raise MalformedError(f"octet {position - 1}: indefinite or oversized length")
+    length = 0
+    for octet in range(position, position + count):
+        length = length << 8 | data[octet]
+    if length < 0x80 or not data[position]:
+        raise MalformedError(f"octet {position - 1}: length not in its shortest form")
+    return length, position + count
 
 
 def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
@@ -133,14 +128,17 @@ def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
     try:
         for outer_tag, inner_tags, is_optional in grammar.rows:
             if position < end and data[position] == outer_tag:
-                if data[position + 1] > 0x7F or data[position + 3] > 0x7F:
-                    inner_tag, start, stop, outer_stop = _read_field(data, position)
-                else:  # as most are: these need no calls
-                    outer_stop = position + 2 + data[position + 1]
-                    inner_tag = data[position + 2]
-                    start = position + 4
-                    stop = start + data[position + 3]
-                if outer_stop > end or stop != outer_stop or inner_tag not in inner_tags:
+                length = data[position + 1]
+                inner = position + 2
+                if length > 0x7F:
+                    length, inner = _read_long_length(data, inner, length & 0x7F)
+                outer_stop = inner + length
+                inner_tag = data[inner]
+                length = data[inner + 1]
+                start = inner + 2
+                if length > 0x7F:
+                    length, start = _read_long_length(data, start, length & 0x7F)
+                if outer_stop > end or start + length != outer_stop or inner_tag not in inner_tags:
                     raise _field_error(grammar, outer_tag, "has the wrong type or length")
                 found.append((start, outer_stop))
                 position = outer_stop
@@ -153,28 +151,6 @@ def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
     if position != end:
         raise MalformedError(f"{grammar.name}: unknown or misplaced field at octet {position}")
     return found
-
-
-def _read_field(data: bytes, position: int) -> tuple[int, int, int, int]:
-    """Read a field's two headers: the inner tag, where its contents start and stop, where the field stops."""
-    length = data[position + 1]
-    inner = position + 2
-    if length > 0x7F:
-        octets = data[inner : inner + (length & 0x7F)]
-        length = int.from_bytes(octets, "big")
-        if length < 0x80 or not octets[0] or len(octets) > MAX_LENGTH_OCTETS:
-            raise _length_error(data, position)
-        inner += len(octets)
-    outer_stop = inner + length
-    length = data[inner + 1]
-    start = inner + 2
-    if length > 0x7F:
-        octets = data[start : start + (length & 0x7F)]
-        length = int.from_bytes(octets, "big")
-        if length < 0x80 or not octets[0] or len(octets) > MAX_LENGTH_OCTETS:
-            raise _length_error(data, inner)
-        start += len(octets)
-    return data[inner], start, start + length, outer_stop
 
 
 def _field_error(grammar: Grammar, outer_tag: int, problem: str) -> MalformedError:
@@ -212,10 +188,18 @@ def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
     try:
         while position != end:
             tag = data[position]
-            inner_tag, start, stop, outer_stop = _read_field(data, position)
-            if tag not in _CONTEXT_TAGS or outer_stop > end or stop != outer_stop:
+            length = data[position + 1]
+            inner = position + 2
+            if length > 0x7F:
+                length, inner = _read_long_length(data, inner, length & 0x7F)
+            stop = inner + length
+            length = data[inner + 1]
+            start = inner + 2
+            if length > 0x7F:
+                length, start = _read_long_length(data, start, length & 0x7F)
+            if tag not in _CONTEXT_TAGS or stop > end or start + length != stop:
                 raise MalformedError(f"octet {position}: this isn't a tagged field with one element")
-            fields.setdefault(tag & 0x1F, (inner_tag, start, stop))
+            fields.setdefault(tag & 0x1F, (data[inner], start, stop))
             position = stop
             count += 1
             if count > MAX_FIELDS:
