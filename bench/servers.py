@@ -197,18 +197,18 @@ def _start_nginx(place: Place, stack: ExitStack) -> Server:
 
 
 def _start_aiohttp(place: Place, stack: ExitStack) -> Server:
-    port = free_port(["127.0.0.1"])
-    program = str(Path(__file__).with_name("constant.py"))
-    tls = (str(place.pair.certificate), str(place.pair.key))
-    return _start("aiohttp", [PYTHON, program, str(port), *tls, str(CONSTANT_OCTETS)], port, stack)
+    return _start_bare("constant", CONSTANT_OCTETS, place, stack)
 
 
 def _start_relay(place: Place, stack: ExitStack) -> Server:
+    return _start_bare("relay", place.kdc_ports[0], place, stack)
+
+
+def _start_bare(name: str, number: int, place: Place, stack: ExitStack) -> Server:
     port = free_port(["127.0.0.1"])
-    program = str(Path(__file__).with_name("relay.py"))
     tls = (str(place.pair.certificate), str(place.pair.key))
-    command = [PYTHON, program, str(port), *tls, str(place.kdc_ports[0])]
-    return _start("relay", command, port, stack, {"PYTHONPATH": str(SOURCES)})
+    command = [PYTHON, "-m", f"bench.{name}", str(port), *tls, str(number)]
+    return _start(name, command, port, stack, {"PYTHONPATH": f"{ROOT}:{SOURCES}"})
 
 
 SERVERS: Mapping[str, Callable[[Place, ExitStack], Server]] = {
