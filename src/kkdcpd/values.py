@@ -17,6 +17,7 @@ __all__ = [
     "ClientCertificate",
     "ClientConnection",
     "ConnectionRefusal",
+    "CrowdGone",
     "DcLocatorFlags",
     "FailureReason",
     "KdcEndpoint",
@@ -433,6 +434,11 @@ class ReloadResult:
     at: float
     is_ok: bool
     problems: tuple[str, ...] = ()
+
+
+@frozen
+class CrowdGone:
+    """A worker once had a crowd of connections; they are gone, and what they took is not all given back."""
 
 
 @frozen

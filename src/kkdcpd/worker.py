@@ -24,7 +24,7 @@ from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthNotice, HealthTable
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import ServiceStatus
+from kkdcpd.values import CrowdGone, ServiceStatus
 
 __all__ = ["SharedMemory", "Worker"]
 
@@ -70,9 +70,10 @@ class Worker:
         memory: SharedMemory,
         row: int,
         *,
-        tell: Callable[[HealthNotice], object],
+        tell: Callable[[HealthNotice | CrowdGone], object],
     ) -> None:
         upstream = config.upstream
+        self._tell = tell
         self._drain_timeout = config.process.drain_timeout
         counters = Counters(memory.metrics.take_row(row))
         self._health = HealthTable(
@@ -135,12 +136,18 @@ class Worker:
         await self._frontend.stop()
 
     async def _give_memory_back(self) -> None:
-        """Give the system what a crowd of connections took, once they are gone: 30 ms for 200 MiB."""
+        """Give the system what a crowd of connections took, once they are gone: 30 ms for 200 MiB.
+
+        Python's allocator gives back whole arenas of 1 MiB, and in each of a large crowd's arenas something
+        small lives on. Only a new process is without them, and so the parent hears of it.
+        """
         libc = ctypes.CDLL(None)
-        if not hasattr(libc, "malloc_trim"):  # musl, which needs none of this
-            return
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        can_trim = hasattr(libc, "malloc_trim")  # musl's can't, and needn't
+        if can_trim:
+            libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         while True:
             await asyncio.sleep(MEMORY_SECONDS)
-            if self._door.places.is_crowd_gone():
+            if self._door.places.is_crowd_gone() and can_trim:
                 libc.malloc_trim(0)
+            if self._door.places.has_outlived_crowd:
+                self._tell(CrowdGone())

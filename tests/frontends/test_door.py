@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, CROWD, Arrival, Door, Listener, Places
+from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, CROWD, LARGE_CROWD, Arrival, Door, Listener, Places
 from kkdcpd.guard.occupancy import Occupancy, clear_row
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
@@ -411,6 +411,22 @@ async def test_crowd_is_gone_once_when_half_of_it_is() -> None:
     for _ in range(CROWD // 2):
         places.give_back("a")
     assert not places.is_crowd_gone()
+
+
+async def test_large_crowd_is_outlived_when_hardly_anybody_is_left() -> None:
+    places = Places(alone(), maximum=1000, per_client=1000, counters=Counters.unread())
+    for _ in range(LARGE_CROWD - 1):
+        places.take("a")
+    places.give_back("a")
+    assert not places.has_outlived_crowd
+    for _ in range(2):
+        places.take("a")
+    while places.taken > LARGE_CROWD / 10:
+        assert not places.has_outlived_crowd
+        places.give_back("a")
+    assert places.has_outlived_crowd
+    places.take("a")
+    assert not places.has_outlived_crowd
 
 
 def limit_workers(site: Site, limits: tuple[int, int]) -> None:

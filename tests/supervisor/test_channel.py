@@ -7,7 +7,15 @@ import pytest
 
 from kkdcpd.supervisor.channel import Alive, Channel, Message
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, ReloadResult, ServiceStatus, Transport
+from kkdcpd.values import (
+    CrowdGone,
+    FailureReason,
+    KdcEndpoint,
+    KdcState,
+    ReloadResult,
+    ServiceStatus,
+    Transport,
+)
 
 ENDPOINT = KdcEndpoint(name="dc1.example.com", address="2001:db8::1", port=88, transport=Transport.UDP)
 NOTICES = [
@@ -29,7 +37,7 @@ STATUSES = [
 ]
 
 
-@pytest.mark.parametrize("message", [Alive(), *NOTICES, *STATUSES], ids=str)
+@pytest.mark.parametrize("message", [Alive(), CrowdGone(), *NOTICES, *STATUSES], ids=str)
 def test_message_arrives_as_it_was_sent(message: Message) -> None:
     ours, theirs = Channel.pair()
     assert ours.send(message)

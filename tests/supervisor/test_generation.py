@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import os
 import socket
@@ -11,7 +12,15 @@ import pytest
 from kkdcpd.config import load_config
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child
-from kkdcpd.supervisor.generation import LONG_LIFE_SECONDS, RESTART_SECONDS, Generation, Phase, Role, Slot
+from kkdcpd.supervisor.generation import (
+    LONG_LIFE_SECONDS,
+    RENEWAL_SECONDS,
+    RESTART_SECONDS,
+    Generation,
+    Phase,
+    Role,
+    Slot,
+)
 from lab.authority import Authority
 
 REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
@@ -123,7 +132,7 @@ def test_who_dies_again_and_again_is_replaced_later_and_later(child: Child) -> N
     now = child.started_at + 1.0
     for pause in (*RESTART_SECONDS, RESTART_SECONDS[-1]):
         slot.child = child
-        slot.child_died(now)
+        slot.child_died(child, now)
         assert slot.child is None
         assert slot.start_at == now + pause
 
@@ -131,5 +140,53 @@ def test_who_dies_again_and_again_is_replaced_later_and_later(child: Child) -> N
 def test_who_has_lived_long_is_replaced_at_once(child: Child) -> None:
     slot = Slot(name="worker 1", deaths=5, child=child)
     now = child.started_at + LONG_LIFE_SECONDS
-    slot.child_died(now)
+    slot.child_died(child, now)
     assert slot.start_at == now
+
+
+@pytest.fixture
+def successor(child: Child) -> Child:
+    return dataclasses.replace(child)
+
+
+def test_who_has_outlived_a_crowd_is_to_have_a_successor_but_not_too_soon(
+    child: Child, successor: Child
+) -> None:
+    slot = Slot(name="worker 1")
+    now = child.started_at + RENEWAL_SECONDS
+    assert slot.is_due(now)
+    slot.take(child)
+    assert not slot.is_due(now)
+    child.has_outlived_crowd = True
+    assert not slot.is_due(now - 0.1)
+    assert slot.is_due(now)
+    slot.take(successor)
+    assert (slot.child, slot.successor) == (child, successor)
+    assert not slot.is_due(now)
+    assert slot.change() is child
+    assert slot.child is successor
+    assert slot.successor is None
+
+
+def test_successor_that_dies_is_tried_again_later(child: Child, successor: Child) -> None:
+    child.has_outlived_crowd = True
+    slot = Slot(name="worker 1", child=child, successor=successor, deaths=1)
+    now = child.started_at + RENEWAL_SECONDS
+    slot.child_died(successor, now)
+    assert slot.child is child
+    assert slot.successor is None
+    assert not slot.is_due(now)
+    assert slot.is_due(now + RESTART_SECONDS[1])
+
+
+def test_who_dies_while_a_successor_starts_leaves_it_the_place(child: Child, successor: Child) -> None:
+    slot = Slot(name="worker 1", child=child, successor=successor)
+    slot.child_died(child, child.started_at)
+    assert slot.child is successor
+    assert slot.successor is None
+
+
+def test_successors_are_among_the_children(generation: Generation, child: Child, successor: Child) -> None:
+    generation.slots[0].child = child
+    generation.slots[0].successor = successor
+    assert generation.children == [child, successor]

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.frontends.door import LARGE_CROWD
 from lab.authority import Authority
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.supervisor.house import House, run_house
+from tests.supervisor.load import Load
 from tests.support import fake_kdc
 from tests.support.fake_kdc import FakeKdcThread, reply
 from tests.support.http_client import HttpClient, post
@@ -173,6 +175,46 @@ def test_tls_sessions_resume_at_the_other_worker(tmp_path: Path, version: ssl.TL
         # Nobody had to be killed for being stopped too long.
         assert set(house.daemon.workers) == {first, second}
     assert resumed >= 0.95 * SESSIONS[version]
+
+
+# -- A crowd -------------------------------------------------------------------------------------------------
+
+
+def come_and_go(house: House, count: int) -> None:
+    """Be so many clients that connect, and leave when all are in."""
+    with contextlib.ExitStack() as crowd:
+        for number in range(count):
+            crowd.enter_context(connected(house, f"127.4.{number // 250}.{number % 250 + 1}"))
+        # The next one in is let in after them.
+        assert house.ask().status == 200
+
+
+def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_path: Path) -> None:
+    with run_house(tmp_path, workers=1) as house:
+        (former,) = house.daemon.workers
+        with Load(house.daemon.ports[0], house.trust, retries=False, keeping=4, single=4) as load:
+            come_and_go(house, LARGE_CROWD)
+            renewed = house.wait_for_event("worker_renewed")
+            wait_until(lambda: former not in house.daemon.workers)
+            tally = load.end()
+        assert tally.lost == []
+        assert (renewed["process"], renewed["pid"]) == ("worker 1", str(former))
+        assert len(house.daemon.workers) == 1
+        assert house.ask().status == 200
+        assert not house.lines("worker_died", "drained", "drain_cut_off", "bug_in_child", "bug_in_request")
+
+
+def test_successor_that_dies_before_it_serves_is_followed_by_another(tmp_path: Path) -> None:
+    with run_house(tmp_path, workers=1) as house:
+        (former,) = house.daemon.workers
+        come_and_go(house, LARGE_CROWD)
+        wait_until(lambda: len(house.daemon.workers) == 2)
+        (successor,) = set(house.daemon.workers) - {former}
+        os.kill(successor, signal.SIGKILL)
+        assert house.wait_for_event("worker_died")["pid"] == str(successor)
+        assert house.ask().status == 200
+        assert house.wait_for_event("worker_renewed")["pid"] == str(former)
+        assert house.ask().status == 200
 
 
 # -- The guard -----------------------------------------------------------------------------------------------

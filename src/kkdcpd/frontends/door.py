@@ -43,6 +43,9 @@ MIN_HANDSHAKE_SECONDS = 0.1
 CROWD = 128
 """So many connections are worth a word, or a trifle of work, when they are gone."""
 
+LARGE_CROWD = 512
+"""So many leave behind some 8 MiB, and so are worth a new process when they are gone."""
+
 _FAILED_BEFORE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR}
 """Accept fails with these for one connection alone: the next one may be sound."""
 
@@ -85,6 +88,7 @@ class Places:
         self._per_client = per_client
         self.taken = 0
         self._peak = 0
+        self._most = 0
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -96,6 +100,7 @@ class Places:
         self.taken += 1
         self._counters.connections_are(self.taken)
         self._peak = max(self._peak, self.taken)
+        self._most = max(self._most, self.taken)
         self._is_empty.clear()
         return True
 
@@ -121,6 +126,11 @@ class Places:
             return False
         self._peak = self.taken
         return True
+
+    @property
+    def has_outlived_crowd(self) -> bool:
+        """Whether this process has had a large crowd in its life, of which hardly anybody is left."""
+        return self._most >= LARGE_CROWD and self.taken <= self._most / 10
 
 
 class _RefusedError(Exception):

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, ReloadResult, ServiceStatus, Transport
+from kkdcpd.values import (
+    CrowdGone,
+    FailureReason,
+    KdcEndpoint,
+    KdcState,
+    ReloadResult,
+    ServiceStatus,
+    Transport,
+)
 
 __all__ = ["Alive", "Channel", "Message"]
 
@@ -30,7 +38,7 @@ class Alive:
     """A child's event loop runs. When it first says so, it serves."""
 
 
-Message = Alive | HealthNotice | ServiceStatus
+Message = Alive | CrowdGone | HealthNotice | ServiceStatus
 
 
 class Channel:
@@ -89,6 +97,8 @@ def _encode(message: Message) -> bytes:
     match message:
         case Alive():
             fields: list[object] = ["alive"]
+        case CrowdGone():
+            fields = ["crowd gone"]
         case HealthNotice(target=ProbeTarget(endpoint=endpoint, realm=realm)):
             place = [endpoint.name, endpoint.address, endpoint.port, endpoint.transport.value]
             reason = message.reason.value if message.reason else None
@@ -113,5 +123,7 @@ def _decode(data: bytes) -> Message:
         case ["status", told, last]:
             reload = ReloadResult(at=last[0], is_ok=last[1], problems=tuple(last[2])) if last else None
             return ServiceStatus(**told | {"last_reload": reload})
+        case ["crowd gone"]:
+            return CrowdGone()
         case _:
             return Alive()

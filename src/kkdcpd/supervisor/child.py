@@ -42,6 +42,7 @@ class Child:
     started_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
     is_ready: bool = False
+    has_outlived_crowd: bool = False
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal. It isn't reaped yet, so that its pid is nobody else's."""
@@ -115,7 +116,7 @@ async def serve_with_channel(service: Service, channel: Channel) -> None:
 
     def receive() -> None:
         for message in channel.receive():
-            if not isinstance(message, Alive):
+            if isinstance(message, HealthNotice | ServiceStatus):
                 service.heard(message)
         if not channel.is_open:
             loop.remove_reader(channel.fileno())

@@ -15,7 +15,7 @@ from kkdcpd.supervisor.channel import Channel, Message
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.supervisor.rows import Rows
 from kkdcpd.upstream.health import MAX_TROUBLED, HealthNotice
-from kkdcpd.values import KdcEndpoint, KdcState
+from kkdcpd.values import CrowdGone, KdcEndpoint, KdcState
 
 __all__ = ["Death", "Family", "Patience"]
 
@@ -150,7 +150,9 @@ class Family:
 
     def _take_in(self, child: Child, message: Message) -> None:
         child.is_ready = True
-        if isinstance(message, HealthNotice):
+        if isinstance(message, CrowdGone):
+            child.has_outlived_crowd = True
+        elif isinstance(message, HealthNotice):
             self._remember(message)
             for other in self._children.values():
                 if other is not child:

@@ -27,6 +27,10 @@ LONG_LIFE_SECONDS = 60.0
 """Who has lived for so long hasn't ended for a reason that is there at every start."""
 
 
+RENEWAL_SECONDS = 10.0
+"""So long a worker lives at least, whatever crowds come and go: each renewal costs a start."""
+
+
 class Phase(Word):
     """STARTING until all its workers are ready; DRAINING when it may only finish what it has begun.
 
@@ -48,27 +52,53 @@ class Role(Word):
 
 @dataclass(slots=True, kw_only=True)
 class Slot:
-    """A child's place, which a successor takes when it dies."""
+    """A child's place, which a successor takes when it dies, or is to go: then once the successor serves."""
 
     name: str
     role: Role = Role.WORKER
     child: Child | None = None
+    successor: Child | None = None
     deaths: int = 0
     start_at: float = 0.0
 
-    def child_died(self, now: float) -> None:
-        """Plan for a successor."""
+    def is_due(self, now: float) -> bool:
+        """Whether another child is wanted."""
+        if self.successor or now < self.start_at:
+            return False
+        child = self.child
+        return not child or (child.has_outlived_crowd and now - child.started_at >= RENEWAL_SECONDS)
+
+    def take(self, child: Child) -> None:
+        """Have the place taken, or a successor for who has it."""
+        if self.child:
+            self.successor = child
+        else:
+            self.child = child
+
+    def change(self) -> Child:
+        """Let the successor have the place; return who had it."""
         assert self.child
-        has_lived_long = now - self.child.started_at >= LONG_LIFE_SECONDS
+        former, self.child, self.successor = self.child, self.successor, None
+        return former
+
+    def child_died(self, child: Child, now: float) -> None:
+        """Plan for a successor, unless there is one."""
+        if child is self.successor:
+            self.successor = None
+        else:
+            self.child, self.successor = self.successor, None
+        has_lived_long = now - child.started_at >= LONG_LIFE_SECONDS
         self.deaths = 0 if has_lived_long else self.deaths
         self.start_at = now + RESTART_SECONDS[min(self.deaths, len(RESTART_SECONDS) - 1)]
         self.deaths += 1
-        self.child = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Generation:
-    """What its processes are forked with, and which there are."""
+    """What its processes are forked with, and which there are.
+
+    With `is_former`, only those of another generation that have been replaced, so that they finish.
+    """
 
     number: int
     loaded: LoadedConfig
@@ -78,6 +108,7 @@ class Generation:
     admin_listeners: Sequence[Listener]
     slots: Sequence[Slot]
     files: FileWatch
+    is_former: bool = False
     phase: Phase = Phase.STARTING
     phase_since: float = field(default_factory=time.monotonic)
 
@@ -117,7 +148,7 @@ class Generation:
     @property
     def children(self) -> list[Child]:
         """Its processes that live."""
-        return [slot.child for slot in self.slots if slot.child]
+        return [child for slot in self.slots for child in (slot.child, slot.successor) if child]
 
     @property
     def workers(self) -> list[Slot]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError
 from kkdcpd.guard import occupancy, shared_table
 from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, make_metrics
 from kkdcpd.supervisor.channel import Channel
+from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.control import Asker, Control, ReloadOutcome
 from kkdcpd.supervisor.events import take_turn
 from kkdcpd.supervisor.family import Death, Family
@@ -140,7 +142,7 @@ class Parent:
         if self._starting:
             self._look_at_start(self._starting, now)
         if self._serving:
-            self._replace_dead(self._serving, now)
+            self._replace(self._serving, now)
         if self._serving and not self._starting:
             self._look_for_news(self._serving, now)
         self._end_drains(now)
@@ -170,14 +172,14 @@ class Parent:
     def _died(self, death: Death) -> None:
         for generation in filter(None, (self._starting, self._serving, *self._ending)):
             for slot in generation.slots:
-                if slot.child is death.child:
+                if death.child is slot.child or death.child is slot.successor:
                     self._lost(generation, slot, death)
                     return
 
     def _lost(self, generation: Generation, slot: Slot, death: Death) -> None:
         now = time.monotonic()
         lived = round(now - death.child.started_at, 1)
-        slot.child_died(now)
+        slot.child_died(death.child, now)
         has_failed = generation.phase is not Phase.DRAINING or death.code
         # Those that were killed beside another one are nothing new.
         if has_failed and generation.phase is not Phase.FAILED:
@@ -195,7 +197,7 @@ class Parent:
                 child.channel.end()
         if not generation.children:
             self._ending.remove(generation)
-            if generation.phase is Phase.DRAINING and not self._is_stopping:
+            if generation.phase is Phase.DRAINING and not (self._is_stopping or generation.is_former):
                 logger.info("drained", extra={"fields": {"generation": generation.number}})
 
     # -- A generation's beginning ----------------------------------------------------------------------------
@@ -252,15 +254,15 @@ class Parent:
         self._log_as(config.log)
         _keep_memory_shared()
         for slot in generation.slots:
-            self._fork(generation, slot)
+            slot.take(self._fork(generation, slot))
 
-    def _fork(self, generation: Generation, slot: Slot) -> None:
+    def _fork(self, generation: Generation, slot: Slot) -> Child:
         def work(channel: Channel, row: int) -> Coroutine[None, None, None]:
             if slot.role is Role.ADMIN:
                 return serve_admin(generation, self._memory, self._service_status(), channel)
             return serve_clients(generation, self._memory, row, channel)
 
-        slot.child = self._family.fork(slot.name, partial(self._forget, generation, slot), work)
+        return self._family.fork(slot.name, partial(self._forget, generation, slot), work)
 
     def _look_at_start(self, generation: Generation, now: float) -> None:
         if generation.is_ready:
@@ -402,14 +404,26 @@ class Parent:
 
     # -- While it serves, and its end ------------------------------------------------------------------------
 
-    def _replace_dead(self, generation: Generation, now: float) -> None:
+    def _replace(self, generation: Generation, now: float) -> None:
+        """Replace who has died, and who has grown large with a crowd that is gone."""
         for slot in generation.slots:
-            if slot.child is None and now >= slot.start_at:
+            if slot.successor and slot.successor.is_ready:
+                self._retire(generation, slot, now)
+            elif slot.is_due(now):
                 try:
-                    self._fork(generation, slot)
+                    slot.take(self._fork(generation, slot))
                 except OSError as error:
                     logger.error("fork_failed", extra={"fields": {"reason": str(error)}})  # noqa: TRY400
                     slot.start_at = now + GRACE_SECONDS
+
+    def _retire(self, generation: Generation, slot: Slot, now: float) -> None:
+        """Let a successor that serves have the place; who had it finishes, as after a reload."""
+        former = slot.change()
+        lived = round(now - former.started_at, 1)
+        logger.info(
+            "worker_renewed", extra={"fields": {"process": slot.name, "pid": former.pid, "lived": lived}}
+        )
+        self._drain(replace(generation, slots=[Slot(name=slot.name, child=former)], is_former=True))
 
     def _look_for_news(self, generation: Generation, now: float) -> None:
         """Begin a reload that was asked for, or that a new certificate is reason for."""
