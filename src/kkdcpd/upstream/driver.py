@@ -178,15 +178,15 @@ class _Conversation:
             self._has_news = False
             for command in self._exchange.due(self._loop.time()):
                 match command:
-                    case Connect(attempt):
-                        self._connect(attempt)
-                    case Send(attempt):
-                        self._ways[attempt.number][0].send(self._request)
-                    case Abandon(attempt):
-                        self._close(attempt.number)
+                    case Connect():
+                        self._connect(command.attempt)
+                    case Send():
+                        self._ways[command.attempt.number][0].send(self._request)
+                    case Abandon():
+                        self._close(command.attempt.number)
                     # That one is well is no news while all are.
-                    case Report(endpoint, failure) if failure or self._upstream.health.has_troubles:
-                        self._upstream.report(endpoint, self._probe_realm, failure)
+                    case Report() if command.failure or self._upstream.health.has_troubles:
+                        self._upstream.report(command.endpoint, self._probe_realm, command.failure)
 
     def _connect(self, attempt: Attempt) -> None:
         """Open a way to the attempt's endpoint, unless too many requests are with it already."""
