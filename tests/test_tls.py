@@ -1,8 +1,10 @@
 """Handshakes over memory BIOs, as asyncio and uvloop do them."""
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +127,39 @@ def test_http_1_1_is_agreed_on_whichever_certificate_is_chosen(
     client = _client_context(ca)
     client.set_alpn_protocols(["h2", "http/1.1"])
     assert _connected(config, client, name).client.selected_alpn_protocol() == "http/1.1"
+
+
+def _chunks(connection: ssl.SSLObject) -> Iterator[int]:
+    """Read all that is there, 256 KiB at a time; return how much came each time."""
+    with contextlib.suppress(ssl.SSLWantReadError):
+        while True:
+            yield len(connection.read(256 * 1024))
+
+
+@pytest.mark.parametrize("octets", [b"", b"x" * 20_000])
+def test_reading_to_throw_away_takes_no_large_memory(
+    ca: trustme.CA, config: TlsConfig, octets: bytes
+) -> None:
+    """As uvloop does before it closes a connection."""
+    peers = _connected(config, _client_context(ca))
+    if octets:
+        peers.client.write(octets)
+    tracemalloc.start()
+    try:
+        read = sum(_chunks(peers.server))
+        _now, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read == len(octets)
+    assert most < 64 * 1024
+
+
+def test_reading_into_a_buffer_fills_it(ca: trustme.CA, config: TlsConfig) -> None:
+    peers = _connected(config, _client_context(ca))
+    peers.client.write(b"hello")
+    buffer = bytearray(8)
+    assert peers.server.read(8, buffer) == len(b"hello")  # type: ignore[comparison-overlap]
+    assert buffer.startswith(b"hello")
 
 
 @pytest.mark.parametrize("name", [None, "kdc.example.net"])

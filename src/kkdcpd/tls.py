@@ -6,13 +6,20 @@ Files are checked in `config`; what stands here expects sound ones.
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kkdcpd.config import ClientCertificates, TlsConfig
 from kkdcpd.errors import MalformedError
 from kkdcpd.protocol.x509 import read_certificate
 from kkdcpd.values import ClientCertificate
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 __all__ = ["build_server_context", "client_certificate"]
+
+RECORD_OCTETS = 16384
+"""The most that a TLS record bears (RFC 8446 5.1), and so the most that OpenSSL reads at a time."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY_MODES: dict[ClientCertificates, ssl.VerifyMode] = {
@@ -23,6 +30,18 @@ _VERIFY_MODES: dict[ClientCertificates, ssl.VerifyMode] = {
 
 # The connection of a callback is an SSLObject: asyncio and uvloop both run TLS over memory BIOs.
 _SniCallback = Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]
+
+
+class _Connection(ssl.SSLObject):
+    """Reads by the record where it makes the buffer itself.
+
+    Twice before it closes a connection uvloop reads 256 KiB, to throw them away: pages that the system would
+    map, clear and unmap each time.
+    """
+
+    def read(self, len: int = RECORD_OCTETS, buffer: "WriteableBuffer | None" = None) -> bytes:  # noqa: A002
+        """Read up to so many octets into the buffer, or return them."""
+        return super().read(min(len, RECORD_OCTETS) if buffer is None else len, buffer)
 
 
 def build_server_context(
@@ -73,6 +92,7 @@ def _pair_context(
     # One takes a third of a handshake's time beyond the signature, and most clients want none: MIT's makes a
     # new context for each connection. Who resumes gets another one each time (RFC 8446 4.6.1).
     context.num_tickets = 1
+    context.sslobject_class = _Connection
     # OpenSSL takes the ALPN choice from the context that SNI chose, so that each has it.
     context.set_alpn_protocols(["http/1.1"])
     # Any password will do: without one, OpenSSL would ask for it on the terminal.
