@@ -18,7 +18,7 @@ from kkdcpd.metrics.memory import Metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.service import Service
 from kkdcpd.upstream.health import HealthNotice
-from kkdcpd.values import ServiceStatus
+from kkdcpd.values import Retire, ServiceStatus
 
 __all__ = ["AdminProcess"]
 
@@ -60,7 +60,7 @@ class AdminProcess:
             make_connection=self._frontend.connection,
         )
 
-    def heard(self, news: HealthNotice | ServiceStatus) -> None:
+    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
         """Learn how the service is from now on. How KDCs are stands in the metrics."""
         if isinstance(news, ServiceStatus):
             self._facts.status = news

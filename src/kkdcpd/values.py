@@ -35,6 +35,7 @@ __all__ = [
     "RefusedCandidate",
     "ReloadResult",
     "ReplyFacts",
+    "Retire",
     "Route",
     "Rule",
     "Served",
@@ -438,7 +439,12 @@ class ReloadResult:
 
 @frozen
 class CrowdGone:
-    """A worker once had a crowd of connections; they are gone, and what they took is not all given back."""
+    """A worker had a crowd of connections once, hardly anybody is left, and Python keeps what they took."""
+
+
+@frozen
+class Retire:
+    """A worker's successor serves: it is to let nobody else in, and to finish with whoever is here."""
 
 
 @frozen

@@ -24,7 +24,7 @@ from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthNotice, HealthTable
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import CrowdGone, ServiceStatus
+from kkdcpd.values import CrowdGone, Retire, ServiceStatus
 
 __all__ = ["SharedMemory", "Worker"]
 
@@ -103,31 +103,46 @@ class Worker:
             make_connection=self._frontend.connection,
         )
 
-    def heard(self, news: HealthNotice | ServiceStatus) -> None:
-        """Take in what another process found out about an endpoint."""
-        if isinstance(news, HealthNotice):
+    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
+        """Take in what another process found out about an endpoint, or that a successor serves."""
+        if isinstance(news, Retire):
+            self._let_nobody_in()
+        elif isinstance(news, HealthNotice):
             self._health.heard(news, asyncio.get_running_loop().time())
             self._prober.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what has begun, for as long as `process.drain_timeout`."""
+        """Serve until `stop` is set, then finish what has begun, for as long as `process.drain_timeout`.
+
+        A worker that is retired finishes for as long as its connections take, and then sets `stop` itself.
+        """
         async with self._locator, asyncio.TaskGroup() as tasks:
             prober = tasks.create_task(self._prober.run(), name="prober")
             memory = tasks.create_task(self._give_memory_back(), name="memory")
             door = tasks.create_task(self._door.keep(), name="door")
+            finishing = tasks.create_task(self._finish(door, stop), name="finish")
             await stop.wait()
-            await self._drain(door)
+            self._let_nobody_in()
+            await self._drain(door, finishing)
             prober.cancel()
             memory.cancel()
 
-    async def _drain(self, door: asyncio.Task[None]) -> None:
-        """Let nobody else in, and let those who are here finish: no request is to be lost on a connection."""
+    def _let_nobody_in(self) -> None:
+        """Begin to end: who is here has one request more, so that none is lost on a connection."""
         self._frontend.drain()
         self._door.close()
+
+    async def _finish(self, door: asyncio.Task[None], stop: asyncio.Event) -> None:
+        """Wait until nobody can come any more and everybody is gone."""
+        await asyncio.shield(door)
+        await self._door.places.wait_until_empty()
+        stop.set()
+
+    async def _drain(self, door: asyncio.Task[None], finishing: asyncio.Task[None]) -> None:
+        """Let those who are here finish, and close what is left when their time is over."""
         try:
             async with asyncio.timeout(self._drain_timeout):
-                await asyncio.shield(door)
-                await self._door.places.wait_until_empty()
+                await finishing
         except TimeoutError:
             logger.info("drain_cut_off", extra={"fields": {"connections": self._door.places.taken}})
             door.cancel()
@@ -149,5 +164,6 @@ class Worker:
             await asyncio.sleep(MEMORY_SECONDS)
             if self._door.places.is_crowd_gone() and can_trim:
                 libc.malloc_trim(0)
-            if self._door.places.has_outlived_crowd:
+            # A successor begins without what DNS has told this one, which may serve for a day after it fails.
+            if self._door.places.has_outlived_crowd and await self._locator.could_begin_anew():
                 self._tell(CrowdGone())

@@ -37,6 +37,20 @@ class Memory(DnsCache):
             await asyncio.sleep(0)
 
 
+async def test_cache_can_be_done_without_while_dns_answers() -> None:
+    memory = Memory()
+    assert await memory.could_be_learned_anew()
+    assert memory.dns.count == 0
+    await memory.addresses()
+    assert await memory.could_be_learned_anew()
+    memory.dns.is_down = True
+    assert not await memory.could_be_learned_anew()
+    memory.clock.turn(101)
+    assert await memory.addresses() == ("192.0.2.1",)
+    memory.dns.is_down = False
+    assert not await memory.could_be_learned_anew()
+
+
 async def test_an_answer_is_used_for_its_ttl() -> None:
     memory = Memory()
     assert await memory.addresses() == ("192.0.2.1",)

@@ -13,6 +13,7 @@ from kkdcpd.values import (
     KdcEndpoint,
     KdcState,
     ReloadResult,
+    Retire,
     ServiceStatus,
     Transport,
 )
@@ -37,7 +38,7 @@ STATUSES = [
 ]
 
 
-@pytest.mark.parametrize("message", [Alive(), CrowdGone(), *NOTICES, *STATUSES], ids=str)
+@pytest.mark.parametrize("message", [Alive(), CrowdGone(), Retire(), *NOTICES, *STATUSES], ids=str)
 def test_message_arrives_as_it_was_sent(message: Message) -> None:
     ours, theirs = Channel.pair()
     assert ours.send(message)

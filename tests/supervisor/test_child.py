@@ -12,7 +12,7 @@ import pytest
 from kkdcpd.supervisor.channel import Alive, Channel, Message
 from kkdcpd.supervisor.child import ALIVE_SECONDS, EXIT_BUG, Child, fork_child, serve_with_channel
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import KdcEndpoint, KdcState, ServiceStatus, Transport
+from kkdcpd.values import KdcEndpoint, KdcState, Retire, ServiceStatus, Transport
 from tests.support.waiting import wait_until
 
 NOTICE = HealthNotice(
@@ -85,7 +85,7 @@ class Recorder:
     async def run(self, stop: asyncio.Event) -> None:
         await stop.wait()
 
-    def heard(self, news: HealthNotice | ServiceStatus) -> None:
+    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
         self._channel.send(news)
 
 

@@ -15,7 +15,7 @@ from kkdcpd.supervisor.events import take_turn
 from kkdcpd.supervisor.family import Death, Family, Patience
 from kkdcpd.supervisor.rows import Rows
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, ServiceStatus, Transport
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Retire, ServiceStatus, Transport
 from tests.support.waiting import wait_until
 
 ROWS = 4
@@ -44,7 +44,7 @@ class Finder:
             self._channel.send(self._found)
         await stop.wait()
 
-    def heard(self, news: HealthNotice | ServiceStatus) -> None:
+    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
         assert isinstance(news, HealthNotice)
         name = news.target.endpoint.name
         if name.count("heard") < 2:

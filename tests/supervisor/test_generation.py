@@ -14,6 +14,7 @@ from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.generation import (
     LONG_LIFE_SECONDS,
+    NEWS_SECONDS,
     RENEWAL_SECONDS,
     RESTART_SECONDS,
     Generation,
@@ -157,21 +158,39 @@ def test_who_has_outlived_a_crowd_is_to_have_a_successor_but_not_too_soon(
     assert slot.is_due(now)
     slot.take(child)
     assert not slot.is_due(now)
-    child.has_outlived_crowd = True
+    child.crowd_gone_at = now - 0.1
     assert not slot.is_due(now - 0.1)
     assert slot.is_due(now)
+    # It may have another crowd by then.
+    assert not slot.is_due(now + NEWS_SECONDS)
     slot.take(successor)
-    assert (slot.child, slot.successor) == (child, successor)
+    assert slot.children == [child, successor]
     assert not slot.is_due(now)
-    assert slot.change() is child
-    assert slot.child is successor
-    assert slot.successor is None
+    slot.change()
+    assert (slot.child, slot.successor, slot.former) == (successor, None, child)
+    assert slot.children == [successor, child]
+
+
+def test_nobody_is_renewed_while_a_former_finishes(child: Child, successor: Child) -> None:
+    slot = Slot(name="worker 1", child=successor, former=child)
+    now = successor.crowd_gone_at = successor.started_at + RENEWAL_SECONDS
+    assert not slot.is_due(now)
+    slot.child_died(child, now)
+    assert slot.is_due(now)
+    assert slot.deaths == 0
+
+
+def test_who_dies_is_replaced_while_a_former_finishes(child: Child, successor: Child) -> None:
+    slot = Slot(name="worker 1", child=successor, former=child)
+    slot.child_died(successor, successor.started_at)
+    assert slot.is_due(slot.start_at)
+    assert slot.children == [child]
 
 
 def test_successor_that_dies_is_tried_again_later(child: Child, successor: Child) -> None:
-    child.has_outlived_crowd = True
     slot = Slot(name="worker 1", child=child, successor=successor, deaths=1)
     now = child.started_at + RENEWAL_SECONDS
+    child.crowd_gone_at = now + RESTART_SECONDS[1]
     slot.child_died(successor, now)
     assert slot.child is child
     assert slot.successor is None

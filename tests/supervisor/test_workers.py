@@ -190,11 +190,17 @@ def come_and_go(house: House, count: int) -> None:
 
 
 def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_path: Path) -> None:
-    with run_house(tmp_path, workers=1) as house:
+    """A former worker isn't cut off: nobody has asked for its end."""
+    with run_house(tmp_path, workers=1, process="drain_timeout = 0") as house:
         (former,) = house.daemon.workers
         with Load(house.daemon.ports[0], house.trust, retries=False, keeping=4, single=4) as load:
-            come_and_go(house, LARGE_CROWD)
-            renewed = house.wait_for_event("worker_renewed")
+            with house.connect() as idle:
+                assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
+                come_and_go(house, LARGE_CROWD)
+                renewed = house.wait_for_event("worker_renewed")
+                time.sleep(1)
+                assert len(house.daemon.workers) == 2
+                assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
             wait_until(lambda: former not in house.daemon.workers)
             tally = load.end()
         assert tally.lost == []
@@ -202,6 +208,22 @@ def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_pat
         assert len(house.daemon.workers) == 1
         assert house.ask().status == 200
         assert not house.lines("worker_died", "drained", "drain_cut_off", "bug_in_child", "bug_in_request")
+
+
+def test_reload_waits_for_a_former_worker_too(tmp_path: Path) -> None:
+    with run_house(tmp_path, workers=1) as house:
+        (former,) = house.daemon.workers
+        with house.connect() as idle:
+            assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
+            come_and_go(house, LARGE_CROWD)
+            house.wait_for_event("worker_renewed")
+            house.reload().expect_ok()
+            wait_until(lambda: len(house.daemon.workers) == 2)
+            assert not house.lines("drained")
+            assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
+        house.wait_for_event("drained")
+        assert former not in house.daemon.workers
+        assert not house.lines("worker_died", "drain_cut_off")
 
 
 def test_successor_that_dies_before_it_serves_is_followed_by_another(tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ class DnsCache:
     def __len__(self) -> int:
         return len(self._positive) + len(self._negative)
 
+    async def could_be_learned_anew(self) -> bool:
+        """Whether somebody who knows nothing yet could do without this cache, as DNS answers now."""
+        if any(entry.failures for entry in self._positive.values()):
+            return False
+        try:
+            for question in [*self._positive][-1:]:
+                await self._query(*question)
+        except DnsFailedError:
+            return False
+        return True
+
     async def close(self) -> None:
         """End the look-ups under way."""
         await self._flights.close()

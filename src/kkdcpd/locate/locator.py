@@ -113,6 +113,10 @@ class Locator:
         for close in self._close_last:
             await close()
 
+    async def could_begin_anew(self) -> bool:
+        """Whether one that knows nothing yet would find what this one knows: DNS answers."""
+        return await self._dns.could_be_learned_anew()
+
     def close_last(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have `close` called at the end of ours: by whom the look-ups are made."""
         self._close_last.append(close)

@@ -19,6 +19,7 @@ from kkdcpd.values import (
     KdcEndpoint,
     KdcState,
     ReloadResult,
+    Retire,
     ServiceStatus,
     Transport,
 )
@@ -38,7 +39,7 @@ class Alive:
     """A child's event loop runs. When it first says so, it serves."""
 
 
-Message = Alive | CrowdGone | HealthNotice | ServiceStatus
+Message = Alive | CrowdGone | HealthNotice | Retire | ServiceStatus
 
 
 class Channel:
@@ -99,6 +100,8 @@ def _encode(message: Message) -> bytes:
             fields: list[object] = ["alive"]
         case CrowdGone():
             fields = ["crowd gone"]
+        case Retire():
+            fields = ["retire"]
         case HealthNotice(target=ProbeTarget(endpoint=endpoint, realm=realm)):
             place = [endpoint.name, endpoint.address, endpoint.port, endpoint.transport.value]
             reason = message.reason.value if message.reason else None
@@ -125,5 +128,7 @@ def _decode(data: bytes) -> Message:
             return ServiceStatus(**told | {"last_reload": reload})
         case ["crowd gone"]:
             return CrowdGone()
+        case ["retire"]:
+            return Retire()
         case _:
             return Alive()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ import uvloop
 
 from kkdcpd.supervisor.channel import Alive, Channel
 from kkdcpd.upstream.health import HealthNotice
-from kkdcpd.values import ServiceStatus
+from kkdcpd.values import Retire, ServiceStatus
 
 __all__ = ["ALIVE_SECONDS", "Child", "Service", "fork_child", "serve_with_channel"]
 
@@ -42,7 +43,7 @@ class Child:
     started_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
     is_ready: bool = False
-    has_outlived_crowd: bool = False
+    crowd_gone_at: float = -math.inf
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal. It isn't reaped yet, so that its pid is nobody else's."""
@@ -56,8 +57,8 @@ class Service(Protocol):
         """Serve until `stop` is set, then finish what is in flight."""
         ...
 
-    def heard(self, news: HealthNotice | ServiceStatus) -> None:
-        """Take in what another process found out, if it concerns this one."""
+    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
+        """Take in what another process found out or wants, if it concerns this one."""
         ...
 
 
@@ -116,7 +117,7 @@ async def serve_with_channel(service: Service, channel: Channel) -> None:
 
     def receive() -> None:
         for message in channel.receive():
-            if isinstance(message, HealthNotice | ServiceStatus):
+            if isinstance(message, HealthNotice | Retire | ServiceStatus):
                 service.heard(message)
         if not channel.is_open:
             loop.remove_reader(channel.fileno())

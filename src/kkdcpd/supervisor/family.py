@@ -151,7 +151,7 @@ class Family:
     def _take_in(self, child: Child, message: Message) -> None:
         child.is_ready = True
         if isinstance(message, CrowdGone):
-            child.has_outlived_crowd = True
+            child.crowd_gone_at = child.heard_at
         elif isinstance(message, HealthNotice):
             self._remember(message)
             for other in self._children.values():

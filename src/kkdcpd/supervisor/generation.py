@@ -30,6 +30,9 @@ LONG_LIFE_SECONDS = 60.0
 RENEWAL_SECONDS = 10.0
 """So long a worker lives at least, whatever crowds come and go: each renewal costs a start."""
 
+NEWS_SECONDS = 1.0
+"""So long it counts that a worker's crowd is gone; it says so again, unless there is another one."""
+
 
 class Phase(Word):
     """STARTING until all its workers are ready; DRAINING when it may only finish what it has begun.
@@ -52,12 +55,17 @@ class Role(Word):
 
 @dataclass(slots=True, kw_only=True)
 class Slot:
-    """A child's place, which a successor takes when it dies, or is to go: then once the successor serves."""
+    """A child's place, which a successor takes when it dies, or once it serves if the child is to be renewed.
+
+    `former` is who had the place before a renewal, and finishes. There is one at a time, so that crowds that
+    come and go don't multiply workers.
+    """
 
     name: str
     role: Role = Role.WORKER
     child: Child | None = None
     successor: Child | None = None
+    former: Child | None = None
     deaths: int = 0
     start_at: float = 0.0
 
@@ -65,8 +73,10 @@ class Slot:
         """Whether another child is wanted."""
         if self.successor or now < self.start_at:
             return False
-        child = self.child
-        return not child or (child.has_outlived_crowd and now - child.started_at >= RENEWAL_SECONDS)
+        return not self.child or (not self.former and self._is_to_be_renewed(self.child, now))
+
+    def _is_to_be_renewed(self, child: Child, now: float) -> bool:
+        return now - child.crowd_gone_at < NEWS_SECONDS and now - child.started_at >= RENEWAL_SECONDS
 
     def take(self, child: Child) -> None:
         """Have the place taken, or a successor for who has it."""
@@ -75,14 +85,20 @@ class Slot:
         else:
             self.child = child
 
-    def change(self) -> Child:
-        """Let the successor have the place; return who had it."""
-        assert self.child
-        former, self.child, self.successor = self.child, self.successor, None
-        return former
+    def change(self) -> None:
+        """Let the successor have the place."""
+        self.former, self.child, self.successor = self.child, self.successor, None
+
+    @property
+    def children(self) -> list[Child]:
+        """Whoever lives, in whatever part."""
+        return [child for child in (self.child, self.successor, self.former) if child]
 
     def child_died(self, child: Child, now: float) -> None:
         """Plan for a successor, unless there is one."""
+        if child is self.former:
+            self.former = None
+            return
         if child is self.successor:
             self.successor = None
         else:
@@ -95,10 +111,7 @@ class Slot:
 
 @dataclass(slots=True, kw_only=True)
 class Generation:
-    """What its processes are forked with, and which there are.
-
-    With `is_former`, only those of another generation that have been replaced, so that they finish.
-    """
+    """What its processes are forked with, and which there are."""
 
     number: int
     loaded: LoadedConfig
@@ -108,7 +121,6 @@ class Generation:
     admin_listeners: Sequence[Listener]
     slots: Sequence[Slot]
     files: FileWatch
-    is_former: bool = False
     phase: Phase = Phase.STARTING
     phase_since: float = field(default_factory=time.monotonic)
 
@@ -148,7 +160,7 @@ class Generation:
     @property
     def children(self) -> list[Child]:
         """Its processes that live."""
-        return [child for slot in self.slots for child in (slot.child, slot.successor) if child]
+        return [child for slot in self.slots for child in slot.children]
 
     @property
     def workers(self) -> list[Slot]:

@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from kkdcpd.supervisor.rows import MAX_ROWS, Rows
 from kkdcpd.supervisor.services import serve_admin, serve_clients
 from kkdcpd.supervisor.sockets import Sockets
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
-from kkdcpd.values import ReloadResult, ServiceStatus
+from kkdcpd.values import ReloadResult, Retire, ServiceStatus
 from kkdcpd.worker import SharedMemory
 
 __all__ = ["Parent", "serve"]
@@ -172,15 +171,16 @@ class Parent:
     def _died(self, death: Death) -> None:
         for generation in filter(None, (self._starting, self._serving, *self._ending)):
             for slot in generation.slots:
-                if death.child is slot.child or death.child is slot.successor:
+                if any(death.child is child for child in slot.children):
                     self._lost(generation, slot, death)
                     return
 
     def _lost(self, generation: Generation, slot: Slot, death: Death) -> None:
         now = time.monotonic()
         lived = round(now - death.child.started_at, 1)
+        may_end = generation.phase is Phase.DRAINING or death.child is slot.former
         slot.child_died(death.child, now)
-        has_failed = generation.phase is not Phase.DRAINING or death.code
+        has_failed = not may_end or death.code
         # Those that were killed beside another one are nothing new.
         if has_failed and generation.phase is not Phase.FAILED:
             fields = {"process": slot.name, "pid": death.child.pid, "reason": death.words, "lived": lived}
@@ -192,12 +192,12 @@ class Parent:
             self._ended_in_part(generation)
 
     def _ended_in_part(self, generation: Generation) -> None:
-        if not any(slot.child for slot in generation.workers):
+        if not any(slot.children for slot in generation.workers):
             for child in generation.admins:
                 child.channel.end()
         if not generation.children:
             self._ending.remove(generation)
-            if generation.phase is Phase.DRAINING and not (self._is_stopping or generation.is_former):
+            if generation.phase is Phase.DRAINING and not self._is_stopping:
                 logger.info("drained", extra={"fields": {"generation": generation.number}})
 
     # -- A generation's beginning ----------------------------------------------------------------------------
@@ -408,7 +408,7 @@ class Parent:
         """Replace who has died, and who has grown large with a crowd that is gone."""
         for slot in generation.slots:
             if slot.successor and slot.successor.is_ready:
-                self._retire(generation, slot, now)
+                self._renew(slot, now)
             elif slot.is_due(now):
                 try:
                     slot.take(self._fork(generation, slot))
@@ -416,14 +416,14 @@ class Parent:
                     logger.error("fork_failed", extra={"fields": {"reason": str(error)}})  # noqa: TRY400
                     slot.start_at = now + GRACE_SECONDS
 
-    def _retire(self, generation: Generation, slot: Slot, now: float) -> None:
-        """Let a successor that serves have the place; who had it finishes, as after a reload."""
-        former = slot.change()
-        lived = round(now - former.started_at, 1)
-        logger.info(
-            "worker_renewed", extra={"fields": {"process": slot.name, "pid": former.pid, "lived": lived}}
-        )
-        self._drain(replace(generation, slots=[Slot(name=slot.name, child=former)], is_former=True))
+    def _renew(self, slot: Slot, now: float) -> None:
+        """Let a successor that serves have the place. Who had it has as long as its connections take."""
+        assert slot.child
+        if not slot.child.channel.send(Retire()):
+            return
+        fields = {"process": slot.name, "pid": slot.child.pid, "lived": round(now - slot.child.started_at, 1)}
+        logger.info("worker_renewed", extra={"fields": fields})
+        slot.change()
 
     def _look_for_news(self, generation: Generation, now: float) -> None:
         """Begin a reload that was asked for, or that a new certificate is reason for."""
