@@ -115,9 +115,10 @@ class DnsCache:
         """Whether somebody who knows nothing yet could do without this cache, as DNS answers now."""
         if any(entry.failures for entry in self._positive.values()):
             return False
+        latest = next(reversed(self._positive), None)
         try:
-            for question in [*self._positive][-1:]:
-                await self._query(*question)
+            if latest:
+                await self._query(*latest)
         except DnsFailedError:
             return False
         return True
