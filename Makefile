@@ -56,7 +56,7 @@ lock: ## Pin the dependencies anew, with hashes
 	$(COMPILE) --output-file requirements-build.lock --group build --constraint requirements-dev.lock
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+	--no-emit-index-url --custom-compile-command 'make lock'
 
 .PHONY: demo-packages test-packages bench-packages
 demo-packages test-packages bench-packages:
