@@ -36,6 +36,10 @@ bench: test-packages bench-packages $(VENV) $(BENCH_VENV) ## Measure, in interle
 soak: bench-packages $(VENV) $(BENCH_VENV) ## A million requests, with faults, and nothing may leak (REQUESTS=N for fewer)
 	$(BIN)/python -m bench.soak --requests $(or $(REQUESTS),1000000)
 
+.PHONY: attack
+attack: test-packages $(VENV) ## Attack a running kkdcpd in every known way, and print the figures (ATTACKS=NAME for one)
+	$(BIN)/python -m bench.attack $(ATTACKS)
+
 .PHONY: fuzz
 fuzz: $(VENV) ## Search every parser for input that breaks it (SECONDS=60 for each)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
