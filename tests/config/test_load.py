@@ -479,7 +479,7 @@ BROKEN = {
         REALM + REALM,
         (
             "/etc/kkdcpd/config.toml, line 3: is not TOML: Cannot declare ('realms', 'EXAMPLE.COM') twice; "
-            "write each [section] only once"
+            "write each [section] only once: put its settings below the header that is there"
         ),
     ),
     "another format": (

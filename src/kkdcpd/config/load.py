@@ -17,6 +17,7 @@ from kkdcpd.config.certificates import ServedCertificate, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.disk import read_octets, remedy_of
 from kkdcpd.config.guard import POLICY_TABLE
+from kkdcpd.config.homes import homes_named
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
@@ -48,7 +49,7 @@ _SYNTAX_REMEDIES = {
     # `level = info` begins with TOML's infinity.
     "Expected newline or end of document after a statement": _QUOTES_REMEDY,
     "Cannot overwrite a value": "write each key only once",
-    "Cannot declare": "write each [section] only once",
+    "Cannot declare": "write each [section] only once: put its settings below the header that is there",
 }
 _ANY_SYNTAX_REMEDY = (
     'write key = value, with texts in double quotes; sections look like [http] or [realms."NAME"]'
@@ -122,7 +123,8 @@ def read_process(path: Path) -> tuple[ProcessConfig, tuple[ConfigProblem, ...]]:
 def _read_section(path: Path, key: str, table: Table[Section]) -> tuple[Section, tuple[ConfigProblem, ...]]:
     text = _read_text(path)
     try:
-        return table.read(_document(text, path).get(key, {}), key), ()
+        with homes_named(CONFIG_TABLE):
+            return table.read(_document(text, path).get(key, {}), key), ()
     except ConfigError as error:
         return table.read({}, key), error.problems
 
@@ -139,7 +141,7 @@ def read_config(text: str, *, source: Path) -> Config:
 def _parsed(text: str, *, source: Path) -> Config:
     """Return what is written: the discovery of a realm may still be "auto"."""
     document = _document(text, source)
-    with _nested_in_reason(source):
+    with _nested_in_reason(source), homes_named(CONFIG_TABLE):
         config = CONFIG_TABLE.read(document, "")
     config = _with_policies(config, document)
     directory = source.absolute().parent

@@ -18,7 +18,7 @@ from kkdcpd.frozen import frozen
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["NamedTables", "Setting", "Table", "join", "setting", "settings_of"]
+__all__ = ["NamedTables", "Setting", "Table", "UnknownSetting", "closest", "join", "setting", "settings_of"]
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -33,6 +33,14 @@ class Setting:
     kind: Kind[object]
     description: str
     is_required: bool
+
+
+@frozen
+class UnknownSetting(ConfigProblem):
+    """A key that its table does not know: its own `name`, and the `guess` which of that table's is meant."""
+
+    name: str
+    guess: str | None
 
 
 def setting(kind: Kind[object], description: str) -> dict[str, object]:
@@ -74,8 +82,10 @@ class Table(Generic[T]):
         if not isinstance(value, dict):
             raise wrong_type(value, key, self.remedy)
         settings = settings_of(self.form)
-        guesses = {name: _closest(name, settings) for name in value if name not in settings}
-        problems = [_unknown(join(key, name), guess, settings) for name, guess in guesses.items()]
+        guesses = {name: closest(name, settings) for name in value if name not in settings}
+        problems: list[ConfigProblem] = [
+            _unknown(join(key, name), name, guess, settings) for name, guess in guesses.items()
+        ]
         values: dict[str, Any] = dict(given)
         for name, declared in settings.items():
             if name in value:
@@ -129,13 +139,14 @@ def join(key: str, name: str) -> str:
     return f"{key}.{written}" if key else written
 
 
-def _closest(name: str, known: Iterable[str]) -> str | None:
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that this one is most like, if it is like any."""
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)
 
 
-def _unknown(key: str, guess: str | None, known: Iterable[str]) -> ConfigProblem:
+def _unknown(key: str, name: str, guess: str | None, known: Iterable[str]) -> UnknownSetting:
     remedy = f"did you mean {guess}?" if guess else f"remove it, or use one of {', '.join(known)}"
-    return ConfigProblem(key=key, problem="there is no such setting", remedy=remedy)
+    return UnknownSetting(key=key, problem="there is no such setting", remedy=remedy, name=name, guess=guess)
 
 
 def _missing(key: str, declared: Setting) -> ConfigProblem:
