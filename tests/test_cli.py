@@ -173,6 +173,19 @@ def test_process_ends_with_the_exit_code(tmp_path: Path) -> None:
     assert done.output.startswith("error: ")
 
 
+def test_serve_may_be_started_again_where_a_file_is_missing(tmp_path: Path, write: Write) -> None:
+    """A file system that is mounted later, or a certificate that is fetched after the first start."""
+    text = f'[tls]\ncertificate = "none.pem"\nkey = "none.key"\n{REALM}{KPASSWD}'
+    path = str(write(text))
+    assert kkdcpd_process("serve", "--config", path).exit_code == 66
+    assert kkdcpd_process("check", "--config", path).exit_code == 78
+    write(f'{text}\n[log]\nlevel = "loud"\n')
+    assert kkdcpd_process("serve", "--config", path).exit_code == 78
+    (tmp_path / "none.pem").write_text("no certificate")
+    write(text)
+    assert kkdcpd_process("serve", "--config", path).exit_code == 78
+
+
 def test_process_without_arguments_serves(tmp_path: Path) -> None:
     done = kkdcpd_process(KKDCPD_CONFIG=str(tmp_path / "none.toml"))
     assert done.exit_code == 78

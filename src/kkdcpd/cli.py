@@ -25,6 +25,7 @@ exit codes:
   2   the command line is wrong
   3   locate: nobody is found
   4   the workers don't get ready; reload: nobody is there to ask
+  66  serve: a file that the configuration names isn't there yet, or can't be read now
   78  the configuration is wrong; each problem is one line on standard error
 """
 
@@ -40,13 +41,17 @@ STANDARD_ERROR = 2
 
 
 class ExitCode(enum.IntEnum):
-    """What the process ends with; 78 is EX_CONFIG of sysexits.h."""
+    """What the process ends with; 66 is EX_NOINPUT and 78 is EX_CONFIG of sysexits.h.
+
+    systemd's unit starts it again after all but USAGE and CONFIG, which a later start meets again.
+    """
 
     OK = 0
     FAILED = 1
     USAGE = 2
     NOBODY_FOUND = 3
     CANNOT_START = 4
+    NO_INPUT = 66
     CONFIG = 78
 
 
@@ -61,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        return ExitCode.CONFIG
+        is_start = _COMMANDS[options.command] is _serve
+        return ExitCode.NO_INPUT if is_start and error.may_pass else ExitCode.CONFIG
 
 
 def _parser() -> argparse.ArgumentParser:

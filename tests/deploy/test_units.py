@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from lab.program import run
 from lab.realm import MitRealm, Principal
 from tests.deploy.conftest import REPOSITORY, RootMaker
 from tests.deploy.debian import Machine
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -28,6 +29,7 @@ PASSWORD = "sandboxed-but-alive"
 NAME = "localhost"  # what clients call it
 MAX_EXPOSURE = 1.5
 SECONDS_TO_HAPPEN = 10.0
+MANY_STARTS_SECONDS = 60.0
 
 CONFIG = """\
 [realms."{realm.name}"]
@@ -291,6 +293,63 @@ def test_wrong_configuration_is_not_tried_again_and_again(site: Site) -> None:
         site.config.write_text(good)
         site.machine.tell("systemctl", "reset-failed", "kkdcpd.service", "kkdcpd.socket")
         site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
+
+
+class Impatient:
+    """A service that is started again ten times a second, while it fails for a reason that passes."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._folder = site.etc / "systemd/system/kkdcpd.service.d"
+        self._config = site.config.read_text()
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / "test.conf").write_text("[Service]\nRestartSec=100ms\n")
+        self._site.machine.tell("systemctl", "daemon-reload")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._site.config.write_text(self._config)
+        self._site.drop_nothing_in()
+
+    def fail(self, exit_code: int) -> None:
+        """Start it, and see it fail more than once; nothing bounds how often."""
+        self._site.machine.tell("systemctl", "stop", "kkdcpd.service")
+        assert self._site.machine.run("systemctl", "start", "kkdcpd.service").exit_code != 0
+        self._wait(lambda: int(self._site.property("NRestarts")) > 1)
+        assert f"code=exited, status={exit_code}/" in self._site.log()
+        assert self._site.property("StartLimitIntervalUSec") == "0"
+
+    def recover(self) -> None:
+        """See it start by itself."""
+        self._wait(lambda: self._site.property("ActiveState") == "active")
+
+    def _wait(self, is_so: Callable[[], bool]) -> None:
+        wait_until(is_so, timeout=MANY_STARTS_SECONDS)
+
+
+def test_missing_file_is_waited_for(site: Site) -> None:
+    """A file system that is mounted late."""
+    key = site.etc / "kkdcpd/tls/key.pem"
+    away = key.with_suffix(".away")
+    with Impatient(site) as service:
+        key.rename(away)
+        try:
+            service.fail(66)
+        finally:
+            away.rename(key)
+        service.recover()
+
+
+def test_missing_address_is_waited_for(site: Site) -> None:
+    """An interface that comes up late."""
+    listen = '[[listen]]\naddress = "*:443"\n[[listen]]\naddress = "192.0.2.77:8443"\n'
+    with Impatient(site) as service:
+        site.config.write_text(listen + site.config.read_text())
+        service.fail(1)
+        run("ip", "address", "add", "192.0.2.77/32", "dev", "lo", environment=os.environ).expect_ok()
+        service.recover()
 
 
 def test_key_may_come_as_a_credential(site: Site) -> None:

@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["MAX_FILE_BYTES", "read_octets", "remedy_of"]
+__all__ = ["MAX_FILE_BYTES", "may_pass", "read_octets", "remedy_of"]
 
 MAX_FILE_BYTES = 67108864
 """The largest files are revocation lists, of some 40 octets for each certificate."""
@@ -19,6 +19,22 @@ _REMEDIES = {
     errno.ESPIPE: "put a regular file there",
     errno.EFBIG: "name another file",
     errno.ELOOP: "correct the symbolic link",
+}
+
+
+# What a file system that is mounted or answers a little later, or a system with more room, cures.
+_PASSING = {
+    errno.ENOENT,
+    errno.EIO,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
 }
 
 
@@ -40,6 +56,11 @@ def read_octets(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
 def remedy_of(error: OSError) -> str:
     """Say what to do about a file that is there, but can't be read."""
     return _REMEDIES.get(error.errno or 0, "let the user that kkdcpd starts as read it")
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether the file may be there, and readable, at a later start without anybody's doing."""
+    return error.errno in _PASSING
 
 
 def _open_at_once(path: str, flags: int) -> int:

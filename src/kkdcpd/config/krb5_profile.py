@@ -112,7 +112,9 @@ def _blamed_on(place: str) -> Iterator[None]:
     try:
         yield
     except SettingError as error:
-        raise _refusal(place, error.problem, error.remedy or "correct the path") from error
+        remedy = error.remedy or "correct the path"
+        problem = ConfigProblem(key=place, problem=error.problem, remedy=remedy, may_pass=error.may_pass)
+        raise ConfigError([problem]) from error
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import ServedCertificate, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
-from kkdcpd.config.disk import read_octets, remedy_of
+from kkdcpd.config.disk import may_pass, read_octets, remedy_of
 from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.homes import homes_named
 from kkdcpd.config.kinds import collected
@@ -244,10 +244,11 @@ def _told_as_setting(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise SettingError(f"there is no {path}", "put it there, or correct the path") from error
+        problem, remedy = f"there is no {path}", "put it there, or correct the path"
+        raise SettingError(problem, remedy, may_pass=True) from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        raise SettingError(problem, remedy_of(error)) from error
+        raise SettingError(problem, remedy_of(error), may_pass=may_pass(error)) from error
 
 
 def _settled(config: Config) -> Config:
@@ -271,11 +272,14 @@ def _read_text(path: Path) -> str:
         octets = read_octets(path)
     except FileNotFoundError as error:
         remedy = "copy config.toml.example there and fill it in, or name another file with --config"
+        # Nothing is configured: no restart cures that, as it may cure a file that a configuration names.
         problem = ConfigProblem(key=str(path), problem="there is no such file", remedy=remedy)
         raise ConfigError([problem]) from error
     except OSError as error:
         reason = f"can't be read: {error.strerror}"
-        problem = ConfigProblem(key=str(path), problem=reason, remedy=remedy_of(error))
+        problem = ConfigProblem(
+            key=str(path), problem=reason, remedy=remedy_of(error), may_pass=may_pass(error)
+        )
         raise ConfigError([problem]) from error
     try:
         return octets.decode("utf-8-sig")  # Windows' editors put a byte order mark before UTF-8

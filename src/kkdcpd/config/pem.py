@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyasn1.type.base import Asn1Item
 
-from kkdcpd.config.disk import read_octets, remedy_of
+from kkdcpd.config.disk import may_pass, read_octets, remedy_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = ["CERTIFICATE", "file_bytes", "minute", "mode_problem", "moment", "read_pem", "refusal"]
@@ -14,9 +14,9 @@ __all__ = ["CERTIFICATE", "file_bytes", "minute", "mode_problem", "moment", "rea
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
-def refusal(key: str, problem: str, remedy: str) -> ConfigError:
-    """Return the error of a file that can't be used."""
-    return ConfigError([ConfigProblem(key=key, problem=problem, remedy=remedy)])
+def refusal(key: str, problem: str, remedy: str, *, passing: bool = False) -> ConfigError:
+    """Return the error of a file that cannot be used; a `passing` one may be gone at a later start."""
+    return ConfigError([ConfigProblem(key=key, problem=problem, remedy=remedy, may_pass=passing)])
 
 
 def file_bytes(path: Path, setting: str) -> bytes:
@@ -24,13 +24,14 @@ def file_bytes(path: Path, setting: str) -> bytes:
     try:
         return read_octets(path)
     except FileNotFoundError as error:
-        raise refusal(setting, f"there is no file {path}", "put it there, or correct the path") from error
+        remedy = "put it there, or correct the path"
+        raise refusal(setting, f"there is no file {path}", remedy, passing=True) from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
         remedy = remedy_of(error)
         if isinstance(error, PermissionError):
             remedy += f"; for systemd's unit: chgrp kkdcpd-tls {path} && chmod 0640 {path}"
-        raise refusal(setting, problem, remedy) from error
+        raise refusal(setting, problem, remedy, passing=may_pass(error)) from error
 
 
 def read_pem(path: Path, setting: str) -> str:
