@@ -52,16 +52,17 @@ class Authority:
         *identities: str,
         file_name: str = "server",
         is_expired: bool = False,
+        begins: datetime.datetime | None = None,
         has_rsa_key: bool = False,
     ) -> CertificateFiles:
         """Issue a certificate for DNS names and IP addresses; an expired one was good for a day in 2001.
 
-        MIT's PKINIT wants an RSA key.
+        One that `begins` in the future is what a host with a slow clock sees. MIT's PKINIT wants an RSA key.
         """
         leaf = self._ca.issue_cert(
             *identities,
             key_type=trustme.KeyType.RSA if has_rsa_key else trustme.KeyType.ECDSA,
-            not_before=_LONG_AGO if is_expired else None,
+            not_before=_LONG_AGO if is_expired else begins,
             not_after=_LONG_AGO + _DAY if is_expired else None,
         )
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)

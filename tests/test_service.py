@@ -1,6 +1,7 @@
 """Ready or not, and why; and what `/status` tells."""
 
 import contextlib
+import datetime
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import SystemFiles, read_config
+from kkdcpd.config import DatedItem, DatedKind, SystemFiles, read_config
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import ServiceFacts
@@ -46,13 +47,23 @@ def counters(metrics: Metrics) -> Counters:
     return Counters(metrics.take_row(0))
 
 
+EXPIRED = DatedItem(
+    kind=DatedKind.SERVER,
+    key="tls.certificate",
+    path=Path("/etc/certificate.pem"),
+    subject="CN=kdc",
+    start=None,
+    end=datetime.datetime(2001, 3, 17, 17, 46, 40, tzinfo=datetime.UTC),
+)
+
+
 @contextlib.asynccontextmanager
 async def service(
     metrics: Metrics, status: ServiceStatus = STATUS, ready_realms: str = "[]"
 ) -> AsyncIterator[Service]:
     text = f"{PLAIN}{NOBODY_TO_ASK}[admin]\nready_realms = {ready_realms}\n{REALMS}"
     config = read_config(text, source=Path("/nowhere/config.toml"))
-    facts = ServiceFacts(status=status, certificates={"/etc/certificate.pem": 1900000000.0})
+    facts = ServiceFacts(status=status, dated=[EXPIRED])
     async with build_locator(config, SystemFiles()) as locator:
         yield Service(config, locator, MetricsReader(metrics), facts)
 
@@ -109,7 +120,11 @@ async def test_status_tells_all(metrics: Metrics, counters: Counters) -> None:
         "problems": ["log.level: is wrong; mend it"],
     }
     (certificate,) = told["certificates"]
-    assert (certificate["file"], certificate["expires"]) == ("/etc/certificate.pem", "2030-03-17T17:46:40Z")
+    assert (certificate["file"], certificate["expires"]) == ("/etc/certificate.pem", "2001-03-17T17:46:40Z")
+    assert (certificate["valid"], certificate["seconds_left"] < 0) == (False, True)
+    assert certificate["problem"] == (
+        "the certificate in /etc/certificate.pem expired on 2001-03-17 17:46 UTC; renew it"
+    )
     realms = told["realms"]
     assert realms["EXAMPLE.COM"]["kdc"] == [
         {

@@ -12,6 +12,7 @@ import pytest
 import trustme
 from cryptography import x509
 
+from kkdcpd import tls
 from kkdcpd.config import AdditionalCertificate, ClientCertificates, TlsConfig
 from kkdcpd.tls import build_server_context, client_certificate
 from kkdcpd.values import ClientCertificate
@@ -269,6 +270,17 @@ def test_good_client_certificate_is_read(
     client = show(laptop)
     client.maximum_version = version
     assert client_certificate(_welcomed(asking, client, mode, name).server) == ANN
+
+
+def test_client_certificate_is_read_once_however_often_it_is_shown(
+    asking: TlsConfig, laptop: CertificateFiles, show: Show
+) -> None:
+    """To read it takes as long as a handshake."""
+    tls._read_client_certificate.cache_clear()
+    for _ in range(3):
+        assert client_certificate(_welcomed(asking, show(laptop), "required").server) == ANN
+    known = tls._read_client_certificate.cache_info()
+    assert (known.misses, known.hits, known.maxsize) == (1, 2, tls.READ_CERTIFICATES)
 
 
 @EITHER_PAIR

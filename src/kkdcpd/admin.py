@@ -5,9 +5,9 @@ after the metrics' memory was made; a reload replaces it as it replaces the work
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from kkdcpd.config import AdminConfig, Config, ServedCertificate, SystemFiles
+from kkdcpd.config import AdminConfig, Config, DatedItem, SystemFiles
 from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
 from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.guard.occupancy import SECRET_BYTES, Occupancy, make_memory
@@ -40,11 +40,9 @@ class AdminProcess:
         metrics: Metrics,
         status: ServiceStatus,
         *,
-        certificates: Iterable[ServedCertificate] = (),
+        dated: Sequence[DatedItem] = (),
     ) -> None:
-        self._facts = ServiceFacts(
-            status=status, certificates={str(each.path): each.expires.timestamp() for each in certificates}
-        )
+        self._facts = ServiceFacts(status=status, dated=dated)
         self._locator = build_locator(config, system)
         reader = MetricsReader(metrics)
         service = Service(config, self._locator, reader, self._facts)

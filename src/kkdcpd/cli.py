@@ -111,11 +111,14 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from kkdcpd.config import load_config  # noqa: PLC0415
+    from kkdcpd.errors import ConfigError  # noqa: PLC0415
 
-    path = Path(options.config)
-    loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
+    path, now = Path(options.config), datetime.datetime.now(datetime.UTC)
+    loaded = load_config(path, now=now)
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if problems := loaded.outside_dates(now):
+        raise ConfigError(problems)
     print(f"{path}: good; realms served: {', '.join(realm.name for realm in loaded.config.realms)}")
     return ExitCode.OK
 

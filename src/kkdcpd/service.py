@@ -6,11 +6,10 @@ KDCs is what the workers have met.
 
 import asyncio
 import datetime
-import time
 from collections.abc import Mapping
 
 import kkdcpd
-from kkdcpd.config import Config, RealmConfig
+from kkdcpd.config import Config, DatedItem, RealmConfig
 from kkdcpd.errors import LocateError
 from kkdcpd.locate.locator import Locator
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, REQUESTS_IN_FLIGHT
@@ -84,10 +83,7 @@ class Service:
                 "maximum": self._config.connections.maximum,
             },
             "requests_in_flight": self._reader.value(REQUESTS_IN_FLIGHT),
-            "certificates": [
-                {"file": file, "expires": _moment(expires), "seconds_left": round(expires - time.time())}
-                for file, expires in self._facts.certificates.items()
-            ],
+            "certificates": [_certificate(item) for item in self._facts.dated],
             "realms": await self._realms(),
         }
 
@@ -149,6 +145,23 @@ def _server(candidate: Candidate, states: _States) -> dict[str, str]:
 
 def _reload(result: ReloadResult) -> dict[str, object]:
     return {"at": _moment(result.at), "ok": result.is_ok, "problems": list(result.problems)}
+
+
+def _certificate(item: DatedItem) -> dict[str, object]:
+    now = datetime.datetime.now(datetime.UTC)
+    problem = item.problem(now)
+    return {
+        "setting": item.key,
+        "file": str(item.path),
+        "kind": item.kind.value,
+        "subject": item.subject,
+        "names": list(item.names),
+        "begins": item.start and _moment(item.start.timestamp()),
+        "expires": item.end and _moment(item.end.timestamp()),
+        "seconds_left": item.end and round((item.end - now).total_seconds()),
+        "valid": problem is None,
+        "problem": problem and f"{problem.problem}; {problem.remedy}",
+    }
 
 
 def _moment(seconds: float) -> str:

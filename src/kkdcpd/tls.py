@@ -5,6 +5,8 @@ Files are checked in `config`; what stands here expects sound ones.
 
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,9 @@ __all__ = ["build_server_context", "client_certificate"]
 
 RECORD_OCTETS = 16384
 """The most that a TLS record bears (RFC 8446 5.1), and so the most that OpenSSL reads at a time."""
+
+READ_CERTIFICATES = 1024
+"""The number of client certificates whose facts are kept: to read one takes as long as a handshake."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY_MODES: dict[ClientCertificates, ssl.VerifyMode] = {
@@ -68,18 +73,19 @@ def build_server_context(
 
 
 def client_certificate(connection: ssl.SSLObject) -> ClientCertificate | None:
-    """Return whose certificate the client has shown; in a resumed session, the one of its first handshake.
+    """Return the client's certificate; in a resumed session, the one of its first handshake."""
+    encoded = connection.getpeercert(binary_form=True)
+    return None if encoded is None else _read_client_certificate(encoded)
 
-    One that can't be read bears no names, so that no pattern is like it.
-    """
-    octets = connection.getpeercert(binary_form=True)
-    if octets is None:
-        return None
-    try:
-        facts = read_certificate(octets)
-    except MalformedError:
-        return ClientCertificate(subject="", names=())
-    return ClientCertificate(subject=facts.subject, names=facts.names, expires=facts.end.timestamp())
+
+@lru_cache(maxsize=READ_CERTIFICATES)
+def _read_client_certificate(encoded: bytes) -> ClientCertificate:
+    """Read a certificate that OpenSSL has verified. One that can't be read has no names: no pattern fits."""
+    with suppress(MalformedError):
+        facts = read_certificate(encoded)
+        if facts.end:
+            return ClientCertificate(subject=facts.subject, names=facts.names, expires=facts.end.timestamp())
+    return ClientCertificate(subject="", names=())
 
 
 def _pair_context(

@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.errors import ConfigError
@@ -29,27 +32,36 @@ def _refusal(ca: Path, crl: Path | None = None, *, now: datetime = NOW) -> str:
     return str(caught.value)
 
 
+def _problems(ca: Path, crl: Path | None = None, *, now: datetime = NOW) -> list[str]:
+    """What is worth a warning, or is outside its dates."""
+    facts = inspect_client_ca(ca, crl, now=now)
+    outside = (problem for item in facts.items if (problem := item.problem(now)))
+    return list(map(str, (*facts.warnings, *outside)))
+
+
 def _joined(path: Path, *files: Path) -> Path:
     path.write_bytes(b"".join(file.read_bytes() for file in files))
     return path
 
 
 def test_authority_with_and_without_its_list_is_sound(root: Authority) -> None:
-    assert inspect_client_ca(root.certificate, None, now=NOW) == ()
-    assert inspect_client_ca(root.certificate, root.revocation_list(), now=NOW) == ()
+    assert _problems(root.certificate) == []
+    assert _problems(root.certificate, root.revocation_list()) == []
 
 
 def test_authorities_with_their_lists_are_sound(root: Authority, branch: Authority, tmp_path: Path) -> None:
     ca = _joined(tmp_path / "both.pem", branch.certificate, root.certificate)
     crl = _joined(tmp_path / "lists.pem", branch.revocation_list(), root.revocation_list())
-    assert inspect_client_ca(ca, crl, now=NOW) == ()
+    assert _problems(ca, crl) == []
+    kinds = [item.kind.value for item in inspect_client_ca(ca, crl, now=NOW).items]
+    assert kinds == ["client_ca", "client_ca", "client_crl", "client_crl"]
 
 
 def test_newest_list_of_an_authority_counts(root: Authority, tmp_path: Path) -> None:
     outdated = root.revocation_list(file_name="outdated.pem", is_expired=True)
     for files in ((outdated, root.revocation_list()), (root.revocation_list(), outdated)):
         crl = _joined(tmp_path / "lists.pem", *files)
-        assert inspect_client_ca(root.certificate, crl, now=NOW) == ()
+        assert _problems(root.certificate, crl) == []
 
 
 def test_both_missing_files_are_told(tmp_path: Path) -> None:
@@ -103,18 +115,44 @@ def test_authority_without_its_list_is_told(root: Authority, branch: Authority, 
     assert line.endswith("; add it: each authority in client_ca needs its list there")
 
 
-def test_outdated_list_is_told(root: Authority) -> None:
-    line = _refusal(root.certificate, root.revocation_list(is_expired=True))
-    assert (
-        "expired on 2001-01-02 00:00 UTC, so that all certificates are refused; fetch the newest one" in line
+def test_outdated_list_is_told_but_can_be_used(root: Authority) -> None:
+    (line,) = _problems(root.certificate, root.revocation_list(is_expired=True))
+    assert line.startswith("tls.client_crl: the revocation list of OU=")
+    assert "expired on 2001-01-02 00:00 UTC; fetch the newest one; until then" in line
+
+
+def test_list_of_the_future_is_told_but_can_be_used(root: Authority) -> None:
+    line = _problems(root.certificate, root.revocation_list(), now=NOW - timedelta(days=7))[-1]
+    assert " is not valid before " in line
+    assert line.endswith(" UTC), or wait")
+
+
+def test_expired_authority_is_told_but_can_be_used(root: Authority) -> None:
+    (line,) = _problems(root.certificate, now=NEVER)
+    assert line.startswith("tls.client_ca: the certificate of OU=")
+    assert "expired on 3000-01-01 00:00 UTC; renew it, or remove it" in line
+
+
+def test_authority_that_was_renewed_may_leave_its_old_certificate(tmp_path: Path) -> None:
+    old, new = (_root(tmp_path / name, year) for name, year in (("old.pem", 2001), ("new.pem", 2026)))
+    for files in ((old, new), (new, old)):
+        facts = inspect_client_ca(_joined(tmp_path / "both.pem", *files), None, now=NOW)
+        (item,) = facts.items
+        assert item.problem(NOW) is None
+
+
+def _root(path: Path, year: int) -> Path:
+    """Make an authority of one name for two years."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Root")])
+    start = datetime(year, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+    issued = (
+        builder.serial_number(year)
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=730))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
     )
-
-
-def test_list_of_the_future_is_told(root: Authority) -> None:
-    line = _refusal(root.certificate, root.revocation_list(), now=NOW - timedelta(days=7))
-    assert line.endswith(" UTC; set this host's clock right, or wait")
-
-
-def test_expired_authority_is_a_warning(root: Authority) -> None:
-    (warning,) = inspect_client_ca(root.certificate, None, now=NEVER)
-    assert str(warning).endswith("expired on 3000-01-01 00:00 UTC; remove it, or renew it")
+    path.write_bytes(issued.public_bytes(serialization.Encoding.PEM))
+    return path

@@ -784,7 +784,8 @@ def test_additional_certificate_without_any_server_name_is_told(issuer: Issuer, 
     with pytest.raises(ConfigError) as caught:
         _load(tmp_path, SOUND + ADDITIONAL)
     assert str(caught.value) == (
-        "tls.additional[0].server_names: is missing, and the certificate bears no DNS name either; "
+        "tls.additional[0].server_names: is missing, and the certificate bears no DNS name that clients can "
+        "ask for; "
         'write the names it is for, such as ["kdc.example.com"]'
     )
 

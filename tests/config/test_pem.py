@@ -3,22 +3,37 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.config.pem import CERTIFICATE, file_bytes, mode_problem, read_pem
+from kkdcpd.config.pem import CERTIFICATE_LABELS, CRL_LABELS, file_bytes, mode_problem, pem_blocks, read_pem
 from kkdcpd.errors import ConfigError
 
 NOBODY = 65534
 
 
 def test_certificates_are_found_whatever_stands_between(tmp_path: Path) -> None:
-    block = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+    block = "-----BEGIN CERTIFICATE-----\r\nMI\r\nIB\r\n-----END CERTIFICATE-----"
     path = tmp_path / "ca.pem"
     path.write_bytes(f"one\n{block}\n".encode() + b"\xe9\xff\n" + block.encode())
-    assert CERTIFICATE.findall(read_pem(path, "key")) == [block, block]
+    assert pem_blocks(read_pem(path, "key"), CERTIFICATE_LABELS) == [b"0\x82\x01"] * 2
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [(label, CERTIFICATE_LABELS) for label in CERTIFICATE_LABELS] + [("X509 CRL", CRL_LABELS)],
+)
+def test_every_label_that_openssl_takes_is_found(label: str, labels: tuple[str, ...]) -> None:
+    pem = f"-----BEGIN {label}-----\nMIIB\n-----END {label}-----\n-----BEGIN OTHER-----\n-----END OTHER-----"
+    assert pem_blocks(pem, labels) == [b"0\x82\x01"]
+
+
+def test_block_that_is_not_base64_is_empty() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----"
+    assert pem_blocks(pem, CERTIFICATE_LABELS) == [b""]
 
 
 def test_file_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         file_bytes(tmp_path, "key")
+    assert not caught.value.may_pass
     assert str(caught.value) == (f"key: {tmp_path} can't be read: Is a directory; name a file in it")
 
 

@@ -352,6 +352,24 @@ def test_missing_address_is_waited_for(site: Site) -> None:
         service.recover()
 
 
+def test_certificate_outside_its_dates_does_not_keep_it_down(site: Site) -> None:
+    """A host without a battery for its clock, after a power cut."""
+    pair = site.authority.issue(NAME, file_name="expired", is_expired=True)
+    tls = site.etc / "kkdcpd/tls"
+    kept = {name: (tls / name).read_bytes() for name in ("certificate.pem", "key.pem")}
+    (tls / "certificate.pem").write_bytes(pair.certificate.read_bytes())
+    (tls / "key.pem").write_bytes(pair.key.read_bytes())
+    try:
+        site.machine.tell("systemctl", "restart", "kkdcpd.service")
+        assert site.property("ActiveState") == "active"
+        assert "certificate_outside_dates" in site.log()
+        assert site.machine.run("kkdcpd", "check").exit_code == 78
+    finally:
+        for name, contents in kept.items():
+            (tls / name).write_bytes(contents)
+        site.machine.tell("systemctl", "restart", "kkdcpd.service")
+
+
 def test_key_may_come_as_a_credential(site: Site) -> None:
     config = site.config.read_text()
     example = (REPOSITORY / "systemd/examples/load-credential.conf").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import ServedCertificate
+from kkdcpd.config import DatedItem, DatedKind
 from kkdcpd.frontends.admin import CONNECTIONS, HTTP
 from kkdcpd.frontends.door import Listener
 from kkdcpd.metrics.counters import Counters
@@ -20,10 +20,16 @@ from tests.frontends.inside import Talk, listening
 from tests.support.admin import PLAIN, running_admin
 
 SETTINGS = f'{PLAIN}[realms."EXAMPLE.COM"]\nkdc = ["tcp://192.0.2.1"]\n'
-CERTIFICATE = ServedCertificate(
+CERTIFICATE = DatedItem(
+    kind=DatedKind.SERVER,
+    key="tls.certificate",
     path=Path("/etc/kkdcpd/tls/certificate.pem"),
-    expires=datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+    subject="CN=kdc.example.com",
+    names=("dns:kdc.example.com",),
+    start=datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
+    end=datetime.datetime(9999, 1, 2, 3, 4, 5, tzinfo=datetime.UTC),
 )
+LABELS = f'{{certificate="{CERTIFICATE.path}",kind="server",subject="CN=kdc.example.com"}}'
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ async def listener() -> AsyncIterator[Listener]:
     Counters(metrics.row(1)).request_ended(served, MessageKind.AS_REQ, 0.1)
     async with (
         listening() as listener,
-        running_admin(SETTINGS, listener, metrics, certificates=(CERTIFICATE,)),
+        running_admin(SETTINGS, listener, metrics, dated=(CERTIFICATE,)),
     ):
         yield listener
 
@@ -54,12 +60,11 @@ async def test_metrics_are_those_of_all_processes(listener: Listener) -> None:
     lines = text.splitlines()
     assert 'kkdcpd_requests_total{kind="AS_REQ",outcome="answered",realm="EXAMPLE.COM"} 1.0' in lines
     assert "kkdcpd_workers 2.0" in lines
-    moment = CERTIFICATE.expires.timestamp()
     (expiry,) = [line for line in lines if line.startswith("kkdcpd_certificate_expiry_timestamp_seconds{")]
-    assert expiry.startswith(
-        f'kkdcpd_certificate_expiry_timestamp_seconds{{certificate="{CERTIFICATE.path}"}}'
-    )
-    assert float(expiry.split()[1]) == moment
+    assert expiry.startswith(f"kkdcpd_certificate_expiry_timestamp_seconds{LABELS} ")
+    assert CERTIFICATE.end
+    assert float(expiry.split()[1]) == CERTIFICATE.end.timestamp()
+    assert f"kkdcpd_certificate_valid{LABELS} 1.0" in lines
 
 
 async def test_format_is_agreed_on(listener: Listener) -> None:
@@ -96,7 +101,19 @@ async def test_status_is_json(listener: Listener) -> None:
     status, text = await ask(listener, "GET /status")
     told: dict[str, Any] = json.loads(text)
     assert (status, told["ready"], told["workers"]) == (200, True, {"ready": 2, "wanted": 2})
-    assert told["certificates"][0]["expires"] == "2030-01-02T03:04:05Z"
+    (certificate,) = told["certificates"]
+    assert certificate.pop("seconds_left") > 0
+    assert certificate == {
+        "setting": "tls.certificate",
+        "file": str(CERTIFICATE.path),
+        "kind": "server",
+        "subject": "CN=kdc.example.com",
+        "names": ["dns:kdc.example.com"],
+        "begins": "2020-01-02T03:04:05Z",
+        "expires": "9999-01-02T03:04:05Z",
+        "valid": True,
+        "problem": None,
+    }
 
 
 async def test_head_has_no_body(listener: Listener) -> None:

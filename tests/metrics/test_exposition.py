@@ -1,8 +1,13 @@
 """What a scraper gets, read back by prometheus_client's own parser."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kkdcpd.config import DatedItem, DatedKind
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import RELOADS_FAILED, Metrics, make_metrics
@@ -33,10 +38,8 @@ def metrics() -> Metrics:
     return metrics
 
 
-def scrape(
-    metrics: Metrics, status: ServiceStatus = STATUS, *, certificates: dict[str, float] | None = None
-) -> Series:
-    facts = ServiceFacts(status=status, certificates=certificates or {})
+def scrape(metrics: Metrics, status: ServiceStatus = STATUS, *, dated: Sequence[DatedItem] = ()) -> Series:
+    facts = ServiceFacts(status=status, dated=dated)
     body, _ = Exposition(MetricsReader(metrics), facts).render("")
     samples = [
         sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples
@@ -75,9 +78,25 @@ def test_what_never_happened_is_there_only_where_it_may_be_awaited(metrics: Metr
 def test_names_are_told_as_they_are(metrics: Metrics) -> None:
     odd = 'a "b" \\ c'
     Counters(metrics.row(0)).request_ended(Served(outcome=Outcome.ANSWERED, realm=odd), None, 0.1)
-    series = scrape(metrics, certificates={"/etc/a b.pem": 1.5e9})
+    series = scrape(metrics, dated=[dated("/etc/a b.pem", odd, end=datetime.fromtimestamp(1.5e9, UTC))])
     assert found(series, "kkdcpd_requests_total", realm=odd, outcome="answered", kind="") == 1
-    assert found(series, "kkdcpd_certificate_expiry_timestamp_seconds", certificate="/etc/a b.pem") == 1.5e9
+    labels = {"certificate": "/etc/a b.pem", "kind": "server", "subject": odd}
+    assert found(series, "kkdcpd_certificate_expiry_timestamp_seconds", **labels) == 1.5e9
+    assert found(series, "kkdcpd_certificate_valid", **labels) == 0
+
+
+def dated(path: str, subject: str, *, end: datetime | None) -> DatedItem:
+    return DatedItem(
+        kind=DatedKind.SERVER, key="tls.certificate", path=Path(path), subject=subject, start=None, end=end
+    )
+
+
+def test_item_without_an_end_is_valid_and_one_that_is_named_twice_is_told_once(metrics: Metrics) -> None:
+    items = [dated("a.pem", "CN=a", end=None), dated("a.pem", "CN=a", end=None)]
+    series = scrape(metrics, dated=items)
+    labels = {"certificate": "a.pem", "kind": "server", "subject": "CN=a"}
+    assert found(series, "kkdcpd_certificate_valid", **labels) == 1
+    assert found(series, "kkdcpd_certificate_expiry_timestamp_seconds", **labels) is None
 
 
 def test_endpoint_is_told_as_the_log_does(metrics: Metrics) -> None:

@@ -1,7 +1,8 @@
 """Certificates and lists as `cryptography` makes them, which also tells what is in them."""
 
 import datetime
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Callable, Sequence
 
 import pytest
 from cryptography import x509
@@ -142,7 +143,7 @@ def test_attributes_of_one_rdn_stand_together_and_unknown_ones_as_octets() -> No
     )
 
 
-def test_names_of_four_kinds_are_read_and_others_passed_over() -> None:
+def test_names_of_five_kinds_are_read_and_others_passed_over() -> None:
     names = [
         x509.DNSName("Host.example.com"),
         x509.OtherName(UPN, b"\x0c\x0fann@EXAMPLE.COM"),
@@ -151,6 +152,8 @@ def test_names_of_four_kinds_are_read_and_others_passed_over() -> None:
         x509.UniformResourceIdentifier("spiffe://example.com/ann"),
         x509.RegisteredID(UPN),
         x509.DirectoryName(ANN),
+        x509.IPAddress(ipaddress.ip_address("192.0.2.1")),
+        x509.IPAddress(ipaddress.ip_address("2001:db8::1")),
         x509.DNSName("a\nb"),
     ]
     assert read_certificate(certificate(names=names)).names == (
@@ -158,6 +161,8 @@ def test_names_of_four_kinds_are_read_and_others_passed_over() -> None:
         "upn:ann@EXAMPLE.COM",
         "email:ann@example.com",
         "uri:spiffe://example.com/ann",
+        "ip:192.0.2.1",
+        "ip:2001:db8::1",
         r"dns:a\0Ab",
     )
 
@@ -165,6 +170,43 @@ def test_names_of_four_kinds_are_read_and_others_passed_over() -> None:
 def test_revocation_list_is_read_however_long_it_is() -> None:
     facts = read_crl(revocation_list(*range(1, 500)))
     assert (facts.issuer, facts.start, facts.next_update) == ("CN=Root,O=Example", START, END)
+
+
+END_BYTES = b"\x17\x0d270203040506Z"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        (END_BYTES, b"\x17\x0d271303040506Z", {"end": None}),
+        (END_BYTES, b"\x17\x0dABCDEFGHIJKLM", {"end": None}),
+        (END_BYTES, b"\x17\x0d2702030405+01", {"end": None}),
+        (END_BYTES, b"\x18\x0d270203040506Z", {"end": None}),
+        (END_BYTES, b"\x02\x0d270203040506Z", {"end": None}),
+        (END_BYTES, END_BYTES.replace(b"27", b"55"), {"end": END.replace(year=1955)}),
+        (b"\x06\x03\x55\x04\x03\x0c\x03Ann", b"\x06\x03\x55\x04\x83\x0c\x03Ann", {"subject": ""}),
+        (b"\x0c\x03Ann", b"\x0c\x03A\xffn", {"subject": "CN=A\ufffdn"}),
+        (b"\x82\x05b.com", b"\x82\x05\xe4.com", {"names": ("dns:a.com", "dns:\xe4.com")}),
+        (b"\x82\x05b.com", b"\x87\x05b.com", {"names": ("dns:a.com",)}),
+        (b"\x06\x03\x55\x1d\x11", b"\x06\x03\x55\x1d\x91", {"names": ()}),
+    ],
+)
+def test_part_that_cannot_be_read_is_left_out_and_the_others_are_read(
+    old: bytes, new: bytes, changed: dict[str, object]
+) -> None:
+    whole = certificate(names=[x509.DNSName("a.com"), x509.DNSName("b.com")])
+    assert old in whole
+    facts = read_certificate(whole.replace(old, new.ljust(len(old))))
+    for name in ("subject", "issuer", "start", "end", "names"):
+        assert getattr(facts, name) == changed.get(name, getattr(read_certificate(whole), name))
+
+
+@pytest.mark.parametrize("length", [b"\x84\xff\xff\xff\xff", b"\x88" + b"\xff" * 8, b"\xfe" + b"\xff" * 126])
+@pytest.mark.parametrize("read", [read_certificate, read_crl])
+def test_length_beyond_all_measure_is_malformed(read: Callable[[bytes], object], length: bytes) -> None:
+    for head in (b"\x30", b"\x30\x80\x30", b"\x1f\xff\xff", b"\x24"):
+        with pytest.raises(MalformedError):
+            read(head + length + b"\x30\x00")
 
 
 SAMPLES = {

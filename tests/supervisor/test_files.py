@@ -1,10 +1,20 @@
+import logging
 import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from kkdcpd.config import AdditionalCertificate, TlsConfig
-from kkdcpd.supervisor.files import FileWatch, tls_files
+from kkdcpd.config import AdditionalCertificate, DatedItem, DatedKind, TlsConfig
+from kkdcpd.supervisor.files import DateWatch, FileWatch, tell_changes, tls_files
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def looks(watch: FileWatch, times: int) -> list[tuple[Path, ...]]:
+    return [watch.changed() for _ in range(times)]
 
 
 @pytest.fixture
@@ -16,31 +26,38 @@ def path(tmp_path: Path) -> Path:
 
 def test_nothing_has_changed_at_first(path: Path) -> None:
     watch = FileWatch([path])
-    assert [watch.has_changed() for _ in range(3)] == [False] * 3
+    assert looks(watch, 3) == [()] * 3
 
 
 def test_change_is_told_once_when_it_has_stayed(path: Path) -> None:
     watch = FileWatch([path])
     path.write_text("second")
-    assert [watch.has_changed() for _ in range(4)] == [False, True, False, False]
+    assert looks(watch, 4) == [(), (path,), (), ()]
 
 
 def test_file_that_is_still_written_is_waited_for(path: Path) -> None:
     watch = FileWatch([path])
     path.write_text("half")
-    assert not watch.has_changed()
+    assert not watch.changed()
     path.write_text("all of it")
-    assert not watch.has_changed()
-    assert watch.has_changed()
+    assert not watch.changed()
+    assert watch.changed() == (path,)
+
+
+def test_only_what_has_changed_is_told(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    watch = FileWatch([path, other, path])
+    other.write_text("new")
+    assert looks(watch, 2) == [(), (other,)]
 
 
 def test_change_that_was_taken_back_is_told_all_the_same(path: Path) -> None:
     """What was served meanwhile is what counts, and nobody knows what was read."""
     watch = FileWatch([path])
     path.write_text("second")
-    watch.has_changed()
+    watch.changed()
     path.write_text("first")
-    assert [watch.has_changed() for _ in range(2)] == [False, True]
+    assert looks(watch, 2) == [(), (path,)]
 
 
 def test_rename_over_it_is_a_change(path: Path) -> None:
@@ -49,7 +66,7 @@ def test_rename_over_it_is_a_change(path: Path) -> None:
     other.write_text("other")
     os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     other.rename(path)
-    assert [watch.has_changed() for _ in range(2)] == [False, True]
+    assert looks(watch, 2) == [(), (path,)]
 
 
 def test_symbolic_link_that_is_turned_is_a_change(path: Path, tmp_path: Path) -> None:
@@ -60,22 +77,22 @@ def test_symbolic_link_that_is_turned_is_a_change(path: Path, tmp_path: Path) ->
     watch = FileWatch([link])
     link.unlink()
     link.symlink_to(other)
-    assert [watch.has_changed() for _ in range(2)] == [False, True]
+    assert looks(watch, 2) == [(), (link,)]
 
 
 def test_file_that_goes_and_comes_is_a_change(path: Path) -> None:
     watch = FileWatch([path])
     path.unlink()
-    assert [watch.has_changed() for _ in range(2)] == [False, True]
+    assert looks(watch, 2) == [(), (path,)]
     path.write_text("back")
-    assert [watch.has_changed() for _ in range(2)] == [False, True]
+    assert looks(watch, 2) == [(), (path,)]
 
 
 def test_other_mode_is_a_change(path: Path) -> None:
     """A reload that failed may work from now on."""
     watch = FileWatch([path])
     path.chmod(0o600)
-    assert [watch.has_changed() for _ in range(2)] == [False, True]
+    assert looks(watch, 2) == [(), (path,)]
 
 
 def test_all_files_of_tls_are_watched() -> None:
@@ -89,3 +106,62 @@ def test_all_files_of_tls_are_watched() -> None:
     names = ["/a.pem", "/a.key", "/b.pem", "/b.key", "/ca.pem", "/crl.pem"]
     assert list(map(str, tls_files(tls))) == names
     assert tls_files(None) == []
+
+
+def item(*, start: datetime = NOW - DAY, end: datetime | None = NOW + DAY) -> DatedItem:
+    return DatedItem(
+        kind=DatedKind.SERVER,
+        key="tls.certificate",
+        path=Path("/a.pem"),
+        subject="CN=a",
+        names=("dns:a.example.com", "ip:192.0.2.1"),
+        start=start,
+        end=end,
+    )
+
+
+def told(caplog: pytest.LogCaptureFixture) -> Sequence[tuple[str, str, dict[str, str]]]:
+    found = [(record.levelname, record.message, record.__dict__["fields"]) for record in caplog.records]
+    caplog.clear()
+    return found
+
+
+def test_item_that_leaves_its_dates_is_told_once_and_so_is_its_return(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    watch = DateWatch()
+    watch.look([item()], NOW)
+    assert told(caplog) == []
+    for _ in range(3):
+        watch.look([item()], NOW + 2 * DAY)
+    expired = {
+        "key": "tls.certificate",
+        "problem": "the certificate in /a.pem expired on 2026-02-02 00:00 UTC",
+        "remedy": "renew it",
+    }
+    assert told(caplog) == [("ERROR", "certificate_outside_dates", expired)]
+    for _ in range(3):
+        watch.look([item()], NOW)
+    returned = {"key": "tls.certificate", "file": "/a.pem", "subject": "CN=a"}
+    assert told(caplog) == [("INFO", "certificate_within_dates", returned)]
+
+
+def test_item_that_is_not_in_use_any_more_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    watch = DateWatch()
+    watch.look([item(start=NOW + DAY)], NOW)
+    assert [event for _, event, _ in told(caplog)] == ["certificate_outside_dates"]
+    watch.look([item()], NOW)
+    assert told(caplog) == []
+
+
+def test_change_is_told_with_what_the_file_holds_now(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tell_changes([Path("/a.pem"), Path("/a.key")], [item(), item(end=None)])
+    names = {"file": "/a.pem", "subject": "CN=a", "names": "dns:a.example.com,ip:192.0.2.1"}
+    assert told(caplog) == [
+        ("INFO", "certificate_changed", {**names, "expires": "2026-02-02T00:00:00Z"}),
+        ("INFO", "certificate_changed", {**names, "expires": "unknown"}),
+        ("INFO", "certificate_changed", {"file": "/a.key"}),
+    ]

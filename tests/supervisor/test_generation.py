@@ -106,7 +106,7 @@ def test_listeners_that_are_alike_have_one_tls_context(generation: Generation) -
 def test_change_of_a_file_after_it_was_read_is_noticed(generation: Generation) -> None:
     assert generation.config.tls
     generation.config.tls.certificate.touch()
-    assert [generation.files.has_changed() for _ in range(2)] == [False, True]
+    assert [generation.files.changed() for _ in range(2)] == [(), (generation.config.tls.certificate,)]
 
 
 def test_it_is_ready_when_all_its_workers_are(generation: Generation, child: Child) -> None:

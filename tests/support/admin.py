@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from kkdcpd.admin import AdminProcess
-from kkdcpd.config import ServedCertificate, SystemFiles, read_config
+from kkdcpd.config import DatedItem, SystemFiles, read_config
 from kkdcpd.frontends.door import Listener
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.values import ServiceStatus
@@ -32,12 +32,12 @@ async def running_admin(
     listener: Listener,
     metrics: Metrics,
     *,
-    certificates: tuple[ServedCertificate, ...] = (),
+    dated: tuple[DatedItem, ...] = (),
 ) -> AsyncIterator[AdminProcess]:
     """Run it in this event loop."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
-    admin = AdminProcess(config, [listener], SystemFiles(), metrics, STATUS, certificates=certificates)
+    admin = AdminProcess(config, [listener], SystemFiles(), metrics, STATUS, dated=dated)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(admin.run(stop), name="admin")
         try:

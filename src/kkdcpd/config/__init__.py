@@ -5,7 +5,7 @@
 
 from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
 from kkdcpd.config.admin import AdminConfig
-from kkdcpd.config.certificates import ServedCertificate
+from kkdcpd.config.dates import DatedItem, DatedKind, newly_outside_dates
 from kkdcpd.config.guard import (
     ConnectionsConfig,
     FailuresConfig,
@@ -42,6 +42,8 @@ __all__ = [
     "ClientCertificates",
     "Config",
     "ConnectionsConfig",
+    "DatedItem",
+    "DatedKind",
     "Discovery",
     "EndpointSpec",
     "FailuresConfig",
@@ -62,12 +64,12 @@ __all__ = [
     "RatesConfig",
     "RealmConfig",
     "RefusalForm",
-    "ServedCertificate",
     "Setting",
     "SystemFiles",
     "TlsConfig",
     "UpstreamConfig",
     "load_config",
+    "newly_outside_dates",
     "read_admin",
     "read_config",
     "read_process",

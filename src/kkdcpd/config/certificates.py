@@ -1,25 +1,24 @@
-"""Whether a certificate and its key can be served, and what the administrator should know of them.
+"""Checks a certificate and its key, and warns of what their administrator should know.
 
-The time is a parameter; RFC 5280.
+OpenSSL decides whether a pair can be served. What it serves is never refused here, whatever RFC 5280 says of
+it. The time is a parameter.
 """
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
-from pyasn1.codec.der.decoder import decode
-from pyasn1.error import PyAsn1Error
-from pyasn1.type.base import Asn1Item
-from pyasn1_modules import rfc5280
-
+from kkdcpd.config.dates import DatedItem, DatedKind
 from kkdcpd.config.kinds import collected
-from kkdcpd.config.pem import CERTIFICATE, minute, mode_problem, moment, read_pem, refusal
-from kkdcpd.errors import ConfigError, ConfigProblem
+from kkdcpd.config.pem import CERTIFICATE_LABELS, minute, mode_problem, pem_blocks, read_pem, refusal
+from kkdcpd.errors import ConfigError, ConfigProblem, MalformedError
 from kkdcpd.frozen import frozen
+from kkdcpd.protocol.x509 import CertificateFacts, folded_name, read_certificate
 
-__all__ = ["EXPIRY_WARNING", "PairFacts", "ServedCertificate", "inspect_pair"]
+__all__ = ["EXPIRY_WARNING", "PairFacts", "inspect_pair"]
 
 # As long as the shortest renewal period in wide use leaves: ACME clients renew 30 days before the end, so
 # that at 14 days two weeks of renewals have failed.
@@ -32,135 +31,161 @@ _KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
 # PKCS #8 (RFC 7468 11) or the older form with RFC 1421 headers.
 _ENCRYPTED_KEY = re.compile(r"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 
-
-@frozen
-class ServedCertificate:
-    """A certificate that is served, and until when it is valid."""
-
-    path: Path
-    expires: datetime
+_DNS = "dns:"
+_UNREAD = CertificateFacts(subject="", issuer="", start=None, end=None, names=())
 
 
 @frozen
 class PairFacts:
-    """What a usable pair says: the DNS names of its subjectAltName, and what is worth a warning."""
+    """What a usable pair says. `dns_names` are those that a client can ask for by SNI, in small letters."""
 
-    served: ServedCertificate
+    item: DatedItem
     dns_names: tuple[str, ...]
     warnings: tuple[ConfigProblem, ...]
 
 
 @frozen
-class _Leaf:
-    """What matters of a server's own certificate."""
+class _Chain:
+    """The certificates of a file, the server's own first. One that cannot be read has no facts."""
 
-    start: datetime
-    end: datetime
-    has_names: bool
-    dns_names: tuple[str, ...]
+    path: Path
+    setting: str
+    certificates: Sequence[CertificateFacts]
+
+    @property
+    def leaf(self) -> CertificateFacts:
+        return self.certificates[0]
+
+    @property
+    def dns_names(self) -> tuple[str, ...]:
+        return tuple(name.removeprefix(_DNS).lower() for name in self.leaf.names if name.startswith(_DNS))
+
+    def warning(self, problem: str, remedy: str) -> ConfigProblem:
+        return ConfigProblem(key=self.setting, problem=problem, remedy=remedy)
 
 
 def inspect_pair(certificate: Path, key: Path, *, section: str, now: datetime) -> PairFacts:
     """Return what there is to know of a certificate and its key.
 
     Raises:
-        ConfigError: the pair can't be served; what is wrong stands under keys below `section`.
+        ConfigError: OpenSSL cannot serve the pair; what is wrong stands under keys below `section`.
     """
     certificate_setting, key_setting = f"{section}.certificate", f"{section}.key"
     problems: list[ConfigProblem] = []
+    blocks: list[bytes] = []
     with collected(problems):
-        leaf = _read_leaf(certificate, certificate_setting)
-        _check_validity(leaf, certificate, certificate_setting, now)
+        blocks = _read_blocks(certificate, certificate_setting)
     with collected(problems):
         _check_key(key, key_setting)
     if problems:
         raise ConfigError(problems)
-    _check_match(certificate, key, key_setting)
-    warnings = (
-        *_warn_of_expiry(leaf, certificate, certificate_setting, now),
-        *_warn_of_no_names(leaf, certificate, certificate_setting),
-        *filter(None, [mode_problem(key, key_setting, _MODE_TOO_OPEN)]),
+    chain = _Chain(path=certificate, setting=certificate_setting, certificates=list(map(_facts, blocks)))
+    _check_openssl_loads(chain, key, key_setting)
+    return PairFacts(
+        item=DatedItem(
+            kind=DatedKind.SERVER,
+            key=certificate_setting,
+            path=certificate,
+            subject=chain.leaf.subject,
+            names=chain.leaf.names,
+            start=chain.leaf.start,
+            end=chain.leaf.end,
+        ),
+        dns_names=tuple(filter(str.isascii, chain.dns_names)),
+        warnings=(
+            *_warn_of_dates(chain, now),
+            *_warn_of_names(chain),
+            *_warn_of_order(chain),
+            *filter(None, [mode_problem(key, key_setting, _MODE_TOO_OPEN)]),
+        ),
     )
-    served = ServedCertificate(path=certificate, expires=leaf.end)
-    return PairFacts(served=served, dns_names=leaf.dns_names, warnings=warnings)
 
 
-def _read_leaf(path: Path, setting: str) -> _Leaf:
-    first = CERTIFICATE.search(read_pem(path, setting))
-    if first is None:
+def _read_blocks(path: Path, setting: str) -> list[bytes]:
+    blocks = pem_blocks(read_pem(path, setting), CERTIFICATE_LABELS)
+    if not blocks:
         remedy = "put the server's certificate there in PEM (-----BEGIN CERTIFICATE-----), then its chain"
         raise refusal(setting, f"{path} holds no certificate in PEM", remedy)
+    return blocks
+
+
+def _facts(block: bytes) -> CertificateFacts:
     try:
-        return _decode_leaf(ssl.PEM_cert_to_DER_cert(first[0]))
-    except (PyAsn1Error, ValueError) as error:
-        remedy = "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
-        raise refusal(setting, f"the first certificate in {path} is damaged", remedy) from error
-
-
-def _decode_leaf(octets: bytes) -> _Leaf:
-    certificate, _rest = decode(octets, asn1Spec=rfc5280.Certificate())
-    body = certificate["tbsCertificate"]
-    names = _alternative_names(body)
-    return _Leaf(
-        start=moment(body["validity"]["notBefore"]),
-        end=moment(body["validity"]["notAfter"]),
-        has_names=bool(names),
-        dns_names=tuple(str(name["dNSName"]).lower() for name in names if name.getName() == "dNSName"),
-    )
-
-
-def _alternative_names(body: Asn1Item) -> tuple[Asn1Item, ...]:
-    """Return the names of subjectAltName (RFC 5280 4.2.1.6)."""
-    if not body["extensions"].isValue:
-        return ()
-    for extension in body["extensions"]:
-        if extension["extnID"] == rfc5280.id_ce_subjectAltName:
-            names, _rest = decode(extension["extnValue"].asOctets(), asn1Spec=rfc5280.SubjectAltName())
-            return tuple(names)
-    return ()
+        return read_certificate(block)
+    except MalformedError:
+        return _UNREAD
 
 
 def _check_key(path: Path, setting: str) -> None:
     pem = read_pem(path, setting)
     if _ENCRYPTED_KEY.search(pem):
         remedy = f"decrypt it: openssl pkey -in {path} -out NEW_FILE, and name the new file here"
-        raise refusal(setting, f"the key in {path} needs a passphrase, which nobody can type", remedy)
+        raise refusal(setting, f"the key in {path} needs a passphrase, and kkdcpd has none", remedy)
     if not _KEY.search(pem):
         remedy = "put the certificate's private key there in PEM (-----BEGIN PRIVATE KEY-----)"
         raise refusal(setting, f"{path} holds no private key in PEM", remedy)
 
 
-def _check_match(certificate: Path, key: Path, setting: str) -> None:
+def _check_openssl_loads(chain: _Chain, key: Path, key_setting: str) -> None:
     try:
         # Any password will do: without one, OpenSSL would ask for it on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain.path, key, password="")
     except ssl.SSLError as error:
-        if error.reason in _MISMATCHES:
-            problem = f"{key} is not the key of the first certificate in {certificate}"
-            remedy = "name the key that belongs to it; the server's own certificate comes before its chain"
-            raise refusal(setting, problem, remedy) from error
-        problem = f"OpenSSL can't use {key} with {certificate}: {error.reason or error.strerror}"
-        remedy = "copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
-        raise refusal(setting, problem, remedy) from error
+        raise _explained(error, chain, key, key_setting) from error
 
 
-def _check_validity(leaf: _Leaf, path: Path, setting: str, now: datetime) -> None:
-    if now < leaf.start:
-        problem = f"the certificate in {path} is not valid before {minute(leaf.start)}"
-        raise refusal(setting, problem, "set this host's clock right, or wait")
-    if now > leaf.end:
-        problem = f"the certificate in {path} expired on {minute(leaf.end)}"
-        raise refusal(setting, problem, "renew it")
+def _explained(error: ssl.SSLError, chain: _Chain, key: Path, key_setting: str) -> ConfigError:
+    if chain.leaf is _UNREAD:
+        remedy = "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
+        return refusal(chain.setting, f"the first certificate in {chain.path} is damaged", remedy)
+    if error.reason in _MISMATCHES:
+        problem = f"{key} is not the key of the first certificate in {chain.path}"
+        remedy = "name the key that belongs to it; the server's own certificate comes before its chain"
+        return refusal(key_setting, problem, remedy)
+    if error.reason == "INVALID_CERTIFICATE":
+        problem = f"OpenSSL refuses the certificate in {chain.path}: it has an extension that cannot be read"
+        remedy = "get another one; openssl x509 -in FILE -text shows its extensions"
+        return refusal(chain.setting, problem, remedy)
+    problem = f"OpenSSL can't use {key} with {chain.path}: {error.reason or error.strerror}"
+    remedy = "copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
+    return refusal(key_setting, problem, remedy)
 
 
-def _warn_of_expiry(leaf: _Leaf, path: Path, setting: str, now: datetime) -> Iterator[ConfigProblem]:
-    if leaf.end - now < EXPIRY_WARNING:
-        problem = f"the certificate in {path} expires on {minute(leaf.end)}"
-        yield ConfigProblem(key=setting, problem=problem, remedy="renew it before")
+def _warn_of_dates(chain: _Chain, now: datetime) -> Iterator[ConfigProblem]:
+    start, end = chain.leaf.start, chain.leaf.end
+    if start is None or end is None:
+        problem = f"the validity dates of the certificate in {chain.path} cannot be read"
+        yield chain.warning(problem, "ask its issuer for one with dates as RFC 5280 has them")
+    elif now <= end < now + EXPIRY_WARNING:
+        problem = f"the certificate in {chain.path} expires on {minute(end)}"
+        yield chain.warning(problem, "renew it before")
+    for number, issuer in enumerate(chain.certificates[1:], 2):
+        if issuer.end and issuer.end < now:
+            problem = (
+                f"certificate {number} in {chain.path} ({issuer.subject}) expired on {minute(issuer.end)}"
+            )
+            yield chain.warning(problem, "replace the chain by the one that its issuer gives out now")
 
 
-def _warn_of_no_names(leaf: _Leaf, path: Path, setting: str) -> Iterator[ConfigProblem]:
+def _warn_of_names(chain: _Chain) -> Iterator[ConfigProblem]:
     # RFC 9525 2: clients look at subjectAltName only, never at the common name.
-    if not leaf.has_names:
-        problem = f"the certificate in {path} has no subjectAltName, so clients will refuse it"
-        yield ConfigProblem(key=setting, problem=problem, remedy="get one that bears the server's name there")
+    if not chain.leaf.names:
+        problem = f"the certificate in {chain.path} has no subjectAltName, so clients will refuse it"
+        yield chain.warning(problem, "get one that bears the server's name there")
+    for name in chain.dns_names:
+        if not name.isascii():
+            problem = f'the certificate in {chain.path} has a DNS name beyond ASCII, "{name}"'
+            remedy = "clients never find it: get a certificate that has the name as DNS writes it (xn--...)"
+            yield chain.warning(problem, remedy)
+
+
+def _warn_of_order(chain: _Chain) -> Iterator[ConfigProblem]:
+    """Find the first certificate that is not followed by its issuer, as far as both can be read."""
+    for number, (one, following) in enumerate(pairwise(chain.certificates), 1):
+        is_known = one.issuer and following.subject
+        if is_known and folded_name(one.issuer) != folded_name(following.subject):
+            words = f"was issued by {one.issuer}, but {following.subject} follows it"
+            problem = f"certificate {number} in {chain.path} {words}"
+            remedy = "let each certificate's issuer follow it: some clients find no way to the root otherwise"
+            yield chain.warning(problem, remedy)
+            return

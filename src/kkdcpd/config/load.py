@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
-from kkdcpd.config.certificates import ServedCertificate, inspect_pair
+from kkdcpd.config.certificates import inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
+from kkdcpd.config.dates import DatedItem
 from kkdcpd.config.disk import may_pass, read_octets, remedy_of
 from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.homes import homes_named
@@ -60,13 +61,17 @@ _ANY_SYNTAX_REMEDY = (
 class LoadedConfig:
     """A configuration that can be used, what its administrator should know, and the text it was read from.
 
-    `certificates` are those that it names, the default one first.
+    `dated` are the certificates and revocation lists that it names, the default certificate first.
     """
 
     config: Config
-    certificates: tuple[ServedCertificate, ...] = ()
+    dated: tuple[DatedItem, ...] = ()
     warnings: tuple[ConfigProblem, ...]
     text: str
+
+    def outside_dates(self, now: datetime) -> tuple[ConfigProblem, ...]:
+        """Return what fails a check, but no start: that certificates or lists are outside their dates."""
+        return tuple(problem for item in self.dated if (problem := item.problem(now)))
 
 
 def load_config(path: Path, *, now: datetime, text: str | None = None) -> LoadedConfig:
@@ -81,11 +86,11 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     config = _parsed(text, source=path)
     problems: list[ConfigProblem] = []
     warnings: list[ConfigProblem] = []
-    certificates: list[ServedCertificate] = []
+    dated: list[DatedItem] = []
     with collected(problems):
         config = _with_krb5_conf(config, warnings)
     if config.tls:
-        config = replace(config, tls=_inspected(config.tls, now, problems, warnings, certificates))
+        config = replace(config, tls=_inspected(config.tls, now, problems, warnings, dated))
     config = replace(config, realms=tuple(_with_tokens(config.realms, problems, warnings)))
     config = replace(config, log=_with_key(config.log, problems, warnings))
     if problems:
@@ -93,7 +98,7 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     config = _settled(config)
     return LoadedConfig(
         config=config,
-        certificates=tuple(certificates),
+        dated=tuple(dated),
         warnings=(*_warn_of_no_kpasswd(config), *warnings),
         text=text,
     )
@@ -319,25 +324,27 @@ def _inspected(
     now: datetime,
     problems: list[ConfigProblem],
     warnings: list[ConfigProblem],
-    certificates: list[ServedCertificate],
+    dated: list[DatedItem],
 ) -> TlsConfig:
     """Return `tls` with every server name known."""
     with collected(problems):
         facts = inspect_pair(tls.certificate, tls.key, section="tls", now=now)
         warnings += facts.warnings
-        certificates.append(facts.served)
+        dated.append(facts.item)
     additional = []
     for position, pair in enumerate(tls.additional):
         section = f"tls.additional[{position}]"
         with collected(problems):
             facts = inspect_pair(pair.certificate, pair.key, section=section, now=now)
             warnings += facts.warnings
-            certificates.append(facts.served)
+            dated.append(facts.item)
             names = pair.server_names or _server_names(facts.dns_names, section)
             additional.append(replace(pair, server_names=names))
     if tls.client_ca:
         with collected(problems):
-            warnings += inspect_client_ca(tls.client_ca, tls.client_crl, now=now)
+            clients = inspect_client_ca(tls.client_ca, tls.client_crl, now=now)
+            warnings += clients.warnings
+            dated += clients.items
     return replace(tls, additional=tuple(additional))
 
 
@@ -370,7 +377,7 @@ def _with_key(log: LogConfig, problems: list[ConfigProblem], warnings: list[Conf
 def _server_names(dns_names: tuple[str, ...], section: str) -> tuple[str, ...]:
     if dns_names:
         return dns_names
-    problem = "is missing, and the certificate bears no DNS name either"
+    problem = "is missing, and the certificate bears no DNS name that clients can ask for"
     remedy = 'write the names it is for, such as ["kdc.example.com"]'
     raise ConfigError([ConfigProblem(key=f"{section}.server_names", problem=problem, remedy=remedy)])
 

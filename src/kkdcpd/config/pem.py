@@ -1,17 +1,28 @@
-"""The PEM files that a configuration names (RFC 7468), and the words for what is wrong with them."""
+"""Reads the PEM files that a configuration names (RFC 7468), and words what is wrong with them."""
 
+import binascii
 import re
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-
-from pyasn1.type.base import Asn1Item
 
 from kkdcpd.config.disk import may_pass, read_octets, remedy_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
-__all__ = ["CERTIFICATE", "file_bytes", "minute", "mode_problem", "moment", "read_pem", "refusal"]
+__all__ = [
+    "CERTIFICATE_LABELS",
+    "CRL_LABELS",
+    "file_bytes",
+    "minute",
+    "mode_problem",
+    "pem_blocks",
+    "read_pem",
+    "refusal",
+]
 
-CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+# The labels that OpenSSL takes for each (pem.h).
+CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+CRL_LABELS = ("X509 CRL",)
 
 
 def refusal(key: str, problem: str, remedy: str, *, passing: bool = False) -> ConfigError:
@@ -39,14 +50,22 @@ def read_pem(path: Path, setting: str) -> str:
     return file_bytes(path, setting).decode("latin-1")  # text between PEM blocks may be in any encoding
 
 
-def moment(time: Asn1Item) -> datetime:
-    """Read a Time (RFC 5280 4.1.2.5), which is in UTC."""
-    when: datetime = time.getComponent().asDateTime
-    return when.astimezone(UTC)
+def pem_blocks(pem: str, labels: Sequence[str]) -> list[bytes]:
+    """Return the contents of all blocks with one of these labels; of a block that is not base64, none."""
+    label = "|".join(labels)
+    blocks = re.findall(rf"-----BEGIN (?:{label})-----(.*?)-----END (?:{label})-----", pem, re.DOTALL)
+    return list(map(_decoded, blocks))
+
+
+def _decoded(block: str) -> bytes:
+    try:
+        return binascii.a2b_base64(block)
+    except binascii.Error:
+        return b""
 
 
 def minute(when: datetime) -> str:
-    """Write a time for people."""
+    """Write a time for an administrator."""
     return f"{when:%Y-%m-%d %H:%M} UTC"
 
 

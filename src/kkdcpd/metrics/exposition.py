@@ -1,8 +1,9 @@
 """How it is told: as families of prometheus_client, which has Prometheus' formats and their negotiation."""
 
+import datetime
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -10,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 import kkdcpd
+from kkdcpd.config import DatedItem
 from kkdcpd.metrics.columns import (
     BUCKETS,
     FIXED,
@@ -33,10 +35,10 @@ _MICROSECONDS = 1_000_000
 
 @dataclass(slots=True, kw_only=True)
 class ServiceFacts:
-    """What isn't counted: how the service is, and until when each certificate holds (seconds since 1970)."""
+    """What isn't counted: how the service is, and the certificates and revocation lists in use."""
 
     status: ServiceStatus
-    certificates: Mapping[str, float] = field(default_factory=dict)
+    dated: Sequence[DatedItem] = ()
 
 
 class Exposition(Collector):
@@ -118,19 +120,35 @@ class Exposition(Collector):
             ("start_time_seconds", "When it was started, in seconds since 1970.", status.started_at),
         ):
             yield GaugeMetricFamily(f"kkdcpd_{name}", text, value)
-        expiry = GaugeMetricFamily(
-            "kkdcpd_certificate_expiry_timestamp_seconds",
-            "When a certificate that is served expires, in seconds since 1970.",
-            labels=["certificate"],
-        )
-        for certificate, moment in self._facts.certificates.items():
-            expiry.add_metric([certificate], moment)
-        yield expiry
+        yield from self._certificates()
         build = GaugeMetricFamily(
             "kkdcpd_build_info", "1, with what it is made of.", labels=["version", "python"]
         )
         build.add_metric([kkdcpd.__version__, platform.python_version()], 1)
         yield build
+
+    def _certificates(self) -> Iterator[Metric]:
+        now = datetime.datetime.now(datetime.UTC)
+        # One file may be named twice; a series may not.
+        items = {(str(item.path), item.kind.value, item.subject): item for item in self._facts.dated}
+        for name, text, values in (
+            (
+                "expiry_timestamp_seconds",
+                "When a certificate or revocation list in use expires, in seconds since 1970.",
+                {labels: item.end.timestamp() for labels, item in items.items() if item.end},
+            ),
+            (
+                "valid",
+                "Whether a certificate or revocation list in use is within its dates by this host's clock.",
+                {labels: item.problem(now) is None for labels, item in items.items()},
+            ),
+        ):
+            family = GaugeMetricFamily(
+                f"kkdcpd_certificate_{name}", text, labels=["certificate", "kind", "subject"]
+            )
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+            yield family
 
 
 def _kdc_labels(endpoint: KdcEndpoint | None) -> tuple[str, str, str]:

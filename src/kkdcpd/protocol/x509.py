@@ -1,46 +1,83 @@
-"""Whose certificates and revocation lists are, and until when they hold (RFC 5280 4.1, 4.2.1.6 and 5.1).
+"""Reads names and validity dates of certificates and revocation lists (RFC 5280 4.1, 4.2.1.6 and 5.1).
 
-Whether a signature is good is OpenSSL's business. Subjects are written as in RFC 4514, so that a separator
-within a value can't be taken for one between values. Of a revocation list, only what stands before the first
-entry is read.
+OpenSSL decides whether a certificate is good, and takes more than RFC 5280 allows. So a part that cannot be
+read is left out, and the others are read nevertheless. Subjects are written as in RFC 4514, so that a
+separator within a value differs from one between values.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
+from ipaddress import ip_address
+
+from pyasn1.codec.ber.decoder import decode
+from pyasn1.error import PyAsn1Error
+from pyasn1.type.base import Asn1Item
+from pyasn1.type.namedtype import DefaultedNamedType, NamedType, NamedTypes
+from pyasn1.type.tag import Tag, tagClassContext, tagFormatConstructed
+from pyasn1.type.univ import Any, Boolean, ObjectIdentifier, OctetString, SetOf
+from pyasn1.type.univ import Sequence as Asn1Sequence
+from pyasn1.type.univ import SequenceOf as Asn1SequenceOf
 
 from kkdcpd.errors import MalformedError
 from kkdcpd.frozen import frozen
-from kkdcpd.protocol import der
 
-__all__ = ["CertificateFacts", "CrlFacts", "read_certificate", "read_crl"]
+__all__ = ["CertificateFacts", "CrlFacts", "folded_name", "read_certificate", "read_crl"]
 
-_OBJECT_IDENTIFIER, _SET, _ANY = b"\x06", b"\x31", bytes(range(256))
-_UTC_TIME, _GENERALIZED_TIME = 0x17, der.GENERALIZED_TIME[0]
-_EXPLICIT = b"\xa0"
-_VERSION, _EXTENSIONS = 0xA0, 0xA3  # explicit tags of a TBSCertificate
-_OTHER_NAME, _EMAIL, _DNS, _URI = 0xA0, 0x81, 0x82, 0x86  # implicit tags of a GeneralName
 
-_SUBJECT_ALTERNATIVE_NAME = bytes.fromhex("551d11")
-_USER_PRINCIPAL_NAME = bytes.fromhex("2b060104018237140203")  # 1.3.6.1.4.1.311.20.2.3, [MS-WCCE]
+def _context(number: int) -> Tag:
+    return Tag(tagClassContext, tagFormatConstructed, number)
+
+
+_ELEMENTS = Asn1SequenceOf(componentType=Any())
+_ATTRIBUTE = Asn1Sequence(
+    componentType=NamedTypes(NamedType("type", ObjectIdentifier()), NamedType("value", Any()))
+)
+_NAME = Asn1SequenceOf(componentType=SetOf(componentType=_ATTRIBUTE))
+_EXTENSION = Asn1Sequence(
+    componentType=NamedTypes(
+        NamedType("extnID", ObjectIdentifier()),
+        DefaultedNamedType("critical", Boolean(value=False)),
+        NamedType("extnValue", OctetString()),
+    )
+)
+_EXTENSIONS = Asn1SequenceOf(componentType=_EXTENSION).subtype(explicitTag=_context(3))
+_OTHER_NAME = Asn1Sequence(
+    componentType=NamedTypes(
+        NamedType("type-id", ObjectIdentifier()),
+        NamedType("value", Any().subtype(explicitTag=_context(0))),
+    )
+).subtype(implicitTag=_context(0))
+
+# pyasn1 has an error of its own, but a length or tag beyond all measure brings about Python's.
+_NOT_ASN1 = (PyAsn1Error, LookupError, OverflowError)
+
+# Tags of fields, each in one byte.
+_INTEGER, _UTC_TIME, _GENERALIZED_TIME = 0x02, 0x17, 0x18
+_VERSION_TAG, _EXTENSIONS_TAG = 0xA0, 0xA3
+_OTHER_NAME_TAG, _IP_ADDRESS_TAG = 0xA0, 0x87
+_NAME_KINDS = {0x81: "email", 0x82: "dns", 0x86: "uri"}
+
+_SUBJECT_ALTERNATIVE_NAME = "2.5.29.17"
+_USER_PRINCIPAL_NAME = "1.3.6.1.4.1.311.20.2.3"  # [MS-WCCE]
 
 # RFC 4514 3, and those that OpenSSL has a short name for beside them.
 _ATTRIBUTES = {
-    bytes.fromhex("550403"): "CN",
-    bytes.fromhex("550407"): "L",
-    bytes.fromhex("550408"): "ST",
-    bytes.fromhex("55040a"): "O",
-    bytes.fromhex("55040b"): "OU",
-    bytes.fromhex("550406"): "C",
-    bytes.fromhex("550409"): "STREET",
-    bytes.fromhex("0992268993f22c640119"): "DC",
-    bytes.fromhex("0992268993f22c640101"): "UID",
-    bytes.fromhex("550404"): "SN",
-    bytes.fromhex("550405"): "serialNumber",
-    bytes.fromhex("55040c"): "title",
-    bytes.fromhex("55042a"): "GN",
-    bytes.fromhex("2a864886f70d010901"): "emailAddress",
+    "2.5.4.3": "CN",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "2.5.4.6": "C",
+    "2.5.4.9": "STREET",
+    "0.9.2342.19200300.100.1.25": "DC",
+    "0.9.2342.19200300.100.1.1": "UID",
+    "2.5.4.4": "SN",
+    "2.5.4.5": "serialNumber",
+    "2.5.4.12": "title",
+    "2.5.4.42": "GN",
+    "1.2.840.113549.1.9.1": "emailAddress",
 }
 # X.680 41: the tags of texts. TeletexString is used for Latin 1 whatever T.61 says.
 _ENCODINGS = {
@@ -56,125 +93,138 @@ _SPECIAL = re.compile(r'[",+;<>\\]|^[ #]| \Z')
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TIME = re.compile(rb"(\d{2,4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z")
 
-_MAX_OID_BYTES = 128  # RFC 2578 7.1.3 has 128 numbers at most; those in use take some ten octets
-
-_Element = tuple[int, der.Span]
-
 
 @frozen
 class CertificateFacts:
-    """Whose a certificate is. `names` are of subjectAltName, after `dns:`, `email:`, `uri:` or `upn:`."""
+    """The names and dates of a certificate. Text that cannot be read is empty, a date is None.
+
+    `names` are of subjectAltName, after `dns:`, `email:`, `uri:`, `upn:` or `ip:`.
+    """
 
     subject: str
     issuer: str
-    end: datetime
+    start: datetime | None
+    end: datetime | None
     names: tuple[str, ...]
 
 
 @frozen
 class CrlFacts:
-    """Whose revocation list it is, from when, and when the next one is due."""
+    """The issuer of a revocation list, its date, and when the next list is due, if it says so."""
 
     issuer: str
-    start: datetime
+    start: datetime | None
     next_update: datetime | None
 
 
-def read_certificate(octets: bytes) -> CertificateFacts:
+def read_certificate(encoded: bytes) -> CertificateFacts:
     """Read a Certificate.
 
     Raises:
         MalformedError: it isn't one.
     """
-    body = _body(octets)
-    if body and body[0][0] == _VERSION:
+    body = _signed_part(encoded)
+    if body and body[0][0] == _VERSION_TAG:
         del body[0]
     if len(body) < 6:
         raise MalformedError("a certificate that lacks fields")
-    _serial, _algorithm, (_tag, issuer), (_tag, validity), (_tag, subject), *rest = body
-    times = list(_elements(octets, validity))
-    if len(times) != 2:
-        raise MalformedError("a certificate without a validity")
-    extensions = next((span for tag, span in rest if tag == _EXTENSIONS), None)
+    _serial, _algorithm, issuer, validity, subject, *rest = body
+    start, end = _dates(validity)
     return CertificateFacts(
-        subject=_distinguished_name(octets, subject),
-        issuer=_distinguished_name(octets, issuer),
-        end=_time(octets, times[1]),
-        names=tuple(_alternative_names(octets, extensions)) if extensions else (),
+        subject=_distinguished_name(subject),
+        issuer=_distinguished_name(issuer),
+        start=start,
+        end=end,
+        names=tuple(_alternative_names(rest)),
     )
 
 
-def read_crl(octets: bytes) -> CrlFacts:
-    """Read a CertificateList.
+def read_crl(encoded: bytes) -> CrlFacts:
+    """Read a CertificateList, except its entries.
 
     Raises:
         MalformedError: it isn't one.
     """
-    body = _body(octets, at_most=5)
-    if body and body[0][0] == der.INTEGER[0]:
+    body = _signed_part(encoded)
+    if body and body[0][0] == _INTEGER:
         del body[0]
     if len(body) < 3:
         raise MalformedError("a revocation list that lacks fields")
-    _algorithm, (_tag, issuer), start, *rest = body
-    has_next = bool(rest) and rest[0][0] in {_UTC_TIME, _GENERALIZED_TIME}
+    _algorithm, issuer, start, *rest = body
     return CrlFacts(
-        issuer=_distinguished_name(octets, issuer),
-        start=_time(octets, start),
-        next_update=_time(octets, rest[0]) if has_next else None,
+        issuer=_distinguished_name(issuer), start=_time(start), next_update=_time(rest[0]) if rest else None
     )
 
 
-def _body(octets: bytes, *, at_most: int = 16) -> list[_Element]:
-    """Return the first elements of what is signed."""
-    whole = der.read_element(octets, 0, len(octets), der.SEQUENCE)
-    signed = der.read_element(octets, whole[0], whole[1], der.SEQUENCE)
-    return list(islice(_elements(octets, signed), at_most))
+def folded_name(name: str) -> str:
+    """Return a text that is equal for equal names (RFC 5280 7.1, as far as it matters)."""
+    return " ".join(name.casefold().split())
 
 
-def _elements(octets: bytes, span: der.Span) -> Iterator[_Element]:
-    position, end = span
-    while position != end:
-        inner = der.read_element(octets, position, end, _ANY)
-        yield octets[position], inner
-        position = inner[1]
-
-
-def _time(octets: bytes, element: _Element) -> datetime:
-    tag, (start, stop) = element
-    found = _TIME.fullmatch(octets[start:stop])
-    if not found or len(found[1]) != {_UTC_TIME: 2, _GENERALIZED_TIME: 4}.get(tag):
-        raise MalformedError("a time that isn't one")
-    year, *others = map(int, found.groups())
-    if tag == _UTC_TIME:
-        year += 1900 if year >= 50 else 2000  # RFC 5280 4.1.2.5.1
+def _decoded(encoded: bytes, form: Asn1Item) -> Asn1Item:
     try:
+        value, _rest = decode(encoded, asn1Spec=form)
+    except _NOT_ASN1 as error:
+        raise MalformedError("ASN.1 that isn't what it should be") from error
+    return value
+
+
+def _elements(encoded: bytes) -> list[bytes]:
+    """Return the elements of a SEQUENCE, each with its tag."""
+    return [bytes(element) for element in _decoded(encoded, _ELEMENTS)]
+
+
+def _signed_part(encoded: bytes) -> list[bytes]:
+    """Return the fields of the first element, which is signed."""
+    return _elements(next(iter(_elements(encoded)), b""))
+
+
+def _contents(element: bytes) -> bytes:
+    """Return what follows tag and length, whatever the tag is."""
+    contents: bytes = _decoded(b"\x04" + element[1:], OctetString()).asOctets()
+    return contents
+
+
+def _dates(validity: bytes) -> tuple[datetime | None, datetime | None]:
+    with suppress(MalformedError, ValueError):
+        start, end = _elements(validity)
+        return _time(start), _time(end)
+    return None, None
+
+
+def _time(element: bytes) -> datetime | None:
+    """Read a Time as RFC 5280 4.1.2.5 writes it; OpenSSL compares no other form."""
+    if element[0] not in {_UTC_TIME, _GENERALIZED_TIME}:
+        return None
+    found = _TIME.fullmatch(_contents(element))
+    if not found or len(found[1]) != {_UTC_TIME: 2, _GENERALIZED_TIME: 4}[element[0]]:
+        return None
+    year, *others = map(int, found.groups())
+    if element[0] == _UTC_TIME:
+        year += 1900 if year >= 50 else 2000  # RFC 5280 4.1.2.5.1
+    with suppress(ValueError):
         return datetime(year, *others, tzinfo=UTC)  # type: ignore[arg-type, misc]
-    except ValueError as error:
-        raise MalformedError("a time that isn't one") from error
+    return None
 
 
-def _distinguished_name(octets: bytes, span: der.Span) -> str:
+def _distinguished_name(encoded: bytes) -> str:
     """Write a Name as RFC 4514 2 has it: the last RDN first."""
-    relative = der.read_items(octets, span, _SET)
-    return ",".join("+".join(_attributes(octets, item)) for item in reversed(relative))
+    with suppress(MalformedError):
+        relative = list(_decoded(encoded, _NAME))
+        return ",".join("+".join(map(_attribute, item)) for item in reversed(relative))
+    return ""
 
 
-def _attributes(octets: bytes, span: der.Span) -> Iterator[str]:
-    for start, stop in der.read_items(octets, span, der.SEQUENCE):
-        identifier = der.read_element(octets, start, stop, _OBJECT_IDENTIFIER)
-        value = der.read_element(octets, identifier[1], stop, _ANY)
-        oid = octets[slice(*identifier)]
-        text = _text(octets, (octets[identifier[1]], value)) if oid in _ATTRIBUTES else None
-        if text is None:
-            yield f"{_ATTRIBUTES.get(oid) or _dotted(oid)}=#{octets[identifier[1] : value[1]].hex()}"
-        else:
-            yield f"{_ATTRIBUTES[oid]}={_escaped(text)}"
+def _attribute(attribute: Asn1Item) -> str:
+    identifier, value = str(attribute["type"]), bytes(attribute["value"])
+    text = _text(value) if identifier in _ATTRIBUTES else None
+    written = f"#{value.hex()}" if text is None else _escaped(text)
+    return f"{_ATTRIBUTES.get(identifier, identifier)}={written}"
 
 
-def _text(octets: bytes, element: _Element) -> str | None:
-    tag, (start, stop) = element
-    encoding = _ENCODINGS.get(tag)
-    return octets[start:stop].decode(encoding, "replace") if encoding else None
+def _text(element: bytes) -> str | None:
+    encoding = _ENCODINGS.get(element[0])
+    return _contents(element).decode(encoding, "replace") if encoding else None
 
 
 def _escaped(text: str) -> str:
@@ -182,42 +232,30 @@ def _escaped(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub(lambda found: "".join(f"\\{octet:02X}" for octet in found[0].encode()), text)
+    return _UNPRINTABLE.sub(lambda found: "".join(f"\\{byte:02X}" for byte in found[0].encode()), text)
 
 
-def _dotted(oid: bytes) -> str:
-    """Write an OBJECT IDENTIFIER's contents (X.690 8.19)."""
-    if len(oid) > _MAX_OID_BYTES:
-        raise MalformedError("an OBJECT IDENTIFIER too long to be one")
-    numbers, number = [], 0
-    for octet in oid:
-        number = number << 7 | octet & 0x7F
-        if octet < 0x80:
-            numbers.append(number)
-            number = 0
-    first, *others = numbers or [0]
-    root = min(first // 40, 2)
-    return ".".join(map(str, (root, first - 40 * root, *others)))
+def _alternative_names(fields: Sequence[bytes]) -> Iterator[str]:
+    """Return the names of each subjectAltName among the last fields of a TBSCertificate."""
+    for field in fields:
+        with suppress(MalformedError):
+            for extension in _decoded(field, _EXTENSIONS) if field[0] == _EXTENSIONS_TAG else ():
+                if str(extension["extnID"]) == _SUBJECT_ALTERNATIVE_NAME:
+                    yield from _general_names(bytes(extension["extnValue"]))
 
 
-def _alternative_names(octets: bytes, span: der.Span) -> Iterator[str]:
-    for start, stop in der.read_items(octets, der.read_element(octets, *span, der.SEQUENCE), der.SEQUENCE):
-        identifier = der.read_element(octets, start, stop, _OBJECT_IDENTIFIER)
-        *_critical, (_tag, value) = ((0, (stop, stop)), *_elements(octets, (identifier[1], stop)))
-        if octets[slice(*identifier)] == _SUBJECT_ALTERNATIVE_NAME:
-            names = der.read_element(octets, *value, der.SEQUENCE)
-            for element in _elements(octets, names):
-                yield from _general_name(octets, element)
+def _general_names(encoded: bytes) -> Iterator[str]:
+    for element in _elements(encoded):
+        with suppress(MalformedError, ValueError):
+            if kind := _NAME_KINDS.get(element[0]):
+                yield f"{kind}:{_printable(_contents(element).decode('latin-1'))}"
+            elif element[0] == _IP_ADDRESS_TAG:
+                yield f"ip:{ip_address(_contents(element))}"
+            elif element[0] == _OTHER_NAME_TAG:
+                yield from _user_principal_name(element)
 
 
-def _general_name(octets: bytes, element: _Element) -> Iterator[str]:
-    tag, (start, stop) = element
-    kind = {_EMAIL: "email", _DNS: "dns", _URI: "uri"}.get(tag)
-    if kind:
-        yield f"{kind}:{_printable(octets[start:stop].decode('latin-1'))}"
-    elif tag == _OTHER_NAME:
-        identifier = der.read_element(octets, start, stop, _OBJECT_IDENTIFIER)
-        value = der.read_element(octets, identifier[1], stop, _EXPLICIT)
-        if octets[slice(*identifier)] == _USER_PRINCIPAL_NAME:
-            texts = (_text(octets, inner) for inner in _elements(octets, value))
-            yield from (f"upn:{_printable(text)}" for text in texts if text)
+def _user_principal_name(element: bytes) -> Iterator[str]:
+    other = _decoded(element, _OTHER_NAME)
+    if str(other["type-id"]) == _USER_PRINCIPAL_NAME and (text := _text(bytes(other["value"]))):
+        yield f"upn:{_printable(text)}"

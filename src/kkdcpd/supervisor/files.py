@@ -1,36 +1,77 @@
-"""The files whose change starts a new generation by itself: certificates and what belongs to them.
+"""Watches the files whose change starts a new generation by itself: certificates and what belongs to them.
 
-They are looked at now and then, as what renews them may do it in any way: write over them, rename others to
-them, or turn a symbolic link.
+The parent looks at them every second, as a program that renews them may do it in any way: write over them,
+rename others to them, or turn a symbolic link. It also looks whether what is in use is within its dates.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 
-from kkdcpd.config import AdditionalCertificate, TlsConfig
+from kkdcpd.config import AdditionalCertificate, DatedItem, TlsConfig
 
-__all__ = ["FileWatch", "tls_files"]
+__all__ = ["DateWatch", "FileWatch", "tell_changes", "tls_files"]
+
+logger = logging.getLogger(__name__)
 
 _Stamp = tuple[int, int, int] | None
 
 
 class FileWatch:
-    """Tells when files have changed and then stayed as they are, so that none is half written."""
+    """Tells which files have changed and then stayed as they are, so that none is half written."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._paths = tuple(paths)
+        self._paths = tuple(dict.fromkeys(paths))
         self._known = self._seen = self._stamps()
 
-    def has_changed(self) -> bool:
-        """Look; say whether there is a change that was there at the last look already. Each is told once."""
+    def changed(self) -> tuple[Path, ...]:
+        """Look; return each change once, as soon as all files are as they were at the last look."""
         before, self._seen = self._seen, self._stamps()
-        if self._seen == self._known or self._seen != before:
-            return False
+        if self._seen != before:
+            return ()
+        changed = tuple(path for path in self._paths if self._seen[path] != self._known[path])
         self._known = self._seen
-        return True
+        return changed
 
-    def _stamps(self) -> tuple[_Stamp, ...]:
-        return tuple(map(_stamp, self._paths))
+    def _stamps(self) -> dict[Path, _Stamp]:
+        return {path: _stamp(path) for path in self._paths}
+
+
+class DateWatch:
+    """Logs once when an item in use is outside its dates, and once when it is within them again."""
+
+    def __init__(self) -> None:
+        self._outside: frozenset[DatedItem] = frozenset()
+
+    def look(self, items: Sequence[DatedItem], now: datetime) -> None:
+        """Compare the items with the last look; those that are not in use any more are forgotten."""
+        problems = {item: problem for item in items if (problem := item.problem(now))}
+        for item, problem in problems.items():
+            if item not in self._outside:
+                fields = {"key": problem.key, "problem": problem.problem, "remedy": problem.remedy}
+                logger.error("certificate_outside_dates", extra={"fields": fields})
+        for item in items:
+            if item in self._outside and item not in problems:
+                fields = {"key": item.key, "file": str(item.path), "subject": item.subject}
+                logger.info("certificate_within_dates", extra={"fields": fields})
+        self._outside = frozenset(problems)
+
+
+def tell_changes(changed: Iterable[Path], items: Sequence[DatedItem]) -> None:
+    """Log each file that has changed, with the certificates or lists that it holds now."""
+    for path in changed:
+        held = [item for item in items if item.path == path]
+        for item in held:
+            fields = {
+                "file": str(path),
+                "subject": item.subject,
+                "names": ",".join(item.names),
+                "expires": f"{item.end:%Y-%m-%dT%H:%M:%SZ}" if item.end else "unknown",
+            }
+            logger.info("certificate_changed", extra={"fields": fields})
+        if not held:
+            logger.info("certificate_changed", extra={"fields": {"file": str(path)}})
 
 
 def tls_files(tls: TlsConfig | None) -> list[Path]:

@@ -9,12 +9,12 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import kkdcpd
-from kkdcpd.config import LoadedConfig, LogConfig, load_config
+from kkdcpd.config import DatedItem, LoadedConfig, LogConfig, load_config, newly_outside_dates
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError
 from kkdcpd.guard import occupancy, shared_table
 from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, make_metrics
@@ -23,6 +23,7 @@ from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.control import Asker, Control, ReloadOutcome
 from kkdcpd.supervisor.events import take_turn
 from kkdcpd.supervisor.family import Death, Family
+from kkdcpd.supervisor.files import DateWatch, tell_changes
 from kkdcpd.supervisor.generation import Generation, Phase, Role, Slot, admin_places, places
 from kkdcpd.supervisor.limits import fit_to_descriptors
 from kkdcpd.supervisor.rows import MAX_ROWS, Rows
@@ -42,8 +43,8 @@ TURN_SECONDS = 0.5
 START_SECONDS = 30.0
 """What a generation has to get ready: its workers take less than a second each."""
 
-FILES_SECONDS = 5.0
-"""How often the certificates are looked at. A change counts when it is seen twice: after 10 s at most."""
+FILES_SECONDS = 1.0
+"""How often the certificates are looked at. A change counts when two looks have seen it: within 3 s."""
 
 GRACE_SECONDS = 5.0
 """What a worker has to end by itself, after its `process.drain_timeout`."""
@@ -109,6 +110,8 @@ class Parent:
         self._next_askers: list[Asker] = []
         self._askers: list[Asker] = []
         self._files_at = 0.0
+        self._dates = DateWatch()
+        self._refused: Sequence[DatedItem] = ()
         self._is_stopping = False
         self._start_error: str | None = None
 
@@ -229,6 +232,7 @@ class Parent:
             self._control = None
 
     def _start_first(self) -> None:
+        self._dates.look(self._loaded.dated, _now())
         try:
             self._start(self._loaded)
         except OSError as error:
@@ -330,14 +334,14 @@ class Parent:
         if asker:
             self._next_askers.append(asker)
 
-    def _reload(self, text: str | None = None) -> None:
-        """Start another generation; with a `text`, by the same words as the one that serves."""
+    def _reload(self, text: str | None = None, changed: Sequence[Path] = ()) -> None:
+        """Start another generation; with a `text`, by the one that serves, as its files have `changed`."""
         self._is_reload_due = False
+        self._refused = ()
         self._askers, self._next_askers = self._next_askers, []
         self._notifier.reloading()
         try:
-            loaded = load_config(self._path, now=datetime.datetime.now(datetime.UTC), text=text)
-            self._start(loaded)
+            self._start(self._load_next(text, changed))
         except ConfigError as error:
             self._fail_reload(map(str, error.problems))
         except (ListenError, OSError) as error:
@@ -348,6 +352,26 @@ class Parent:
             logger.exception("bug_in_reload")
             self._abandon()
             self._fail_reload([f"a bug: {type(error).__name__}; please report it, with the log"])
+
+    def _load_next(self, text: str | None, changed: Sequence[Path]) -> LoadedConfig:
+        """Read the configuration of the next generation, which must not be worse than the one that serves.
+
+        Changed files that are outside their dates are taken later, once their dates fit.
+
+        Raises:
+            ConfigError: it cannot be used, or would replace what is within its dates.
+        """
+        assert self._serving
+        try:
+            loaded = load_config(self._path, now=_now(), text=text)
+        except ConfigError:
+            tell_changes(changed, ())
+            raise
+        tell_changes(changed, loaded.dated)
+        if problems := newly_outside_dates(loaded.dated, self._serving.loaded.dated, _now()):
+            self._refused = loaded.dated if text else ()
+            raise ConfigError(problems)
+        return loaded
 
     def _fail_reload(self, problems: Iterable[str]) -> None:
         assert self._serving
@@ -431,9 +455,15 @@ class Parent:
             self._reload()
         elif now >= self._files_at:
             self._files_at = now + FILES_SECONDS
-            if generation.files.has_changed():
-                logger.info("certificate_changed")
-                self._reload(text=generation.loaded.text)
+            self._look_at_files(generation)
+
+    def _look_at_files(self, generation: Generation) -> None:
+        wall_clock = _now()
+        self._dates.look(generation.loaded.dated, wall_clock)
+        may_be_taken = self._refused and not any(item.problem(wall_clock) for item in self._refused)
+        changed = generation.files.changed()
+        if changed or may_be_taken:
+            self._reload(text=generation.loaded.text, changed=changed)
 
     def _drain(self, generation: Generation) -> None:
         """Let it finish. When all ends, the admin process is the last to go: it tells that it drains."""
@@ -508,6 +538,10 @@ def _warn(problems: Iterable[ConfigProblem]) -> None:
             "check",
             extra={"fields": {"key": problem.key, "problem": problem.problem, "remedy": problem.remedy}},
         )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _status(generation: Generation) -> str:

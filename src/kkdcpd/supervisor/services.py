@@ -29,6 +29,6 @@ async def serve_admin(
         generation.system,
         memory.metrics,
         status,
-        certificates=generation.loaded.certificates,
+        dated=generation.loaded.dated,
     )
     await serve_with_channel(admin, channel)

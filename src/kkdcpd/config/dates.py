@@ -1,0 +1,81 @@
+"""Tells whether certificates and revocation lists in use are within their validity dates.
+
+A clock that is wrong must not keep the service down: these problems fail `kkdcpd check` and may refuse a
+reload, but never a start.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from kkdcpd.config.pem import minute
+from kkdcpd.errors import ConfigProblem
+from kkdcpd.frozen import Word, frozen
+
+__all__ = ["DatedItem", "DatedKind", "newly_outside_dates"]
+
+
+class DatedKind(Word):
+    """SERVER: a certificate shown to clients. CLIENT_CA, CLIENT_CRL: those that theirs are checked by."""
+
+    SERVER = "server"
+    CLIENT_CA = "client_ca"
+    CLIENT_CRL = "client_crl"
+
+
+_REMEDIES = {
+    DatedKind.SERVER: "renew it",
+    DatedKind.CLIENT_CA: "renew it, or remove it if no client has a certificate from it",
+    DatedKind.CLIENT_CRL: "fetch the newest one; until then the certificates that it is for are refused",
+}
+
+
+@frozen
+class DatedItem:
+    """A certificate or revocation list in use. `subject` of a list is its issuer.
+
+    A date that cannot be read is None; a list without a next update has no end either.
+    """
+
+    kind: DatedKind
+    key: str
+    path: Path
+    subject: str
+    names: tuple[str, ...] = ()
+    start: datetime | None
+    end: datetime | None
+
+    def problem(self, now: datetime) -> ConfigProblem | None:
+        """Return what is wrong if `now` is outside the dates."""
+        if self.start and now < self.start:
+            remedy = f"set this host's clock right (it says {minute(now)}), or wait"
+            return self._problem(f"is not valid before {minute(self.start)}", remedy)
+        if self.end and now > self.end:
+            return self._problem(f"expired on {minute(self.end)}", _REMEDIES[self.kind])
+        return None
+
+    @property
+    def identities(self) -> frozenset[object]:
+        """What makes it the same as an item of another configuration, if they have one in common."""
+        if self.kind is DatedKind.SERVER:
+            return frozenset({self.key, self.path})
+        return frozenset({(self.kind, self.subject)})
+
+    def _problem(self, words: str, remedy: str) -> ConfigProblem:
+        return ConfigProblem(key=self.key, problem=f"{self._description} {words}", remedy=remedy)
+
+    @property
+    def _description(self) -> str:
+        if self.kind is DatedKind.SERVER:
+            return f"the certificate in {self.path}"
+        noun = "certificate" if self.kind is DatedKind.CLIENT_CA else "revocation list"
+        return f"the {noun} of {self.subject} in {self.path}"
+
+
+def newly_outside_dates(
+    items: Sequence[DatedItem], current: Sequence[DatedItem], now: datetime
+) -> tuple[ConfigProblem, ...]:
+    """Return the problems of items that are outside their dates, unless the current ones are so too."""
+    known = {identity for item in current if item.problem(now) for identity in item.identities}
+    found = ((item, item.problem(now)) for item in items)
+    return tuple(problem for item, problem in found if problem and not known & item.identities)
