@@ -353,7 +353,7 @@ def test_process_that_ends_leaves_its_successor_s_unix_socket(
 ) -> None:
     path = tmp_path / "http.sock"
     may_answer.clear()
-    first = start(f"unix:{path}")
+    first = start(f"unix:{path}", process="drain_timeout = 60\n")
     with HttpClient(path) as client:
         client.send(GOOD_REQUEST)
         kdc.wait_for_messages()

@@ -248,7 +248,7 @@ def _general_names(encoded: bytes) -> Iterator[str]:
     for element in _elements(encoded):
         with suppress(MalformedError, ValueError):
             if kind := _NAME_KINDS.get(element[0]):
-                yield f"{kind}:{_printable(_contents(element).decode('latin-1'))}"
+                yield f"{kind}:{_printable(_contents(element).decode(errors='replace'))}"
             elif element[0] == _IP_ADDRESS_TAG:
                 yield f"ip:{ip_address(_contents(element))}"
             elif element[0] == _OTHER_NAME_TAG:
