@@ -475,6 +475,14 @@ BROKEN = {
         REALM + 'kdc = ["kdc2.example.com"]',
         "/etc/kkdcpd/config.toml, line 3: is not TOML: Cannot overwrite a value; write each key only once",
     ),
+    "a list as a value and as sections": (
+        "[tls]\nadditional = []\n[[tls.additional]]\n" + REALM,
+        (
+            "/etc/kkdcpd/config.toml, line 3: is not TOML: "
+            "Cannot mutate immutable namespace ('tls', 'additional'); "
+            "write it either as one value or as [[sections]], not as both"
+        ),
+    ),
     "a section twice": (
         REALM + REALM,
         (

@@ -50,6 +50,7 @@ _SYNTAX_REMEDIES = {
     # `level = info` begins with TOML's infinity.
     "Expected newline or end of document after a statement": _QUOTES_REMEDY,
     "Cannot overwrite a value": "write each key only once",
+    "Cannot mutate immutable namespace": "write it either as one value or as [[sections]], not as both",
     "Cannot declare": "write each [section] only once: put its settings below the header that is there",
 }
 _ANY_SYNTAX_REMEDY = (
