@@ -57,6 +57,18 @@ class _Chain:
         return self.certificates[0]
 
     @property
+    def item(self) -> DatedItem:
+        return DatedItem(
+            kind=DatedKind.SERVER,
+            key=self.setting,
+            path=self.path,
+            subject=self.leaf.subject,
+            names=self.leaf.names,
+            start=self.leaf.start,
+            end=self.leaf.end,
+        )
+
+    @property
     def dns_names(self) -> tuple[str, ...]:
         return tuple(name.removeprefix(_DNS).lower() for name in self.leaf.names if name.startswith(_DNS))
 
@@ -82,15 +94,7 @@ def inspect_pair(certificate: Path, key: Path, *, section: str, now: datetime) -
     chain = _Chain(path=certificate, setting=certificate_setting, certificates=list(map(_facts, blocks)))
     _check_openssl_loads(chain, key, key_setting)
     return PairFacts(
-        item=DatedItem(
-            kind=DatedKind.SERVER,
-            key=certificate_setting,
-            path=certificate,
-            subject=chain.leaf.subject,
-            names=chain.leaf.names,
-            start=chain.leaf.start,
-            end=chain.leaf.end,
-        ),
+        item=chain.item,
         dns_names=tuple(filter(str.isascii, chain.dns_names)),
         warnings=(
             *_warn_of_dates(chain, now),
