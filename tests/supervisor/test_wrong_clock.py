@@ -127,7 +127,7 @@ def test_certificate_outside_its_dates_is_served_and_shown_everywhere(
         line = site.wait_for("certificate_outside_dates")
         assert " error " in line
         assert words in line
-        assert site.get("/readyz")[0] == 200
+        wait_until(lambda: site.get("/readyz")[0] == 200, timeout=PATIENCE_SECONDS)
         (told,) = site.status()["certificates"]
         assert (told["file"], told["valid"], words in told["problem"]) == (str(pair.certificate), False, True)
         assert told["names"] == ["ip:127.0.0.1"]
@@ -189,7 +189,7 @@ def test_authority_and_list_outside_their_dates_are_no_reason_not_to_start(
     tls = f'client_ca = "{authority.certificate}"\nclient_crl = "{tmp_path}/crl.pem"'
     with run_site(tmp_path, authority, tls=tls, listen='client_certificates = "optional"') as site:
         assert "client_crl" in site.wait_for("certificate_outside_dates")
-        assert site.get("/readyz")[0] == 200
+        wait_until(lambda: site.get("/readyz")[0] == 200, timeout=PATIENCE_SECONDS)
         told = {each["kind"]: each["valid"] for each in site.status()["certificates"]}
         assert told == {"server": True, "client_ca": True, "client_crl": False}
         done = site.command("check")
