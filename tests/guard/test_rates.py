@@ -56,6 +56,34 @@ def test_client_that_is_refused_takes_nothing_from_the_others(store: Store) -> N
     assert len(refused(rates, 10, client="192.0.2.2")) == 0
 
 
+def ipv6(number: int, site: int = 1) -> str:
+    return f"2001:db8:{site:x}:{number:x}::/64"
+
+
+@pytest.mark.parametrize(("spacing", "allowed"), [(1, 40), (256, 80)], ids=["/56", "/48"])
+def test_networks_of_one_site_share_a_multiple_of_the_limit(store: Store, spacing: int, allowed: int) -> None:
+    rates = Rates(RatesConfig(client_burst=10), store)
+    networks = [ipv6(number * spacing) for number in range(100)]
+    refusals = [refusal for network in networks for refusal in refused(rates, 10, client=network)]
+    assert 1000 - len(refusals) == allowed
+    assert {refusal.rule for refusal in refusals} == {Rule.CLIENT_RATE}
+    assert refused(rates, 10, client=ipv6(0, site=2)) == []
+
+
+def test_networks_of_one_site_leave_the_total_to_others(store: Store) -> None:
+    rates = Rates(RatesConfig(), store)
+    for number in range(100):
+        refused(rates, 1000, client=ipv6(number << 8), realm=None)
+    assert refused(rates, 1000, client="192.0.2.1", realm=None) == []
+
+
+def test_total_is_named_when_networks_of_many_sites_use_it_up(store: Store) -> None:
+    rates = Rates(RatesConfig(total_burst=5), store)
+    refusals = [refused(rates, 1, client=ipv6(0, site=number)) for number in range(6)]
+    assert refusals[:5] == [[]] * 5
+    assert refusals[5][0].rule is Rule.TOTAL_RATE
+
+
 def test_realms_are_limited_each_by_itself(store: Store) -> None:
     rates = Rates(RatesConfig(realm_burst=10), store)
     assert len(refused(rates, 20)) == 10

@@ -1,15 +1,17 @@
-"""How often clients may ask: a bucket of tokens for each client, for each realm and for all. Plain code.
+"""Limits how often clients may ask, by a bucket of tokens for each client, each realm and all together.
 
-A client's request takes a token of its own and of all, or none if one is empty: who is refused costs others
-nothing. That of its realm is taken when it is known to be for one. Whether a refusal is carried out is for
-the guard to say, by the mode of these settings.
+A client is counted with its wider IPv6 networks too, at a multiple of its limit, so that a client with many
+networks can't use up the limit of all. A request takes a token of its networks and of all, or none if one is
+empty: a refused request costs others nothing. A token of its realm is taken when the realm is known. By the
+mode of these settings the guard decides whether a refusal is carried out.
 """
 
 import math
 from collections.abc import Sequence
 
 from kkdcpd.config import RatesConfig
-from kkdcpd.guard.store import Limit, Shortage, Store
+from kkdcpd.guard.store import Key, Limit, Shortage, Store
+from kkdcpd.protocol.networks import wider_networks
 from kkdcpd.values import Outcome, Refusal, Rule
 
 __all__ = ["Rates"]
@@ -29,28 +31,51 @@ _TEXTS = {
 _CLIENT, _REALM, _TOTAL = Rule.CLIENT_RATE.value, Rule.REALM_RATE.value, Rule.TOTAL_RATE.value
 
 
+WIDER_MULTIPLES = (4, 8)
+"""The limits of a /56 and of a /48, as multiples of one client's. A mobile carrier's /48 holds thousands of
+strangers, so they are high; by default they still leave more than half of `total_rate` to others."""
+
+
 class Rates:
     """The rules CLIENT_RATE, REALM_RATE and TOTAL_RATE, in one step."""
 
     def __init__(self, config: RatesConfig, store: Store) -> None:
         self._store = store
         self._client = Limit(rate=config.client_rate, burst=config.client_burst)
+        self._wider = tuple(
+            Limit(rate=config.client_rate * multiple, burst=config.client_burst * multiple)
+            for multiple in WIDER_MULTIPLES
+        )
         self._realm = Limit(rate=config.realm_rate, burst=config.realm_burst)
         self._total = ((_TOTAL,), Limit(rate=config.total_rate, burst=config.total_burst))
 
     def check_client(self, client: str, *, now: float) -> Refusal | None:
         """Count a request of a client's network, whatever it asks for."""
-        shortage = self._store.take((((_CLIENT, client), self._client), self._total), now)
-        return _refusal(shortage, (Rule.CLIENT_RATE, Rule.TOTAL_RATE)) if shortage else None
+        buckets = self._buckets(client)
+        shortage = self._store.take(buckets, now)
+        if shortage is None:
+            return None
+        is_total = shortage.index == len(buckets) - 1
+        return _refusal(shortage, Rule.TOTAL_RATE if is_total else Rule.CLIENT_RATE)
+
+    def _buckets(self, client: str) -> Sequence[tuple[Key, Limit]]:
+        own = (_CLIENT, client), self._client
+        wider = wider_networks(client)
+        if not wider:
+            return own, self._total
+        return (
+            own,
+            *(((_CLIENT, network), limit) for network, limit in zip(wider, self._wider, strict=False)),
+            self._total,
+        )
 
     def check_realm(self, realm: str, *, now: float) -> Refusal | None:
         """Count a request for a realm as it is configured, once it is known to be one."""
         shortage = self._store.take((((_REALM, realm), self._realm),), now)
-        return _refusal(shortage, (Rule.REALM_RATE,)) if shortage else None
+        return _refusal(shortage, Rule.REALM_RATE) if shortage else None
 
 
-def _refusal(shortage: Shortage, rules: Sequence[Rule]) -> Refusal:
-    rule = rules[shortage.index]
+def _refusal(shortage: Shortage, rule: Rule) -> Refusal:
     return Refusal(
         rule=rule,
         outcome=_OUTCOMES[rule],
