@@ -174,6 +174,7 @@ class Rule(Word):
     REQUIRE_ARMOR = "require_armor"
     WEAK_ETYPES = "weak_etypes"
     UNPROVEN_TICKET = "unproven_ticket"
+    INITIAL_SERVICE = "initial_service"
     MANY_SERVICES = "many_services"
     S4U2SELF = "s4u2self"
     S4U2PROXY = "s4u2proxy"

@@ -114,6 +114,7 @@ _MODES = (
     "require_armor",
     "weak_etypes",
     "unproven_ticket",
+    "initial_service",
     "many_services",
     "s4u2self",
     "s4u2proxy",
@@ -166,10 +167,10 @@ def _judge(request: ProxyRequest, facts: ReplyFacts) -> None:
     now = float(next(CLOCK))
     for policy in POLICIES:
         findings = [*policy.check_request(request), *policy.check_reply(request, facts)]
-        findings += filter(None, [policy.check_services(facts, "192.0.2.1", STORE, now)])
+        findings += filter(None, [policy.check_services(facts, REALM.name, "192.0.2.1", STORE, now)])
         assert all(finding.refusal.detail for finding in findings)
     GATE.check(request, client="192.0.2.1", realm=REALM.name, now=now)
-    GATE.note(request, facts, client="192.0.2.1", realm=REALM.name, has_proof=True, now=now)
+    GATE.note(request, facts, client="192.0.2.1", realm=REALM.name, now=now)
 
 
 def _refusal(octets: bytes) -> None:

@@ -257,12 +257,41 @@ def test_reply_is_refused_by_what_it_shows() -> None:
 
 
 def test_many_services_are_told_beside_what_else_is_against_a_reply() -> None:
-    subject = house(PolicyConfig(services=1, unproven_ticket=Mode.MONITOR))
+    policy = PolicyConfig(services=1, unproven_ticket=Mode.MONITOR, initial_service=Mode.OFF)
+    subject = house(policy)
     unproven = request(messages.as_req())
     rules = [
         subject.review(unproven, messages.as_rep(sname=(2, ("HTTP", host)))).monitored for host in ("a", "b")
     ]
     assert rules == [(Rule.UNPROVEN_TICKET,), (Rule.UNPROVEN_TICKET, Rule.MANY_SERVICES)]
+
+
+def test_realms_below_a_wildcard_are_counted_each_by_itself() -> None:
+    realm = RealmConfig(name="*.example.com", policy=PolicyConfig(services=1, initial_service=Mode.OFF))
+    guard = Guard(Config(realms=(realm,)), SharedTable(make_memory(1024, bytes(16))), alone(), lambda: 1.0)
+
+    def fail(child: str) -> Verdict:
+        message = messages.prefixed(messages.as_req(realm=child, padata=PROOF))
+        asked = classify(ProxyMessage(kerb_message=message, target_domain=child))
+        guard.review(asked, CLIENT, realm, inspect_reply(asked.kind, WRONG_PASSWORD))
+        return guard.admit(asked, CLIENT, realm)
+
+    def use(child: str, host: str) -> tuple[Rule, ...]:
+        message = messages.prefixed(messages.tgs_req(realm=child))
+        asked = classify(ProxyMessage(kerb_message=message, target_domain=child))
+        reply = messages.tgs_rep(realm=child, sname=(2, ("HTTP", host)))
+        return guard.review(asked, CLIENT, realm, inspect_reply(asked.kind, reply)).monitored
+
+    assert rule_of([fail("A.EXAMPLE.COM") for _ in range(10)][-1]) is Rule.GUESSING
+    assert rule_of(fail("a.example.com.")) is Rule.GUESSING
+    assert rule_of(fail("B.EXAMPLE.COM")) is None
+    children = ("A.EXAMPLE.COM", "B.EXAMPLE.COM")
+    assert [use(child, host) for host in ("a", "b") for child in children] == [
+        (),
+        (),
+        (Rule.MANY_SERVICES,),
+        (Rule.MANY_SERVICES,),
+    ]
 
 
 @pytest.mark.parametrize(("padata", "refusal"), [(PROOF, None), ([], Rule.SPRAYING)])

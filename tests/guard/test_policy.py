@@ -38,6 +38,7 @@ BREACHES = {
     Rule.S4U2SELF: (S4U, None),
     Rule.S4U2PROXY: (S4U, None),
     Rule.UNPROVEN_TICKET: (UNPROVEN, messages.as_rep()),
+    Rule.INITIAL_SERVICE: (messages.as_req(sname=(1, ("bob",))), None),
     Rule.MESSAGE_KIND: (SET_PASSWORD, None),
     Rule.CNAME: (UNPROVEN, None),
     Rule.SNAME: (S4U, None),
@@ -177,7 +178,7 @@ def test_services_are_counted_once_each_and_more_than_the_limit_are_many() -> No
     policy, store = _policy(services=3, services_window=60.0), OneTally()
 
     def check(facts: ReplyFacts) -> Finding | None:
-        return policy.check_services(facts, NETWORK, store, 1.0)
+        return policy.check_services(facts, REALM.name, NETWORK, store, 1.0)
 
     for name in ("a", "b", "c", "C"):
         assert check(_service(name)) is None
@@ -195,7 +196,7 @@ def test_many_services_are_refused_only_if_that_is_enforced() -> None:
     for mode in Mode:
         policy, store = _policy(services=1, many_services=mode), OneTally()
         for name in ("a", "b"):
-            finding = policy.check_services(_service(name), NETWORK, store, 1.0)
+            finding = policy.check_services(_service(name), REALM.name, NETWORK, store, 1.0)
         assert (finding is not None) is (mode is not Mode.OFF)
         assert finding is None or finding.is_enforced is (mode is Mode.ENFORCE)
         assert bool(store.members) is (mode is not Mode.OFF)
@@ -213,7 +214,7 @@ def test_many_services_are_refused_only_if_that_is_enforced() -> None:
 def test_only_tickets_for_services_are_counted(facts: ReplyFacts) -> None:
     store = OneTally()
 
-    assert _policy().check_services(facts, NETWORK, store, 1.0) is None
+    assert _policy().check_services(facts, REALM.name, NETWORK, store, 1.0) is None
     assert not store.members
 
 

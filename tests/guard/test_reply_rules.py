@@ -137,6 +137,20 @@ CASES: dict[Rule, list[Case]] = {
         Case(name="FAST that wasn't heeded", request=FAST, reply=PLAIN_REP, finding="without"),
         Case(name="PKINIT that wasn't heeded", request=PKINIT, reply=PLAIN_REP, finding="without"),
     ],
+    Rule.INITIAL_SERVICE: [
+        Case(name="a ticket-granting ticket", request=FAST, reply=FAST_REP),
+        Case(
+            name="a password change", request=FAST, reply=messages.as_rep(sname=(1, ("kadmin", "changepw")))
+        ),
+        Case(name="a service's ticket by a TGS-REQ", request=TGS, reply=messages.tgs_rep()),
+        Case(name="an error", request=FAST, reply=messages.krb_error(7, sname=(1, ("bob",)))),
+        Case(
+            name="another user's ticket, asked for within armor",
+            request=FAST,
+            reply=messages.as_rep(sname=(1, ("bob",))),
+            finding="AS-REP for bob",
+        ),
+    ],
     Rule.CNAME: [
         Case(name="who is allowed", request=FAST, reply=FAST_REP),
         Case(name="an error", request=FAST, reply=messages.krb_error(24, cname=(1, ("bob",)))),

@@ -199,6 +199,23 @@ CASES: dict[Rule, list[Case]] = {
         ),
         Case(name="no etypes", payload=messages.as_req(etypes=()), finding="etypes (none)"),
     ],
+    Rule.INITIAL_SERVICE: [
+        Case(name="a log-on", payload=messages.as_req()),
+        Case(name="a log-on elsewhere", payload=messages.as_req(sname=(2, ("krbtgt", "OTHER")))),
+        Case(name="a password change", payload=messages.as_req(sname=(1, ("kadmin", "changepw")))),
+        Case(name="nothing in clear", payload=messages.as_req(**HIDDEN_BODY)),
+        Case(name="a service's ticket by a TGS-REQ", payload=messages.tgs_req()),
+        Case(
+            name="kadmin",
+            payload=messages.as_req(sname=(1, ("kadmin", "admin"))),
+            finding="AS-REQ for kadmin/admin",
+        ),
+        Case(
+            name="a user's key",
+            payload=messages.as_req(cname=(1, ("kadmin", "changepw")), sname=(1, ("bob",))),
+            finding="AS-REQ for bob",
+        ),
+    ],
     Rule.S4U2SELF: [
         Case(name="a TGS-REQ", payload=messages.tgs_req(padata=_padata(136, 167))),
         Case(name="an AS-REQ", payload=messages.as_req()),

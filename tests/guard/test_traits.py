@@ -90,6 +90,64 @@ def test_proofs_are_known_by_their_padata(padata_type: int, is_password: bool, i
 
 
 @pytest.mark.parametrize(
+    ("padata", "reply", "proves"),
+    [
+        ((2,), (19,), True),
+        ((16,), (17,), True),
+        ((15,), (15,), True),
+        ((16,), (19,), False),
+        ((2, 136), (136,), False),
+        ((136,), (136,), False),
+        ((151,), (19,), False),
+        ((12, 13, 14, 30, 31), (19,), False),
+        ((), (19,), False),
+        ((), (17,), False),
+    ],
+)
+def test_a_ticket_proves_its_client_by_what_kdcs_never_ignore(
+    padata: tuple[int, ...], reply: tuple[int, ...], proves: bool
+) -> None:
+    request = _request(messages.as_req(padata=[(kind, b"") for kind in padata]))
+    facts = ReplyFacts(kind=MessageKind.AS_REP, padata_types=reply)
+
+    assert traits.proves_client(request, facts) is proves
+
+
+@pytest.mark.parametrize(
+    ("padata_type", "may_bear", "is_possible"),
+    [
+        (2, True, True),
+        (13, True, False),
+        (16, True, False),
+        (136, True, False),
+        (149, False, False),
+        (151, True, True),
+    ],
+)
+def test_a_proof_may_be_within(padata_type: int, may_bear: bool, is_possible: bool) -> None:
+    request = _request(messages.as_req(padata=[(padata_type, b"")]))
+
+    assert traits.may_bear_proof(request) is may_bear
+    assert traits.bears_possible_proof(request) is is_possible
+
+
+@pytest.mark.parametrize(
+    ("components", "is_for_logon"),
+    [
+        (("krbtgt", "EXAMPLE.COM"), True),
+        (("kadmin", "changepw"), True),
+        (("KADMIN", "ChangePW"), True),
+        (("kadmin", "admin"), False),
+        (("krbtgt",), False),
+        (("alice",), False),
+        ((), False),
+    ],
+)
+def test_log_ons_ask_for_two_services(components: tuple[str, ...], is_for_logon: bool) -> None:
+    assert traits.is_ticket_for_logon(_name(*components)) is is_for_logon
+
+
+@pytest.mark.parametrize(
     ("padata_types", "is_armored"),
     [((), False), ((19,), False), ((19, 136), True), ((17,), True), ((15,), True), ((16, 133), False)],
 )

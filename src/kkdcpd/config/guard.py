@@ -206,6 +206,10 @@ class PolicyConfig:
     unproven_ticket: Mode = field(
         default=Mode.MONITOR, metadata=setting(_MODE, "About tickets given out without preauthentication.")
     )
+    initial_service: Mode = field(
+        default=Mode.MONITOR,
+        metadata=setting(_MODE, "About AS-REQs for other services than krbtgt and kadmin/changepw."),
+    )
     many_services: Mode = field(
         default=Mode.MONITOR, metadata=setting(_MODE, "About clients that ask for many services.")
     )

@@ -1,29 +1,45 @@
-"""Who fails to log in, as KDCs tell it in clear, and who is blocked for it. Plain code.
+"""Counts failed log-ons by what KDCs say in clear, and blocks the clients that they come from.
 
-Only clients are blocked, or one principal for one client; never a principal for all: nobody can lock another
-out through us. What is counted, in a window:
+Only clients are blocked, or one principal for one client or its wider networks. No principal is blocked for
+all clients, and no wider network as a whole: nobody can lock another user out through the proxy. Each count
+and block is for one realm, so that no realm's KDC can change what another realm's clients may do. In a window
+are counted:
 
-- failures of one principal from one client (GUESSING);
-- principals that failed from one client (SPRAYING), and such as no KDC knows (ENUMERATION), beside those that
-  logged in from there: where many people are, many mistype;
-- errors of the password service, by client only, for its requests hide whose they are (KPASSWD_FAILURES);
-- clients from which one principal fails: that is told, and nothing else.
+- failures of one principal from one client, and from its wider networks (GUESSING);
+- principals that failed from one client (SPRAYING), and names that the KDC doesn't know (ENUMERATION), beside
+  the principals that logged on from there: where many people are, many mistype;
+- errors of the password service, by client only, for its requests hide the principal (KPASSWD_FAILURES);
+- clients from which one principal fails: that is logged, and nothing else.
+
+A principal that fails twice counts once for SPRAYING, as GUESSING stops it. Where the request hides or forges
+the name (FAST), no block of the name can stop the next request: then each failure counts for the client.
 """
 
 import enum
 import math
+from collections.abc import Iterator
 
 from kkdcpd.config import FailuresConfig
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.store import Block, Growth, Key, Store, Tally
+from kkdcpd.guard.subject import Subject, find_subject, fold_named, hides_names
+from kkdcpd.guard.traits import may_bear_proof, proves_client
 from kkdcpd.protocol.error_codes import KrbErrorCode
+from kkdcpd.protocol.networks import surrounding_networks
 from kkdcpd.protocol.principals import fold_principal
 from kkdcpd.values import MessageKind, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
 
 __all__ = ["Alert", "Blocked", "FailureGate"]
 
-_FAILURES = frozenset({KrbErrorCode.KDC_ERR_PREAUTH_FAILED, KrbErrorCode.KDC_ERR_CLIENT_REVOKED})
-_UNKNOWN = KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN
+_FAILURES = frozenset(
+    {
+        KrbErrorCode.KDC_ERR_PREAUTH_FAILED,
+        KrbErrorCode.KDC_ERR_CLIENT_REVOKED,
+        # What Heimdal's KDC says of a wrong password within FAST, and of a malformed proof.
+        KrbErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
+    }
+)
+_UNKNOWN = frozenset({KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN})
 _NOT_THE_CLIENTS_FAULT = frozenset({KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE})
 
 _REASONS = (Rule.GUESSING, Rule.SPRAYING, Rule.ENUMERATION, Rule.KPASSWD_FAILURES)
@@ -31,8 +47,8 @@ _REASONS = (Rule.GUESSING, Rule.SPRAYING, Rule.ENUMERATION, Rule.KPASSWD_FAILURE
 
 _TEXTS = {
     Rule.GUESSING: "logging in by this name failed too often from your network",
-    Rule.SPRAYING: "too many names failed to log in from your network",
-    Rule.ENUMERATION: "too many unknown names tried to log in from your network",
+    Rule.SPRAYING: "logging in failed too often from your network",
+    Rule.ENUMERATION: "too many unknown names were asked for from your network",
     Rule.KPASSWD_FAILURES: "changing passwords failed too often from your network",
 }
 
@@ -43,12 +59,24 @@ DEPARTURE_SECONDS = 0.75
 """KDCs answer in milliseconds, and no client gives up so soon: MIT's asks its next proxy after a second."""
 
 
+WIDER_MULTIPLES = (2, 4)
+"""How many times `guesses` may fail from the first and the last of a client's surrounding networks. An IPv4
+address has only the last, its /24."""
+
+
 class _Column(enum.IntEnum):
-    """Of the tally of those who log in from one client."""
+    """The columns of the tally of principals that log on from one client."""
 
     FAILED = 0
     SUCCEEDED = 1
     UNKNOWN = 2
+
+
+class _Step(enum.IntEnum):
+    """The columns of the tally of one principal's way to a ticket."""
+
+    DEMANDED = 0
+    GRANTED = 1
 
 
 @frozen
@@ -62,7 +90,10 @@ class Alert:
 
 @frozen
 class Blocked:
-    """A client has been blocked for so many seconds, as a whole or (GUESSING) for one principal."""
+    """A client has been blocked for so many seconds, as a whole or (GUESSING) for one principal.
+
+    `client` is its network, or with GUESSING perhaps a wider one.
+    """
 
     rule: Rule
     client: str
@@ -83,48 +114,42 @@ class FailureGate:
         self._growth = Growth(first=config.block, longest=config.block_maximum, forgiven_after=config.window)
 
     def check(self, request: ProxyRequest, *, client: str, realm: str, now: float) -> Refusal | None:
-        """Tell whether the client is blocked. A TGS-REQ passes: its ticket says that somebody logged in."""
+        """Return why the client is blocked. A TGS-REQ passes: its ticket shows that its user logged on."""
         if request.kind is MessageKind.TGS_REQ:
             return None
-        block = self._store.blocked((_CLIENT, client), now)
+        block = self._store.blocked((_CLIENT, realm, client), now)
         if block is None:
             if request.kind is MessageKind.KPASSWD_REQ:
-                block = self._store.blocked((_KPASSWD, client), now)
+                block = self._store.blocked((_KPASSWD, realm, client), now)
             elif request.cname is not None:
-                name = fold_principal(request.cname, realm)
-                block = self._store.blocked((_PAIR, client, realm, name), now)
+                block = self._principal_block(fold_principal(request.cname), client, realm, now)
         return _refusal(block) if block else None
 
-    def note(
-        self,
-        request: ProxyRequest,
-        facts: ReplyFacts,
-        *,
-        client: str,
-        realm: str,
-        has_proof: bool,
-        now: float,
-    ) -> tuple[Alert | Blocked, ...]:
-        """Learn from a reply. `has_proof` tells whether the request bore a proof of who sent it.
+    def _principal_block(self, name: str, client: str, realm: str, now: float) -> Block | None:
+        for network in (client, *surrounding_networks(client)):
+            block = self._store.blocked((_PAIR, realm, network, name), now)
+            if block:
+                return block
+        return None
 
-        Who has logged in is taken from the reply: what a request with FAST says in clear may be a lie, by
-        which one account could pass for many.
-        """
+    def note(
+        self, request: ProxyRequest, facts: ReplyFacts, *, client: str, realm: str, now: float
+    ) -> tuple[Alert | Blocked, ...]:
+        """Learn from a reply."""
         if request.kind is MessageKind.KPASSWD_REQ:
             return self._note_kpasswd(facts, client, realm, now)
         if request.kind is not MessageKind.AS_REQ:
             return ()
         if facts.kind is MessageKind.AS_REP:
-            if has_proof and facts.cname is not None:
-                name = fold_principal(facts.cname, realm)
-                self._tally_login(client, realm, name, _Column.SUCCEEDED, now)
+            self._note_ticket(request, facts, client, realm, now)
             return ()
-        if request.cname is None:
+        if facts.error_code == KrbErrorCode.KDC_ERR_PREAUTH_REQUIRED:
+            self._note_demand(request, facts, client, realm, now)
             return ()
-        return self._note_error(facts, client, realm, fold_principal(request.cname, realm), now)
+        return self._note_error(request, facts, client, realm, now)
 
     def note_departure(
-        self, request: ProxyRequest, *, client: str, realm: str, has_proof: bool, seconds: float, now: float
+        self, request: ProxyRequest, *, client: str, realm: str, seconds: float, now: float
     ) -> tuple[Alert | Blocked, ...]:
         """Learn that a client left, so many seconds after its request was passed on and without a reply.
 
@@ -135,18 +160,54 @@ class FailureGate:
             return ()
         if request.kind is MessageKind.KPASSWD_REQ:
             return self._note_kpasswd_failure(client, realm, now)
-        if request.kind is not MessageKind.AS_REQ or request.cname is None or not has_proof:
+        if request.kind is not MessageKind.AS_REQ or not may_bear_proof(request):
             return ()
-        return self._note_failure(client, realm, fold_principal(request.cname, realm), now)
+        return self._note_failure(find_subject(request), client, realm, now)
+
+    def _note_ticket(
+        self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
+    ) -> None:
+        """Count a log-on if the client is known to have proved it, for some tickets are issued to anybody.
+
+        The name is the reply's: by the request's own words one account could pass for many.
+        """
+        name = fold_named(facts.cname)
+        if name is None:
+            return
+        if proves_client(request, facts) or self._was_demanded(request, facts, client, realm, now):
+            self._tally_logon(client, realm, name, _Column.SUCCEEDED, now)
+
+    def _was_demanded(
+        self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
+    ) -> bool:
+        """Whether the KDC has refused this principal a ticket without a proof, within the window."""
+        name = find_subject(request, facts).name
+        if name is None:
+            return False
+        tally = self._tally(("proofs", realm, client, name), _Step.GRANTED, None, now)
+        return tally.counts[_Step.DEMANDED] > 0
+
+    def _note_demand(
+        self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
+    ) -> None:
+        """Note that the KDC issues no ticket for this principal without a proof.
+
+        Where FAST hides the name and the KDC's errors name no client at all, the name is the request's.
+        """
+        name = find_subject(request, facts).name
+        if name is None and not hides_names(facts):
+            name = fold_named(request.cname)
+        if name is not None:
+            self._tally(("proofs", realm, client, name), _Step.DEMANDED, None, now)
 
     def _note_error(
-        self, facts: ReplyFacts, client: str, realm: str, name: str, now: float
+        self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
-        if facts.error_code == _UNKNOWN:
-            tally = self._tally_login(client, realm, name, _Column.UNKNOWN, now)
-            return self._judge(tally, client, realm, now)
+        if facts.error_code in _UNKNOWN:
+            subject = find_subject(request, facts)
+            return self._note_failed_logon(subject, _Column.UNKNOWN, client, realm, now)
         if facts.error_code in _FAILURES:
-            return self._note_failure(client, realm, name, now)
+            return self._note_failure(find_subject(request, facts), client, realm, now)
         return ()
 
     def _note_kpasswd(
@@ -157,21 +218,47 @@ class FailureGate:
         return self._note_kpasswd_failure(client, realm, now)
 
     def _note_kpasswd_failure(self, client: str, realm: str, now: float) -> tuple[Alert | Blocked, ...]:
-        tally = self._tally(("kpasswd_failures", client), 0, None, now)
+        tally = self._tally(("kpasswd_failures", realm, client), 0, None, now)
         if tally.counts[0] < self._config.kpasswd_failures:
             return ()
-        return self._block((_KPASSWD, client), Rule.KPASSWD_FAILURES, now, client=client, realm=realm)
+        return self._block((_KPASSWD, realm, client), Rule.KPASSWD_FAILURES, now, client=client, realm=realm)
 
-    def _note_failure(self, client: str, realm: str, name: str, now: float) -> tuple[Alert | Blocked, ...]:
-        events = self._judge(self._tally_login(client, realm, name, _Column.FAILED, now), client, realm, now)
-        guesses = self._tally(("guesses", client, realm, name), 0, None, now)
-        if guesses.counts[0] >= self._config.guesses:
-            key = _PAIR, client, realm, name
-            events += self._block(key, Rule.GUESSING, now, client=client, realm=realm, principal=name)
+    def _note_failure(
+        self, subject: Subject, client: str, realm: str, now: float
+    ) -> tuple[Alert | Blocked, ...]:
+        events = self._note_failed_logon(subject, _Column.FAILED, client, realm, now)
+        name = subject.name
+        if name is None:
+            return events
+        events += self._note_guess(name, client, realm, now, is_shown=subject.is_shown)
         clients = self._tally(("failing_clients", realm, name), 0, client, now)
         if clients.is_new and clients.counts[0] == self._config.alert_clients:
             events += (Alert(realm=realm, principal=name, clients=clients.counts[0]),)
         return events
+
+    def _note_guess(
+        self, name: str, client: str, realm: str, now: float, *, is_shown: bool
+    ) -> tuple[Alert | Blocked, ...]:
+        """Count a failure of the principal from the client and from the networks around it."""
+        events: tuple[Alert | Blocked, ...] = ()
+        for network, multiple in _guessing_networks(client):
+            limit = self._config.guesses * multiple
+            count = self._tally(("guesses", realm, network, name), 0, None, now).counts[0]
+            if count < limit:
+                continue
+            key = _PAIR, realm, network, name
+            events += self._block(key, Rule.GUESSING, now, client=network, realm=realm, principal=name)
+            if network == client and count > limit and not is_shown:
+                # The request got past the block of the name, and so would the next one.
+                whole = _CLIENT, realm, client
+                events += self._block(whole, Rule.GUESSING, now, client=client, realm=realm)
+        return events
+
+    def _note_failed_logon(
+        self, subject: Subject, column: _Column, client: str, realm: str, now: float
+    ) -> tuple[Alert | Blocked, ...]:
+        member = subject.name if subject.is_shown else None
+        return self._judge(self._tally_logon(client, realm, member, column, now), client, realm, now)
 
     def _judge(self, tally: Tally, client: str, realm: str, now: float) -> tuple[Alert | Blocked, ...]:
         """Block the client if those who fail have no fair share beside those who log in.
@@ -184,11 +271,10 @@ class FailureGate:
         if failed + unknown <= 1:
             return ()
         rule = Rule.SPRAYING if failed >= unknown else Rule.ENUMERATION
-        return self._block((_CLIENT, client), rule, now, client=client, realm=realm)
+        return self._block((_CLIENT, realm, client), rule, now, client=client, realm=realm)
 
-    def _tally_login(self, client: str, realm: str, name: str, column: _Column, now: float) -> Tally:
-        member = f"{realm}\0{name}"
-        return self._store.tally(("logins", client), column, member, window=self._config.window, now=now)
+    def _tally_logon(self, client: str, realm: str, name: str | None, column: _Column, now: float) -> Tally:
+        return self._tally(("logons", realm, client), column, name, now)
 
     def _tally(self, key: Key, column: int, member: str | None, now: float) -> Tally:
         return self._store.tally(key, column, member, window=self._config.window, now=now)
@@ -200,6 +286,13 @@ class FailureGate:
         if not seconds:
             return ()
         return (Blocked(rule=rule, client=client, realm=realm, principal=principal, seconds=seconds),)
+
+
+def _guessing_networks(client: str) -> Iterator[tuple[str, int]]:
+    """Yield the networks in which guesses at one principal add up, with their multiples of the limit."""
+    yield client, 1
+    wider = surrounding_networks(client)
+    yield from zip(wider, WIDER_MULTIPLES[-len(wider) :], strict=False)
 
 
 def _refusal(block: Block) -> Refusal:

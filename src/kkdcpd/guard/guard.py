@@ -15,7 +15,7 @@ from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.policy import Finding, RealmPolicy, found
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
-from kkdcpd.guard.traits import bears_proof
+from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import ClientConnection, Mode, ProxyRequest, Refusal, ReplyFacts, Rule
 
 __all__ = ["Guard", "Verdict"]
@@ -73,7 +73,8 @@ class Guard:
         policy = self._policies[realm.name]
         findings = [] if policy.is_open else policy.check_access(client)
         if self._failures_mode is not Mode.OFF:
-            block = self._failures.check(request, client=client.network, realm=realm.name, now=now)
+            asked = _asked_realm(request, realm)
+            block = self._failures.check(request, client=client.network, realm=asked, now=now)
             if block:
                 findings.append(found(block, self._failures_mode))
         findings += policy.check_request(request)
@@ -93,15 +94,15 @@ class Guard:
                 request,
                 facts,
                 client=client.network,
-                realm=realm.name,
-                has_proof=bears_proof(request),
+                realm=_asked_realm(request, realm),
                 now=now,
             )
             for event in events:
                 _tell(event, self._failures_mode)
         policy = self._policies[realm.name]
         findings = policy.check_reply(request, facts)
-        many_services = policy.check_services(facts, client.network, self._store, now)
+        asked = _asked_realm(request, realm)
+        many_services = policy.check_services(facts, asked, client.network, self._store, now)
         if many_services:
             findings.append(many_services)
         return _verdict(findings) if findings else GOOD
@@ -115,8 +116,7 @@ class Guard:
         events = self._failures.note_departure(
             request,
             client=client.network,
-            realm=realm.name,
-            has_proof=bears_proof(request),
+            realm=_asked_realm(request, realm),
             seconds=seconds,
             now=self._clock(),
         )
@@ -139,6 +139,11 @@ class _Visit(contextlib.AbstractContextManager[Verdict]):
 
     def __exit__(self, *_error: object) -> None:
         self._leave(self._network)
+
+
+def _asked_realm(request: ProxyRequest, realm: RealmConfig) -> str:
+    """Return the name by which the realm is counted: realms of one wildcard have nothing in common."""
+    return fold_realm(request.target_domain) if realm.is_wildcard else realm.name
 
 
 def _verdict(findings: list[Finding]) -> Verdict:

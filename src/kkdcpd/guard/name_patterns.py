@@ -1,9 +1,9 @@
 """The allow and deny lists of principals. What is denied is taken widely, what is allowed narrowly. Pure."""
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 from kkdcpd.config import PrincipalPattern
+from kkdcpd.protocol.principals import plain_letters
 from kkdcpd.values import PrincipalName
 
 __all__ = ["find_objection"]
@@ -45,6 +45,4 @@ def _lookalikes(name: PrincipalName) -> Iterator[PrincipalName]:
     for spelling in _spellings(name):
         text = "/".join(spelling.components)
         if not text.isascii():
-            letters = unicodedata.normalize("NFKD", text)
-            plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
-            yield PrincipalName(name_type=name.name_type, components=(plain,))
+            yield PrincipalName(name_type=name.name_type, components=(plain_letters(text),))

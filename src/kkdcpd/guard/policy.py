@@ -40,6 +40,8 @@ _TEXTS: Mapping[Rule, str] = {
     "let it use AES.",
     Rule.UNPROVEN_TICKET: "This proxy hands out no ticket that was had without preauthentication: "
     "have the realm's administrator require it for the account.",
+    Rule.INITIAL_SERVICE: "This proxy relays no log-on that asks for a service's ticket directly: "
+    "log on first, then ask for the service's ticket (kinit without -S).",
     Rule.MANY_SERVICES: "Tickets for too many services were asked for from this network: "
     "wait some minutes, and ask for fewer.",
     Rule.S4U2SELF: "Tickets for other users to oneself (S4U2Self) are not relayed by this proxy: "
@@ -121,12 +123,14 @@ class RealmPolicy:
                 findings.append(self._finding(rule, detail))
         return findings
 
-    def check_services(self, facts: ReplyFacts, network: str, store: Store, now: float) -> Finding | None:
-        """Count the service that the reply bears a ticket for, and judge how many the network has by now."""
+    def check_services(
+        self, facts: ReplyFacts, realm: str, network: str, store: Store, now: float
+    ) -> Finding | None:
+        """Count the service that the reply bears a ticket for, and judge how many the network has."""
         service = service_of(facts) if self._counts_services else None
         if service is None:
             return None
-        key = "services", self._realm.name, network
+        key = "services", realm, network
         window = self._policy.services_window
         count = store.tally(key, 0, service, window=window, now=now).counts[0]
         if count <= self._policy.services:

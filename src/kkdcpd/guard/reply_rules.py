@@ -50,16 +50,24 @@ def _check_armor(
 def _check_proof(
     request: ProxyRequest, facts: ReplyFacts, _names: RealmNames, _policy: PolicyConfig
 ) -> str | None:
-    """Find AS-REPs that anybody could have had, with something made of the user's password in them.
+    """Find AS-REPs that any client can get, with something in them that is made of the user's password.
 
     Whether armor hides a proof can't be told. A machine's key is not made of a password.
     """
-    if facts.kind is not MessageKind.AS_REP or traits.bears_password_proof(request):
+    if facts.kind is not MessageKind.AS_REP or traits.bears_possible_proof(request):
         return None
     cname = facts.cname or request.cname
     if traits.shows_armor(facts) or (cname and traits.is_machine(cname)):
         return None
     return f"a ticket for {cname} without preauthentication"
+
+
+def _check_initial_service(
+    _request: ProxyRequest, facts: ReplyFacts, _names: RealmNames, _policy: PolicyConfig
+) -> str | None:
+    if facts.kind is not MessageKind.AS_REP or facts.sname is None:
+        return None
+    return None if traits.is_ticket_for_logon(facts.sname) else f"AS-REP for {facts.sname}"
 
 
 def _check_cname(
@@ -82,6 +90,7 @@ REPLY_RULES: Mapping[Rule, ReplyRule] = {
     Rule.REALM_MISMATCH: _check_realm,
     Rule.REQUIRE_ARMOR: _check_armor,
     Rule.UNPROVEN_TICKET: _check_proof,
+    Rule.INITIAL_SERVICE: _check_initial_service,
     Rule.CNAME: _check_cname,
     Rule.SNAME: _check_sname,
 }

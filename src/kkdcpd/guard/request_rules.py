@@ -66,6 +66,13 @@ def _check_etypes(request: ProxyRequest, _names: RealmNames, _policy: PolicyConf
     return f"offers only etypes {','.join(map(str, request.etypes)) or '(none)'}"
 
 
+def _check_initial_service(request: ProxyRequest, _names: RealmNames, _policy: PolicyConfig) -> str | None:
+    # Clients that prove nothing, such as kadmin/changepw, get tickets in any user's key from MIT's KDC.
+    if request.kind is not MessageKind.AS_REQ or request.sname is None:
+        return None
+    return None if traits.is_ticket_for_logon(request.sname) else f"AS-REQ for {request.sname}"
+
+
 def _check_s4u2self(request: ProxyRequest, _names: RealmNames, _policy: PolicyConfig) -> str | None:
     return f"S4U2Self by {request.kind.value}" if traits.asks_s4u2self(request) else None
 
@@ -94,6 +101,7 @@ REQUEST_RULES: Mapping[Rule, RequestRule] = {
     Rule.REALM_MISMATCH: _check_realm,
     Rule.REQUIRE_ARMOR: _check_armor,
     Rule.WEAK_ETYPES: _check_etypes,
+    Rule.INITIAL_SERVICE: _check_initial_service,
     Rule.S4U2SELF: _check_s4u2self,
     Rule.S4U2PROXY: _check_s4u2proxy,
     Rule.CNAME: _check_cname,

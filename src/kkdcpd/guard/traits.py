@@ -11,11 +11,14 @@ __all__ = [
     "asks_s4u2self",
     "bears_password_proof",
     "bears_pkinit",
-    "bears_proof",
+    "bears_possible_proof",
     "has_strong_etype",
     "hides_its_client",
     "is_krbtgt",
     "is_machine",
+    "is_ticket_for_logon",
+    "may_bear_proof",
+    "proves_client",
     "shows_armor",
 ]
 
@@ -38,7 +41,16 @@ _PASSWORD_PROOFS = frozenset(
 
 _PKINIT_REQUESTS = frozenset({14, 15, 16})  # PA-PK-AS-REQ (RFC 4556), and as it was in drafts
 _PROOFS = _PASSWORD_PROOFS | _PKINIT_REQUESTS
-_ARMORED_REPLIES = frozenset({15, 17, 136})  # PA-PK-AS-REP, now and in drafts; PA-FX-FAST
+_PKINIT_REPLIES = frozenset({15, 17})  # PA-PK-AS-REP, in drafts and now
+_ARMORED_REPLIES = _PKINIT_REPLIES | {136}  # PA-FX-FAST
+
+_CHECKED_PROOFS = frozenset({2})  # PA-ENC-TIMESTAMP
+"""Proofs in clear to which MIT's, Heimdal's and Samba's KDCs answer an error when they are wrong, even if the
+principal needs no preauthentication. MIT's KDC ignores all others unless it is set up for them, and issues
+the ticket: SPAKE and PKINIT too."""
+
+_POSSIBLE_PROOFS = _CHECKED_PROOFS | {151}  # PA-SPAKE
+
 _S4U_USERS = frozenset({129, 130})  # PA-FOR-USER, PA-S4U-X509-USER ([MS-SFU] 2.2.1, 2.2.2)
 _CNAME_IN_ADDL_TKT = 1 << 31 - 14  # [MS-SFU] 2.2.3
 
@@ -61,6 +73,11 @@ def is_krbtgt(name: PrincipalName) -> bool:
     return len(name.components) == 2 and name.components[0].lower() == "krbtgt"
 
 
+def is_ticket_for_logon(sname: PrincipalName) -> bool:
+    """Whether log-ons ask for tickets to this service: a ticket-granting one, or kadmin/changepw."""
+    return is_krbtgt(sname) or tuple(map(str.lower, sname.components)) == ("kadmin", "changepw")
+
+
 def is_machine(name: PrincipalName) -> bool:
     """Whether it is a computer's: `host$`, `host/NAME`. Their keys are random, and armor is made of them."""
     text = "/".join(name.components).lower()
@@ -78,9 +95,25 @@ def bears_password_proof(request: ProxyRequest) -> bool:
     return not _PASSWORD_PROOFS.isdisjoint(request.padata_types)
 
 
-def bears_proof(request: ProxyRequest) -> bool:
-    """Whether an AS-REP to it shows that its sender knew a secret. Junk padata shows nothing."""
+def may_bear_proof(request: ProxyRequest) -> bool:
+    """Whether the request can hold a proof, so that the KDC may count it as a failed log-on."""
     return request.is_armored or not _PROOFS.isdisjoint(request.padata_types)
+
+
+def proves_client(request: ProxyRequest, facts: ReplyFacts) -> bool:
+    """Whether an AS-REP and its request by themselves show that the client knew a secret.
+
+    The KDC has checked a proof of a kind that it never ignores, or its reply to PKINIT is PKINIT's (RFC 4556
+    3.2.3). Of FAST and SPAKE nothing can be said: what they hide may be no proof at all.
+    """
+    if bears_pkinit(request) and not _PKINIT_REPLIES.isdisjoint(facts.padata_types):
+        return True
+    return not request.is_armored and not _CHECKED_PROOFS.isdisjoint(request.padata_types)
+
+
+def bears_possible_proof(request: ProxyRequest) -> bool:
+    """Whether an AS-REP to the request may be due to a proof in clear. Some KDCs check SPAKE's."""
+    return not _POSSIBLE_PROOFS.isdisjoint(request.padata_types)
 
 
 def bears_pkinit(request: ProxyRequest) -> bool:

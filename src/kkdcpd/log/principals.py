@@ -55,7 +55,7 @@ class Principals:
             kind, name = "certificate", str(value)
         else:
             kind = "principal"
-            name = fold_principal(value, realm) if isinstance(value, PrincipalName) else str(value)
+            name = fold_principal(value) if isinstance(value, PrincipalName) else str(value)
         text = "\0".join((kind, fold_realm(realm) if kind == "principal" else "", name))
         octets = text.encode(errors="surrogatepass")
         digest = hashlib.blake2b(octets, key=self._key, digest_size=PSEUDONYM_BYTES)
