@@ -24,6 +24,8 @@ BOTH_TRANSPORTS = frozenset(Transport)
 # A port found free is taken by somebody else once in a long while, so the third clash is no clash.
 _PORT_TRIES = 3
 
+MANY_USERS_SECONDS = 60.0
+
 _Started = TypeVar("_Started")
 
 
@@ -165,6 +167,17 @@ class MitRealm:
     def kadmin(self, *command: str) -> Completed:
         """Run one command of kadmin.local, which must succeed."""
         return self._run("kadmin.local", "-r", self.name, *command)
+
+    def add_users(self, names: Sequence[str], password: str, *options: str) -> None:
+        """Add many principals at once, all with one password; `options` are those of addprinc."""
+        settings = " ".join(options)
+        commands = "".join(f"addprinc -pw {password} {settings} {name}\n" for name in names)
+        run(
+            *("kadmin.local", "-r", self.name),
+            environment=self._environment("kdc"),
+            stdin=commands,
+            timeout=MANY_USERS_SECONDS,
+        ).expect_ok()
 
     def _start_kdc(self, addresses: tuple[str, ...], port: int, transports: frozenset[Transport]) -> Kdc:
         listen = " ".join(_endpoint(address, port) for address in addresses)

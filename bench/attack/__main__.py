@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench import attack
 
-_SHARED = {"__main__", "honest"}
+_SHARED = {"__main__", "guarded", "honest"}
 
 
 def main(names: Sequence[str]) -> None:

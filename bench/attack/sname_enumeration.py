@@ -1,0 +1,66 @@
+"""One client looks for users by the service that it asks for, and for tickets in users' keys.
+
+The client of such an AS-REQ proves nothing: MIT's KDC knows krbtgt/REALM and kadmin/changepw as clients too.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.attack.guarded import REALM, WITHIN, GuardedSite, as_req, guarded_site, tries_of
+from bench.attack.honest import Result
+from tests.support import messages
+
+__all__ = ["ENFORCED", "Outcome", "figures", "run", "steal"]
+
+TRIES = 200
+CNAMES = (f"krbtgt/{REALM}", "kadmin/changepw", "armorer")
+ENFORCED = '[policy]\ninitial_service = "enforce"\n'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How many names were asked for with each client's name, and how the honest client fared."""
+
+    tries: Mapping[str, int]
+    honest: Result
+
+
+def run(site: GuardedSite, *, tries: int) -> Outcome:
+    """Ask for the tickets of users that don't exist, by each name, with armor and without."""
+    reached = {}
+    with site.honest_client() as honest:
+        for number, cname in enumerate(CNAMES):
+            requests = [as_req(cname, sname=f"nobody{index}") for index in range(tries)]
+            reached[cname] = tries_of(site.send_all(requests, f"203.0.113.{2 * number}"))
+            outer = messages.as_req(realm=REALM, cname=None)
+            hidden = (site.armor.hide(request, outer) for request in requests)
+            reached[f"{cname} with FAST"] = tries_of(site.send_all(hidden, f"203.0.113.{2 * number + 1}"))
+    return Outcome(tries=reached, honest=honest.result)
+
+
+def steal(site: GuardedSite, user: str) -> Mapping[str, int]:
+    """Ask for a ticket in a user's key, with armor and without; return the HTTP status of each."""
+    statuses = {}
+    for number, cname in enumerate(CNAMES):
+        request = as_req(cname, sname=user)
+        statuses[cname] = site.send(request, f"203.0.114.{number}")
+        hidden = site.armor.hide(request, messages.as_req(realm=REALM, cname=None))
+        statuses[f"{cname} with FAST"] = site.send(hidden, f"203.0.114.{number}")
+    return statuses
+
+
+def figures() -> Iterator[str]:
+    """Yield the figures of the long form."""
+    with tempfile.TemporaryDirectory() as directory, guarded_site(Path(directory)) as site:
+        outcome = run(site, tries=TRIES)
+    for name, reached in outcome.tries.items():
+        yield f"{name}: {reached} of {TRIES} names reached the KDC (at most {WITHIN})"
+    yield f"honest client: {outcome.honest.refused_share:.2%} refused, p99 {outcome.honest.p99:.3f} s"
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        guarded_site(Path(directory), users=["alice"], sections=ENFORCED) as site,
+    ):
+        statuses = steal(site, "alice")
+    yield f"tickets in a user's key with initial_service enforced: {tries_of(list(statuses.values()))}"
