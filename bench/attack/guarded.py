@@ -70,7 +70,7 @@ class GuardedSite:
             "POST /KdcProxy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             f"Content-Type: application/kerberos\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        return HonestClient(head.encode() + body, port=self.daemon.ports[0], tls=None)
+        return HonestClient(head.encode() + body, port=self.daemon.ports[0], tls=None, interval=0.2)
 
     def close(self) -> None:
         """End the connection."""

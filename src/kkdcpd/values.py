@@ -295,6 +295,7 @@ class ReplyFacts:
     """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
 
     `srealm` and `sname` are those of the ticket that an AS-REP or TGS-REP bears: who issued it, and for whom.
+    `offers_spake` tells whether a KDC that demands preauthentication takes SPAKE (RFC 9588).
     """
 
     kind: MessageKind
@@ -304,6 +305,7 @@ class ReplyFacts:
     srealm: str | None = None
     sname: PrincipalName | None = None
     padata_types: tuple[int, ...] = ()
+    offers_spake: bool = False
 
 
 @frozen

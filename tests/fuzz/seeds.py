@@ -15,6 +15,7 @@ from tests.support.captured import CAPTURED, captured
 __all__ = [
     "CERTIFICATES",
     "ENVELOPES",
+    "FAST_ERRORS",
     "FORWARDED",
     "KPASSWD",
     "PINGS",
@@ -56,6 +57,20 @@ ENVELOPES: Sequence[bytes] = (
     messages.envelope(REQUESTS[0], hint=0x40000400, realm_type="utf8"),
     messages.envelope(REQUESTS[7], hint=-1, realm_type="ia5", has_prefix=False),
     messages.envelope(REQUESTS[10], None, has_prefix=False),
+)
+
+_ANONYMOUS: messages.Name = (11, ("WELLKNOWN", "ANONYMOUS"))
+_FAST_DATA = bytes.fromhex("3013301103020100a20a0408") + bytes(8)
+"""e-data of errors to requests with FAST (RFC 6113 5.4.4): METHOD-DATA, which nothing here reads."""
+
+FAST_ERRORS: Sequence[bytes] = (
+    # MIT and Heimdal; MIT with hidden names; Samba with hidden names; Active Directory.
+    *(messages.krb_error(code, cname=(1, ("alice",)), data=_FAST_DATA) for code in (6, 7, 18, 24, 25, 31)),
+    *(messages.krb_error(code, cname=_ANONYMOUS, crealm="WELLKNOWN:ANONYMOUS") for code in (6, 24, 25)),
+    *(messages.krb_error(code, realm="", sname=(0, ()), data=_FAST_DATA) for code in (6, 24, 25)),
+    *(messages.krb_error(code, data=_FAST_DATA) for code in (6, 7, 24, 25)),
+    messages.krb_error(24, cname=(1, ("al\0ice", "\udcff")), sname=(1, ("@",)), data=b""),
+    messages.as_rep(padata=[(_FAST, b"armored")]),
 )
 
 REPLIES: Sequence[bytes] = (

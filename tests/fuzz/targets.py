@@ -26,6 +26,7 @@ from kkdcpd.errors import ConfigError, MalformedError, NoTargetDomainError, Sett
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.shared_table import SharedTable, make_memory
+from kkdcpd.guard.subject import find_subject
 from kkdcpd.journal import ExchangeRecord, write
 from kkdcpd.locate.records import SrvRecord, UriRecord, read_srv, read_uri, without_twins
 from kkdcpd.log.lines import JsonLines, TextLines
@@ -57,6 +58,7 @@ from kkdcpd.values import (
     Transport,
 )
 from tests.fuzz import seeds
+from tests.support import messages
 
 __all__ = ["TARGETS", "Target", "request_in"]
 
@@ -171,6 +173,17 @@ def _judge(request: ProxyRequest, facts: ReplyFacts) -> None:
         assert all(finding.refusal.detail for finding in findings)
     GATE.check(request, client="192.0.2.1", realm=REALM.name, now=now)
     GATE.note(request, facts, client="192.0.2.1", realm=REALM.name, now=now)
+
+
+def _fast_error(octets: bytes) -> None:
+    """A KDC's reply to a request with FAST, whatever name the request shows, is counted for a sound name."""
+    facts = _facts_in(MessageKind.AS_REQ, octets)
+    for request in ARMORED_REQUESTS if facts else ():
+        assert facts
+        subject = find_subject(request, facts)
+        assert subject.name is None or (subject.name and "\0" not in subject.name)
+        assert not (subject.is_shown and subject.name is None)
+        _judge(request, facts)
 
 
 def _refusal(octets: bytes) -> None:
@@ -364,6 +377,12 @@ SOME_REQUESTS: Mapping[MessageKind, Sequence[ProxyRequest]] = {
     for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 }
 
+ARMORED_REQUESTS: Sequence[ProxyRequest] = tuple(
+    request
+    for cname in (None, (1, ("alice",)), (1, ("constant",)), (11, ("WELLKNOWN", "ANONYMOUS")))
+    if (request := request_in(messages.as_req(cname=cname, padata=[(messages.PA_FX_FAST, b"armor")])))
+)
+
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(run=_envelope, seeds=seeds.ENVELOPES, is_der=True),
     "request": Target(run=_request, seeds=seeds.REQUESTS, is_der=True),
@@ -371,6 +390,7 @@ TARGETS: Mapping[str, Target] = {
     "refusal": Target(run=_refusal, seeds=seeds.REQUESTS, is_der=True),
     "log": Target(run=_log, seeds=seeds.REQUESTS, is_der=True),
     "reply": Target(run=_reply, seeds=seeds.REPLIES, is_der=True),
+    "fast_error": Target(run=_fast_error, seeds=seeds.FAST_ERRORS, is_der=True),
     "kpasswd": Target(run=_kpasswd, seeds=seeds.KPASSWD, is_der=True),
     "cldap": Target(run=_ping, seeds=seeds.PINGS, is_der=True),
     "records": Target(run=_records, seeds=seeds.RECORDS),

@@ -22,6 +22,7 @@ from lab.daemon import Daemon, is_exchange
 from lab.forwarder import Forwarder
 from lab.program import Program
 from lab.realm import Kdc, MitRealm, Principal, ServerOptions, oversized_tickets
+from lab.samba import SambaDomain
 from tests.support import messages
 from tests.support.fake_kdc import Link, Script
 from tests.support.http_client import HttpClient, Response, post
@@ -31,6 +32,13 @@ USERS = ("alice", "bob", "carol")
 PASSWORD = "correct horse"
 SERVICE = "HTTP/www.kk.test"
 HOST = "host/client.kk.test"
+
+AD_REALM = "AD.TEST"
+AD_FLAT_NAME = "AD"
+AD_PASSWORD = "Correct horse 1"
+AD_USERS = ("anna", "bert", "carl", "dora", "emil")
+AD_GUESSED_USERS = ("nadia", "lena", "olaf")
+"""Users whose failed log-ons nothing depends on."""
 
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 # What krb5kdc says of each message: the second kind is of one that it got before.
@@ -378,6 +386,16 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
         # This and allow_rc4, or the KDC makes no ticket with an RC4 session key.
         realm.kadmin("setstr", f"krbtgt/{REALM}", "session_enctypes", "aes256-cts arcfour-hmac")
         yield realm
+
+
+@pytest.fixture(scope="session")
+def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaDomain]:
+    """A domain with a real domain controller. Provisioned once a run: it takes 8 s at least."""
+    users = dict.fromkeys(AD_USERS + AD_GUESSED_USERS, AD_PASSWORD)
+    with SambaDomain(
+        tmp_path_factory.mktemp("samba"), name=AD_REALM, netbios_name=AD_FLAT_NAME, users=users
+    ) as running:
+        yield running
 
 
 @pytest.fixture

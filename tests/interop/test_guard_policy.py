@@ -22,6 +22,7 @@ RULES = (
     "require_armor",
     "weak_etypes",
     "unproven_ticket",
+    "initial_service",
     "many_services",
     "s4u2self",
     "s4u2proxy",
@@ -72,6 +73,7 @@ def strict(guarded: MitRealm, make_lasting_front: FrontMaker, form: str) -> Site
             kpasswd_set = "enforce"
             weak_etypes = "enforce"
             unproven_ticket = "enforce"
+            initial_service = "enforce"
             s4u2self = "enforce"
             s4u2proxy = "enforce"
             realm_mismatch = "enforce"
@@ -130,6 +132,7 @@ def is_broken(line: dict[str, str], rule: str) -> bool:
 
 UNPROVEN = Act(rule="unproven_ticket", do=log_in("lax"))
 ACTS = (
+    Act(rule="initial_service", do=log_in("alice", "-S", SERVICE)),
     Act(rule="weak_etypes", do=log_in("old"), libdefaults=RC4),
     UNPROVEN,
     Act(

@@ -28,27 +28,16 @@ from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
 from lab.samba import SambaDomain
 from tests.frontends.site import parse_line
+from tests.interop.conftest import AD_FLAT_NAME as FLAT_NAME
+from tests.interop.conftest import AD_PASSWORD as PASSWORD
+from tests.interop.conftest import AD_REALM as REALM
 from tests.support.http_client import HttpClient, post
 
-REALM = "AD.TEST"
-FLAT_NAME = "AD"
 SITE = "Default-First-Site-Name"
-PASSWORD = "Correct horse 1"
-USERS = ("anna", "bert", "carl", "dora", "emil")
 OTHER_NAME_OF_EMIL = "e.mil@ad.test"
 NONE = DcLocatorFlags(0)
 
 KDC_ERR_PREAUTH_REQUIRED = 25
-
-
-@pytest.fixture(scope="session")
-def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaDomain]:
-    """Provisioned once a run: it takes 8 s at least."""
-    users = dict.fromkeys(USERS, PASSWORD)
-    with SambaDomain(
-        tmp_path_factory.mktemp("samba"), name=REALM, netbios_name=FLAT_NAME, users=users
-    ) as running:
-        yield running
 
 
 # Found by DNS and LDAP ping -------------------------------------------------------------------------------

@@ -190,10 +190,13 @@ class FailureGate:
     def _note_demand(
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> None:
-        """Note that the KDC issues no ticket for this principal without a proof.
+        """Note that the KDC issues no ticket for this principal without a proof, if that may be asked for.
 
-        Where FAST hides the name and the KDC's errors name no client at all, the name is the request's.
+        It is for log-ons with FAST and SPAKE. Where FAST hides the name and the KDC's errors name no client,
+        the name is the request's.
         """
+        if not (request.is_armored or facts.offers_spake):
+            return
         name = find_subject(request, facts).name
         if name is None and not hides_names(facts):
             name = fold_named(request.cname)

@@ -8,6 +8,7 @@ mode of these settings the guard decides whether a refusal is carried out.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from kkdcpd.config import RatesConfig
 from kkdcpd.guard.store import Key, Limit, Shortage, Store
@@ -36,6 +37,10 @@ WIDER_MULTIPLES = (4, 8)
 strangers, so they are high; by default they still leave more than half of `total_rate` to others."""
 
 
+MOST_KNOWN = 1024
+"""Clients whose buckets are cached."""
+
+
 class Rates:
     """The rules CLIENT_RATE, REALM_RATE and TOTAL_RATE, in one step."""
 
@@ -48,6 +53,7 @@ class Rates:
         )
         self._realm = Limit(rate=config.realm_rate, burst=config.realm_burst)
         self._total = ((_TOTAL,), Limit(rate=config.total_rate, burst=config.total_burst))
+        self._buckets = lru_cache(MOST_KNOWN)(self._make_buckets)
 
     def check_client(self, client: str, *, now: float) -> Refusal | None:
         """Count a request of a client's network, whatever it asks for."""
@@ -58,14 +64,11 @@ class Rates:
         is_total = shortage.index == len(buckets) - 1
         return _refusal(shortage, Rule.TOTAL_RATE if is_total else Rule.CLIENT_RATE)
 
-    def _buckets(self, client: str) -> Sequence[tuple[Key, Limit]]:
-        own = (_CLIENT, client), self._client
-        wider = wider_networks(client)
-        if not wider:
-            return own, self._total
+    def _make_buckets(self, client: str) -> Sequence[tuple[Key, Limit]]:
+        wider = zip(wider_networks(client), self._wider, strict=False)
         return (
-            own,
-            *(((_CLIENT, network), limit) for network, limit in zip(wider, self._wider, strict=False)),
+            ((_CLIENT, client), self._client),
+            *(((_CLIENT, network), limit) for network, limit in wider),
             self._total,
         )
 

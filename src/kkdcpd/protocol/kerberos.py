@@ -11,6 +11,7 @@ from kkdcpd.errors import MalformedError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol import der
 from kkdcpd.protocol.der import ABSENT, Field, Grammar, Span
+from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
 
 __all__ = [
@@ -39,6 +40,7 @@ KRB_PRIV_TAG = b"\x75"
 PVNO = b"\x05"
 PA_TGS_REQ = 1
 PA_FX_FAST = 136
+PA_SPAKE = 151
 
 MAX_NAME_COMPONENTS = 16
 """Most names have one or two; a domain controller's for replication has three ([MS-DRSR] 2.2.3.2), and
@@ -59,6 +61,9 @@ LONGEST_KNOWN_PADATA_OCTETS = 64
 MAX_ADDITIONAL_TICKETS = 4
 """They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
 enc-tkt-in-skey and cname-in-addl-tkt ([MS-SFU] 2.2.3). MIT's and Heimdal's KDCs look at the first only."""
+
+_SPAKE_TYPE = der.encode_explicit(1, der.encode_integer(PA_SPAKE))
+"""The first field of a PA-DATA with SPAKE (RFC 4120 5.2.7)."""
 
 _REQUESTS = {AS_REQ_TAG[0]: MessageKind.AS_REQ, TGS_REQ_TAG[0]: MessageKind.TGS_REQ}
 _REPLIES = {0x6B: MessageKind.AS_REP, 0x6D: MessageKind.TGS_REP, 0x7E: MessageKind.KRB_ERROR}
@@ -358,13 +363,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
     sequence, tag = _open(data, span, _REPLY_TAGS)
     fields = der.scan_fields(data, sequence)
     if _REPLIES[tag] is MessageKind.KRB_ERROR:
-        return ReplyFacts(
-            kind=MessageKind.KRB_ERROR,
-            error_code=_error_code(data, fields),
-            crealm=_optional_text(data, fields, 7),
-            cname=_optional_principal(data, fields, 8),
-            sname=_optional_principal(data, fields, 10),
-        )
+        return _read_error(data, fields)
     ticket = _optional_ticket(data, fields)
     return ReplyFacts(
         kind=_REPLIES[tag],
@@ -381,6 +380,27 @@ _known_etypes: dict[bytes, tuple[int, ...]] = {}
 _known_padata: dict[bytes, tuple[int, ...]] = {}
 
 _Fields = dict[int, tuple[int, int, int]]
+
+
+def _read_error(data: bytes, fields: _Fields) -> ReplyFacts:
+    error_code = _error_code(data, fields)
+    return ReplyFacts(
+        kind=MessageKind.KRB_ERROR,
+        error_code=error_code,
+        crealm=_optional_text(data, fields, 7),
+        cname=_optional_principal(data, fields, 8),
+        sname=_optional_principal(data, fields, 10),
+        offers_spake=error_code == KrbErrorCode.KDC_ERR_PREAUTH_REQUIRED and _offers_spake(data, fields),
+    )
+
+
+def _offers_spake(data: bytes, fields: _Fields) -> bool:
+    """Whether the METHOD-DATA in e-data has a PA-DATA of this type (RFC 4120 5.9.1).
+
+    It is searched, not read, as that takes a fiftieth of the time. The octets may also occur by chance.
+    """
+    _tag, start, stop = fields.get(12, (0, 0, 0))
+    return data.find(_SPAKE_TYPE, start, stop) >= 0
 
 
 def _error_code(data: bytes, fields: _Fields) -> int:
