@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass
+import tracemalloc
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,16 @@ from kkdcpd.guard.guard import Guard, Verdict
 from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.guard.store import Store
 from kkdcpd.protocol.messages import classify, inspect_reply
-from kkdcpd.values import ClientConnection, MessageKind, Mode, Outcome, ProxyMessage, ProxyRequest, Rule
+from kkdcpd.values import (
+    ClientConnection,
+    MessageKind,
+    Mode,
+    Outcome,
+    PrincipalName,
+    ProxyMessage,
+    ProxyRequest,
+    Rule,
+)
 from tests.support import messages
 from tests.support.shared import alone
 
@@ -149,6 +159,34 @@ def test_visits_over_the_limit_pass_unless_that_is_enforced(mode: Mode, expected
     subject = house(rates=RatesConfig(mode=mode, client_concurrency=1))
     with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
         assert verdict == expected
+
+
+def flood(subject: House, numbers: range) -> None:
+    """Let each of many IPv6 networks, of many sites, fail once and leave."""
+    asked = login()
+    facts = inspect_reply(asked.kind, WRONG_PASSWORD)
+    for number in numbers:
+        network = f"2001:db8:{number >> 8:x}:{number & 0xFF:x}::/64"
+        client = ClientConnection(address=network, network=network)
+        cname = PrincipalName(name_type=1, components=(f"user{number}",))
+        with subject.guard.visit(client):
+            subject.guard.review(replace(asked, cname=cname), client, subject.realm, facts)
+
+
+def test_memory_does_not_grow_with_the_number_of_networks() -> None:
+    """All that is remembered of them is in the table and in caches of some thousand entries."""
+    rates = RatesConfig(total_rate=1e6, total_burst=10**7)
+    subject = house(rates=rates)
+    flood(subject, range(1_500))
+    tracemalloc.start()
+    try:
+        flood(subject, range(1_500, 3_000))
+        before, _ = tracemalloc.get_traced_memory()
+        flood(subject, range(3_000, 7_500))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1_000_000
 
 
 # Requests

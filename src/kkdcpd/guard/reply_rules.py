@@ -90,7 +90,7 @@ REPLY_RULES: Mapping[Rule, ReplyRule] = {
     Rule.REALM_MISMATCH: _check_realm,
     Rule.REQUIRE_ARMOR: _check_armor,
     Rule.UNPROVEN_TICKET: _check_proof,
-    Rule.INITIAL_SERVICE: _check_initial_service,
     Rule.CNAME: _check_cname,
     Rule.SNAME: _check_sname,
+    Rule.INITIAL_SERVICE: _check_initial_service,
 }

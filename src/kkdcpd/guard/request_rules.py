@@ -101,9 +101,9 @@ REQUEST_RULES: Mapping[Rule, RequestRule] = {
     Rule.REALM_MISMATCH: _check_realm,
     Rule.REQUIRE_ARMOR: _check_armor,
     Rule.WEAK_ETYPES: _check_etypes,
-    Rule.INITIAL_SERVICE: _check_initial_service,
     Rule.S4U2SELF: _check_s4u2self,
     Rule.S4U2PROXY: _check_s4u2proxy,
     Rule.CNAME: _check_cname,
     Rule.SNAME: _check_sname,
+    Rule.INITIAL_SERVICE: _check_initial_service,
 }
