@@ -3,7 +3,6 @@
 The attacker has one ticket for armor. Every variant comes from a client address of its own.
 """
 
-import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ __all__ = ["Outcome", "figures", "run"]
 
 OFFICE = "192.0.2.77"
 OFFICE_SIZE = 500
-MISTYPES_EACH = 10
+MISTYPES_EACH = 5
 """One in so many mistypes once."""
 
 TRIES = 300
@@ -64,15 +63,14 @@ def figures() -> Iterator[str]:
 
 
 def _variants(site: GuardedSite, tries: int) -> Iterator[tuple[str, Iterator[bytes]]]:
-    for (aim, inner), (shown, outer), hides in itertools.product(
-        _INNER.items(), _OUTER.items(), (False, True)
-    ):
-        hidden = ", names hidden in replies" if hides else ""
-        yield f"{aim}, {shown}{hidden}", _guesses(site, tries, inner, outer, hides=hides)
+    for aim, inner in _INNER.items():
+        for shown, outer in _OUTER.items():
+            yield f"{aim}, {shown}", _guesses(site, tries, inner, outer)
+        yield f"{aim}, names hidden in replies", _guesses(site, tries, inner, None, hides=True)
 
 
 def _guesses(
-    site: GuardedSite, tries: int, inner: str, outer: messages.Name | None, *, hides: bool
+    site: GuardedSite, tries: int, inner: str, outer: messages.Name | None, *, hides: bool = False
 ) -> Iterator[bytes]:
     for number in range(tries):
         user = inner.format(number)

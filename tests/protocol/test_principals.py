@@ -1,4 +1,4 @@
-"""Spellings of one principal. What real KDCs take as one is in tests/interop/test_guard_spellings.py."""
+"""Spellings of one principal. What real KDCs take as one is in tests/interop/test_guard_proofs.py."""
 
 import pytest
 
