@@ -4,6 +4,7 @@ Each server has a kdc.conf of its own, which differs from the others' in what it
 over the same database is one more file and one more process.
 """
 
+import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -94,7 +95,8 @@ class MitRealm:
     """A realm that exists while its context does. It needs no root, nor any port below 1024.
 
     `kdcs` are its KDCs. `kadmind` is its kpasswd server, by TCP and UDP at `kpasswd_endpoint`, HOST:PORT. The
-    `lines` of these programs tell what they were asked.
+    `lines` of these programs tell what they were asked. A `copy_of` another realm begins with its database,
+    keys included, and goes on without it: two masters that don't replicate.
     """
 
     kadmind: Program
@@ -109,6 +111,7 @@ class MitRealm:
         addresses: Sequence[str] = LOOPBACK,
         transports: Collection[Transport] = BOTH_TRANSPORTS,
         options: ServerOptions | None = None,
+        copy_of: "MitRealm | None" = None,
     ) -> None:
         if ":" in str(directory):
             raise ValueError(f"{directory}: KRB5_CONFIG and KRB5_KDC_PROFILE are lists that colons divide")
@@ -119,6 +122,7 @@ class MitRealm:
         self._addresses = addresses
         self._transports = transports
         self._options = options or ServerOptions()
+        self._original = copy_of
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
@@ -221,12 +225,21 @@ class MitRealm:
             "default = STDERR",
         )
         self._write_profile("kdc")
-        self._run("kdb5_util", "-r", self.name, "create", "-s", "-P", "nobody types this")
+        if self._original:
+            self._load_database_of(self._original)
+        else:
+            self._run("kdb5_util", "-r", self.name, "create", "-s", "-P", "nobody types this")
         for principal in self._principals:
             key = ("-randkey",) if principal.password is None else ("-pw", principal.password)
             self.kadmin("addprinc", *key, *principal.options, principal.name)
             for name, value in principal.strings.items():
                 self.kadmin("setstr", principal.name, name, value)
+
+    def _load_database_of(self, original: "MitRealm") -> None:
+        dump = self.directory / "dump"
+        original._run("kdb5_util", "-r", self.name, "dump", str(dump))  # noqa: SLF001 - of our own class
+        shutil.copy(original.directory / "stash", self.directory / "stash")
+        self._run("kdb5_util", "-r", self.name, "load", str(dump))
 
     def _start_server(self, name: str, command: tuple[str, ...], *listen: str, ready: str) -> Program:
         self._write_profile(name, *listen)

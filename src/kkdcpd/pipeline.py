@@ -11,6 +11,7 @@ from kkdcpd.locate.locator import Locator
 from kkdcpd.locate.realms import ServedRealm
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.upstream.driver import Upstream
+from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.values import ClientConnection, DcLocatorFlags, KdcReply, Outcome, ProxyRequest, Served
 
 __all__ = ["Pipeline", "refused"]
@@ -19,10 +20,13 @@ __all__ = ["Pipeline", "refused"]
 class Pipeline:
     """Asks the guard, locates the realm's KDCs, exchanges the request with one, asks the guard again."""
 
-    def __init__(self, *, guard: Guard, locator: Locator, upstream: Upstream) -> None:
+    def __init__(
+        self, *, guard: Guard, locator: Locator, upstream: Upstream, password_changes: PasswordChanges
+    ) -> None:
         self._guard = guard
         self._locator = locator
         self._upstream = upstream
+        self._password_changes = password_changes
         self.visit = guard.visit
         """Counts a request of a client for as long as its context lasts; its verdict is on their number."""
 
@@ -39,7 +43,7 @@ class Pipeline:
             return refused(verdict, realm.name)
         started = time.perf_counter()
         try:
-            served = await self._exchange(request, served_realm, flags)
+            served = await self._exchange(request, client, served_realm, flags)
         except asyncio.CancelledError:
             self._guard.note_departure(request, client, realm, seconds=time.perf_counter() - started)
             raise
@@ -50,15 +54,18 @@ class Pipeline:
         # Some rules look at both, and are told once.
         return replace(served, monitored=tuple(dict.fromkeys(verdict.monitored + served.monitored)))
 
-    async def _exchange(self, request: ProxyRequest, realm: ServedRealm, flags: DcLocatorFlags) -> Served:
+    async def _exchange(
+        self, request: ProxyRequest, client: ClientConnection, realm: ServedRealm, flags: DcLocatorFlags
+    ) -> Served:
         name = realm.config.name
         try:
             route = await self._locator.route(realm, request.service, flags)
         except LocateError as error:
             return Served(outcome=error.outcome, realm=name, detail=str(error))
+        host = self._password_changes.host_for(request, realm.name, client.network)
         started = time.perf_counter()
         try:
-            reply = await self._upstream.exchange(request, route)
+            reply = await self._upstream.exchange(request, route, host)
         except ExchangeError as error:
             return Served(
                 outcome=error.outcome,
@@ -67,6 +74,7 @@ class Pipeline:
                 detail=str(error),
                 upstream_seconds=time.perf_counter() - started,
             )
+        self._password_changes.learn(request, reply, realm.name, client.network)
         return Served(
             outcome=Outcome.ANSWERED,
             realm=name,

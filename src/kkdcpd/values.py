@@ -224,7 +224,7 @@ class ProxyRequest:
     With FAST what is in clear need not be what is meant. `kdc_options` are the first 32 of KDCOptions, bit 0
     being the highest (RFC 4120 5.4.1); `additional_tickets` tells how many there are.
     `affinity` is equal for requests that had best meet the same KDC: those of one user logging in, those with
-    one ticket.
+    one ticket (its mark, as in `ReplyFacts`).
     """
 
     kind: MessageKind
@@ -294,7 +294,8 @@ class AttemptFailure:
 class ReplyFacts:
     """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
 
-    `srealm` and `sname` are those of the ticket that an AS-REP or TGS-REP bears: who issued it, and for whom.
+    `srealm`, `sname` and `ticket_mark` are those of the ticket that an AS-REP or TGS-REP bears: its issuer,
+    its service, and a number that requests with this ticket have as their `affinity`.
     `offers_spake` tells whether a KDC that demands preauthentication takes SPAKE (RFC 9588).
     """
 
@@ -306,6 +307,7 @@ class ReplyFacts:
     sname: PrincipalName | None = None
     padata_types: tuple[int, ...] = ()
     offers_spake: bool = False
+    ticket_mark: int | None = field(default=None, compare=False)
 
 
 @frozen

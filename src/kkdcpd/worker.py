@@ -22,7 +22,9 @@ from kkdcpd.metrics.memory import Metrics
 from kkdcpd.pipeline import Pipeline
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthNotice, HealthTable
+from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.shared_notes import SharedNotes
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import CrowdGone, Retire, ServiceStatus
 
@@ -46,11 +48,12 @@ then on such buffers are cut out of the heap, and what is small between them kee
 class SharedMemory:
     """What all processes share; it is made before any of them, and outlives them.
 
-    `guard` is what the guard remembers; `connections` and `requests` count who is here now, `metrics` all
-    that has been.
+    `guard` is what the guard remembers, `password_changes` which hosts took users' changes; `connections` and
+    `requests` count who is here now, `metrics` all that has been.
     """
 
     guard: mmap.mmap
+    password_changes: mmap.mmap
     connections: mmap.mmap
     requests: mmap.mmap
     metrics: Metrics
@@ -92,6 +95,9 @@ class Worker:
             ),
             locator=self._locator,
             upstream=Upstream(upstream, ways_out, self._health, self._prober, counters),
+            password_changes=PasswordChanges(
+                SharedNotes(memory.password_changes), upstream.password_change_preference, time.monotonic
+            ),
         )
         self._frontend = HttpsFrontend(config, pipeline, Ledger(counters), counters)
         self._door = Door(

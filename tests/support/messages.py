@@ -139,11 +139,19 @@ def _fill_body(
         _fill_ticket(field["additional-tickets"][index], realm, service)
 
 
-def ap_req(*, realm: str = REALM, sname: Name = (NT_PRINCIPAL, ("kadmin", "changepw"))) -> bytes:
+TICKET_CIPHER = bytes(range(230))
+
+
+def ap_req(
+    *,
+    realm: str = REALM,
+    sname: Name = (NT_PRINCIPAL, ("kadmin", "changepw")),
+    cipher: bytes = TICKET_CIPHER,
+) -> bytes:
     """An AP-REQ with a ticket for `sname`."""
     request = _begin(asn1.AP_REQ, msg_type=14)
     request["ap-options"] = _flags(request["ap-options"], NO_OPTIONS)
-    _fill_ticket(request["ticket"], realm, sname)
+    _fill_ticket(request["ticket"], realm, sname, cipher)
     _fill_encrypted(request["authenticator"], bytes(range(160)))
     return asn1.encode(request)
 
@@ -190,9 +198,10 @@ def as_rep(
     sname: Name | None = None,
     srealm: str | None = None,
     padata: Sequence[PaData] = (),
+    cipher: bytes = TICKET_CIPHER,
 ) -> bytes:
     """An AS-REP, with a ticket-granting ticket unless `sname` says otherwise; `srealm` is the ticket's."""
-    ticket = srealm or realm, sname or (NT_SRV_INST, ("krbtgt", realm))
+    ticket = srealm or realm, sname or (NT_SRV_INST, ("krbtgt", realm)), cipher
     return _kdc_rep(asn1.AS_REP, 11, client=(realm, cname), ticket=ticket, padata=padata)
 
 
@@ -203,9 +212,10 @@ def tgs_rep(
     sname: Name = (NT_PRINCIPAL, ("HTTP", "www.example.com")),
     srealm: str | None = None,
     padata: Sequence[PaData] = (),
+    cipher: bytes = TICKET_CIPHER,
 ) -> bytes:
     """A TGS-REP; `srealm` is the ticket's realm, which is the KDC's, and `realm` the client's."""
-    ticket = srealm or realm, sname
+    ticket = srealm or realm, sname, cipher
     return _kdc_rep(asn1.TGS_REP, 13, client=(realm, cname), ticket=ticket, padata=padata)
 
 
@@ -214,7 +224,7 @@ def _kdc_rep(
     msg_type: int,
     *,
     client: tuple[str, Name],
-    ticket: tuple[str, Name],
+    ticket: tuple[str, Name, bytes],
     padata: Sequence[PaData],
 ) -> bytes:
     reply = _begin(schema, msg_type=msg_type)
@@ -276,11 +286,11 @@ def _fill_name(field: Any, name: Name) -> None:
     field["name-string"].extend([_octets(component) for component in name[1]])
 
 
-def _fill_ticket(field: Any, realm: str, sname: Name) -> None:
+def _fill_ticket(field: Any, realm: str, sname: Name, cipher: bytes = TICKET_CIPHER) -> None:
     field["tkt-vno"] = 5
     field["realm"] = _octets(realm)
     _fill_name(field["sname"], sname)
-    _fill_encrypted(field["enc-part"], bytes(range(230)), kvno=1)
+    _fill_encrypted(field["enc-part"], cipher, kvno=1)
 
 
 def _fill_encrypted(field: Any, cipher: bytes, *, kvno: int | None = None) -> None:

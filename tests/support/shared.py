@@ -5,6 +5,7 @@ import mmap
 from kkdcpd.guard import occupancy, shared_table
 from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.metrics.memory import Metrics, make_metrics
+from kkdcpd.upstream import shared_notes
 from kkdcpd.worker import SharedMemory
 
 __all__ = ["alone", "shared_memory"]
@@ -19,6 +20,7 @@ def shared_memory(table_entries: int = 65536, metrics: Metrics | None = None) ->
     """All that processes share, for as many as a test may have."""
     return SharedMemory(
         guard=shared_table.make_memory(table_entries, bytes(shared_table.SECRET_SIZE)),
+        password_changes=shared_notes.make_memory(bytes(shared_notes.SECRET_BYTES)),
         connections=_counters(8),
         requests=_counters(8),
         metrics=metrics or make_metrics(rows=8),

@@ -17,7 +17,10 @@ from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthTable
+from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.shared_notes import SECRET_BYTES, SharedNotes
+from kkdcpd.upstream.shared_notes import make_memory as make_notes
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import Candidate, KdcEndpoint, ProxyRequest, Route, Transport
 from tests.support import messages
@@ -69,7 +72,9 @@ async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
     ):
         memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
         guard = Guard(config, SharedTable(memory), alone(), time.monotonic)
-        yield Pipeline(guard=guard, locator=locator, upstream=upstream)
+        notes = SharedNotes(make_notes(bytes(SECRET_BYTES)))
+        changes = PasswordChanges(notes, config.upstream.password_change_preference, time.monotonic)
+        yield Pipeline(guard=guard, locator=locator, upstream=upstream, password_changes=changes)
 
 
 @contextlib.asynccontextmanager

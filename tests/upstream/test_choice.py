@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kkdcpd.upstream.choice import BUCKETS, Choice
+from kkdcpd.upstream.choice import BUCKETS, Choice, host_mark
 from kkdcpd.upstream.health import HealthTable, ProbeTarget
 from kkdcpd.values import Candidate, FailureReason, KdcEndpoint, Route, Transport
 
@@ -107,3 +107,47 @@ def test_nobody_is_left_out_when_everybody_is_in_trouble(health: HealthTable, ch
 def test_memory_of_orders_is_bounded(choice: Choice) -> None:
     kept = [route(candidate("a"), candidate("b")) for _ in range(3000)]
     assert {names(choice.order(each, 7)) for each in kept} <= {"ab", "ba"}
+
+
+def kpasswd_host(name: str, address: str) -> int:
+    """The mark of a host, as the endpoint that took a password change has it."""
+    return host_mark(KdcEndpoint(name=name, address=address, port=464, transport=Transport.UDP))
+
+
+def test_a_preferred_host_comes_first_whatever_its_priority(choice: Choice) -> None:
+    ordered = route(candidate("a"), candidate("b"), candidate("c", priority=20))
+    for affinity in range(BUCKETS):
+        usual = names(choice.order(ordered, affinity))
+        host = kpasswd_host("c.example.com", f"192.0.2.{ord('c')}")
+        assert names(choice.order(ordered, affinity, host)) == "c" + usual.replace("c", "")
+
+
+def test_a_host_is_known_by_its_address_and_else_by_its_name(choice: Choice) -> None:
+    ordered = route(candidate("a"), candidate("b"), candidate("c"))
+    by_address = kpasswd_host("b", f"192.0.2.{ord('c')}")
+    by_name = kpasswd_host("B.", "2001:db8::1")
+    for affinity in range(BUCKETS):
+        usual = names(choice.order(ordered, affinity))
+        assert names(choice.order(ordered, affinity, by_address)) == "cba"
+        assert names(choice.order(ordered, affinity, by_name)) == "b" + usual.replace("b", "")
+
+
+def test_a_host_that_is_no_candidate_changes_nothing(choice: Choice) -> None:
+    ordered = route(candidate("a"), candidate("b"), candidate("c", priority=20))
+    stranger = kpasswd_host("d", "192.0.2.200")
+    for affinity in range(BUCKETS):
+        assert names(choice.order(ordered, affinity, stranger)) == names(choice.order(ordered, affinity))
+
+
+def test_a_preferred_host_in_trouble_stays_among_those_in_trouble(
+    choice: Choice, health: HealthTable
+) -> None:
+    one, other, third = candidate("a"), candidate("b"), candidate("c")
+    host = kpasswd_host("a", one.endpoint.address)
+    fail(health, one, FailureReason.REFUSED)
+    assert names(choice.order(route(one, other, third), 1, host))[-1] == "a"
+    fail(health, other, FailureReason.REFUSED)
+    fail(health, third, FailureReason.REFUSED)
+    assert names(choice.order(route(one, other, third), 1, host))[0] == "a"
+    fail(health, one, None)
+    assert names(choice.order(route(one, other, third), 1, host))[0] == "a"

@@ -337,6 +337,12 @@ class UpstreamConfig:
             "How many requests may go to a second KDC because the first is silent.",
         ),
     )
+    password_change_preference: float = field(
+        default=600.0,
+        metadata=setting(
+            seconds(86400, minimum=0), "How long a user's log-ons prefer the host that changed the password."
+        ),
+    )
     max_in_flight_per_kdc: int = field(
         default=256,
         metadata=setting(

@@ -3,6 +3,7 @@
 The numbers are those of RFC 4120 7.5, the IANA registry of pre-authentication types and [MS-SFU].
 """
 
+from kkdcpd.protocol.principals import is_anonymous
 from kkdcpd.values import MessageKind, PrincipalName, ProxyRequest, ReplyFacts
 
 __all__ = [
@@ -24,8 +25,6 @@ __all__ = [
 
 ANONYMOUS_REALM = "WELLKNOWN:ANONYMOUS"
 """RFC 8062 3. Heimdal names it outside of its armor in place of the realm that it means."""
-
-_ANONYMOUS = ("WELLKNOWN", "ANONYMOUS")
 
 _PASSWORD_PROOFS = frozenset(
     {
@@ -87,7 +86,7 @@ def is_machine(name: PrincipalName) -> bool:
 
 def hides_its_client(request: ProxyRequest) -> bool:
     """Whether FAST hides who asks, nobody's name standing outside (RFC 6113 5.4.2)."""
-    return request.is_armored and request.cname is not None and request.cname.components == _ANONYMOUS
+    return request.is_armored and request.cname is not None and is_anonymous(request.cname)
 
 
 def bears_password_proof(request: ProxyRequest) -> bool:

@@ -6,6 +6,7 @@ business: what kind they are and what they say in clear is read, the rest is pas
 
 from collections.abc import Mapping
 from typing import TypeVar
+from zlib import crc32
 
 from kkdcpd.errors import MalformedError
 from kkdcpd.frozen import frozen
@@ -62,6 +63,9 @@ MAX_ADDITIONAL_TICKETS = 4
 """They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
 enc-tkt-in-skey and cname-in-addl-tkt ([MS-SFU] 2.2.3). MIT's and Heimdal's KDCs look at the first only."""
 
+TICKET_TAIL_BYTES = 64
+"""A ticket ends with its ciphertext, and a ciphertext with a checksum over the session key (RFC 3961 5.3): so
+the last bytes of two tickets differ."""
 _SPAKE_TYPE = der.encode_explicit(1, der.encode_integer(PA_SPAKE))
 """The first field of a PA-DATA with SPAKE (RFC 4120 5.2.7)."""
 
@@ -130,7 +134,7 @@ class KdcReq:
     padata_types: tuple[int, ...]
     options: int = 0
     additional_tickets: int = 0
-    ticket: bytes | None = None
+    ticket_mark: int | None = None
 
     @property
     def is_armored(self) -> bool:
@@ -140,11 +144,14 @@ class KdcReq:
 
 @frozen
 class TicketFacts:
-    """What a ticket says in clear (RFC 4120 5.3), and its octets."""
+    """What a ticket says in clear (RFC 4120 5.3).
+
+    `mark` is equal for the same ticket in every message that bears it, however its other fields are encoded.
+    """
 
     realm: str
     sname: PrincipalName
-    octets: bytes
+    mark: int
 
 
 def read_kdc_req(data: bytes, span: Span) -> KdcReq:
@@ -156,12 +163,12 @@ def read_kdc_req(data: bytes, span: Span) -> KdcReq:
     sequence, tag = _open(data, span, AS_REQ_TAG + TGS_REQ_TAG)
     pvno, msg_type, padata, body = der.read_fields(data, sequence, _KDC_REQ)
     _check_header(data, pvno, msg_type, tag)
-    ticket = None
+    ticket_mark = None
     if tag == TGS_REQ_TAG[0]:
-        padata_types, ticket = _read_tgs_padata(data, padata)
+        padata_types, ticket_mark = _read_tgs_padata(data, padata)
     else:
         padata_types = _read_padata(data, padata) if padata is not ABSENT else ()
-    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket)
+    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket_mark)
 
 
 def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
@@ -189,20 +196,20 @@ def _read_padata(data: bytes, span: Span) -> tuple[int, ...]:
     return types
 
 
-def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], bytes]:
-    """Read the types of the padata, and the ticket that a TGS-REQ must bear (RFC 4120 5.2.7.1)."""
+def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], int]:
+    """Read the types of the padata, and the mark of the ticket in PA-TGS-REQ (RFC 4120 5.2.7.1)."""
     types = []
-    ticket = None
+    ticket_mark = None
     for number, value in _padata(data, span) if span is not ABSENT else ():
         padata_type = der.read_integer(data, number)
         if padata_type == PA_TGS_REQ:
-            if ticket is not None:  # KDCs go by the first: nobody would ever look at the others
+            if ticket_mark is not None:  # KDCs go by the first: nobody would ever look at the others
                 raise MalformedError("a TGS-REQ with more than one PA-TGS-REQ")
-            ticket = read_ap_req(data, value).octets
+            ticket_mark = read_ap_req(data, value).mark
         types.append(padata_type)
-    if ticket is None:
+    if ticket_mark is None:
         raise MalformedError("a TGS-REQ without PA-TGS-REQ")
-    return tuple(types), ticket
+    return tuple(types), ticket_mark
 
 
 def _padata(data: bytes, span: Span) -> list[list[Span]]:
@@ -211,7 +218,7 @@ def _padata(data: bytes, span: Span) -> list[list[Span]]:
 
 
 def _read_body(
-    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket: bytes | None
+    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket_mark: int | None
 ) -> KdcReq:
     fields = der.read_fields(data, span, _KDC_REQ_BODY)
     options, cname, realm, sname, start, till, renew, nonce, etypes, addresses, authorization, tickets = (
@@ -242,7 +249,7 @@ def _read_body(
         # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8); in the field also fewer.
         options=int.from_bytes(flags[:4].ljust(4, b"\x00"), "big"),
         additional_tickets=len(additional),
-        ticket=ticket,
+        ticket_mark=ticket_mark,
     )
 
 
@@ -323,9 +330,8 @@ def _read_ticket(data: bytes, span: Span) -> TicketFacts:
     if data[version[0] : version[1]] != PVNO:
         raise MalformedError(f"octet {version[0]}: a Ticket's tkt-vno that isn't 5")
     _check_encrypted_data(data, encrypted)
-    return TicketFacts(
-        realm=_read_realm(data, realm), sname=_read_principal(data, sname), octets=data[span[0] : span[1]]
-    )
+    tail = data[max(span[0], span[1] - TICKET_TAIL_BYTES) : span[1]]
+    return TicketFacts(realm=_read_realm(data, realm), sname=_read_principal(data, sname), mark=crc32(tail))
 
 
 def read_ap_req(data: bytes, span: Span) -> TicketFacts:
@@ -371,6 +377,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
         cname=_optional_principal(data, fields, 4),
         srealm=ticket.realm if ticket else None,
         sname=ticket.sname if ticket else None,
+        ticket_mark=ticket.mark if ticket else None,
         padata_types=_optional_padata_types(data, fields),
     )
 

@@ -32,12 +32,12 @@ _HEADER = struct.Struct(">HHH")
 
 @frozen
 class KpasswdReq:
-    """What a kpasswd request says in clear: its version, the ticket, and the ticket's realm and service."""
+    """What a kpasswd request says in clear: its version, and its ticket's realm, service and mark."""
 
     version: int
     realm: str
     sname: PrincipalName
-    ticket: bytes
+    ticket_mark: int
 
 
 def is_kpasswd(data: bytes, span: Span) -> bool:
@@ -62,7 +62,7 @@ def read_kpasswd_req(data: bytes, span: Span) -> KpasswdReq:
     version, first, second = _split(data, span)
     ticket = kerberos.read_ap_req(data, first)
     kerberos.read_krb_priv(data, second)
-    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname, ticket=ticket.octets)
+    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname, ticket_mark=ticket.mark)
 
 
 def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:

@@ -33,7 +33,7 @@ def classify(message: ProxyMessage) -> ProxyRequest:
             target_domain=_target_domain(message),
             realm=change.realm,
             kerb_message=data,
-            affinity=crc32(change.ticket),
+            affinity=change.ticket_mark,
             dclocator_hint=message.dclocator_hint,
             sname=change.sname,
             kpasswd_version=change.version,
@@ -45,7 +45,7 @@ def classify(message: ProxyMessage) -> ProxyRequest:
         target_domain=_target_domain(message),
         realm=request.realm,
         kerb_message=data,
-        affinity=crc32(request.ticket or f"{request.cname}@{request.realm}".lower().encode(errors="replace")),
+        affinity=_affinity(request),
         dclocator_hint=message.dclocator_hint,
         cname=request.cname,
         sname=request.sname,
@@ -55,6 +55,13 @@ def classify(message: ProxyMessage) -> ProxyRequest:
         additional_tickets=request.additional_tickets,
         is_armored=request.is_armored,
     )
+
+
+def _affinity(request: kerberos.KdcReq) -> int:
+    """Return the mark of a TGS-REQ's ticket, or one of the user in an AS-REQ."""
+    if request.ticket_mark is not None:
+        return request.ticket_mark
+    return crc32(f"{request.cname}@{request.realm}".lower().encode(errors="replace"))
 
 
 def _target_domain(message: ProxyMessage) -> str:

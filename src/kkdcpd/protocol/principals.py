@@ -11,10 +11,17 @@ import unicodedata
 
 from kkdcpd.values import PrincipalName
 
-__all__ = ["fold_principal", "plain_letters"]
+__all__ = ["fold_principal", "is_anonymous", "plain_letters"]
 
 DOTLESS_I = "\u0131"
 """It has no decomposition, but `I` is its capital letter."""
+
+_ANONYMOUS = ("WELLKNOWN", "ANONYMOUS")
+
+
+def is_anonymous(name: PrincipalName) -> bool:
+    """Whether the name stands for any client (RFC 8062 section 3), as outside of FAST's armor."""
+    return name.components == _ANONYMOUS
 
 
 def fold_principal(name: PrincipalName) -> str:

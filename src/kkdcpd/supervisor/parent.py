@@ -30,6 +30,7 @@ from kkdcpd.supervisor.rows import MAX_ROWS, Rows
 from kkdcpd.supervisor.services import serve_admin, serve_clients
 from kkdcpd.supervisor.sockets import Sockets
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
+from kkdcpd.upstream import shared_notes
 from kkdcpd.values import ReloadResult, Retire, ServiceStatus
 from kkdcpd.worker import SharedMemory
 
@@ -518,6 +519,7 @@ def _make_memory(table_entries: int) -> SharedMemory:
     """Make what all processes share. It has its size for ever, whatever a reload says."""
     return SharedMemory(
         guard=shared_table.make_memory(table_entries, secrets.token_bytes(shared_table.SECRET_SIZE)),
+        password_changes=shared_notes.make_memory(secrets.token_bytes(shared_notes.SECRET_BYTES)),
         connections=occupancy.make_memory(MAX_ROWS, secrets.token_bytes(occupancy.SECRET_BYTES)),
         requests=occupancy.make_memory(MAX_ROWS, secrets.token_bytes(occupancy.SECRET_BYTES)),
         metrics=make_metrics(rows=MAX_ROWS),

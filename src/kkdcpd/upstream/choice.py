@@ -1,19 +1,22 @@
-"""In which order the candidates are asked. Plain code.
+"""Orders the candidates of a route. Plain code.
 
-The well before the troubled, then by priority (RFC 2782), then by weight: not by lot for each request, but by
-rendezvous hashing, so that requests of one user, or with one ticket, meet one KDC as long as it is well.
-Several rounds of preauthentication may depend on it, and so does a replay cache.
+Healthy endpoints come first, then those of the lowest priority (RFC 2782), then by weight: not by lot for
+each request, but by rendezvous hashing, so that requests of one user, or with one ticket, meet one KDC while
+it is healthy. Several rounds of preauthentication may depend on it, and so does a replay cache.
+
+A request may prefer one host: this host's healthy endpoints then come first, whatever their priority.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from zlib import crc32
 
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.values import Candidate, KdcEndpoint, KdcState, Route
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "host_mark"]
 
 BUCKETS = 256
 """Into so many parts requests are dealt: enough for any weights, and each order is worked out once."""
@@ -21,12 +24,14 @@ BUCKETS = 256
 MAX_ROUTES = 1024
 """Routes whose orders are kept. There are as many as realms and services in use; then all is forgotten."""
 
+_LOW_BITS = (1 << 32) - 1
+
 LEAST_WEIGHT = 0.01
 """What a weight of zero counts beside others: "a very small chance" (RFC 2782)."""
 
 
 class Choice:
-    """Orders a route's candidates. An order is kept until the route or somebody's health changes."""
+    """Orders a route's candidates. An order is kept until the route or an endpoint's health changes."""
 
     def __init__(self, health: HealthTable) -> None:
         self._health = health
@@ -34,8 +39,15 @@ class Choice:
         # The route itself is kept beside its orders: its id is its own only as long as it lives.
         self._orders: dict[int, tuple[Route, dict[int, tuple[Candidate, ...]]]] = {}
 
-    def order(self, route: Route, affinity: int) -> Sequence[Candidate]:
-        """Return the route's candidates, best first; the same for the same affinity."""
+    def order(self, route: Route, affinity: int, host: int | None = None) -> Sequence[Candidate]:
+        """Return the route's candidates, best first; the same for the same affinity.
+
+        `host` is the mark of the host to prefer.
+        """
+        candidates = self._kept_order(route, affinity)
+        return candidates if host is None else self._with_host_first(candidates, host)
+
+    def _kept_order(self, route: Route, affinity: int) -> Sequence[Candidate]:
         if self._version != self._health.version:
             self._version = self._health.version
             self._orders.clear()
@@ -44,6 +56,12 @@ class Choice:
             return self._orders[id(route)][1][bucket]
         except KeyError:
             return self._work_out(route, bucket)
+
+    def _with_host_first(self, candidates: Sequence[Candidate], host: int) -> Sequence[Candidate]:
+        return sorted(
+            candidates,
+            key=lambda candidate: (self._is_troubled(candidate), _strangeness(candidate.endpoint, host)),
+        )
 
     def _work_out(self, route: Route, bucket: int) -> Sequence[Candidate]:
         if len(self._orders) >= MAX_ROUTES:
@@ -61,7 +79,24 @@ class Choice:
         ]
 
     def _rank(self, candidate: Candidate) -> tuple[bool, int]:
-        return self._health.state(candidate.endpoint) is not KdcState.WELL, candidate.priority
+        return self._is_troubled(candidate), candidate.priority
+
+    def _is_troubled(self, candidate: Candidate) -> bool:
+        return self._health.state(candidate.endpoint) is not KdcState.WELL
+
+
+def host_mark(endpoint: KdcEndpoint) -> int:
+    """Return 64 bits of the endpoint's address and name, which mark its host at any port and transport."""
+    name = endpoint.name.lower().rstrip(".")
+    return crc32(endpoint.address.encode()) << 32 | crc32(name.encode())
+
+
+def _strangeness(endpoint: KdcEndpoint, host: int) -> int:
+    """Return 0 for an endpoint at the host's address, 1 for one of its name, 2 for any other."""
+    differing = host_mark(endpoint) ^ host
+    if not differing >> 32:
+        return 0
+    return 1 if not differing & _LOW_BITS else 2
 
 
 def _distance(candidate: Candidate, bucket: int) -> float:

@@ -68,15 +68,17 @@ class Upstream:
             hedge_delay=config.hedge_delay,
         )
 
-    async def exchange(self, request: ProxyRequest, route: Route) -> KdcReply:
+    async def exchange(self, request: ProxyRequest, route: Route, host: int | None = None) -> KdcReply:
         """Bring the request to one of the route's candidates and return its reply.
+
+        `host` is the mark of the host to prefer while it is healthy.
 
         Raises:
             NoKdcReachedError: no KDC took the message.
             NoKdcReplyError: one did, but gave no usable reply in time.
         """
         self._hedges.request_begins()
-        candidates = self._choice.order(route, request.affinity)
+        candidates = self._choice.order(route, request.affinity, host)
         now = self.loop.time()
         exchange = Exchange(request, candidates, limits=self._limits, hedges=self._hedges, now=now)
         conversation = _Conversation(self, exchange, request, route)
