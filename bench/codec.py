@@ -32,13 +32,13 @@ LONGEST = messages.envelope(
         realm="R" * (kerberos.MAX_NAME_OCTETS - 100),
         cname=(1, ["\udcff" * 250] * kerberos.MAX_NAME_COMPONENTS),
         sname=(1, ["/@\udcff" * 80] * kerberos.MAX_NAME_COMPONENTS),
-        padata=[(149, bytes(320))] * (der.MAX_ITEMS - 1),
+        padata=[(149, bytes(840))] * (der.MAX_ITEMS - 1),
         etypes=[18] * der.MAX_ITEMS,
         addresses=[(2, bytes(4))] * der.MAX_ITEMS,
         tickets=[(1, ["a"] * kerberos.MAX_NAME_COMPONENTS)] * kerberos.MAX_ADDITIONAL_TICKETS,
     )
 )
-"""What takes longest of all that is let through: as much of everything as there may be, in some 128 KiB."""
+"""What takes longest of all that is let through: as much of everything as there may be, in some 256 KiB."""
 
 LONGEST_LIMIT = 10000.0
 

@@ -60,7 +60,7 @@ def oversized_tickets(*, octets: int = 6000) -> ServerOptions:
     """Make whoever logs in by SPAKE get a ticket over `octets` long, which is too big for the KDC's UDP.
 
     Tickets state by which means their owner logged in, and this means has several long names. The KDC's limit
-    is set to what its manual says is the default: 1.20's real one is 64 KiB.
+    for UDP is set to what its manual says is the default: 1.20's real one is 64 KiB.
     """
     name_length = 1000  # a line of a profile may be 2 KiB long
     names = (f"{number:0{name_length}}" for number in range(octets // name_length + 1))

@@ -46,7 +46,7 @@ def test_timeouts_suit_the_clients() -> None:
     upstream = UpstreamConfig()
     assert (upstream.connect_timeout, upstream.reach_timeout, upstream.reply_timeout) == (1.5, 5.0, 20.0)
     assert upstream.max_reply_bytes == 1024 * 1024
-    assert HttpConfig().max_body_bytes == 128 * 1024
+    assert HttpConfig().max_body_bytes == 256 * 1024
 
 
 @pytest.mark.parametrize(("form", "name", "declared"), ALL_SETTINGS)

@@ -419,15 +419,15 @@ async def test_body_in_thousands_of_chunks_is_cut_off(
         if is_second:
             await talk.send(GOOD_REQUEST)
             await talk.response()
-        await talk.send(in_chunks_of(1, bytes(131072)))
+        await talk.send(in_chunks_of(1, bytes(262144)))
         assert await talk.rest() == b""
     assert await is_cut_off(log, "too many chunks")
 
 
-@pytest.mark.parametrize("size", [64, 4096, 131072])
+@pytest.mark.parametrize("size", [128, 4096, 262144])
 async def test_body_in_chunks_of_some_size_is_read(listener: Listener, size: int) -> None:
     async with Talk.to(listener) as talk:
-        await talk.send(in_chunks_of(size, bytes(131072)))
+        await talk.send(in_chunks_of(size, bytes(262144)))
         status, _ = await talk.response()
         assert status == 400
 
@@ -443,7 +443,7 @@ async def test_one_whole_request_may_be_ahead(
     ):
         await talk.send(GOOD_REQUEST)
         await kdc.wait_for_messages()
-        await talk.send(post(bytes(131072)))
+        await talk.send(post(bytes(262144)))
         may_answer.set()
         assert await talk.response() == (200, GOOD_REPLY)
         assert (await talk.response())[0] == 400
@@ -577,20 +577,20 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
 
     async def read(request: web.BaseRequest) -> web.StreamResponse:
         count = 0
-        while count < 131071:
+        while count < 262143:
             count += len(await request.content.readany())
         nearly.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     async with (
-        handling(read, Holdings(150_000)) as listener,
+        handling(read, Holdings(300_000)) as listener,
         Talk.to(listener) as first,
         Talk.to(listener) as second,
     ):
-        await first.send(post(bytes(131072))[:-1])
+        await first.send(post(bytes(262144))[:-1])
         await asyncio.wait_for(nearly.wait(), PATIENCE_SECONDS)
-        await second.send(post(bytes(131072))[:-1])
+        await second.send(post(bytes(262144))[:-1])
         assert await first.rest() == b""
     assert await is_cut_off(log, "too much is held")
 

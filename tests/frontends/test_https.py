@@ -29,7 +29,7 @@ from tests.support.messages import as_rep, as_req, envelope, kpasswd_req, krb_er
 from tests.support.shared import alone
 
 ODD_BODY = envelope(as_req(realm="ODD.TEST"), "ODD.TEST")
-MAX_BODY_BYTES = 131072
+MAX_BODY_BYTES = 262144
 TEN_MEGABYTES = bytes(10_000_000)
 
 

@@ -18,7 +18,7 @@ from tests.fuzz.traps import TRAPS
 
 FOLDER = Path("build/fuzz")
 
-LENGTHS = ((8192, 5 / 6), (131072, 1 / 6))
+LENGTHS = ((8192, 5 / 6), (262144, 1 / 6))
 """The longest input of a round, and the round's share: what clients send, and what [http] may be set to."""
 
 SLOWEST_SECONDS = 1

@@ -203,7 +203,7 @@ class HttpConfig:
         ),
     )
     max_body_bytes: int = field(
-        default=131072,
+        default=262144,
         metadata=setting(
             Number(minimum=1024, maximum=1048576, unit="bytes"), "The longest request body taken."
         ),

@@ -46,18 +46,18 @@ READ_BUFFER_BYTES = 16384
 FREE_BYTES = 16384
 """What every connection may have held for it: most requests and replies are smaller."""
 
-MAX_HELD_BYTES = 268435456
-"""What all connections together may have held beyond that: 2000 bodies of the most octets."""
+MAX_HELD_BYTES = 134217728
+"""What all connections together may have held beyond that: 500 bodies of the greatest length."""
 
 RECEIVE_BYTES = 65536
-"""What is received at a time, at most: half of the longest body."""
+"""What is received at a time, at most: a quarter of the longest body."""
 
 PIECE_BYTES = 16384
 """Of a reply, what is handed on at a time: a record of TLS (RFC 8446 5.1)."""
 
 MAX_LINES = 4096
 """Ends of lines in one body and what follows it at once. A chunk has two, and costs the parser more than its
-octets: 128 KiB in chunks of one would take it 90 ms. In what is encrypted there is one for each 64 KiB."""
+octets: 256 KiB in chunks of one would take it 180 ms. In what is encrypted there is one for each 64 KiB."""
 
 LINGERING_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that its sender can read the refusal."""

@@ -49,7 +49,7 @@ GENERAL_STRING = b"\x1b"
 SEQUENCE = b"\x30"
 
 MAX_ITEMS = 256
-"""Items in one SEQUENCE OF: the longest lists seen hold some 30; 128 KiB could hold 40,000."""
+"""Items in one SEQUENCE OF: the longest lists seen hold some 30; 256 KiB could hold 80,000."""
 
 MAX_FIELDS = 64
 """Fields of a reply: twice as many as there are tags for."""
