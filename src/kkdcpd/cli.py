@@ -23,8 +23,9 @@ exit codes:
   0   all is well: stopped as asked, or the configuration is good
   1   an address can't be listened on; healthcheck: it isn't ready
   2   the command line is wrong
-  3   locate: nobody is found
+  3   locate: a service has no server, or DNS failed
   4   the workers don't get ready; reload: nobody is there to ask
+  5   locate: a service has servers, and none of them answers
   66  serve: a file that the configuration names isn't there yet, or can't be read now
   78  the configuration is wrong; each problem is one line on standard error
 """
@@ -34,7 +35,7 @@ _COMMAND_HELP = {
     "check": "check the configuration and the files that it names",
     "reload": "have a running kkdcpd read its configuration again",
     "healthcheck": "ask the admin listener whether the service is ready",
-    "locate": "say whom requests for a realm go to, and who answers",
+    "locate": "show which servers a realm has, and which of them answer",
 }
 
 STANDARD_ERROR = 2
@@ -49,8 +50,9 @@ class ExitCode(enum.IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
-    NOBODY_FOUND = 3
+    NOT_FOUND = 3
     CANNOT_START = 4
+    NO_ANSWER = 5
     NO_INPUT = 66
     CONFIG = 78
 
@@ -98,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("realm", metavar="REALM", help="the realm, or another name that clients ask for")
-    parser.add_argument("--kpasswd", action="store_true", help="for a password change")
+    only = parser.add_mutually_exclusive_group()
+    for service, what in (("kdc", "KDCs"), ("kpasswd", "servers for password changes")):
+        only.add_argument(
+            f"--{service}", dest="services", action="store_const", const=(service,), help=f"only the {what}"
+        )
     parser.add_argument(
         "--hint",
         metavar="HINT",
@@ -129,7 +135,6 @@ def _locate(options: argparse.Namespace) -> int:
 
     from kkdcpd.commands import locate  # noqa: PLC0415
     from kkdcpd.config import LogLevels, SystemFiles, load_config  # noqa: PLC0415
-    from kkdcpd.errors import LocateError  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
     from kkdcpd.values import KdcService, LocateQuery  # noqa: PLC0415
 
@@ -141,18 +146,18 @@ def _locate(options: argparse.Namespace) -> int:
     # What it would warn of is in the table.
     log = dataclasses.replace(config.log, level="error", levels=LogLevels())
     configure_logging(log, STANDARD_ERROR)
-    query = LocateQuery(
-        target_domain=options.realm,
-        service=KdcService.KPASSWD if options.kpasswd else KdcService.KDC,
-        flags=flags,
-    )
-    try:
-        finding = asyncio.run(locate.locate(config, query, SystemFiles.read()))
-    except LocateError as error:
-        print(f"error: {options.realm}: {error}", file=sys.stderr)
-        return ExitCode.NOBODY_FOUND
-    print(locate.render(finding))
-    return ExitCode.OK
+    queries = [
+        LocateQuery(target_domain=options.realm, service=KdcService(service), flags=flags)
+        for service in options.services or ("kdc", "kpasswd")
+    ]
+    findings = asyncio.run(locate.locate(config, queries, SystemFiles.read()))
+    print(locate.render(findings))
+    codes = {
+        locate.Verdict.GOOD: ExitCode.OK,
+        locate.Verdict.NO_ANSWER: ExitCode.NO_ANSWER,
+        locate.Verdict.NOT_FOUND: ExitCode.NOT_FOUND,
+    }
+    return codes[locate.judge(findings)]
 
 
 def _healthcheck(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from kkdcpd.commands.locate import parse_hint
 from kkdcpd.values import DcLocatorFlags
 from lab.dns import KnotServer
 from lab.ports import free_port
+from lab.realm import MitRealm
 
 
 @pytest.fixture
@@ -22,11 +23,16 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, port: int) -> Iterator[Path]:
+def closed_port() -> int:
+    return free_port(("127.0.0.1", "127.0.0.2"))
+
+
+@pytest.fixture
+def config(tmp_path: Path, port: int, closed_port: int) -> Iterator[Path]:
     zone = f"""
         _kerberos._tcp SRV 10 5 {port} kdc1
         _kerberos._udp SRV 10 5 {port} kdc1
-        _kerberos._tcp SRV 20 5 {free_port(("127.0.0.2",))} kdc2
+        _kerberos._tcp SRV 20 5 {closed_port} kdc2
         _kerberos._tcp SRV 20 5 22 kdc1
         _kpasswd._tcp SRV 0 0 0 .
         kdc1 A 127.0.0.1
@@ -34,7 +40,6 @@ def config(tmp_path: Path, port: int) -> Iterator[Path]:
         kdc1 A 192.0.2.1
     """
     with KnotServer(tmp_path / "knot", {"kk.test": zone}, ttl=600) as knot:
-        ports = sorted({port, *map(int, re.findall(r"SRV 20 5 (\d{3,})", zone))})
         file = tmp_path / "config.toml"
         file.write_text(
             f"""
@@ -44,12 +49,19 @@ def config(tmp_path: Path, port: int) -> Iterator[Path]:
             [locate]
             nameservers = ["{knot.endpoint}"]
             allowed_networks = ["127.0.0.0/8"]
-            allowed_ports = {ports}
+            allowed_ports = [{port}, {closed_port}]
             [realms."KK.TEST"]
             aliases = ["KK"]
             [realms."LISTED.TEST"]
             kdc = ["tcp://127.0.0.1:{port}"]
             primary_kdc = ["127.0.0.1:{port}"]
+            [realms."DOWN.TEST"]
+            kdc = ["127.0.0.1:{closed_port}", "127.0.0.2:{closed_port}"]
+            kpasswd = ["tcp://127.0.0.1:{port}"]
+            [realms."FROZEN.TEST"]
+            kdc = ["tcp://127.0.0.1:{port}"]
+            kpasswd = ["127.0.0.1:{closed_port}"]
+            [realms."OUTSIDE.TEST"]
             """
         )
         yield file
@@ -59,24 +71,18 @@ def _run(config: Path, *arguments: str) -> int:
     return main(["locate", "--config", str(config), *arguments])
 
 
+def _rows(output: str) -> list[list[str]]:
+    return [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
+
+
 def test_candidates_are_shown_with_their_origin_and_whether_they_answer(
     config: Path, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(config, "kk") == ExitCode.OK
     output, errors = capsys.readouterr()
-    head, *lines = output.splitlines()
-    assert head.split("  ")[0] == ""
-    assert re.split(r"\s{2,}", head.strip()) == [
-        "ENDPOINT",
-        "ADDRESS",
-        "PRIORITY",
-        "WEIGHT",
-        "TTL",
-        "ANSWERS",
-        "FOUND IN",
-    ]
-    rows = [re.split(r"\s{2,}", line) for line in lines]
-    first, second, third = rows[:3]
+    title, head, first, second, third, *rest = _rows(output)
+    assert title == ["KDCs:"]
+    assert head == ["ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TTL", "ANSWERS", "FOUND IN"]
     assert first[:5] == ["1", f"tcp://kdc1.kk.test:{port}", "127.0.0.1", "10", "5"]
     assert re.fullmatch(r"(600|599) s", first[5])
     assert re.fullmatch(r"in \d+\.\d ms", first[6])
@@ -84,18 +90,59 @@ def test_candidates_are_shown_with_their_origin_and_whether_they_answer(
     assert second[2] == "127.0.0.2"
     assert second[6] == "no: refused"
     assert third[1] == f"udp://kdc1.kk.test:{port}*"
-    assert third[6] == "not tried"
-    assert "* asked only when nobody else is left" in lines
+    assert third[6] == "no: refused"
+    assert ["* asked only when no other answers"] in rest
     assert "port 22 is not in locate.allowed_ports" in output
     assert "192.0.2.1 is outside locate.allowed_networks" in output
     assert errors == ""
 
 
-def test_nobody_found_is_an_exit_code_of_its_own(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(config, "KK.TEST", "--kpasswd") == ExitCode.NOBODY_FOUND.value == 3
-    assert "the domain says that it has no such service" in capsys.readouterr().err
-    assert _run(config, "OTHER.TEST") == ExitCode.NOBODY_FOUND
-    assert "error: OTHER.TEST: neither in [realms]" in capsys.readouterr().err
+def test_a_realm_may_have_no_servers_for_password_changes(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(config, "KK.TEST") == ExitCode.OK
+    assert "Servers for password changes: none; " in capsys.readouterr().out
+    assert _run(config, "KK.TEST", "--kpasswd") == ExitCode.NOT_FOUND.value == 3
+    assert "the domain says that it has no such service" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("realm", ["OTHER.TEST", "OUTSIDE.TEST"], ids=["not served", "DNS fails"])
+@pytest.mark.parametrize("service", [(), ("--kdc",), ("--kpasswd",)], ids=["both", "kdc", "kpasswd"])
+def test_a_realm_without_servers_is_an_exit_code_of_its_own(
+    config: Path, realm: str, service: tuple[str, ...]
+) -> None:
+    assert _run(config, realm, *service) == ExitCode.NOT_FOUND
+
+
+def test_servers_that_all_refuse_are_an_exit_code_of_their_own(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(config, "DOWN.TEST") == ExitCode.NO_ANSWER.value == 5
+    output = capsys.readouterr().out
+    assert output.count("no: refused") == 4  # each by TCP and UDP
+    assert "None of them answers." in output
+    assert _run(config, "DOWN.TEST", "--kdc") == ExitCode.NO_ANSWER
+    assert _run(config, "DOWN.TEST", "--kpasswd") == ExitCode.OK
+
+
+def test_servers_for_password_changes_are_looked_at_without_being_asked_for(config: Path) -> None:
+    assert _run(config, "FROZEN.TEST") == ExitCode.NO_ANSWER
+    assert _run(config, "FROZEN.TEST", "--kdc") == ExitCode.OK
+
+
+def test_real_servers_answer_over_either_transport(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with MitRealm(tmp_path / "realm", name="REAL.TEST") as realm:
+        kdc, kpasswd = realm.kdc.endpoints[0], realm.kpasswd_endpoint
+        for scheme in ("tcp", "udp"):
+            section = (
+                f'[realms."REAL.TEST"]\nkdc = ["{scheme}://{kdc}"]\nkpasswd = ["{scheme}://{kpasswd}"]\n'
+            )
+            file = tmp_path / f"{scheme}.toml"
+            file.write_text(config.read_text() + section)
+            assert _run(file, "REAL.TEST") == ExitCode.OK
+            assert [row[6][:3] for row in _rows(capsys.readouterr().out) if row[0] == "1"] == ["in ", "in "]
 
 
 def test_a_hint_changes_who_is_asked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
-from kkdcpd.protocol.probe import build_probe, judge_probe
+from kkdcpd.protocol.probe import build_kpasswd_probe, build_probe, judge_probe
 from kkdcpd.values import FailureReason, MessageKind, ProxyMessage
 from tests.support import kerberos_asn1 as asn1
 from tests.support import messages, oracle
@@ -30,6 +30,12 @@ def test_probe_is_an_as_req_for_the_principal(principal: str, cname: str) -> Non
 def test_probe_asks_for_a_ticket_that_ended_long_ago() -> None:
     request = asn1.decode(build_probe("EXAMPLE.COM", "krbtgt").payload, asn1.AS_REQ)
     assert str(request["req-body"]["till"]) == "19700102000000Z"
+
+
+def test_kpasswd_probe_is_a_request_to_the_realms_password_server() -> None:
+    request = classify(decode_proxy_message(messages.envelope(build_kpasswd_probe("EXAMPLE.COM"))))
+    assert (request.kind, request.realm) == (MessageKind.KPASSWD_REQ, "EXAMPLE.COM")
+    assert str(request.sname) == "kadmin/changepw"
 
 
 def test_probe_bears_its_length() -> None:

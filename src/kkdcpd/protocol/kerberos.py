@@ -17,8 +17,10 @@ from kkdcpd.values import MessageKind, PrincipalName, ReplyFacts
 
 __all__ = [
     "AP_REP_TAG",
+    "AP_REQ_TAG",
     "KRB_PRIV_TAG",
     "PA_FX_FAST",
+    "TICKET_TAG",
     "KdcReq",
     "encode_fields",
     "encode_principal",

@@ -16,6 +16,7 @@ __all__ = [
     "SET_VERSION",
     "KpasswdReq",
     "encode_kpasswd_error",
+    "encode_kpasswd_req",
     "is_kpasswd",
     "read_kpasswd_reply",
     "read_kpasswd_req",
@@ -82,6 +83,12 @@ def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:
     if facts.kind is not MessageKind.KRB_ERROR:
         raise MalformedError(f"a kpasswd reply that holds an {facts.kind.value}")
     return replace(facts, kind=MessageKind.KPASSWD_REP)
+
+
+def encode_kpasswd_req(ap_req: bytes, krb_priv: bytes) -> bytes:
+    """Build the request around an AP-REQ and a KRB-PRIV."""
+    header = _HEADER.pack(_HEADER.size + len(ap_req) + len(krb_priv), CHANGE_VERSION, len(ap_req))
+    return header + ap_req + krb_priv
 
 
 def encode_kpasswd_error(krb_error: bytes) -> bytes:

@@ -1,14 +1,16 @@
-"""The AS-REQ that asks a KDC whether it lives (RFC 4120 5.4.1). Whatever it answers, it does.
+"""Builds the requests that ask a server for a sign of life: any answer is one.
+
+For a KDC it is an AS-REQ (RFC 4120 5.4.1), for a password server a request with a ticket that is none.
 
 Not hot, but built by hand: what the reader has tables for takes a dozen lines, and no schema.
 """
 
 from kkdcpd.errors import MalformedError
-from kkdcpd.protocol import der, framing, messages
+from kkdcpd.protocol import der, framing, kerberos, kpasswd, messages
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.values import FailureReason, KdcService, MessageKind, ProxyRequest
 
-__all__ = ["build_probe", "judge_probe"]
+__all__ = ["build_kpasswd_probe", "build_probe", "judge_probe"]
 
 NT_PRINCIPAL = 1
 NT_SRV_INST = 2
@@ -45,6 +47,32 @@ def build_probe(realm: str, principal: str, *, nonce: int = 1) -> ProxyRequest:
         target_domain=realm,
         realm=realm,
         kerb_message=framing.add_prefix(der.encode(0x6A, request)),
+    )
+
+
+def build_kpasswd_probe(realm: str) -> bytes:
+    """Build a kpasswd request that proves nothing: the server answers that it can't read it."""
+    encrypted = _sequence({0: der.encode_integer(ETYPES[0]), 2: der.encode(der.OCTET_STRING[0], bytes(64))})
+    ticket = _sequence(
+        {
+            0: der.encode_integer(5),
+            1: _string(realm),
+            2: _principal(NT_PRINCIPAL, ["kadmin", "changepw"]),
+            3: encrypted,
+        }
+    )
+    ap_req = _sequence(
+        {
+            0: der.encode_integer(5),
+            1: der.encode_integer(14),
+            2: der.encode(der.BIT_STRING[0], bytes(5)),
+            3: der.encode(kerberos.TICKET_TAG[0], ticket),
+            4: encrypted,
+        }
+    )
+    krb_priv = _sequence({0: der.encode_integer(5), 1: der.encode_integer(21), 3: encrypted})
+    return kpasswd.encode_kpasswd_req(
+        der.encode(kerberos.AP_REQ_TAG[0], ap_req), der.encode(kerberos.KRB_PRIV_TAG[0], krb_priv)
     )
 
 
