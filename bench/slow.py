@@ -61,8 +61,8 @@ PAUSE_SECONDS = 0.05
 P99_LIMIT_SECONDS = 1.0
 
 MEGABYTES_LIMIT = 740
-"""What may be taken. Two workers hold 128 MiB each of bodies and replies (frontends/connection); the allocator
-takes up to 1.4 times as much when connections are cut off and come back. Each connection takes up to 190 KiB,
+"""What may be taken. Two workers hold 128 MiB each of bodies and replies (frontends.connection). The heap
+takes up to 1.4 times as much when connections are cut off and come back. A connection takes up to 190 KiB,
 with its TLS and its place in the heap."""
 
 KEPT_LIMIT, KEPT_MEGABYTES = 0.67, 10

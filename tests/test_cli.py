@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import sys
@@ -203,3 +204,46 @@ def test_address_that_cannot_be_had_is_exit_code_1(write: Write) -> None:
     assert done.output == (
         "error: can't listen on unix:/nowhere/http.sock: No such file or directory; make its folder\n"
     )
+
+
+JSON_LOG = '[log]\nformat = "json"\n'
+
+
+def json_lines(done: Completed) -> list[dict[str, str]]:
+    return [json.loads(line) for line in done.output.splitlines()]
+
+
+def test_where_the_log_is_json_fatal_errors_of_the_configuration_are_json(write: Write) -> None:
+    path = write(JSON_LOG + "colour = 1\n[http]\nbody_timeout = -1\n" + PLAIN + REALM)
+    done = kkdcpd_process("--config", str(path))
+    assert done.exit_code == 78
+    lines = json_lines(done)
+    assert {(line["event"], line["level"]) for line in lines} == {("start_failed", "error")}
+    assert {line["key"] for line in lines} == {"http.body_timeout", "log.colour"}
+    assert all(line["remedy"] for line in lines)
+
+
+def test_where_the_log_is_json_other_fatal_errors_are_json_too(write: Write) -> None:
+    no_control = '[process]\ncontrol = ""\n[admin]\naddress = ""\n'
+    listen = PLAIN.replace("127.0.0.1:0", "unix:/nowhere/http.sock")
+    done = kkdcpd_process("--config", str(write(JSON_LOG + listen + REALM + KPASSWD + no_control)))
+    assert done.exit_code == 1
+    (line,) = json_lines(done)
+    assert line["event"] == "start_failed"
+    assert "can't listen on unix:/nowhere/http.sock" in line["problem"]
+
+
+@pytest.mark.parametrize(
+    "text", [JSON_LOG + "[log]\n", "[log]\nformat = 1\n", 'log = "json"\n', "[log\n", ""], ids=repr
+)
+def test_where_the_format_cannot_be_read_errors_are_plain_text(write: Write, text: str) -> None:
+    done = kkdcpd_process("--config", str(write(text)))
+    assert done.exit_code == 78
+    assert all(line.startswith("error: ") for line in done.output.splitlines())
+
+
+def test_check_speaks_plain_text_to_people_whatever_the_log_is(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--config", str(write(JSON_LOG + "colour = 1\n" + PLAIN + REALM))]) == 78
+    assert capsys.readouterr().err.startswith("error: ")

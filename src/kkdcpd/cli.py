@@ -24,10 +24,11 @@ exit codes:
   1   an address can't be listened on; healthcheck: it isn't ready
   2   the command line is wrong
   3   locate: a service has no server, or DNS failed
-  4   the workers don't get ready; reload: nobody is there to ask
+  4   the workers don't get ready; reload: no running kkdcpd can be asked
   5   locate: a service has servers, and none of them answers
   66  serve: a file that the configuration names isn't there yet, or can't be read now
   78  the configuration is wrong; each problem is one line on standard error
+      (serve, reload: a JSON line where log.format = "json")
 """
 
 _COMMAND_HELP = {
@@ -175,49 +176,64 @@ def _healthcheck(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from kkdcpd.commands.notices import notices_for  # noqa: PLC0415
+    from kkdcpd.errors import ConfigError, ListenError, StartError  # noqa: PLC0415
+
+    path = Path(options.config).absolute()
+    problems: Sequence[object] = ()
+    try:
+        _serve_until_stopped(path)
+    except ConfigError as error:
+        code, problems = ExitCode.CONFIG, error.problems
+    except ListenError as error:
+        code, problems = ExitCode.FAILED, (error,)
+    except StartError as error:
+        code, problems = ExitCode.CANNOT_START, (error,)
+    else:
+        return ExitCode.OK
+    notices = notices_for(path)
+    for problem in problems:
+        notices.start_failed(problem)
+    return code
+
+
+def _serve_until_stopped(path: Path) -> None:
     from kkdcpd.config import load_config  # noqa: PLC0415
-    from kkdcpd.errors import ListenError, StartError  # noqa: PLC0415
     from kkdcpd.log import configure_logging  # noqa: PLC0415
     from kkdcpd.supervisor import parent  # noqa: PLC0415
 
-    path = Path(options.config).absolute()
     loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
     # Without standard output, its number would soon be some connection's.
     output = sys.stdout.fileno() if sys.stdout else os.open(os.devnull, os.O_WRONLY)
     journal_stream = os.environ.get("JOURNAL_STREAM")
     configure = functools.partial(configure_logging, descriptor=output, journal_stream=journal_stream)
     configure(loaded.config.log)
-    try:
-        parent.serve(path, loaded, configure)
-    except ListenError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.FAILED
-    except StartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.CANNOT_START
-    return ExitCode.OK
+    parent.serve(path, loaded, configure)
 
 
 def _reload(options: argparse.Namespace) -> int:
     from kkdcpd.commands import reload  # noqa: PLC0415
+    from kkdcpd.commands.notices import notices_for  # noqa: PLC0415
     from kkdcpd.config import read_process  # noqa: PLC0415
 
+    path = Path(options.config)
     # Even if the file is broken: whoever watches the service is to hear of a reload that failed.
-    process, problems = read_process(Path(options.config))
+    process, problems = read_process(path)
+    notices = notices_for(path)
     try:
         outcome = reload.reload(process.control)
-    except reload.NobodyThereError as error:
+    except reload.UnreachableError as error:
         for reason in (*problems, error):
-            print(f"error: {reason}", file=sys.stderr)
+            notices.reload_failed(reason)
         return ExitCode.CONFIG if problems else ExitCode.CANNOT_START
     # Where it went well nevertheless, it wasn't this file that was read.
     for problem in outcome.problems or problems:
-        print(f"error: {problem}", file=sys.stderr)
+        notices.reload_failed(problem)
     if not outcome.is_done:
-        print(f"nothing has changed: generation {outcome.generation} serves on", file=sys.stderr)
+        notices.nothing_changed(outcome.generation)
     if problems or not outcome.is_done:
         return ExitCode.CONFIG
-    print(f"reloaded: generation {outcome.generation} serves")
+    notices.reloaded(outcome.generation)
     return ExitCode.OK
 
 

@@ -1,13 +1,18 @@
 """`kkdcpd reload` and the daemon that it asks."""
 
+import json
+import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kkdcpd.cli import ExitCode, main
-from kkdcpd.commands.reload import NobodyThereError, reload
+from kkdcpd.commands.reload import UnreachableError, reload
+from lab.program import run
 from tests.supervisor.house import House, run_house
 
 
@@ -82,19 +87,81 @@ def test_configuration_that_is_not_there_is_told(house: House) -> None:
     assert "there is no such file" in done.output
 
 
-def test_nobody_there_is_exit_code_4(house: House, tmp_path: Path) -> None:
+def test_without_a_socket_the_advice_is_to_start_it(house: House, tmp_path: Path) -> None:
     house.write(house.text.replace(str(house.control), str(tmp_path / "none.sock")))
     done = house.reload()
     assert done.exit_code == 4
     assert done.output == (
-        f"error: no kkdcpd answers on {tmp_path}/none.sock: No such file or directory; start it, or correct"
-        " process.control, or send SIGHUP to its first process\n"
+        f"error: no kkdcpd answers on {tmp_path}/none.sock: No such file or directory; start kkdcpd,"
+        " or correct process.control if it runs with another one\n"
     )
 
 
-def test_without_a_control_socket_there_is_nobody_to_ask() -> None:
-    with pytest.raises(NobodyThereError, match=r"process\.control is empty"):
+def test_a_socket_that_was_left_behind_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "old.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with pytest.raises(UnreachableError, match="Connection refused; a kkdcpd that has ended"):
+        reload(path)
+
+
+def test_a_file_that_is_no_socket_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(UnreachableError, match="no kkdcpd answers on"):
+        reload(path)
+
+
+def test_a_user_who_may_not_ask_is_told_to_ask_as_root(house: House) -> None:
+    """In a process of its own, which is no longer root."""
+    code = (
+        "import os, pathlib; from kkdcpd.commands.reload import UnreachableError, reload\n"
+        "if not os.geteuid(): os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"try: reload(pathlib.Path({str(house.control)!r}))\n"
+        "except UnreachableError as error: print(error)"
+    )
+    output = run(sys.executable, "-c", code, environment=os.environ).output
+    assert "Permission denied; run this as root or as the user that kkdcpd runs as" in output
+    assert "start" not in output
+
+
+def _hang_up_on_one(server: socket.socket) -> None:
+    server.accept()[0].close()
+
+
+def test_a_kkdcpd_that_hangs_up_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        hanging_up = threading.Thread(target=_hang_up_on_one, args=(server,))
+        hanging_up.start()
+        with pytest.raises(UnreachableError, match="its log tells what came of the reload"):
+            reload(path)
+        hanging_up.join()
+
+
+def test_without_a_control_socket_there_is_nothing_to_ask() -> None:
+    with pytest.raises(UnreachableError, match=r"process\.control is empty"):
         reload(None)
+
+
+def test_where_the_log_is_json_the_outcome_is_json(house: House) -> None:
+    text = house.text + '\n[log]\nformat = "json"\n'
+    assert "[log]" not in house.text
+    house.write(text)
+    done = house.reload()
+    assert done.exit_code == 0
+    line = json.loads(done.output)
+    assert (line["event"], line["level"]) == ("reloaded", "info")
+    house.write(text.replace(str(house.pair.certificate), "/nowhere/certificate.pem"))
+    done = house.reload()
+    assert done.exit_code == 78
+    (problem,) = map(json.loads, done.output.splitlines())
+    assert (problem["event"], problem["level"]) == ("reload_failed", "error")
+    assert "there is no file /nowhere/certificate.pem" in problem["problem"]
+    house.write(house.text)
+    house.reload().expect_ok()
 
 
 def test_control_socket_moves_with_the_configuration(house: House, tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from kkdcpd.config.guard import (
     RatesConfig,
     RefusalForm,
 )
-from kkdcpd.config.load import LoadedConfig, load_config, read_admin, read_config, read_process
+from kkdcpd.config.load import (
+    LoadedConfig,
+    load_config,
+    read_admin,
+    read_config,
+    read_log_format,
+    read_process,
+)
 from kkdcpd.config.log import LogConfig, LogLevels
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
 from kkdcpd.config.process import ProcessConfig
@@ -72,6 +79,7 @@ __all__ = [
     "newly_outside_dates",
     "read_admin",
     "read_config",
+    "read_log_format",
     "read_process",
     "settings_of",
 ]

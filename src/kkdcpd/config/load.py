@@ -22,7 +22,7 @@ from kkdcpd.config.homes import homes_named
 from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
-from kkdcpd.config.log import LogConfig
+from kkdcpd.config.log import LOG_TABLE, LogConfig
 from kkdcpd.config.principals_key import read_principals_key
 from kkdcpd.config.process import PROCESS_TABLE, ProcessConfig
 from kkdcpd.config.reader import Table, join
@@ -38,7 +38,7 @@ from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
 
-__all__ = ["LoadedConfig", "load_config", "read_admin", "read_config", "read_process"]
+__all__ = ["LoadedConfig", "load_config", "read_admin", "read_config", "read_log_format", "read_process"]
 
 Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
 Section = TypeVar("Section", AdminConfig, ProcessConfig)
@@ -124,6 +124,15 @@ def read_process(path: Path) -> tuple[ProcessConfig, tuple[ConfigProblem, ...]]:
     """
     process, problems = _read_section(path, "process", PROCESS_TABLE)
     return _with_control(process, path.absolute().parent), problems
+
+
+def read_log_format(path: Path) -> str:
+    """Read `log.format` alone, whatever is wrong elsewhere; "text" where it can't be read."""
+    try:
+        section = _document(_read_text(path), path).get("log", {})
+        return LOG_TABLE.read({"format": section["format"]}, "log").format
+    except (ConfigError, KeyError, TypeError):
+        return LogConfig().format
 
 
 def _read_section(path: Path, key: str, table: Table[Section]) -> tuple[Section, tuple[ConfigProblem, ...]]:

@@ -5,6 +5,7 @@ our own user and root.
 """
 
 import contextlib
+import errno
 import json
 import selectors
 import socket
@@ -122,7 +123,7 @@ def ask_for_reload(path: Path, *, timeout: float) -> ReloadOutcome:
         while not answer.endswith(b"\n") and len(answer) < MAX_ANSWER_BYTES:
             data = sock.recv(65536)
             if not data:
-                raise ConnectionResetError("it hung up")
+                raise ConnectionResetError(errno.ECONNRESET, "it hung up")
             answer += data
     fields = json.loads(answer)
     return ReloadOutcome(**fields | {"problems": tuple(fields["problems"])})
