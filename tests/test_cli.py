@@ -1,3 +1,4 @@
+import getpass
 import json
 import os
 import re
@@ -92,7 +93,9 @@ def test_check_finds_a_good_configuration_good(write: Write, capsys: pytest.Capt
     path = write(PLAIN + REALM + KPASSWD)
     assert main(["check", "--config", str(path)]) == ExitCode.OK
     captured = capsys.readouterr()
-    assert captured.out == f"{path}: good; realms served: EXAMPLE.COM\n"
+    assert captured.out == (
+        f"{path}: good; realms served: EXAMPLE.COM\nthe files were read as {getpass.getuser()}\n"
+    )
     assert not captured.err
 
 
@@ -112,7 +115,7 @@ def test_every_problem_of_a_configuration_is_a_line(
     assert main(["--config", str(path), *arguments]) == ExitCode.CONFIG
     captured = capsys.readouterr()
     assert not captured.out
-    lines = captured.err.splitlines()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("the files were read as ")]
     assert len(lines) == 2
     assert all(line.startswith("error: http.") for line in lines)
 
@@ -120,7 +123,7 @@ def test_every_problem_of_a_configuration_is_a_line(
 def test_missing_configuration_is_exit_code_78(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "none.toml"
     assert main(["check", "--config", str(path)]) == 78
-    assert capsys.readouterr().err.startswith(f"error: {path}: there is no such file; ")
+    assert f"error: {path}: there is no such file; " in capsys.readouterr().err
 
 
 def test_check_looks_at_certificates(
@@ -170,8 +173,7 @@ def test_empty_environment_variable_is_none(
 
 def test_process_ends_with_the_exit_code(tmp_path: Path) -> None:
     done = kkdcpd_process("check", KKDCPD_CONFIG=str(tmp_path / "none.toml"))
-    assert (done.exit_code, done.output.count("\n")) == (78, 1)
-    assert done.output.startswith("error: ")
+    assert (done.exit_code, done.output.count("error: ")) == (78, 1)
 
 
 def test_serve_may_be_started_again_where_a_file_is_missing(tmp_path: Path, write: Write) -> None:
@@ -246,4 +248,4 @@ def test_check_speaks_plain_text_to_people_whatever_the_log_is(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "--config", str(write(JSON_LOG + "colour = 1\n" + PLAIN + REALM))]) == 78
-    assert capsys.readouterr().err.startswith("error: ")
+    assert "\nerror: " in capsys.readouterr().err

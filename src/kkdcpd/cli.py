@@ -4,6 +4,7 @@ What each command needs is imported when it runs, so that `--help` and `--versio
 """
 
 import argparse
+import contextlib
 import datetime
 import enum
 import functools
@@ -11,8 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kkdcpd import __version__
+
+if TYPE_CHECKING:
+    from kkdcpd.commands.service_user import Identity
 
 __all__ = ["ExitCode", "main"]
 
@@ -96,7 +101,18 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "locate":
             _add_locate_arguments(command)
+        elif name == "check":
+            _add_check_arguments(command)
     return parser
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--user",
+        metavar="USER",
+        help="read the files as this user does; default, for root: the user of kkdcpd.service, else kkdcpd",
+    )
+    parser.set_defaults(usage_error=parser.error)
 
 
 def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,17 +133,40 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from kkdcpd.commands import service_user  # noqa: PLC0415
     from kkdcpd.config import load_config  # noqa: PLC0415
     from kkdcpd.errors import ConfigError  # noqa: PLC0415
 
     path, now = Path(options.config), datetime.datetime.now(datetime.UTC)
-    loaded = load_config(path, now=now)
-    for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if problems := loaded.outside_dates(now):
-        raise ConfigError(problems)
+    try:
+        reader = _reader(options)
+    except service_user.UnknownUserError as error:
+        options.usage_error(f"{error}: name the user that kkdcpd runs as with --user")
+    try:
+        loaded = service_user.call_as(reader, functools.partial(load_config, path, now=now))
+        for warning in loaded.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if problems := loaded.outside_dates(now):
+            raise ConfigError(problems)
+    except ConfigError:
+        print(f"the files were read as {reader.text}", file=sys.stderr)
+        raise
     print(f"{path}: good; realms served: {', '.join(realm.name for realm in loaded.config.realms)}")
+    print(f"the files were read as {reader.text}")
     return ExitCode.OK
+
+
+def _reader(options: argparse.Namespace) -> "Identity":
+    """Return the identity as which `check` reads the files."""
+    from kkdcpd.commands import service_user  # noqa: PLC0415
+
+    current = service_user.current_identity()
+    if options.user is None:
+        return current if current.user else service_user.service_identity() or current
+    wanted = service_user.identity_of(options.user)
+    if current.user not in (0, wanted.user):
+        options.usage_error("--user: only root can read files as another user")
+    return current if wanted.user == current.user else wanted
 
 
 def _locate(options: argparse.Namespace) -> int:

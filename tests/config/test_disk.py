@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from kkdcpd.config.disk import read_octets, remedy_of
+from kkdcpd.config.permissions import advice
 
 
 def problem_of(path: Path, most: int = 10) -> str:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its words are what is asked for
         read_octets(path, most)
-    return f"{caught.value.strerror}; {remedy_of(caught.value)}"
+    return f"{caught.value.strerror}; {remedy_of(caught.value, path)}"
 
 
 def test_file_is_read_whole_up_to_its_bound(tmp_path: Path) -> None:
@@ -41,4 +42,5 @@ def test_directory_socket_and_loop_are_refused(tmp_path: Path) -> None:
 
 
 def test_file_that_may_not_be_read_is_told_with_its_remedy() -> None:
-    assert remedy_of(PermissionError(13, "Permission denied")) == "let the user that kkdcpd starts as read it"
+    path = Path("/etc/kkdcpd/key.pem")
+    assert remedy_of(PermissionError(13, "Permission denied"), path) == advice(path)

@@ -70,8 +70,16 @@ def test_check_asks_for_a_certificate_and_takes_one_that_the_group_may_read(
     assert (checked.exit_code, "/etc/kkdcpd/tls/certificate.pem" in checked.output) == (78, True)
     put_certificate(root, authority)
     (root.path / "etc/kkdcpd/config.toml").write_text(CONFIG)
+    key = root.path / "etc/kkdcpd/tls/key.pem"
+    key.chmod(0o600)
+    checked = root.run("kkdcpd", "check")
+    assert checked.exit_code == 78
+    assert "chgrp kkdcpd-tls /etc/kkdcpd/tls/key.pem && chmod 0640 /etc/kkdcpd/tls/key.pem" in checked.output
+    key.chmod(0o640)
     checked = root.run("kkdcpd", "check").expect_ok()
-    assert checked.output == "/etc/kkdcpd/config.toml: good; realms served: KK.TEST\n"
+    assert checked.output == (
+        "/etc/kkdcpd/config.toml: good; realms served: KK.TEST\nthe files were read as kkdcpd\n"
+    )
 
 
 def test_purge_leaves_nothing_behind(root: Root, deb: Path) -> None:

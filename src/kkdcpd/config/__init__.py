@@ -25,6 +25,7 @@ from kkdcpd.config.load import (
 )
 from kkdcpd.config.log import LogConfig, LogLevels
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
+from kkdcpd.config.permissions import KEY_GROUP
 from kkdcpd.config.process import ProcessConfig
 from kkdcpd.config.reader import Setting, settings_of
 from kkdcpd.config.schema import (
@@ -43,6 +44,7 @@ from kkdcpd.config.system import SystemFiles
 
 __all__ = [
     "ANY_HOST",
+    "KEY_GROUP",
     "AdditionalCertificate",
     "AdminConfig",
     "CertificatePattern",

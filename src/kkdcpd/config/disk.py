@@ -9,6 +9,8 @@ import os
 import stat
 from pathlib import Path
 
+from kkdcpd.config.permissions import advice
+
 __all__ = ["MAX_FILE_BYTES", "may_pass", "read_octets", "remedy_of"]
 
 MAX_FILE_BYTES = 67108864
@@ -53,9 +55,9 @@ def read_octets(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     return octets
 
 
-def remedy_of(error: OSError) -> str:
+def remedy_of(error: OSError, path: Path) -> str:
     """Say what to do about a file that is there, but can't be read."""
-    return _REMEDIES.get(error.errno or 0, "let the user that kkdcpd starts as read it")
+    return _REMEDIES.get(error.errno or 0) or advice(path)
 
 
 def may_pass(error: OSError) -> bool:

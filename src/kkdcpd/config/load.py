@@ -263,7 +263,7 @@ def _told_as_setting(path: Path) -> Iterator[None]:
         raise SettingError(problem, remedy, may_pass=True) from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        raise SettingError(problem, remedy_of(error), may_pass=may_pass(error)) from error
+        raise SettingError(problem, remedy_of(error, path), may_pass=may_pass(error)) from error
 
 
 def _settled(config: Config) -> Config:
@@ -293,7 +293,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         reason = f"can't be read: {error.strerror}"
         problem = ConfigProblem(
-            key=str(path), problem=reason, remedy=remedy_of(error), may_pass=may_pass(error)
+            key=str(path), problem=reason, remedy=remedy_of(error, path), may_pass=may_pass(error)
         )
         raise ConfigError([problem]) from error
     try:

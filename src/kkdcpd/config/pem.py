@@ -39,10 +39,7 @@ def file_bytes(path: Path, setting: str) -> bytes:
         raise refusal(setting, f"there is no file {path}", remedy, passing=True) from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        remedy = remedy_of(error)
-        if isinstance(error, PermissionError):
-            remedy += f"; for systemd's unit: chgrp kkdcpd-tls {path} && chmod 0640 {path}"
-        raise refusal(setting, problem, remedy, passing=may_pass(error)) from error
+        raise refusal(setting, problem, remedy_of(error, path), passing=may_pass(error)) from error
 
 
 def read_pem(path: Path, setting: str) -> str:
