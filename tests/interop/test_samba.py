@@ -31,6 +31,8 @@ from tests.frontends.site import parse_line
 from tests.interop.conftest import AD_FLAT_NAME as FLAT_NAME
 from tests.interop.conftest import AD_PASSWORD as PASSWORD
 from tests.interop.conftest import AD_REALM as REALM
+from tests.support import messages
+from tests.support.fake_kdc import FakeKdcThread, Link, Script
 from tests.support.http_client import HttpClient, post
 
 SITE = "Default-First-Site-Name"
@@ -152,7 +154,9 @@ class Site:
 
 
 @contextlib.contextmanager
-def _served(domain: SambaDomain, directory: Path, sections: str = "") -> Iterator[Site]:
+def _served(
+    domain: SambaDomain, directory: Path, sections: str = "", *, discovery: str = "active_directory"
+) -> Iterator[Site]:
     """Put a kkdcpd before the domain."""
     authority = Authority(directory / "tls")
     pair = authority.issue("localhost", "127.0.0.1")
@@ -165,7 +169,7 @@ def _served(domain: SambaDomain, directory: Path, sections: str = "") -> Iterato
         [locate]
         nameservers = ["{domain.address}"]
         [realms."{REALM}"]
-        discovery = "active_directory"
+        discovery = "{discovery}"
         aliases = ["{FLAT_NAME}"]
         {sections}
     """
@@ -207,6 +211,45 @@ def test_password_change_works(site: Site) -> None:
     assert site.clients().kinit("bert", "Battery staple 2").is_ok
     [change] = [line for line in site.exchanges(before) if line["kind"] == "KPASSWD_REQ"]
     assert change["reply"] == "KPASSWD_REP"
+
+
+def _relay_to(address: str) -> Script:
+    """Let a fake KDC pass one message on to a real one, and the reply back."""
+
+    async def script(link: Link) -> None:
+        request = await link.message()
+        reader, writer = await asyncio.open_connection(address, KdcService.KDC.default_port)
+        writer.write(messages.prefixed(request))
+        length = await reader.readexactly(4)
+        await link.write(length + await reader.readexactly(int.from_bytes(length, "big")))
+        writer.close()
+        await link.hold()
+
+    return script
+
+
+def test_log_on_after_a_password_change_meets_the_controller_that_took_it(
+    domain: SambaDomain, tmp_path: Path
+) -> None:
+    """The controller has two addresses; what is sent to the first is relayed, so it seems another host."""
+    domain.tool("user", "create", "frida", PASSWORD)
+    with FakeKdcThread(tcp=_relay_to(domain.address)) as relay:
+        servers = f"""
+            kdc = ["tcp://127.0.0.1:{relay.port}", "tcp://{domain.address}"]
+            kpasswd = ["tcp://{domain.address}"]
+        """
+        with _served(domain, tmp_path, servers, discovery="none") as site:
+
+            def hosts_met(user: str, password: str) -> set[str]:
+                before = len(site.daemon.lines)
+                site.clients().kinit(user, password).expect_ok()
+                site.daemon.wait_for_line(lambda line: " reply=AS_REP " in line, after=before)
+                return {line["kdc"].rpartition(":")[0] for line in site.exchanges(before)}
+
+            assert hosts_met("frida", PASSWORD) == {"127.0.0.1"}
+            site.clients().kpasswd("frida", PASSWORD, "Battery staple 2").expect_ok()
+            assert hosts_met("FRIDA", "Battery staple 2") == {domain.address}
+            assert hosts_met("dora", PASSWORD) == {"127.0.0.1"}
 
 
 def test_flat_name_is_served_as_an_alias(site: Site) -> None:
