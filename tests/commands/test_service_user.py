@@ -3,10 +3,12 @@
 import grp
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from lab.program import run
 USER, GROUP = "nobody", "daemon"
 SYSTEMCTL = """#!/bin/sh
 echo "LoadState={load}"
+echo "MainPID={pid}"
 echo "User={user}"
 echo "Group="
 echo "DynamicUser={dynamic}"
@@ -167,9 +170,10 @@ def systemctl(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _say(
-    systemctl: Path, load: str = "loaded", user: str = "", dynamic: str = "no", groups: str = ""
+    systemctl: Path, load: str = "loaded", user: str = "", dynamic: str = "no", groups: str = "", pid: int = 0
 ) -> None:
-    systemctl.write_text(SYSTEMCTL.format(load=load, user=user, dynamic=dynamic, groups=groups))
+    text = SYSTEMCTL.format(load=load, user=user, dynamic=dynamic, groups=groups, pid=pid)
+    systemctl.write_text(text)
     systemctl.chmod(systemctl.stat().st_mode | stat.S_IXUSR)
 
 
@@ -180,6 +184,24 @@ def test_the_units_user_is_the_services(systemctl: Path) -> None:
     assert identity.text == f"{USER}, the user of kkdcpd.service"
     assert identity.user == identity_of(USER).user
     assert {grp.getgrnam(name).gr_gid for name in (GROUP, "bin")} <= set(identity.groups)
+
+
+def test_while_the_unit_runs_its_process_tells(systemctl: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], user=54321, group=54322, extra_groups=[54323]) as process:
+        _say(systemctl, user="kkdcpd", dynamic="yes", pid=process.pid)
+        identity = service_user.service_identity()
+        process.kill()
+    assert identity
+    assert (identity.user, identity.group, identity.groups) == (54321, 54322, (54323,))
+
+
+def test_a_process_that_has_ended_tells_nothing(systemctl: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    _say(systemctl, user=USER, pid=process.pid)
+    identity = service_user.service_identity()
+    assert identity
+    assert identity.user == identity_of(USER).user
 
 
 def test_a_user_that_exists_while_the_unit_runs_is_any_that_owns_nothing(systemctl: Path) -> None:
@@ -198,7 +220,7 @@ def test_a_unit_without_a_user_is_roots(systemctl: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"user": "no-such-user"}, {"user": USER, "groups": "no-such-group"}])
-def test_a_unit_whose_user_or_group_is_missing_is_told(systemctl: Path, wrong: dict[str, str]) -> None:
+def test_a_unit_whose_user_or_group_is_missing_is_told(systemctl: Path, wrong: dict[str, Any]) -> None:
     _say(systemctl, **wrong)
     with pytest.raises(UnknownUserError, match="no-such"):
         service_user.service_identity()

@@ -187,6 +187,22 @@ def test_key_stays_roots_and_its_groups(site: Site) -> None:
     assert mode_and_owners == "640 root kkdcpd-tls"
 
 
+def test_check_run_by_root_reads_files_as_the_service_does(site: Site) -> None:
+    key = "/etc/kkdcpd/tls/key.pem"
+    assert "read as kkdcpd, the user of kkdcpd.service" in site.machine.tell("kkdcpd", "check")
+    site.machine.tell("systemctl", "stop", "kkdcpd.socket", "kkdcpd.service")  # and with it goes the user
+    try:
+        site.machine.tell("kkdcpd", "check")
+        site.machine.tell("chmod", "0600", key)
+        checked = site.machine.run("kkdcpd", "check")
+        assert checked.exit_code == 78
+        assert f"let the service's user read it: chgrp kkdcpd-tls {key} && chmod 0640 {key}" in checked.output
+        site.machine.tell("kkdcpd", "check", "--user", "root")
+    finally:
+        site.machine.tell("chmod", "0640", key)
+        site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
+
+
 def test_certbots_hook_hands_over_a_renewed_certificate(site: Site) -> None:
     before = site.served_certificate()
     with Visitors(site.trust) as visitors:
@@ -382,6 +398,7 @@ def test_key_may_come_as_a_credential(site: Site) -> None:
         site.machine.tell("chmod", "0700", "/etc/kkdcpd/tls")
         site.drop_in(example)
         assert site.served_certificate() != before
+        site.machine.tell("kkdcpd", "check")
     finally:
         site.machine.tell("chmod", "0750", "/etc/kkdcpd/tls")
         site.config.write_text(config)

@@ -1,7 +1,8 @@
 """Finds the user that the service runs as, and lets `check` read files as this user.
 
 Root reads everything, so a file that root finds good may be closed to the service. systemd knows the user of
-the unit; where systemd can't be asked it is the user `kkdcpd`, if there is one or the unit's group exists.
+the unit: that of its process while it runs, for a user of DynamicUser= has a number only then. Where systemd
+can't be asked it is the user `kkdcpd`, if there is one or the unit's group exists.
 """
 
 import contextlib
@@ -79,15 +80,7 @@ def service_identity() -> Identity | None:
         UnknownUserError: the unit's user or one of its groups doesn't exist.
     """
     unit = _unit()
-    if unit.get("LoadState") == "loaded":
-        text = f"{unit['User'] or 'root'}, the user of {UNIT}"
-        extra = tuple(unit["SupplementaryGroups"].split())
-        is_dynamic = unit["DynamicUser"] == "yes"
-        return _identity(unit["User"] or "root", unit["Group"], extra, text=text, is_dynamic=is_dynamic)
-    key_group = _existing(KEY_GROUP)  # it comes with the unit, whose user exists only while it runs
-    with contextlib.suppress(UnknownUserError):
-        return _identity(USER, extra=key_group, text=USER, is_dynamic=bool(key_group))
-    return None
+    return _identity_of_unit(unit) if unit.get("LoadState") == "loaded" else _identity_without_unit()
 
 
 def call_as(identity: Identity, load: Callable[[], _Result]) -> _Result:
@@ -124,7 +117,7 @@ def _unit() -> Mapping[str, str]:
     """Ask systemd for the unit's properties; none where systemd doesn't run."""
     if not BOOTED.is_dir():
         return {}
-    properties = "--property=LoadState,User,Group,DynamicUser,SupplementaryGroups"
+    properties = "--property=LoadState,MainPID,User,Group,DynamicUser,SupplementaryGroups"
     try:
         told = subprocess.run(  # noqa: S603 - nothing of it comes from elsewhere
             ["systemctl", "show", properties, UNIT],  # noqa: S607 - the system's own, wherever it is
@@ -136,6 +129,34 @@ def _unit() -> Mapping[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+
+
+def _identity_of_unit(unit: Mapping[str, str]) -> Identity:
+    name = unit["User"] or "root"
+    text = f"{name}, the user of {UNIT}"
+    running = _identity_of_process(unit["MainPID"], text) if unit["MainPID"] != "0" else None
+    extra = tuple(unit["SupplementaryGroups"].split())
+    is_dynamic = unit["DynamicUser"] == "yes"
+    return running or _identity(name, unit["Group"], extra, text=text, is_dynamic=is_dynamic)
+
+
+def _identity_without_unit() -> Identity | None:
+    key_group = _existing(KEY_GROUP)  # it comes with the unit, whose user exists only while it runs
+    with contextlib.suppress(UnknownUserError):
+        return _identity(USER, extra=key_group, text=USER, is_dynamic=bool(key_group))
+    return None
+
+
+def _identity_of_process(number: str, text: str) -> Identity | None:
+    """Return the identity that a running process has; None if it has ended."""
+    try:
+        status = Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    effective_user, effective_group = (int(fields[name].split()[1]) for name in ("Uid", "Gid"))
+    groups = tuple(map(int, fields["Groups"].split()))
+    return Identity(text=text, user=effective_user, group=effective_group, groups=groups)
 
 
 def _identity(
