@@ -515,3 +515,19 @@ def test_no_proof_is_kept_in_memory() -> None:
     proof = bytes(range(60))
     _read_request(messages.as_req(padata=[(2, proof), (149, b"")]))
     assert not any(proof in octets for octets in kerberos._known_padata)
+
+
+@pytest.mark.parametrize(
+    ("code", "data", "offers"),
+    [
+        (25, "3013301103020100a20a0408" + "00" * 8, False),
+        (25, "300c300aa10402020097a2020400", True),
+        (24, "300c300aa10402020097a2020400", False),
+        (25, "", False),
+        (25, None, False),
+    ],
+)
+def test_offer_of_spake_is_found_in_a_demand(code: int, data: str | None, offers: bool) -> None:
+    payload = messages.krb_error(code, data=None if data is None else bytes.fromhex(data))
+    facts = kerberos.read_reply(payload, (0, len(payload)))
+    assert facts.offers_spake is offers
