@@ -136,7 +136,7 @@ async def test_status_tells_all(metrics: Metrics, counters: Counters) -> None:
         {
             "kdc": "tcp://192.0.2.2:1088",
             "address": "192.0.2.2",
-            "state": "well",
+            "state": "unknown",
             "source": realms["EXAMPLE.COM"]["kdc"][1]["source"],
         },
     ]

@@ -127,7 +127,7 @@ class Service:
 
 
 def _state(candidate: Candidate, states: _States) -> KdcState:
-    return states.get(candidate.endpoint, KdcState.WELL)
+    return states.get(candidate.endpoint, KdcState.UNKNOWN)
 
 
 def _name(candidate: Candidate) -> str:

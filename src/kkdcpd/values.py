@@ -107,8 +107,13 @@ class FailureReason(Word):
 
 
 class KdcState(Word):
-    """How an endpoint is. SUSPECT: it failed somebody, a probe will tell. DOWN: it did, or no connect."""
+    """The health of an endpoint.
 
+    UNKNOWN: no request has tried it. SUSPECT: it failed a request, and a probe will tell. DOWN: it can't be
+    connected to, or left probes unanswered.
+    """
+
+    UNKNOWN = "unknown"
     WELL = "well"
     SUSPECT = "suspect"
     DOWN = "down"
