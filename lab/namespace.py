@@ -61,6 +61,10 @@ class NetworkNamespace:
         """Add a rule of nft(8) to `input` or `output`, such as `tcp dport 88 drop`."""
         self._nft(f"add rule {_TABLE} {hook} {rule}")
 
+    def unfilter(self) -> None:
+        """Remove all rules."""
+        self._nft(f"flush table {_TABLE}")
+
     def drop_replies(self, port: int) -> None:
         """Let nobody hear what a server on `port` answers; that it takes connections can still be seen."""
         self.filter("output", f"tcp sport {port} tcp flags & psh == psh drop")

@@ -65,7 +65,7 @@ class Pipeline:
         host = self._password_changes.host_for(request, realm.name, client.network)
         started = time.perf_counter()
         try:
-            reply = await self._upstream.exchange(request, route, host)
+            reply = await self._upstream.exchange(request, route, network=client.network, host=host)
         except ExchangeError as error:
             return Served(
                 outcome=error.outcome,

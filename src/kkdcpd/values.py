@@ -104,6 +104,8 @@ class FailureReason(Word):
     SERVICE_UNAVAILABLE = "service_unavailable"
     BUSY = "busy"
     MESSAGE_TOO_BIG = "message_too_big"
+    LOCAL_ERROR = "local_error"
+    DISPLACED = "displaced"
 
 
 class KdcState(Word):

@@ -83,18 +83,19 @@ class Worker:
             turn=row,
             probe_interval=upstream.probe_interval,
             probe_interval_maximum=upstream.probe_interval_maximum,
+            reach_timeout=upstream.reach_timeout,
             tell=tell,
             note=counters.kdc_changed,
         )
-        ways_out = WaysOut(upstream)
-        self._prober = Prober(upstream, ways_out, self._health)
+        self._ways_out = WaysOut(upstream)
+        self._prober = Prober(upstream, self._ways_out, self._health)
         self._locator = build_locator(config, system, tell=counters.looked_up)
         pipeline = Pipeline(
             guard=Guard(
                 config, SharedTable(memory.guard), Occupancy(memory.requests, row), clock=time.monotonic
             ),
             locator=self._locator,
-            upstream=Upstream(upstream, ways_out, self._health, self._prober, counters),
+            upstream=Upstream(upstream, self._ways_out, self._health, self._prober, counters),
             password_changes=PasswordChanges(
                 SharedNotes(memory.password_changes), upstream.password_change_preference, time.monotonic
             ),
@@ -132,6 +133,7 @@ class Worker:
             await self._drain(door, finishing)
             prober.cancel()
             memory.cancel()
+        self._ways_out.close()
 
     def _let_nobody_in(self) -> None:
         """Begin to end: who is here has one request more, so that none is lost on a connection."""

@@ -55,6 +55,18 @@ def _candidate(name: str, transport: Transport, *, is_fallback: bool = False) ->
     return Candidate(endpoint=endpoint, source="test", is_fallback=is_fallback)
 
 
+class Probes:
+    """Which endpoints left two probes unanswered, and since when exchanges asked."""
+
+    def __init__(self) -> None:
+        self.dead: set[str] = set()
+        self.asked: list[tuple[str, float]] = []
+
+    def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
+        self.asked.append((endpoint.name, since))
+        return endpoint.name in self.dead
+
+
 class Play:
     """An exchange with a clock of its own. Words are those of the commands, with the endpoint's name."""
 
@@ -69,7 +81,10 @@ class Play:
         self.attempts: dict[str, Attempt] = {}
         self.running: list[str] = []
         self.reports: list[tuple[str, FailureReason | None]] = []
-        self.exchange = Exchange(request, candidates, limits=limits, hedges=Budget(hedges), now=self.now)
+        self.probes = Probes()
+        self.exchange = Exchange(
+            request, candidates, limits=limits, hedges=Budget(hedges), health=self.probes, now=self.now
+        )
 
     def step(self) -> list[str]:
         words = []
@@ -340,7 +355,7 @@ def test_hedge_needs_a_budget() -> None:
     play.step()
     play.connected("a")
     assert play.after(19) == []
-    assert play.reports == [("a", FailureReason.SILENT)]
+    assert set(play.reports) == {("a", FailureReason.SILENT)}
 
 
 def test_hedge_goes_on_while_everybody_is_silent() -> None:
@@ -350,6 +365,163 @@ def test_hedge_goes_on_while_everybody_is_silent() -> None:
     play.after(0.4)
     play.connected("b")
     assert play.after(0.4) == ["connect c"]
+
+
+def test_hedge_goes_to_another_kdc_before_it_goes_to_the_other_transport_of_the_same() -> None:
+    play = Play(TGS_REQ, tcp("a"), tcp("b"), udp("a", is_fallback=True), udp("b", is_fallback=True))
+    play.step()
+    play.after(0.3)
+    play.connected("a")
+    assert play.after(0.4) == ["connect b"]
+    play.connected("b")
+    assert play.after(0.4) == ["connect a/udp"]
+
+
+# --- datagrams that are lost
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, TGS_REQ])
+def test_repeatable_datagram_is_sent_again_with_growing_pauses(request_: ProxyRequest) -> None:
+    play = Play(request_, udp("a"))
+    play.step()
+    started = play.now
+    play.connected("a/udp")
+    sent_at = []
+    while not play.is_over:
+        play.now = play.exchange.wakes_at
+        sent_at += [play.now - started for word in play.step() if word == "send a/udp"]
+    assert sent_at == [1.0, 3.0, 7.0, 15.0]
+
+
+@pytest.mark.parametrize("request_", [PROOF, KPASSWD])
+def test_datagram_that_may_be_sent_once_is_never_sent_again(request_: ProxyRequest) -> None:
+    play = Play(request_, udp("a"), udp("b"))
+    play.step()
+    play.connected("a/udp")
+    assert play.after(19.9) == []
+
+
+def test_message_over_tcp_is_never_sent_again() -> None:
+    play = Play(TGS_REQ, tcp("a"))
+    play.step()
+    play.connected("a")
+    assert play.after(19.9) == []
+
+
+def test_datagram_that_was_answered_too_big_is_never_sent_again() -> None:
+    play = Play(TGS_REQ, udp("a"))
+    play.step()
+    play.connected("a/udp")
+    assert play.received("a/udp", TOO_BIG) == ["connect a"]
+    play.connected("a")
+    assert play.after(19.9) == []
+
+
+def test_copies_to_one_kdc_do_not_count_as_attempts() -> None:
+    play = Play(TGS_REQ, udp("a"))
+    play.step()
+    play.connected("a/udp")
+    play.after(3.0)
+    play.received("a/udp", messages.tgs_rep())
+    assert play.exchange.reply is not None
+    assert play.exchange.reply.attempts == 1
+
+
+# --- a KDC that has the message and is dead
+
+
+def test_dead_kdc_is_given_up_once_the_time_to_reach_one_is_over() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    play.probes.dead.add("a")
+    assert play.after(4.9) == []
+    assert play.after(0.1) == ["abandon a"]
+    assert isinstance(play.exchange.error, NoKdcReplyError)
+    assert str(play.exchange.error) == "tcp://a:88 silent"
+    assert play.probes.asked == [("a", 100.0)]
+
+
+def test_kdc_that_answers_probes_is_waited_for_and_watched() -> None:
+    play = Play(PROOF, tcp("a"))
+    play.step()
+    play.connected("a")
+    assert play.after(12) == []
+    # Each report asks for a new verdict.
+    assert len(play.reports) == len(play.probes.asked) + 1 == 9
+    play.probes.dead.add("a")
+    assert play.after(1) == ["abandon a"]
+
+
+def test_repeatable_message_goes_on_from_a_dead_kdc_to_the_next() -> None:
+    play = Play(TGS_REQ, tcp("a"), tcp("b"), hedges=0)
+    play.step()
+    play.connected("a")
+    play.probes.dead.add("a")
+    assert play.after(5) == ["abandon a", "connect b"]
+
+
+# --- fair shares, and errors of this host
+
+
+def test_message_that_was_displaced_goes_to_the_next_kdc_if_it_may_and_no_kdc_is_blamed() -> None:
+    for request_, words in ((TGS_REQ, ["connect b"]), (PROOF, [])):
+        play = Play(request_, tcp("a"), tcp("b"))
+        play.step()
+        play.connected("a")
+        assert play.failed("a", FailureReason.DISPLACED) == words
+        assert play.reports == []
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
+def test_datagram_that_never_left_this_host_goes_to_the_same_kdc_by_tcp(request_: ProxyRequest) -> None:
+    play = Play(request_, udp("a"), udp("b"))
+    play.step()
+    assert play.failed("a/udp", FailureReason.LOCAL_ERROR) == ["connect a"]
+    assert play.reports == []
+    assert play.failed("a", FailureReason.LOCAL_ERROR) == ["connect b/udp"]
+    play.connected("b/udp")
+    assert play.failed("b/udp", FailureReason.LOCAL_ERROR) == ["connect b"]
+
+
+def test_error_of_this_host_in_the_middle_of_a_stream_leaves_the_message_taken() -> None:
+    play = Play(PROOF, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    assert play.failed("a", FailureReason.LOCAL_ERROR) == []
+    assert isinstance(play.exchange.error, NoKdcReplyError)
+
+
+def test_tcp_that_has_failed_is_not_tried_again_for_want_of_a_udp_port() -> None:
+    play = Play(PROOF, tcp("a"), udp("a", is_fallback=True))
+    play.step()
+    play.failed("a", FailureReason.UNREACHABLE)
+    assert play.failed("a/udp", FailureReason.LOCAL_ERROR) == []
+    assert isinstance(play.exchange.error, NoKdcReachedError)
+
+
+@pytest.mark.parametrize("fault", [FailureReason.CLOSED, FailureReason.RESET, FailureReason.REPLY_TOO_BIG])
+def test_kdc_that_ends_the_connection_is_not_asked_again_by_udp(fault: FailureReason) -> None:
+    play = Play(TGS_REQ, tcp("a"), udp("a", is_fallback=True), udp("b", is_fallback=True))
+    play.step()
+    play.connected("a")
+    assert play.failed("a", fault) == ["connect b/udp"]
+
+
+def test_event_of_an_attempt_that_is_over_has_no_effect() -> None:
+    """Two KDCs answer at the same moment: the first reply ends the exchange."""
+    play = Play(TGS_REQ, tcp("a"), tcp("b"))
+    play.step()
+    play.connected("a")
+    play.after(0.4)
+    play.connected("b")
+    play.exchange.received(play.attempts["a"], messages.tgs_rep(), play.now)
+    reply = play.exchange.reply
+    play.exchange.received(play.attempts["b"], messages.tgs_rep(), play.now)
+    play.exchange.failed(play.attempts["b"], FailureReason.CLOSED, play.now)
+    play.exchange.connected(play.attempts["b"], play.now)
+    assert play.exchange.reply is reply is not None
+    assert play.step() == ["abandon b"]
 
 
 # --- what the protocol itself asks for
@@ -452,6 +624,14 @@ def test_udp_comes_after_all_tcp_and_first_where_tcp_was_refused() -> None:
     assert play.failed("a", FailureReason.UNREACHABLE) == ["connect b"]
     assert play.failed("b", FailureReason.REFUSED) == ["connect b/udp"]
     assert play.connected("b/udp") == ["send b/udp"]
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
+def test_udp_of_a_bare_host_waits_for_no_tcp_that_follows_it(request_: ProxyRequest) -> None:
+    """As it does where the TCP is known to be down."""
+    play = Play(request_, udp("a", is_fallback=True), tcp("a"))
+    assert play.step() == ["connect a/udp"]
+    assert play.connected("a/udp") == ["send a/udp"]
 
 
 def test_udp_of_a_bare_host_waits_for_connects_that_may_still_succeed() -> None:

@@ -57,9 +57,14 @@ def route_to(*kdcs: FakeKdc, transport: Transport = Transport.TCP) -> Route:
     return Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=tuple(candidates))
 
 
-def health_table() -> HealthTable:
+def health_table(reach_timeout: float = 5.0) -> HealthTable:
     return HealthTable(
-        turn=0, probe_interval=0.05, probe_interval_maximum=0.2, tell=lambda _: None, note=lambda *_: None
+        turn=0,
+        probe_interval=0.05,
+        probe_interval_maximum=0.2,
+        reach_timeout=reach_timeout,
+        tell=lambda _: None,
+        note=lambda *_: None,
     )
 
 
@@ -90,10 +95,11 @@ async def running_upstream(
 async def _running(
     config: UpstreamConfig, counters: Counters | None = None
 ) -> AsyncIterator[tuple[Upstream, HealthTable]]:
-    health = health_table()
+    health = health_table(config.reach_timeout)
     ways_out = WaysOut(config)
     prober = Prober(config, ways_out, health)
-    async with asyncio.TaskGroup() as tasks:
-        probing = tasks.create_task(prober.run(), name="prober")
-        yield Upstream(config, ways_out, health, prober, counters or Counters.unread()), health
-        probing.cancel()
+    with contextlib.closing(ways_out):
+        async with asyncio.TaskGroup() as tasks:
+            probing = tasks.create_task(prober.run(), name="prober")
+            yield Upstream(config, ways_out, health, prober, counters or Counters.unread()), health
+            probing.cancel()

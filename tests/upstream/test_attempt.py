@@ -13,6 +13,19 @@ V4 = KdcEndpoint(name="a", address="127.0.0.1", port=88, transport=Transport.TCP
 V6 = KdcEndpoint(name="b", address="::1", port=88, transport=Transport.TCP)
 
 
+LOCAL_ERRORS = (
+    errno.EADDRNOTAVAIL,
+    errno.EADDRINUSE,
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EACCES,
+    errno.EPERM,
+)
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -21,7 +34,7 @@ V6 = KdcEndpoint(name="b", address="::1", port=88, transport=Transport.TCP)
         (errno.EPIPE, FailureReason.RESET),
         (errno.EHOSTUNREACH, FailureReason.UNREACHABLE),
         (errno.ENETUNREACH, FailureReason.UNREACHABLE),
-        (errno.EMFILE, FailureReason.UNREACHABLE),
+        *((code, FailureReason.LOCAL_ERROR) for code in LOCAL_ERRORS),
         (errno.EMSGSIZE, FailureReason.MESSAGE_TOO_BIG),
     ],
 )

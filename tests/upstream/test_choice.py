@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,11 @@ def candidate(name: str, *, priority: int = 0, weight: int = 1) -> Candidate:
     return Candidate(endpoint=endpoint, priority=priority, weight=weight, source="test")
 
 
+def fallback(name: str) -> Candidate:
+    tcp = candidate(name.lower())
+    return replace(tcp, endpoint=replace(tcp.endpoint, name=name, transport=Transport.UDP), is_fallback=True)
+
+
 def route(*candidates: Candidate) -> Route:
     return Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
 
@@ -26,7 +32,12 @@ def names(candidates: Sequence[Candidate]) -> str:
 @pytest.fixture
 def health() -> HealthTable:
     return HealthTable(
-        turn=0, probe_interval=2.0, probe_interval_maximum=10.0, tell=lambda _: None, note=lambda *_: None
+        turn=0,
+        probe_interval=2.0,
+        probe_interval_maximum=10.0,
+        reach_timeout=5.0,
+        tell=lambda _: None,
+        note=lambda *_: None,
     )
 
 
@@ -151,3 +162,24 @@ def test_a_preferred_host_in_trouble_stays_among_those_in_trouble(
     assert names(choice.order(route(one, other, third), 1, host))[0] == "a"
     fail(health, one, None)
     assert names(choice.order(route(one, other, third), 1, host))[0] == "a"
+@pytest.mark.parametrize(
+    ("failures", "order"),
+    [
+        ({}, "abAB"),
+        # A suspect may have been made one by a stranger: its UDP is no better.
+        ({"a": FailureReason.SILENT}, "baAB"),
+        ({"a": FailureReason.REFUSED}, "bABa"),
+        ({"a": FailureReason.REFUSED, "b": FailureReason.CONNECT_TIMEOUT}, "ABab"),
+        ({"a": FailureReason.REFUSED, "A": FailureReason.SILENT}, "bBAa"),
+        ({"a": FailureReason.REFUSED, "A": FailureReason.REFUSED}, "bBaA"),
+    ],
+)
+def test_udp_of_a_host_precedes_what_is_known_to_be_down(
+    failures: dict[str, FailureReason], order: str, choice: Choice, health: HealthTable
+) -> None:
+    weights = {"a": 10**9, "b": 0}
+    candidates = {name: replace(candidate(name), weight=weights[name]) for name in "ab"}
+    candidates |= {name: replace(fallback(name), weight=weights[name.lower()]) for name in "AB"}
+    for name, failure in failures.items():
+        fail(health, candidates[name], failure)
+    assert names(choice.order(route(*candidates.values()), 0)) == order

@@ -4,19 +4,21 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
+from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
 from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.upstream.attempt import AttemptEvents, WayOut
-from kkdcpd.upstream.driver import MAX_LOADS
+from kkdcpd.upstream.driver import MAX_IDLE_ENDPOINTS
 from kkdcpd.upstream.health import ProbeTarget
-from kkdcpd.values import Attempt, FailureReason, KdcReply, KdcState, Route, Transport
+from kkdcpd.values import Attempt, FailureReason, KdcReply, KdcState, ProxyRequest, Route, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
 from tests.support.upstream import candidate, endpoint, request_of, route_to, running_upstream
@@ -217,26 +219,202 @@ async def test_too_many_requests_with_one_kdc_go_to_the_next() -> None:
         assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == first.port
 
 
-async def test_load_of_a_busy_kdc_is_never_forgotten_and_that_of_idle_ones_is() -> None:
-    async with running_upstream() as (upstream, _):
-        busy, idle = endpoint(FakeKdc(host="busy")), endpoint(FakeKdc(host="idle"))
-        busy_load, idle_load = upstream.load_of(busy), upstream.load_of(idle)
-        busy_load.requests += 1
-        assert upstream.load_of(idle) is idle_load
-        for number in range(1, MAX_LOADS + 1):
-            upstream.load_of(replace(idle, port=number))
-        assert upstream.load_of(busy) is busy_load
-        assert upstream.load_of(idle) is not idle_load
+async def test_largest_network_yields_when_one_kdc_has_all_that_it_may() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.silent()) as kdc,
+        running_upstream(max_in_flight_per_kdc=4) as (upstream, _),
+        asyncio.TaskGroup() as tasks,
+    ):
+        route = route_to(kdc)
+        greedy = [
+            tasks.create_task(_outcome(upstream.exchange(request_of(PROOF), route, "greedy")), name="greedy")
+            for _ in range(4)
+        ]
+        await kdc.wait_for_messages(4)
+        assert "busy" in await _outcome(upstream.exchange(request_of(PROOF), route, "greedy"))
+        kdc.tcp = fake_kdc.reply(REPLIES[PROOF])
+        assert await _outcome(upstream.exchange(request_of(PROOF), route, "honest")) == "answered"
+        # The oldest has yielded; the message was with the KDC, and may not go to another one.
+        assert "displaced" in await greedy[0]
+        for task in greedy[1:]:
+            assert not task.done()
+            task.cancel()
+
+
+async def _outcome(exchange: Coroutine[Any, Any, KdcReply]) -> str:
+    try:
+        await exchange
+    except ExchangeError as error:
+        return f"{type(error).__name__} {error}"
+    return "answered"
+
+
+async def test_repeatable_message_that_yields_goes_to_the_next_kdc() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.silent()) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[TGS_REQ])) as second,
+        running_upstream(max_in_flight_per_kdc=2, hedge_ratio=0) as (upstream, _),
+        asyncio.TaskGroup() as tasks,
+    ):
+        route = route_to(first, second)
+        greedy = [
+            tasks.create_task(upstream.exchange(request_of(TGS_REQ), route, "greedy"), name="greedy")
+            for _ in range(2)
+        ]
+        await first.wait_for_messages(2)
+        honest = tasks.create_task(upstream.exchange(request_of(PROOF), route, "honest"), name="honest")
+        assert (await greedy[0]).endpoint.port == second.port
+        assert str((await greedy[0]).failures[0]).endswith("displaced")
+        for task in (greedy[1], honest):
+            task.cancel()
+
+
+class _SilentWay:
+    """A way out whose events the test tells."""
+
+    def __init__(self, attempt: Attempt, events: AttemptEvents) -> None:
+        self.attempt = attempt
+        self.events = events
+
+    def start(self) -> None:
+        self.events.connected(self.attempt)
+
+    def send(self, request: ProxyRequest) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "order", [["received", "also received"], ["received", "failed"], ["failed", "received"]]
+)
+async def test_events_that_come_in_the_moment_in_which_a_client_leaves_have_no_effect(
+    order: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when two KDCs are heard in one poll, and the client in the same."""
+    ways: asyncio.Queue[_SilentWay] = asyncio.Queue()
+
+    def open_way(attempt: Attempt, events: AttemptEvents, *, network: str) -> WayOut:
+        del network
+        ways.put_nowait(way := _SilentWay(attempt, events))
+        return way
+
+    async with FakeKdc() as first, FakeKdc() as second, running_upstream(hedge_delay=0.01) as (upstream, _):
+        monkeypatch.setattr(upstream.ways_out, "open", open_way)
+        slots = [upstream.slots_of(endpoint(kdc)) for kdc in (first, second)]
+        async with asyncio.TaskGroup() as tasks:
+            exchange = upstream.exchange(request_of(TGS_REQ), route_to(first, second))
+            task = tasks.create_task(exchange, name="request")
+            heard = {name: await ways.get() for name in order}
+            task.cancel()
+            for name, way in heard.items():
+                if name.endswith("received"):
+                    way.events.received(way.attempt, REPLIES[TGS_REQ])
+                else:
+                    way.events.failed(way.attempt, FailureReason.CLOSED)
+        assert task.cancelled()
+        assert [each.taken for each in slots] == [0, 0]
+
+
+@pytest.mark.parametrize("payload", REPLIES, ids=["first AS-REQ", "proof", "armored", "TGS-REQ", "kpasswd"])
+async def test_udp_of_a_host_is_used_at_once_while_its_tcp_is_known_to_be_down(payload: bytes) -> None:
+    async with (
+        FakeKdc(tcp=DROP, udp=fake_kdc.reply(REPLIES[payload])) as kdc,
+        running_upstream(connect_timeout=0.3) as (upstream, health),
+    ):
+        candidates = (candidate(kdc), candidate(kdc, Transport.UDP, is_fallback=True))
+        route = Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
+        first = await upstream.exchange(request_of(payload), route)
+        assert health.state(candidates[0].endpoint) is KdcState.DOWN
+        second = await upstream.exchange(request_of(payload), route)
+        assert (first.attempts, second.attempts) == (2, 1)
+        assert second.endpoint.transport is Transport.UDP
+
+
+@pytest.mark.parametrize("payload", REPEATABLE, ids=["first AS-REQ", "TGS-REQ"])
+async def test_lost_datagram_is_sent_again(payload: bytes) -> None:
+    async def lose_the_first(link: Link) -> None:
+        await link.message()
+        if kdc.messages.count(payload) == 2:
+            await link.reply(REPLIES[payload])
+
+    async with FakeKdc(udp=lose_the_first) as kdc, running_upstream() as (upstream, _):
+        reply = await upstream.exchange(request_of(payload), route_to(kdc, transport=Transport.UDP))
+        assert reply.payload == REPLIES[payload]
+        assert kdc.messages.count(payload) == 2
+
+
+DEAD: dict[str, Script] = {
+    "is silent": fake_kdc.silent(),
+    "stops in the middle": fake_kdc.announce(1000, b"x"),
+}
+
+
+@pytest.mark.parametrize("payload", [FIRST_AS_REQ, PROOF], ids=["first AS-REQ", "proof"])
+@pytest.mark.parametrize("fault", DEAD)
+async def test_dead_kdc_is_given_up_long_before_the_time_for_a_reply_is_over(
+    payload: bytes, fault: str
+) -> None:
+    async with (
+        FakeKdc(tcp=DEAD[fault]) as kdc,
+        running_upstream(reach_timeout=1.0, hedge_delay=0.1, reply_timeout=60) as (upstream, _),
+    ):
+        async with asyncio.timeout(30):
+            with pytest.raises(NoKdcReplyError, match="silent"):
+                await upstream.exchange(request_of(payload), route_to(kdc))
+        assert kdc.tcp_messages.count(payload) == 1
+        # The others are probes: two were the evidence.
+        assert len(kdc.tcp_messages) >= 3
+
+
+async def test_kdc_that_answers_probes_is_waited_for() -> None:
+    is_done = asyncio.Event()
+
+    async def think(link: Link) -> None:
+        message = await link.message()
+        if message == PROOF:
+            await is_done.wait()
+            await link.reply(REPLIES[PROOF])
+        else:
+            await link.reply(messages.krb_error(11))
+
+    async with (
+        FakeKdc(tcp=think) as kdc,
+        running_upstream(reach_timeout=0.2, hedge_delay=0.05) as (upstream, _),
+        asyncio.TaskGroup() as tasks,
+    ):
+        exchange = tasks.create_task(upstream.exchange(request_of(PROOF), route_to(kdc)), name="request")
+        # Several verdicts later it still waits.
+        await kdc.wait_for_messages(3)
+        assert not exchange.done()
+        is_done.set()
+        assert (await exchange).payload == REPLIES[PROOF]
+
+
+async def test_slots_of_a_busy_kdc_are_never_forgotten_and_those_of_idle_ones_are() -> None:
+    async with running_upstream() as (upstream, _), FakeKdc(tcp=fake_kdc.silent()) as busy:
+        idle = endpoint(FakeKdc(host="idle"))
+        async with asyncio.TaskGroup() as tasks:
+            request = tasks.create_task(upstream.exchange(request_of(PROOF), route_to(busy)), name="request")
+            await busy.wait_for_messages()
+            busy_slots, idle_slots = upstream.slots_of(endpoint(busy)), upstream.slots_of(idle)
+            assert upstream.slots_of(idle) is idle_slots
+            for number in range(1, MAX_IDLE_ENDPOINTS + 1):
+                upstream.slots_of(replace(idle, port=number))
+            assert upstream.slots_of(endpoint(busy)) is busy_slots
+            assert upstream.slots_of(idle) is not idle_slots
+            request.cancel()
 
 
 async def test_bug_in_a_later_step_ends_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     async with FakeKdc(tcp=DROP) as first, FakeKdc(tcp=DROP) as second, running_upstream() as (upstream, _):
         way_out = upstream.ways_out.open
 
-        def open_or_fail(attempt: Attempt, events: AttemptEvents) -> WayOut:
+        def open_or_fail(attempt: Attempt, events: AttemptEvents, *, network: str) -> WayOut:
             if attempt.number > 1:
                 raise RuntimeError("a bug")
-            return way_out(attempt, events)
+            return way_out(attempt, events, network=network)
 
         monkeypatch.setattr(upstream.ways_out, "open", open_or_fail)
         with pytest.raises(RuntimeError, match="a bug"):
@@ -284,7 +462,11 @@ async def test_source_address_is_the_configured_one() -> None:
 
 
 async def test_clients_that_leave_leave_no_socket_behind() -> None:
-    async with FakeKdc(tcp=fake_kdc.silent()) as kdc, running_upstream() as (upstream, _):
+    # The KDC is not suspected, so there is no probe under way.
+    async with (
+        FakeKdc(tcp=fake_kdc.silent()) as kdc,
+        running_upstream(hedge_delay=20, stagger=20, connect_timeout=20) as (upstream, _),
+    ):
         before = await _descriptors()
         requests: list[asyncio.Task[KdcReply]] = []
         async with asyncio.TaskGroup() as tasks:

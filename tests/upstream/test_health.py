@@ -1,6 +1,7 @@
-"""The health table, with a clock of its own."""
+"""Tests of the health table, with a clock of their own."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -19,15 +20,36 @@ def told() -> list[tuple[KdcEndpoint, KdcState]]:
     return []
 
 
+REACH_TIMEOUT = 5.0
+
+
+def table() -> HealthTable:
+    return HealthTable(
+        turn=0,
+        probe_interval=2.0,
+        probe_interval_maximum=10.0,
+        reach_timeout=REACH_TIMEOUT,
+        tell=lambda _notice: None,
+        note=lambda *_change: None,
+    )
+
+
 @pytest.fixture
 def health(told: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
     return HealthTable(
         turn=0,
         probe_interval=2.0,
         probe_interval_maximum=10.0,
+        reach_timeout=REACH_TIMEOUT,
         tell=lambda _notice: None,
         note=lambda *change: told.append(change),
     )
+
+
+def probe(health: HealthTable, failure: FailureReason | None, now: float) -> None:
+    """What comes of a probe; it was sent as long ago as it takes to count as unanswered."""
+    is_unanswered = failure is FailureReason.SILENT
+    health.probed(TARGET, failure, now, sent_at=now - health.answer_seconds if is_unanswered else now)
 
 
 def test_endpoint_of_which_nothing_is_known_is_well(health: HealthTable) -> None:
@@ -47,12 +69,17 @@ def test_endpoint_that_is_slow_to_connect_is_suspect_too(health: HealthTable) ->
 
 
 @pytest.mark.parametrize("failure", [FailureReason.SILENT, FailureReason.CLOSED, FailureReason.BAD_REPLY])
-def test_password_server_that_fails_once_connected_keeps_its_place_at_the_end(
+def test_password_server_that_fails_once_connected_stays_suspect_for_long(
     health: HealthTable, failure: FailureReason
 ) -> None:
-    """Its probe is a connect, which could only say that it is well."""
+    """Its probe is a connect, which says no more than that it accepts connections."""
     health.report(PASSWORD_SERVER, failure, 100.0)
-    assert health.next_probe_at == 110.0
+    for now in (100.5, 109.0):
+        health.probed(PASSWORD_SERVER, None, now, sent_at=now)
+        assert health.state(KDC) is KdcState.SUSPECT
+        assert health.next_probe_at == 110.0
+    health.probed(PASSWORD_SERVER, None, 110.0, sent_at=110.0)
+    assert health.state(KDC) is KdcState.WELL
 
 
 @pytest.mark.parametrize(
@@ -92,22 +119,124 @@ def test_endpoint_is_probed_by_one_probe_at_a_time(health: HealthTable) -> None:
     assert health.next_probe_at == NEVER
 
 
-def test_probe_that_fails_comes_again_at_growing_intervals(health: HealthTable) -> None:
-    health.report(TARGET, FailureReason.SILENT, 100.0)
-    now, pauses = 100.0, []
+def test_pauses_between_probes_grow() -> None:
+    health = table()
+    health.report(TARGET, FailureReason.REFUSED, 100.0)
+    now, pauses = health.next_probe_at, []
     for _ in range(5):
         health.probes_due(now)
-        health.probed(TARGET, FailureReason.SILENT, now)
+        probe(health, FailureReason.REFUSED, now)
         pauses.append(health.next_probe_at - now)
         now = health.next_probe_at
     assert pauses == [2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_two_unanswered_probes_and_not_one_mean_that_it_is_down(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SLOW_TO_CONNECT, 100.0)
+    probe(health, FailureReason.SILENT, 102.0)
+    assert health.state(KDC) is KdcState.SUSPECT
+    probe(health, FailureReason.SILENT, 106.0)
     assert health.state(KDC) is KdcState.DOWN
 
 
-def test_probe_or_request_that_succeeds_makes_it_well(health: HealthTable) -> None:
-    for recover in (health.probed, health.report):
+def test_connect_that_fails_makes_a_suspect_down_without_a_probe(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SLOW_TO_CONNECT, 100.0)
+    health.report(TARGET, FailureReason.CONNECT_TIMEOUT, 101.5)
+    assert health.state(KDC) is KdcState.DOWN
+
+
+@pytest.mark.parametrize("failure", [FailureReason.BUSY, FailureReason.LOCAL_ERROR])
+def test_probe_that_never_left_this_host_says_nothing(health: HealthTable, failure: FailureReason) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    health.probes_due(100.0)
+    probe(health, failure, 100.0)
+    assert health.state(KDC) is KdcState.SUSPECT
+    assert health.next_probe_at == 102.0
+
+
+def test_silent_endpoint_is_dead_after_two_unanswered_probes_within_the_time_to_reach_one() -> None:
+    health, sent_at, now = table(), 99.6, 100.0
+    health.report(TARGET, FailureReason.SILENT, now)
+    for _ in range(2):
+        assert not health.is_dead(KDC, since=sent_at)
+        assert health.probes_due(now) == [TARGET]
+        now += health.answer_seconds
+        probe(health, FailureReason.SILENT, now)
+    assert health.is_dead(KDC, since=sent_at)
+    assert now <= sent_at + REACH_TIMEOUT
+
+
+def test_message_is_not_judged_by_probes_that_were_sent_before_it(health: HealthTable) -> None:
+    now = 100.0
+    health.report(TARGET, FailureReason.SILENT, now)
+    for _ in range(2):
+        now += health.answer_seconds
+        probe(health, FailureReason.SILENT, now)
+    assert not health.is_dead(KDC, since=now)
+    # A waiting request has it probed soon, however long the pauses have become.
+    health.report(TARGET, FailureReason.SILENT, now + 60)
+    assert health.probes_due(now + 60) == [TARGET]
+
+
+def test_answered_probe_clears_the_suspicion(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    probe(health, FailureReason.SILENT, 102.0)
+    probe(health, None, 102.1)
+    health.report(TARGET, FailureReason.SILENT, 104.0)
+    probe(health, FailureReason.SILENT, 106.0)
+    assert not health.is_dead(KDC, since=99.0)
+
+
+def test_endpoint_that_answers_probes_gets_one_per_second_however_many_requests_wait(
+    health: HealthTable, told: list[tuple[KdcEndpoint, KdcState]]
+) -> None:
+    probes = 0
+    for tick in range(1000):
+        now = 100.0 + tick / 100
+        health.report(TARGET, FailureReason.SILENT, now)
+        health.report(TARGET, FailureReason.CLOSED, now)
+        for _ in health.probes_due(now):
+            probes += 1
+            probe(health, None, now)
+    assert 5 <= probes <= 11
+    assert len(told) == 2
+
+
+def test_endpoint_that_answers_none_is_probed_at_a_steady_pace_while_a_request_waits() -> None:
+    health = table()
+    sent: list[float] = []
+    for tick in range(1000):
+        now = 100.0 + tick / 100
+        health.report(TARGET, FailureReason.SILENT, now)
+        if sent and now - sent[-1] >= health.answer_seconds:
+            probe(health, FailureReason.SILENT, now)
+        sent += [now for _ in health.probes_due(now)]
+    assert len(sent) == 5
+
+
+def test_password_server_of_udp_alone_is_never_found_dead(health: HealthTable) -> None:
+    target = ProbeTarget(endpoint=replace(KDC, transport=Transport.UDP), realm=None)
+    health.report(target, FailureReason.SILENT, 100.0)
+    assert health.probes_due(105.0) == []
+    assert not health.is_dead(target.endpoint, since=99.0)
+
+
+def test_process_whose_request_waits_probes_by_itself(health: HealthTable) -> None:
+    health.heard(HealthNotice(target=TARGET, state=KdcState.SUSPECT, probe_in=0.0), 100.0)
+    health.report(TARGET, FailureReason.SILENT, 100.4)
+    assert health.probes_due(100.4) == [TARGET]
+    health.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 100.5)
+    assert not health.is_dead(KDC, since=100.0)
+
+
+def test_probe_or_request_that_succeeds_makes_it_well() -> None:
+    for is_probe in (True, False):
+        health = table()
         health.report(TARGET, FailureReason.REFUSED, 100.0)
-        recover(TARGET, None, 100.0)
+        if is_probe:
+            probe(health, None, 100.0)
+        else:
+            health.report(TARGET, None, 100.0)
         assert health.state(KDC) is KdcState.WELL
         assert health.next_probe_at == NEVER
 
@@ -115,13 +244,13 @@ def test_probe_or_request_that_succeeds_makes_it_well(health: HealthTable) -> No
 def test_late_probe_of_an_endpoint_that_recovered_changes_nothing(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SILENT, 100.0)
     health.report(TARGET, None, 100.0)
-    health.probed(TARGET, FailureReason.SILENT, 101.0)
+    probe(health, FailureReason.SILENT, 101.0)
     assert health.state(KDC) is KdcState.WELL
 
 
 def test_version_grows_with_changes_only(health: HealthTable) -> None:
     versions = [health.version]
-    for failure in (None, FailureReason.SILENT, FailureReason.SILENT, FailureReason.REFUSED, None, None):
+    for failure in (None, FailureReason.SILENT, FailureReason.SILENT, FailureReason.CLOSED, None, None):
         health.report(TARGET, failure, 100.0)
         versions.append(health.version)
     assert versions == [0, 0, 1, 1, 1, 2, 2]
@@ -133,8 +262,8 @@ def test_each_change_is_one_log_line_however_often_it_fails(
     caplog.set_level(logging.INFO)
     for _ in range(100):
         health.report(TARGET, FailureReason.SILENT, 100.0)
-    health.probed(TARGET, FailureReason.CONNECT_TIMEOUT, 101.0)
-    health.probed(TARGET, FailureReason.CONNECT_TIMEOUT, 103.0)
+    probe(health, FailureReason.CONNECT_TIMEOUT, 101.0)
+    probe(health, FailureReason.CONNECT_TIMEOUT, 103.0)
     health.report(TARGET, None, 110.0)
     lines = [(record.levelname, record.fields["state"]) for record in caplog.records]  # type: ignore[attr-defined]
     assert lines == [("WARNING", "suspect"), ("WARNING", "down"), ("INFO", "well")]
@@ -151,7 +280,7 @@ def test_each_change_is_told_once(health: HealthTable, told: list[tuple[KdcEndpo
     for _ in range(2):
         health.report(TARGET, FailureReason.SILENT, 0.0)
     for _ in range(2):
-        health.probed(TARGET, FailureReason.SILENT, 1.0)
+        probe(health, FailureReason.REFUSED, 1.0)
     for _ in range(2):
         health.report(TARGET, None, 2.0)
     assert told == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.WELL)]
@@ -162,9 +291,9 @@ def test_what_strangers_can_bring_about_is_summed(
 ) -> None:
     caplog.set_level(logging.INFO)
     health.report(TARGET, FailureReason.CLOSED, 100.0)
-    health.probed(TARGET, None, 100.1)
+    probe(health, None, 100.1)
     health.report(TARGET, FailureReason.REFUSED, 101.0)
-    health.probed(TARGET, None, 103.0)
+    probe(health, None, 103.0)
     keys = [getattr(record, "repeats", None) for record in caplog.records]
     assert keys == [("kdc_suspect", KDC), ("kdc_suspect", KDC), None, None]
 
@@ -175,6 +304,7 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
             turn=turn,
             probe_interval=2.0,
             probe_interval_maximum=10.0,
+            reach_timeout=REACH_TIMEOUT,
             tell=lambda _notice: None,
             note=lambda *_change: None,
         )

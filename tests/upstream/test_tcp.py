@@ -1,6 +1,10 @@
 """One TCP attempt on real sockets. What an exchange makes of it is in test_driver.py."""
 
 import asyncio
+import socket
+from pathlib import Path
+
+import pytest
 
 from kkdcpd.upstream.readiness import Readiness
 from kkdcpd.upstream.tcp import TcpAttempt
@@ -99,3 +103,48 @@ async def test_refused_connect_is_told() -> None:
     async with FakeKdc() as kdc:
         attempt_at(kdc, events).start()
         assert await events.next() == "refused"
+
+
+TIME_WAIT = "06"
+
+
+async def test_no_port_of_ours_stays_in_time_wait() -> None:
+    events, late = EventRecorder(), EventRecorder()
+    async with FakeKdc(tcp=fake_kdc.silent()) as kdc:
+        unused, abandoned = attempt_at(kdc, late), attempt_at(kdc, late)
+        for way in (unused, abandoned):
+            way.start()
+            await late.next()
+        abandoned.send(request_of(messages.as_req()))
+        await kdc.wait_for_messages()
+        unused.close()
+        abandoned.close()
+        kdc.tcp = fake_kdc.reply(REPLY)
+        way = attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request_of(messages.as_req()))
+        assert await events.next() == REPLY
+        assert TIME_WAIT not in await asyncio.to_thread(_states_of_peers, kdc.port)
+
+
+def _states_of_peers(port: int) -> set[str]:
+    """The states of the sockets that are or were connected to the port (/proc/net/tcp)."""
+    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return {line[3] for line in lines if line[2] == f"0100007F:{port:04X}"}
+
+
+async def test_error_of_this_host_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    events = EventRecorder()
+    async with FakeKdc(tcp=fake_kdc.reply(REPLY)) as kdc:
+        TcpAttempt(
+            Attempt(number=1, endpoint=endpoint(kdc)),
+            events,
+            readiness=Readiness(),
+            sources={socket.AF_INET: "192.0.2.1"},
+            max_reply_bytes=65536,
+        ).start()
+        assert await events.next() == "local_error"
+    (record,) = [record for record in caplog.records if record.message == "local_error"]
+    assert record.fields["error"] == "EADDRNOTAVAIL"  # type: ignore[attr-defined]
+    assert "upstream.source_addresses" in record.fields["advice"]  # type: ignore[attr-defined]

@@ -1,8 +1,15 @@
 """One UDP attempt on real sockets. What an exchange makes of it is in test_driver.py."""
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
 
+import pytest
+
+from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.readiness import Readiness
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.values import Attempt, Transport
@@ -10,19 +17,42 @@ from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import FakeKdc, Link
 from tests.support.recorder import EventRecorder
 from tests.support.upstream import endpoint, request_of
+from tests.support.waiting import eventually
 
 REPLY = messages.as_rep()
 
 
-def attempt_at(kdc: FakeKdc, events: EventRecorder) -> UdpAttempt:
-    attempt = Attempt(number=1, endpoint=endpoint(kdc, Transport.UDP))
-    return UdpAttempt(attempt, events, readiness=Readiness(), sources={})
+@dataclass
+class Ways:
+    """Makes attempts over one set of local ports."""
+
+    ports: KdcPorts
+    readiness: Readiness
+
+    def attempt_at(self, kdc: FakeKdc, events: EventRecorder) -> UdpAttempt:
+        attempt = Attempt(number=1, endpoint=endpoint(kdc, Transport.UDP))
+        return UdpAttempt(
+            attempt, events, network="net", readiness=self.readiness, ports=self.ports, sources={}
+        )
 
 
-async def test_datagram_goes_without_its_length_and_so_does_the_reply() -> None:
+@contextlib.contextmanager
+def open_ways(**bounds: Any) -> Iterator[Ways]:
+    readiness = Readiness()
+    with contextlib.closing(KdcPorts(readiness, **bounds)) as ports:
+        yield Ways(ports, readiness)
+
+
+@pytest.fixture
+async def ways() -> AsyncIterator[Ways]:
+    with open_ways() as ways:
+        yield ways
+
+
+async def test_datagram_goes_without_its_length_and_so_does_the_reply(ways: Ways) -> None:
     events = EventRecorder()
     async with FakeKdc(udp=fake_kdc.reply(REPLY)) as kdc:
-        way = attempt_at(kdc, events)
+        way = ways.attempt_at(kdc, events)
         way.start()
         assert await events.next() == "connected"
         way.send(request_of(messages.as_req()))
@@ -30,7 +60,7 @@ async def test_datagram_goes_without_its_length_and_so_does_the_reply() -> None:
         assert kdc.messages == [messages.as_req()]
 
 
-async def test_datagram_from_another_port_is_not_heard() -> None:
+async def test_datagram_from_another_port_is_not_heard(ways: Ways) -> None:
     """Only its sender knows the port of our socket: here the KDC passes it on to a stranger."""
     events = EventRecorder()
 
@@ -45,7 +75,7 @@ async def test_datagram_from_another_port_is_not_heard() -> None:
 
     sent_from: set[int] = set()
     async with FakeKdc(udp=betray) as kdc:
-        way = attempt_at(kdc, events)
+        way = ways.attempt_at(kdc, events)
         before = await asyncio.to_thread(_udp_ports)
         way.start()
         sent_from |= await asyncio.to_thread(_udp_ports) - before
@@ -60,20 +90,20 @@ def _udp_ports() -> set[int]:
         return {int(line.split()[1].rpartition(":")[2], 16) for line in table if ":" in line.split()[1]}
 
 
-async def test_closed_port_is_told_as_refused() -> None:
+async def test_closed_port_is_told_as_refused(ways: Ways) -> None:
     events = EventRecorder()
     async with FakeKdc() as kdc:
-        way = attempt_at(kdc, events)
+        way = ways.attempt_at(kdc, events)
         way.start()
         await events.next()
         way.send(request_of(messages.as_req()))
         assert await events.next() == "refused"
 
 
-async def test_message_too_big_for_a_datagram_is_told_and_not_sent() -> None:
+async def test_message_too_big_for_a_datagram_is_told_and_not_sent(ways: Ways) -> None:
     events = EventRecorder()
     async with FakeKdc(udp=fake_kdc.reply(REPLY)) as kdc:
-        way = attempt_at(kdc, events)
+        way = ways.attempt_at(kdc, events)
         way.start()
         await events.next()
         way.send(request_of(messages.as_req(padata=[(149, bytes(70_000))])))
@@ -81,11 +111,11 @@ async def test_message_too_big_for_a_datagram_is_told_and_not_sent() -> None:
         assert kdc.messages == []
 
 
-async def test_closed_attempt_tells_nothing_more_and_may_be_closed_twice() -> None:
+async def test_closed_attempt_tells_nothing_more_and_may_be_closed_twice(ways: Ways) -> None:
     events = EventRecorder()
     is_closed = asyncio.Event()
     async with FakeKdc(udp=fake_kdc.reply(REPLY, when=is_closed)) as kdc:
-        way = attempt_at(kdc, events)
+        way = ways.attempt_at(kdc, events)
         way.start()
         await events.next()
         way.send(request_of(messages.as_req()))
@@ -95,3 +125,119 @@ async def test_closed_attempt_tells_nothing_more_and_may_be_closed_twice() -> No
         is_closed.set()
         await asyncio.sleep(0)
         assert events.is_quiet
+
+
+async def test_message_may_be_sent_again_and_every_answer_comes_to_the_same_port(ways: Ways) -> None:
+    events = EventRecorder()
+
+    async def answer_the_second(link: Link) -> None:
+        await link.message()
+        if len(kdc.messages) == 2:
+            await link.reply(REPLY)
+
+    async with FakeKdc(udp=answer_the_second) as kdc:
+        way = ways.attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        for _ in range(2):
+            way.send(request_of(messages.as_req()))
+        assert await events.next() == REPLY
+        assert kdc.messages == [messages.as_req()] * 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "foreign", "reply"),
+    [
+        (messages.as_req(), messages.tgs_rep(), messages.as_rep()),
+        (messages.tgs_req(), messages.as_rep(), messages.tgs_rep()),
+    ],
+    ids=["AS-REQ", "TGS-REQ"],
+)
+async def test_reply_to_another_kind_of_request_is_passed_over(
+    ways: Ways, request_: bytes, foreign: bytes, reply: bytes
+) -> None:
+    events = EventRecorder()
+
+    async def mistake(link: Link) -> None:
+        await link.message()
+        await link.reply(foreign)
+        await link.reply(reply)
+
+    async with FakeKdc(udp=mistake) as kdc:
+        way = ways.attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request_of(request_))
+        assert await events.next() == reply
+
+
+async def test_what_came_before_the_message_is_no_answer_to_it(ways: Ways) -> None:
+    """As on a port that another process of this host has just left."""
+    events = EventRecorder()
+    stale = messages.krb_error(25)
+
+    with socket.socket(type=socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as kdc:
+        kdc.bind(("127.0.0.1", 0))
+        fake = FakeKdc()
+        fake.port = kdc.getsockname()[1]
+        before = await asyncio.to_thread(_udp_ports)
+        way = ways.attempt_at(fake, events)
+        way.start()
+        (port,) = await asyncio.to_thread(_udp_ports) - before
+        kdc.sendto(stale, ("127.0.0.1", port))
+        way.send(request_of(messages.as_req()))
+        _, peer = kdc.recvfrom(65536)
+        kdc.sendto(REPLY, peer)
+        await events.next()
+        assert await events.next() == REPLY
+
+
+async def test_port_of_an_abandoned_datagram_is_not_free_before_its_answer_came(ways: Ways) -> None:
+    events = EventRecorder()
+    may_answer = asyncio.Event()
+    async with FakeKdc(udp=fake_kdc.reply(REPLY, when=may_answer)) as kdc:
+        before = await asyncio.to_thread(_udp_ports)
+        way = ways.attempt_at(kdc, events)
+        way.start()
+        await events.next()
+        way.send(request_of(messages.as_req()))
+        ours = await asyncio.to_thread(_udp_ports) - before
+        await kdc.wait_for_messages()
+        way.close()
+        assert ours <= await asyncio.to_thread(_udp_ports)
+        may_answer.set()
+
+        async def is_free() -> bool:
+            return not ours & await asyncio.to_thread(_udp_ports)
+
+        await eventually(is_free)
+        assert events.is_quiet
+
+
+async def test_attempt_fails_on_this_host_when_no_port_may_be_used(caplog: pytest.LogCaptureFixture) -> None:
+    events = EventRecorder()
+    async with FakeKdc(udp=fake_kdc.silent()) as kdc:
+        with open_ways(per_kdc=2) as ways:
+            first = ways.attempt_at(kdc, events)
+            first.start()
+            await events.next()
+            first.send(request_of(messages.as_req()))
+            first.close()
+            ways.attempt_at(kdc, events).start()
+            assert await events.next() == "local_error"
+    (record,) = [record for record in caplog.records if record.message == "local_error"]
+    assert "ip_local_port_range" in record.fields["advice"]  # type: ignore[attr-defined]
+
+
+async def test_answered_and_unused_ports_are_free_at_once(ways: Ways) -> None:
+    events = EventRecorder()
+    async with FakeKdc(udp=fake_kdc.reply(REPLY)) as kdc:
+        before = await asyncio.to_thread(_udp_ports)
+        unused, answered = ways.attempt_at(kdc, events), ways.attempt_at(kdc, events)
+        for way in (unused, answered):
+            way.start()
+            await events.next()
+        answered.send(request_of(messages.as_req()))
+        assert await events.next() == REPLY
+        unused.close()
+        assert await asyncio.to_thread(_udp_ports) <= before

@@ -1,20 +1,30 @@
-"""One request to its reply: who is tried when, who gets the message, and what ends it.
+"""The life of one request: which KDCs are tried and when, which gets the message, and what ends it.
 
-A state machine fed with events and clock readings; it asks for commands to be carried out and does nothing.
+A state machine. It is fed with events and clock readings, and returns commands for others to carry out.
 
-Connect to many, send to one. Connects start staggered, the next at once when one fails (RFC 8305 section 5);
-the first that connects gets the message and the others are closed unused. A kpasswd request is served by one
-after the other, for a change that is made twice reports failure on success.
+Connect to many, send to one. Connects start staggered, and the next starts at once when one fails (RFC 8305
+section 5). The first connection gets the message, and the others are closed unused. Password servers are
+tried strictly one after the other, because a change that is made twice reports failure on success.
 
-Once a KDC has the message, nobody else gets it: a doubled proof of a password counts twice toward a lockout,
-burns a one-time password, or comes back as KRB_AP_ERR_REPEAT. Exceptions are what the protocol itself asks
-for, KRB_ERR_RESPONSE_TOO_BIG (the same KDC, by TCP: RFC 4120 7.2.1) and KDC_ERR_SVC_UNAVAILABLE (the next
-KDC; if all say so it is relayed), and messages that prove nothing and so may be repeated.
+Once a KDC has the message, no other KDC gets it. A second copy of a proof of a password counts twice toward a
+lockout, burns a one-time password, or comes back as KRB_AP_ERR_REPEAT. The exceptions are what the protocol
+itself asks for, KRB_ERR_RESPONSE_TOO_BIG (the same KDC, by TCP: RFC 4120 7.2.1) and KDC_ERR_SVC_UNAVAILABLE
+(the next KDC; if all say so, that reply is relayed), and repeatable messages, which prove nothing.
+
+A repeatable message goes to another KDC after a silence (a hedge), and over UDP also to the same KDC again
+(RFC 4120 7.2.1), with growing pauses: the datagram or its answer may be lost. All copies leave from the same
+socket, so that every answer comes to it.
+
+A KDC that has the message and stays silent may be working on it: a one-time password takes 12 seconds. It may
+also be dead. Probes tell the two apart, and the exchange asks for their verdict once `reach_timeout` is over.
+
+Over UDP a reply of another kind than the request's is not this request's, and is passed over. Names are not
+compared: a KDC may change them (canonicalization, enterprise and anonymous names, FAST, S4U2Self, referrals).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from kkdcpd.errors import ExchangeError, MalformedError, NoKdcReachedError, NoKdcReplyError
@@ -37,6 +47,7 @@ __all__ = [
     "Abandon",
     "Command",
     "Connect",
+    "EndpointHealth",
     "Exchange",
     "ExchangeLimits",
     "HedgeBudget",
@@ -78,17 +89,53 @@ class ExchangeLimits:
     hedge_delay: float
 
 
-_NOT_TAKEN = frozenset({FailureReason.REFUSED, FailureReason.MESSAGE_TOO_BIG})
-"""A datagram to a closed port reached a host, but no KDC; one that is too big went nowhere."""
+FIRST_PAUSE_SECONDS = 1.0
+"""How long a datagram waits for its answer before it is sent again. Each further pause is twice as long.
 
-_NOBODYS_FAULT = frozenset({FailureReason.BUSY, FailureReason.MESSAGE_TOO_BIG})
+MIT's client waits as long. No sooner: krb5kdc 1.20 crashes if it gets a message again whose reply is too big
+for a datagram and still in its memory.
+"""
+
+CHECK_SECONDS = 1.0
+"""How often an exchange asks whether a silent KDC is dead, once `reach_timeout` is over."""
+
+_UDP_NOT_TAKEN = frozenset({FailureReason.REFUSED, FailureReason.MESSAGE_TOO_BIG, FailureReason.LOCAL_ERROR})
+"""A datagram to a closed port reached a host, but no KDC. The others never left this host."""
+
+_NOT_ITS_FAULT = frozenset(
+    {
+        FailureReason.BUSY,
+        FailureReason.DISPLACED,
+        FailureReason.LOCAL_ERROR,
+        FailureReason.MESSAGE_TOO_BIG,
+    }
+)
+"""Failures that say nothing about the endpoint's health."""
+
+_HAS_DECIDED = frozenset(
+    {
+        FailureReason.BAD_REPLY,
+        FailureReason.CLOSED,
+        FailureReason.REPLY_TOO_BIG,
+        FailureReason.RESET,
+        FailureReason.SERVICE_UNAVAILABLE,
+    }
+)
+"""What a KDC does that has read the message. Its other transport leads to the same KDC."""
 
 
 class HedgeBudget(Protocol):
-    """Who keeps hedges from doubling the load of KDCs that have a slow day."""
+    """Keeps hedges from doubling the load of slow KDCs."""
 
     def take(self) -> bool:
         """Take one hedge out of the budget, if there is one left."""
+
+
+class EndpointHealth(Protocol):
+    """What probes have found out."""
+
+    def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
+        """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +147,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write the message; then tell `received` or `failed`."""
+    """Write the message; then tell `received` or `failed`. A datagram may be sent several times."""
 
     attempt: Attempt
 
@@ -114,7 +161,7 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was learnt about an endpoint's health: how it failed, or (None) that it is well."""
+    """News of an endpoint's health: how it failed, or (None) that it is well."""
 
     endpoint: KdcEndpoint
     failure: FailureReason | None
@@ -124,12 +171,29 @@ Command = Connect | Send | Abandon | Report
 
 
 @dataclass(slots=True, kw_only=True)
-class _Running:
-    """An attempt under way: until when we wait for it, and when we say that it is silent (None: we did)."""
+class _Connecting:
+    """An attempt that connects: until when, and when it counts as slow."""
 
     attempt: Attempt
+    candidate: Candidate
     deadline: float
-    silent_at: float | None
+    slow_at: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Holder:
+    """An attempt whose KDC has the message.
+
+    `silent_at` is when its silence is reported, `check_at` when to ask whether it is dead, `repeat_at` when
+    to send the message again.
+    """
+
+    attempt: Attempt
+    sent_at: float
+    silent_at: float
+    repeat_at: float
+    check_at: float = math.inf
+    pause: float = field(default=2 * FIRST_PAUSE_SECONDS)
 
 
 class Exchange:
@@ -146,6 +210,7 @@ class Exchange:
         *,
         limits: ExchangeLimits,
         hedges: HedgeBudget,
+        health: EndpointHealth,
         now: float,
     ) -> None:
         self.reply: KdcReply | None = None
@@ -156,12 +221,10 @@ class Exchange:
         self._is_serial = request.kind is MessageKind.KPASSWD_REQ
         self._limits = limits
         self._hedges = hedges
-        self._untried: list[KdcEndpoint] = []
-        self._fallbacks: list[KdcEndpoint] = []
-        for candidate in candidates:
-            (self._fallbacks if candidate.is_fallback else self._untried).append(candidate.endpoint)
-        self._connecting: dict[int, _Running] = {}
-        self._holders: dict[int, _Running] = {}
+        self._health = health
+        self._untried = list(candidates)
+        self._connecting: dict[int, _Connecting] = {}
+        self._holders: dict[int, _Holder] = {}
         self._seeks_holder = True
         self._was_taken = False
         self._next_connect_at = now
@@ -172,19 +235,24 @@ class Exchange:
         self._unavailable: KdcReply | None = None
         self._commands: list[Command] = []
 
-    # --- events
+    # --- events; those of an attempt that is over have no effect
 
     def connected(self, attempt: Attempt, now: float) -> None:
         """Learn that the attempt can send. The first of which we learn that gets the message."""
-        running = self._connecting.pop(attempt.number)
+        if not self._connecting.pop(attempt.number, None):
+            return
         if not self._seeks_holder:
             self._commands.append(Abandon(attempt))
             return
         self._seeks_holder = False
         self._deadline = self._reply_deadline
-        running.deadline = self._reply_deadline
-        running.silent_at = now + self._limits.hedge_delay
-        self._holders[attempt.number] = running
+        may_repeat = attempt.endpoint.transport is Transport.UDP and is_repeatable(self._request)
+        self._holders[attempt.number] = _Holder(
+            attempt=attempt,
+            sent_at=now,
+            silent_at=now + self._limits.hedge_delay,
+            repeat_at=now + FIRST_PAUSE_SECONDS if may_repeat else math.inf,
+        )
         self._commands.append(Send(attempt))
         if self._connecting:
             self._abandon_connects()
@@ -192,22 +260,25 @@ class Exchange:
 
     def failed(self, attempt: Attempt, reason: FailureReason, now: float) -> None:
         """Learn that the attempt is over without a reply."""
-        self._connecting.pop(attempt.number, None)
-        was_holder = self._holders.pop(attempt.number, None) is not None
-        is_taken = was_holder and reason not in _NOT_TAKEN
-        self.failures.append(AttemptFailure(endpoint=attempt.endpoint, reason=reason, is_taken=is_taken))
-        if reason not in _NOBODYS_FAULT:
-            self._commands.append(Report(attempt.endpoint, reason))
-        if reason is FailureReason.REFUSED:
-            self._prefer_fallback(attempt.endpoint)
+        holder = self._holders.pop(attempt.number, None)
+        if not holder and not self._connecting.pop(attempt.number, None):
+            return
+        endpoint = attempt.endpoint
+        is_taken = holder is not None and _is_taken(endpoint.transport, reason)
+        self.failures.append(AttemptFailure(endpoint=endpoint, reason=reason, is_taken=is_taken))
+        if reason not in _NOT_ITS_FAULT:
+            self._commands.append(Report(endpoint, reason))
         self._was_taken = self._was_taken or is_taken
         if is_taken and not is_repeatable(self._request):
             self._give_up()
-        else:
-            self._seek_holder(now)
+            return
+        self._learn_from(reason, endpoint, is_taken=is_taken)
+        self._seek_holder(now)
 
     def received(self, attempt: Attempt, payload: bytes, now: float) -> None:
         """Learn what the endpoint answered."""
+        if attempt.number not in self._holders:
+            return
         try:
             facts = messages.inspect_reply(self._request.kind, payload)
         except MalformedError:
@@ -225,18 +296,14 @@ class Exchange:
         is_unavailable = facts.error_code == KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE
         self._commands.append(Report(endpoint, FailureReason.SERVICE_UNAVAILABLE if is_unavailable else None))
         if is_unavailable and not self._is_serial:
-            self._unavailable = reply
-            self.failures.append(
-                AttemptFailure(endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, is_taken=False)
-            )
-            self._forget(endpoint)
-            self._seek_holder(now)
-            return
-        if facts.error_code == KrbErrorCode.KRB_ERR_RESPONSE_TOO_BIG and endpoint.transport is Transport.UDP:
+            self._pass_over(reply, now)
+        elif (
+            facts.error_code == KrbErrorCode.KRB_ERR_RESPONSE_TOO_BIG and endpoint.transport is Transport.UDP
+        ):
             self._go_on_by_tcp(endpoint, now)
-            return
-        self.reply = reply
-        self._end()
+        else:
+            self.reply = reply
+            self._end()
 
     # --- what is to be done
 
@@ -252,9 +319,10 @@ class Exchange:
 
     def _look_around(self, now: float) -> None:
         """Find what is due: by the clock, or after an event that changed what is to be done."""
-        if self._connecting or self._holders:
-            self._time_out_connects(now)
-            self._notice_silence(now)
+        self._look_at_connects(now)
+        self._look_at_holders(now)
+        if self.reply or self.error:
+            return
         if self._seeks_holder and now < self._deadline:
             self._connect_next(now)
         if now >= self._deadline or not (self._connecting or self._holders):
@@ -265,50 +333,77 @@ class Exchange:
 
     def _next_moment(self) -> float:
         moment = self._deadline
-        if self._seeks_holder and self._untried and not self._is_serial:
+        if self._seeks_holder and self._untried and self._may_overtake(self._untried[0]):
             moment = min(moment, self._next_connect_at)
-        for running in (*self._connecting.values(), *self._holders.values()):
-            moment = min(moment, running.deadline if running.silent_at is None else running.silent_at)
+        for connecting in self._connecting.values():
+            moment = min(moment, connecting.deadline, connecting.slow_at)
+        for holder in self._holders.values():
+            moment = min(moment, holder.silent_at, holder.repeat_at, holder.check_at)
         return moment
 
-    def _time_out_connects(self, now: float) -> None:
-        for running in [*self._connecting.values()]:
-            if now >= running.deadline:
-                self._commands.append(Abandon(running.attempt))
-                self.failed(running.attempt, FailureReason.CONNECT_TIMEOUT, now)
+    def _look_at_connects(self, now: float) -> None:
+        for connecting in [*self._connecting.values()]:
+            attempt = connecting.attempt
+            if now >= connecting.slow_at:
+                connecting.slow_at = math.inf
+                self._commands.append(Report(attempt.endpoint, FailureReason.SLOW_TO_CONNECT))
+            if now >= connecting.deadline:
+                self._commands.append(Abandon(attempt))
+                self.failed(attempt, FailureReason.CONNECT_TIMEOUT, now)
 
-    def _notice_silence(self, now: float) -> None:
-        """Report who lets us wait, whatever the message, so that the next one need not meet it."""
-        for running in (*self._connecting.values(), *self._holders.values()):
-            if running.silent_at is None or now < running.silent_at:
-                continue
-            running.silent_at = None
-            attempt = running.attempt
-            is_holder = attempt.number in self._holders
-            reason = FailureReason.SILENT if is_holder else FailureReason.SLOW_TO_CONNECT
-            self._commands.append(Report(attempt.endpoint, reason))
-            if is_holder and self._may_hedge():
-                self._seek_holder(now)
+    def _look_at_holders(self, now: float) -> None:
+        for holder in [*self._holders.values()]:
+            if now >= holder.silent_at:
+                self._notice_silence(holder, now)
+            if now >= holder.check_at:
+                self._check(holder, now)
+            elif now >= holder.repeat_at:
+                self._repeat(holder, now)
 
-    def _may_hedge(self) -> bool:
-        return is_repeatable(self._request) and bool(self._untried) and self._hedges.take()
+    def _notice_silence(self, holder: _Holder, now: float) -> None:
+        """Report the silence, whatever the message, so that the next message need not meet it."""
+        holder.silent_at = math.inf
+        holder.check_at = max(holder.sent_at + self._limits.reach_timeout, now)
+        self._commands.append(Report(holder.attempt.endpoint, FailureReason.SILENT))
+        if is_repeatable(self._request) and self._untried and self._hedges.take():
+            self._seek_holder(now)
+
+    def _check(self, holder: _Holder, now: float) -> None:
+        """Give up a KDC that is dead. One that answers probes works on the message: wait on, and watch it."""
+        attempt = holder.attempt
+        if self._health.is_dead(attempt.endpoint, holder.sent_at):
+            self._commands.append(Abandon(attempt))
+            self.failed(attempt, FailureReason.SILENT, now)
+        else:
+            holder.check_at = now + CHECK_SECONDS
+            self._commands.append(Report(attempt.endpoint, FailureReason.SILENT))
+
+    def _repeat(self, holder: _Holder, now: float) -> None:
+        self._commands.append(Send(holder.attempt))
+        holder.repeat_at = now + holder.pause
+        holder.pause *= 2
 
     def _connect_next(self, now: float) -> None:
-        while not self._connecting or (now >= self._next_connect_at and not self._is_serial):
-            if self._untried:
-                endpoint = self._untried.pop(0)
-            # A datagram can't be called back, so it waits until nobody else is left.
-            elif self._fallbacks and not self._connecting and not self._holders:
-                endpoint = self._fallbacks.pop(0)
-            else:
+        while self._untried:
+            if self._connecting and not (
+                now >= self._next_connect_at and self._may_overtake(self._untried[0])
+            ):
                 return
+            candidate = self._untried.pop(0)
             self._attempts += 1
-            attempt = Attempt(number=self._attempts, endpoint=endpoint)
+            attempt = Attempt(number=self._attempts, endpoint=candidate.endpoint)
             self._next_connect_at = now + self._limits.stagger
-            self._connecting[self._attempts] = _Running(
-                attempt=attempt, deadline=now + self._limits.connect_timeout, silent_at=self._next_connect_at
+            self._connecting[self._attempts] = _Connecting(
+                attempt=attempt,
+                candidate=candidate,
+                deadline=now + self._limits.connect_timeout,
+                slow_at=self._next_connect_at,
             )
             self._commands.append(Connect(attempt))
+
+    def _may_overtake(self, candidate: Candidate) -> bool:
+        """Whether it may start while another connects. A datagram would win, and can't be called back."""
+        return not (self._is_serial or candidate.is_fallback)
 
     def _time_out_holders(self) -> None:
         self.failures += [
@@ -321,9 +416,9 @@ class Exchange:
     # --- transitions
 
     def _abandon_connects(self) -> None:
-        for loser in self._connecting.values():
-            self._commands.append(Abandon(loser.attempt))
-            self._untried.append(loser.attempt.endpoint)
+        losers = [*self._connecting.values()]
+        self._commands += [Abandon(loser.attempt) for loser in losers]
+        self._untried[:0] = [loser.candidate for loser in losers]
         self._connecting.clear()
 
     def _seek_holder(self, now: float) -> None:
@@ -337,24 +432,55 @@ class Exchange:
             self._seeks_holder = True
             self._next_connect_at = now
 
-    def _forget(self, unavailable: KdcEndpoint) -> None:
+    def _learn_from(self, reason: FailureReason, endpoint: KdcEndpoint, *, is_taken: bool) -> None:
+        if is_taken and reason in _HAS_DECIDED:
+            self._forget(endpoint)
+        elif reason is FailureReason.REFUSED:
+            self._prefer_fallback(endpoint)
+        elif reason is FailureReason.LOCAL_ERROR and endpoint.transport is Transport.UDP:
+            # All ports that no late answer to another request can reach are in use. TCP needs no such port.
+            by_tcp = _by_tcp(endpoint)
+            if all(failure.endpoint != by_tcp for failure in self.failures):
+                self._make_next(by_tcp)
+
+    def _pass_over(self, unavailable: KdcReply, now: float) -> None:
+        """Go on to the next KDC, and keep the reply in case that no other is available either."""
+        endpoint = unavailable.endpoint
+        self._unavailable = unavailable
+        self.failures.append(
+            AttemptFailure(endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, is_taken=False)
+        )
+        self._forget(endpoint)
+        self._seek_holder(now)
+
+    def _forget(self, endpoint: KdcEndpoint) -> None:
         """Leave out the KDC by its other transport: the next one is another."""
-        place = unavailable.address, unavailable.port
-        self._untried = [other for other in self._untried if (other.address, other.port) != place]
-        self._fallbacks = [other for other in self._fallbacks if (other.address, other.port) != place]
+        host = endpoint.address, endpoint.port
+        self._untried = [
+            other for other in self._untried if (other.endpoint.address, other.endpoint.port) != host
+        ]
 
     def _prefer_fallback(self, refused: KdcEndpoint) -> None:
         """Bring forward the UDP of a host that refused TCP: it is alive (Heimdal's kpasswdd is UDP only)."""
-        self._fallbacks.sort(key=lambda endpoint: endpoint.address != refused.address)
+        fallbacks = iter(
+            sorted(
+                (other for other in self._untried if other.is_fallback),
+                key=lambda other: other.endpoint.address != refused.address,
+            )
+        )
+        self._untried = [next(fallbacks) if other.is_fallback else other for other in self._untried]
 
     def _go_on_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
-        """Ask the same KDC again; nobody else, if it has seen a proof."""
+        """Ask the same KDC again, and no other if it has seen a proof."""
         if not is_repeatable(self._request):
             self._untried.clear()
-            self._fallbacks.clear()
         self._was_taken = True
-        self._untried.insert(0, replace(endpoint, transport=Transport.TCP))
+        self._make_next(_by_tcp(endpoint))
         self._seek_holder(now)
+
+    def _make_next(self, endpoint: KdcEndpoint) -> None:
+        self._untried = [other for other in self._untried if other.endpoint != endpoint]
+        self._untried.insert(0, Candidate(endpoint=endpoint, source="UDP"))
 
     def _give_up(self) -> None:
         if self._unavailable:
@@ -368,7 +494,16 @@ class Exchange:
         """Close what is still under way. Nothing else is due any more."""
         self.wakes_at = math.inf
         if self._connecting or self._holders:
-            running = (*self._connecting.values(), *self._holders.values())
-            self._commands += [Abandon(each.attempt) for each in running]
+            self._commands += [Abandon(connecting.attempt) for connecting in self._connecting.values()]
+            self._commands += [Abandon(holder.attempt) for holder in self._holders.values()]
             self._connecting.clear()
             self._holders.clear()
+
+
+def _by_tcp(endpoint: KdcEndpoint) -> KdcEndpoint:
+    return replace(endpoint, transport=Transport.TCP)
+
+
+def _is_taken(transport: Transport, reason: FailureReason) -> bool:
+    """Whether a KDC may have the message that was being sent to it."""
+    return transport is Transport.TCP or reason not in _UDP_NOT_TAKEN

@@ -7,13 +7,22 @@ from kkdcpd.protocol import kerberos, kpasswd
 from kkdcpd.protocol.framing import PREFIX_OCTETS
 from kkdcpd.values import KdcService, MessageKind, ProxyMessage, ProxyRequest, ReplyFacts
 
-__all__ = ["classify", "inspect_reply"]
+__all__ = ["classify", "inspect_reply", "is_reply_to_another_kind"]
 
 _FITTING_REPLIES = {
     MessageKind.AS_REQ: (MessageKind.AS_REP, MessageKind.KRB_ERROR),
     MessageKind.TGS_REQ: (MessageKind.TGS_REP, MessageKind.KRB_ERROR),
     MessageKind.KPASSWD_REQ: (MessageKind.KPASSWD_REP, MessageKind.KRB_ERROR),
 }
+
+
+_TAGS_OF_OTHERS = {MessageKind.AS_REQ: b"\x6d", MessageKind.TGS_REQ: b"\x6b"}
+"""The first byte of a TGS-REP, which never answers an AS-REQ, and of an AS-REP (RFC 4120 5.10)."""
+
+
+def is_reply_to_another_kind(request: MessageKind, payload: bytes) -> bool:
+    """Whether a KDC sends such a payload in reply to another kind of request only."""
+    return payload[:1] == _TAGS_OF_OTHERS.get(request)
 
 
 def classify(message: ProxyMessage) -> ProxyRequest:

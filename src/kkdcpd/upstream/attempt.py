@@ -1,17 +1,28 @@
-"""What every way out has in common: the events it tells, and how a socket is made and its errors are named.
+"""The common part of all ways out: their events, and how sockets are opened and their errors are named.
 
 The ways out call back instead of being awaited: an exchange has one future and one timer, however many
 attempts it makes, and closing an attempt is immediate.
 """
 
 import errno
+import logging
 import socket
 from collections.abc import Mapping
 from typing import Protocol
 
 from kkdcpd.values import Attempt, FailureReason, KdcEndpoint, ProxyRequest
 
-__all__ = ["AttemptEvents", "SourceAddresses", "WayOut", "failure_of", "open_socket", "receive"]
+__all__ = [
+    "AttemptEvents",
+    "SourceAddresses",
+    "WayOut",
+    "failure_of",
+    "log_local_error",
+    "open_socket",
+    "receive",
+]
+
+logger = logging.getLogger(__name__)
 
 SourceAddresses = Mapping[socket.AddressFamily, str]
 
@@ -22,10 +33,31 @@ MAX_DATAGRAM_BYTES = 65535
 _buffer = memoryview(bytearray(MAX_DATAGRAM_BYTES))
 
 
-class AttemptEvents(Protocol):
-    """Whom an attempt tells what becomes of it.
+IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has it from 3.12 on
 
-    After `failed`, `received` or its `close` it is silent; its socket is closed before it tells one of them.
+_NO_PORT = "no local port is free: widen net.ipv4.ip_local_port_range, or lower guard.rates.realm_rate"
+_NO_DESCRIPTOR = "file descriptors are short: raise LimitNOFILE= of kkdcpd.service, or fs.file-max"
+_NO_MEMORY = "the kernel has no memory for sockets: give the host more, or raise net.core.wmem_max"
+_FORBIDDEN = "this host forbids it: let its firewall and its security policy allow kkdcpd to reach the KDC"
+
+_LOCAL_ERRORS = {
+    errno.EADDRINUSE: _NO_PORT,
+    errno.EADDRNOTAVAIL: _NO_PORT,
+    errno.EAGAIN: _NO_PORT,
+    errno.EMFILE: _NO_DESCRIPTOR,
+    errno.ENFILE: _NO_DESCRIPTOR,
+    errno.ENOBUFS: _NO_MEMORY,
+    errno.ENOMEM: _NO_MEMORY,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+}
+"""Errors of this host, which say nothing about the KDC, and what to do about each."""
+
+
+class AttemptEvents(Protocol):
+    """The receiver of an attempt's events.
+
+    There is no event after `failed`, `received` or a call of `close`, and the socket is closed before.
     """
 
     def connected(self, attempt: Attempt) -> None:
@@ -45,7 +77,7 @@ class WayOut(Protocol):
         """Get ready to send; tells `connected` or `failed`, perhaps before it returns."""
 
     def send(self, request: ProxyRequest) -> None:
-        """Send the message; tells `received` or `failed`."""
+        """Send the message; tells `received` or `failed`. Over UDP it may be sent again."""
 
     def close(self) -> None:
         """Let go of the socket, in whatever state. Idempotent."""
@@ -61,6 +93,8 @@ def open_socket(endpoint: KdcEndpoint, kind: socket.SocketKind, sources: SourceA
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     if family in sources:
         try:
+            # The kernel chooses the port when it knows the peer: other peers may then have the same port.
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((sources[family], 0))
         except OSError:
             sock.close()
@@ -81,7 +115,9 @@ def receive(sock: socket.socket) -> bytes:
 
 
 def failure_of(error: OSError) -> FailureReason:
-    """Translate an error of connect, send or receive."""
+    """Translate an error of socket, bind, connect, send or receive."""
+    if error.errno in _LOCAL_ERRORS:
+        return FailureReason.LOCAL_ERROR
     if isinstance(error, ConnectionRefusedError):
         return FailureReason.REFUSED
     if error.errno == errno.EMSGSIZE:
@@ -89,3 +125,14 @@ def failure_of(error: OSError) -> FailureReason:
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
         return FailureReason.RESET
     return FailureReason.UNREACHABLE
+
+
+def log_local_error(endpoint: KdcEndpoint, error: OSError | None, sources: SourceAddresses) -> None:
+    """Tell the operator what this host lacks. Without an error it is a free place for a UDP port."""
+    number = error.errno or 0 if error else errno.EADDRNOTAVAIL
+    advice = _LOCAL_ERRORS[number]
+    if error and number == errno.EADDRNOTAVAIL and sources:
+        advice += "; or correct upstream.source_addresses, if this host has no such address"
+    fields = {"kdc": str(endpoint), "address": endpoint.address, "error": errno.errorcode[number]}
+    extra = {"fields": fields | {"advice": advice}, "repeats": ("local_error", number)}
+    logger.warning("local_error", extra=extra)

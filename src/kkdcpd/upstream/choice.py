@@ -1,10 +1,14 @@
 """Orders the candidates of a route. Plain code.
 
-Healthy endpoints come first, then those of the lowest priority (RFC 2782), then by weight: not by lot for
-each request, but by rendezvous hashing, so that requests of one user, or with one ticket, meet one KDC while
-it is healthy. Several rounds of preauthentication may depend on it, and so does a replay cache.
+Healthy endpoints come first, then the order is by priority (RFC 2782), then by weight. Weights don't decide
+by lot for each request but by rendezvous hashing, so that requests of one user, or with one ticket, reach the
+same KDC as long as it is healthy. Several rounds of preauthentication may depend on it, and so does a replay
+cache.
 
-A request may prefer one host: this host's healthy endpoints then come first, whatever their priority.
+A fallback is the UDP of a host that was named without a transport. It follows all endpoints that are not
+known to be down, and precedes those that are.
+
+A request may prefer one host. Its endpoints then precede others of the same health, whatever their priority.
 """
 
 import hashlib
@@ -60,7 +64,7 @@ class Choice:
     def _with_host_first(self, candidates: Sequence[Candidate], host: int) -> Sequence[Candidate]:
         return sorted(
             candidates,
-            key=lambda candidate: (self._is_troubled(candidate), _strangeness(candidate.endpoint, host)),
+            key=lambda candidate: (self._health_rank(candidate), _strangeness(candidate.endpoint, host)),
         )
 
     def _work_out(self, route: Route, bucket: int) -> Sequence[Candidate]:
@@ -78,11 +82,13 @@ class Choice:
             for candidate in sorted(group, key=lambda candidate: _distance(candidate, bucket))
         ]
 
-    def _rank(self, candidate: Candidate) -> tuple[bool, int]:
-        return self._is_troubled(candidate), candidate.priority
+    def _rank(self, candidate: Candidate) -> tuple[bool, bool, bool, int]:
+        return *self._health_rank(candidate), candidate.priority
 
-    def _is_troubled(self, candidate: Candidate) -> bool:
-        return self._health.state(candidate.endpoint) is not KdcState.WELL
+    def _health_rank(self, candidate: Candidate) -> tuple[bool, bool, bool]:
+        state = self._health.state(candidate.endpoint)
+        is_healthy = state is KdcState.WELL
+        return state is KdcState.DOWN, candidate.is_fallback, not is_healthy
 
 
 def host_mark(endpoint: KdcEndpoint) -> int:

@@ -1,8 +1,9 @@
-"""The exchange driver: carries out what protocol.exchange asks for, and decides nothing itself."""
+"""The exchange driver: carries out the commands of protocol.exchange, and decides nothing itself."""
 
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.metrics.counters import Counters
@@ -12,6 +13,7 @@ from kkdcpd.upstream.choice import Choice
 from kkdcpd.upstream.health import HealthTable, ProbeTarget
 from kkdcpd.upstream.hedging import HedgeTokens
 from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.shares import Slots
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import (
     Attempt,
@@ -27,17 +29,18 @@ from kkdcpd.values import (
 __all__ = ["Upstream"]
 
 
-MAX_LOADS = 1024
-"""Endpoints whose loads are kept, unless more are busy; then those of the idle are forgotten."""
+MAX_IDLE_ENDPOINTS = 1024
+"""Endpoints whose slots are kept though none is taken. Beyond that all of these are forgotten."""
 
 
-class _Load:
-    """How many requests are with one endpoint."""
+@dataclass(slots=True, eq=False)
+class _Way:
+    """A way out that is open, and the slot that it takes."""
 
-    __slots__ = ("requests",)
-
-    def __init__(self) -> None:
-        self.requests = 0
+    way_out: WayOut
+    conversation: "_Conversation"
+    attempt: Attempt
+    slots: "Slots[_Way]"
 
 
 class Upstream:
@@ -59,7 +62,7 @@ class Upstream:
         self._prober = prober
         self._choice = Choice(health)
         self._hedges = HedgeTokens(config.hedge_ratio, counters.hedged)
-        self._loads: dict[KdcEndpoint, _Load] = {}
+        self._slots: dict[KdcEndpoint, Slots[_Way]] = {}
         self._limits = ExchangeLimits(
             connect_timeout=config.connect_timeout,
             reach_timeout=config.reach_timeout,
@@ -68,10 +71,13 @@ class Upstream:
             hedge_delay=config.hedge_delay,
         )
 
-    async def exchange(self, request: ProxyRequest, route: Route, host: int | None = None) -> KdcReply:
+    async def exchange(
+        self, request: ProxyRequest, route: Route, *, network: str = "", host: int | None = None
+    ) -> KdcReply:
         """Bring the request to one of the route's candidates and return its reply.
 
-        `host` is the mark of the host to prefer while it is healthy.
+        `network` is the client's: what is scarce is shared fairly between networks. `host` is the mark of the
+        host to prefer while it is healthy.
 
         Raises:
             NoKdcReachedError: no KDC took the message.
@@ -80,22 +86,24 @@ class Upstream:
         self._hedges.request_begins()
         candidates = self._choice.order(route, request.affinity, host)
         now = self.loop.time()
-        exchange = Exchange(request, candidates, limits=self._limits, hedges=self._hedges, now=now)
-        conversation = _Conversation(self, exchange, request, route)
+        exchange = Exchange(
+            request, candidates, limits=self._limits, hedges=self._hedges, health=self.health, now=now
+        )
+        conversation = _Conversation(self, exchange, request, route, network)
         try:
             conversation.step()
             return await conversation.done
         finally:
             conversation.end()
 
-    def load_of(self, endpoint: KdcEndpoint) -> _Load:
-        """Return where the requests that are with the endpoint are counted."""
-        load = self._loads.get(endpoint)
-        if load is None:
-            if len(self._loads) >= MAX_LOADS:
-                self._loads = {other: busy for other, busy in self._loads.items() if busy.requests}
-            load = self._loads[endpoint] = _Load()
-        return load
+    def slots_of(self, endpoint: KdcEndpoint) -> Slots[_Way]:
+        """Return the slots for requests in flight at the endpoint."""
+        slots = self._slots.get(endpoint)
+        if slots is None:
+            if len(self._slots) >= MAX_IDLE_ENDPOINTS:
+                self._slots = {other: busy for other, busy in self._slots.items() if busy.taken}
+            slots = self._slots[endpoint] = Slots(self.max_in_flight)
+        return slots
 
     def report(self, endpoint: KdcEndpoint, realm: str | None, failure: FailureReason | None) -> None:
         """Tell the health table what a request met."""
@@ -105,17 +113,23 @@ class Upstream:
 
 
 class _Conversation:
-    """One exchange under way. Its attempts tell it their events; `done` is its end."""
+    """One exchange under way. Its attempts report their events here; `done` is its end.
 
-    def __init__(self, upstream: Upstream, exchange: Exchange, request: ProxyRequest, route: Route) -> None:
+    A client that leaves cancels `done`. Events that come between this and `end` have no effect.
+    """
+
+    def __init__(
+        self, upstream: Upstream, exchange: Exchange, request: ProxyRequest, route: Route, network: str
+    ) -> None:
         self.done: asyncio.Future[KdcReply] = upstream.loop.create_future()
         self._upstream = upstream
         self._exchange = exchange
         self._request = request
+        self._network = network
         # Never what the message says: a stranger could have us probe for what no KDC answers.
         self._probe_realm = None if request.service is KdcService.KPASSWD else route.kerberos_realm
         self._loop = upstream.loop
-        self._ways: dict[int, tuple[WayOut, _Load]] = {}
+        self._ways: dict[int, _Way] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._has_news = False
@@ -124,18 +138,35 @@ class _Conversation:
     # --- events
 
     def connected(self, attempt: Attempt) -> None:
-        self._exchange.connected(attempt, self._loop.time())
-        self.step()
+        if attempt.number in self._ways and not self.done.done():
+            self._exchange.connected(attempt, self._loop.time())
+            self.step()
 
     def received(self, attempt: Attempt, payload: bytes) -> None:
-        self._ways.pop(attempt.number)[1].requests -= 1
-        self._exchange.received(attempt, payload, self._loop.time())
-        self.step()
+        if self._take_out(attempt):
+            self._exchange.received(attempt, payload, self._loop.time())
+            self.step()
 
     def failed(self, attempt: Attempt, reason: FailureReason) -> None:
-        self._ways.pop(attempt.number)[1].requests -= 1
-        self._exchange.failed(attempt, reason, self._loop.time())
-        self.step()
+        if self._take_out(attempt):
+            self._note_failure(attempt, reason)
+
+    def displace(self, attempt: Attempt) -> None:
+        """Give the attempt's slot to a request of a smaller network."""
+        self._close(attempt.number)
+        self._loop.call_soon(self._note_failure, attempt, FailureReason.DISPLACED)
+
+    def _take_out(self, attempt: Attempt) -> bool:
+        """Free the slot of an attempt that is over; say whether the exchange goes on."""
+        way = self._ways.pop(attempt.number, None)
+        if way:
+            way.slots.remove(self._network, way)
+        return way is not None and not self.done.done()
+
+    def _note_failure(self, attempt: Attempt, reason: FailureReason) -> None:
+        if not self.done.done():
+            self._exchange.failed(attempt, reason, self._loop.time())
+            self.step()
 
     def step(self) -> None:
         """Go on after an event or when it is time; a command's own events belong to the same step."""
@@ -183,7 +214,7 @@ class _Conversation:
                     case Connect():
                         self._connect(command.attempt)
                     case Send():
-                        self._ways[command.attempt.number][0].send(self._request)
+                        self._send(command.attempt.number)
                     case Abandon():
                         self._close(command.attempt.number)
                     # That one is well is no news while all are.
@@ -191,25 +222,33 @@ class _Conversation:
                         self._upstream.report(command.endpoint, self._probe_realm, command.failure)
 
     def _connect(self, attempt: Attempt) -> None:
-        """Open a way to the attempt's endpoint, unless too many requests are with it already."""
+        """Open a way to the attempt's endpoint, if its slots leave one for the client's network."""
         upstream, endpoint = self._upstream, attempt.endpoint
-        load = upstream.load_of(endpoint)
-        if load.requests >= upstream.max_in_flight:
-            self._exchange.failed(attempt, FailureReason.BUSY, self._loop.time())
-            self._has_news = True
-            return
-        load.requests += 1
+        slots = upstream.slots_of(endpoint)
+        if slots.is_full:
+            larger = slots.yields_to(self._network)
+            if larger is None:
+                self._exchange.failed(attempt, FailureReason.BUSY, self._loop.time())
+                self._has_news = True
+                return
+            larger.conversation.displace(larger.attempt)
         upstream.counters.kdc_tried(endpoint)
-        way = upstream.ways_out.open(attempt, self)
-        self._ways[attempt.number] = way, load
-        way.start()
+        way_out = upstream.ways_out.open(attempt, self, network=self._network)
+        way = self._ways[attempt.number] = _Way(way_out, self, attempt, slots)
+        slots.add(self._network, way)
+        way_out.start()
+
+    def _send(self, number: int) -> None:
+        # An event of the same step may have ended the attempt.
+        if number in self._ways:
+            self._ways[number].way_out.send(self._request)
 
     def _close(self, number: int) -> None:
         """Close a way that the exchange has no use for; one that has told its end is closed already."""
-        if number in self._ways:
-            way, load = self._ways.pop(number)
-            way.close()
-            load.requests -= 1
+        way = self._ways.pop(number, None)
+        if way:
+            way.slots.remove(self._network, way)
+            way.way_out.close()
 
     def _set_timer(self) -> None:
         """Wake in time. A timer that is too early is left alone: it costs less than another."""

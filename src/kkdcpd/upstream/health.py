@@ -1,18 +1,24 @@
-"""What is known of the endpoints' health: learnt from requests, unlearnt by probes. Plain code with a clock.
+"""The health of endpoints: requests report failures, probes report recoveries. Plain code with a clock.
 
-Only endpoints that are not well stand in the table, so it is as small as the trouble is. Being in it costs an
-endpoint its place among the candidates, never its chance: when nobody else is left it is asked all the same.
+The table holds only endpoints that are not well. Such an endpoint is tried after the healthy ones, but it is
+still tried.
 
-Each process has its own table, and what one finds out it tells the others. Who found a trouble probes it; the
-others would only later, one after the other, if nothing is heard of it any more.
+Each process has its own table, and tells the other processes what it finds out. The process that found a
+failure sends the probes. The other processes send probes later, and only if they hear nothing more of the
+endpoint.
+
+A request that waits for a silent endpoint needs fresh evidence, so its own process probes the endpoint at a
+steady pace for as long as the request reports the silence. Two unanswered probes in a row mean that the
+endpoint does not respond (`is_dead`). An answered probe means that the message alone takes its time.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kkdcpd.frozen import frozen
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 __all__ = ["FAILS_TO_CONNECT", "MAX_TROUBLED", "HealthNotice", "HealthTable", "ProbeTarget"]
 
@@ -23,6 +29,18 @@ MAX_TROUBLED = 4096
 
 PATIENCE_INTERVALS = 4
 """First intervals that a probe of another process may be late, before one of ours does its work."""
+
+ANSWER_SHARE = 0.4
+"""A probe counts as unanswered after this part of `upstream.reach_timeout`.
+
+Two probes, one after the other, then end within `reach_timeout` of the message whose silence caused them.
+"""
+
+REST_SECONDS = 1.0
+"""So long an endpoint that has answered a probe gets no other, whatever strangers make it do."""
+
+MAX_RESTING = 1024
+"""Endpoints whose last answered probe is remembered; it is forgotten after `REST_SECONDS`."""
 
 OUT_OF_REACH = frozenset(
     {
@@ -38,6 +56,9 @@ FAILS_TO_CONNECT = frozenset(
     {FailureReason.REFUSED, FailureReason.UNREACHABLE, FailureReason.CONNECT_TIMEOUT}
 )
 """What no message can bring about. All else may be due to what a stranger sent, and a probe has to tell."""
+
+SAYS_NOTHING = frozenset({FailureReason.BUSY, FailureReason.LOCAL_ERROR})
+"""Why a probe never left this host."""
 
 
 @frozen
@@ -60,7 +81,12 @@ class HealthNotice:
 
 @dataclass(slots=True, kw_only=True)
 class _Trouble:
-    """`is_wanted` is false of what was only heard of, until a request might go there."""
+    """An endpoint in the table. WELL is one that is only watched, because a message awaits its reply there.
+
+    `is_wanted` is false of an endpoint that another process has told of, until a request might go there.
+    `unanswered` are the moments at which the last two probes were sent, if both went unanswered in a row. A
+    request awaits a verdict until `awaited_until`. Before `well_from` an answered probe proves nothing.
+    """
 
     target: ProbeTarget
     state: KdcState
@@ -68,6 +94,15 @@ class _Trouble:
     interval: float
     is_ours: bool
     is_wanted: bool
+    is_probed_now: bool = False
+    unanswered: tuple[float, float] = (-math.inf, -math.inf)
+    awaited_until: float = -math.inf
+    well_from: float = -math.inf
+
+    @property
+    def can_be_probed(self) -> bool:
+        """Whether there is a probe: a password server of UDP alone has none that changes no password."""
+        return self.target.realm is not None or self.target.endpoint.transport is Transport.TCP
 
 
 class HealthTable:
@@ -75,7 +110,8 @@ class HealthTable:
 
     `turn` is a number of this process's own, a small one: the process with the smallest is first to do the
     probes of one that has ended. `version` grows with every change, so that what was worked out from the
-    states can be kept until then. `has_troubles` tells whether anybody is not well.
+    states can be kept until then. `has_troubles` tells whether the table holds any endpoint.
+    `answer_seconds` is how long a probe may take until it counts as unanswered.
     `tell` passes on what this process finds out; `note` is called with every change, whoever found it.
     """
 
@@ -85,9 +121,13 @@ class HealthTable:
         turn: int,
         probe_interval: float,
         probe_interval_maximum: float,
+        reach_timeout: float,
         tell: Callable[[HealthNotice], object],
         note: Callable[[KdcEndpoint, KdcState], object],
     ) -> None:
+        self.answer_seconds = ANSWER_SHARE * reach_timeout
+        self._awaited_seconds = reach_timeout
+        self._answered: dict[KdcEndpoint, float] = {}
         self.version = 0
         self.has_troubles = False
         self._note = note
@@ -110,8 +150,8 @@ class HealthTable:
         endpoint = notice.target.endpoint
         trouble = self._troubles.get(endpoint)
         if notice.state is KdcState.WELL:
-            if self._troubles.pop(endpoint, None):
-                self._noted(endpoint, KdcState.WELL)
+            self._note_answer(endpoint, now)
+            self._drop(endpoint)
             return
         if trouble is None:
             if len(self._troubles) >= MAX_TROUBLED:
@@ -131,34 +171,50 @@ class HealthTable:
             trouble.probe_at = now + notice.probe_in + self._patience
 
     def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
-        """Take in how an endpoint failed a request, or (None) that it served one."""
+        """Take in how an endpoint failed a request, or (None) that it served one.
+
+        A request that still waits reports SILENT again and again.
+        """
         if failure is None:
             self._recover(target)
-        elif target.endpoint not in self._troubles:
-            is_suspect = failure not in FAILS_TO_CONNECT
-            self._add(target, KdcState.SUSPECT if is_suspect else KdcState.DOWN, failure, now)
+            return
+        trouble = self._troubles.get(target.endpoint)
+        if trouble is None:
+            trouble = self._add(target, failure, now)
+        elif failure in FAILS_TO_CONNECT and trouble.state is not KdcState.DOWN:
+            self._turn(trouble, KdcState.DOWN, failure, now)
+        if trouble and failure is FailureReason.SILENT:
+            self._await_verdict(trouble, now)
 
-    def probed(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
-        """Take in what came of a probe; the next one has twice the time."""
+    def probed(
+        self, target: ProbeTarget, failure: FailureReason | None, now: float, *, sent_at: float
+    ) -> None:
+        """Take in what came of a probe that was sent at `sent_at`."""
+        if failure is None:
+            self._note_answer(target.endpoint, now)
         trouble = self._troubles.get(target.endpoint)
         if trouble is None:
             return
+        trouble.is_probed_now = False
         if failure is None:
-            self._recover(target)
-            return
-        trouble.probe_at = now + trouble.interval
-        trouble.interval = min(2 * trouble.interval, self._last_interval)
-        trouble.is_ours = True
-        if trouble.state is not KdcState.DOWN:
-            trouble.state = KdcState.DOWN
-            self._changed(target.endpoint, KdcState.DOWN, failure)
-        self._pass_on(trouble, failure, now)
+            self._answered_probe(trouble, now)
+        elif failure in SAYS_NOTHING:
+            trouble.probe_at = now + self._first_interval
+        else:
+            self._missed_probe(trouble, failure, now, sent_at)
+
+    def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
+        """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""
+        trouble = self._troubles.get(endpoint)
+        # The second follows the first after `answer_seconds` at the earliest.
+        return trouble is not None and trouble.unanswered[0] >= since - self.answer_seconds
 
     def probes_due(self, now: float) -> list[ProbeTarget]:
-        """Return whom to probe now. Until `probed` is told, nobody is returned twice."""
+        """Return which endpoints to probe now. None is returned twice before `probed` is told of it."""
         due = [trouble for trouble in self._troubles.values() if now >= trouble.probe_at]
         for trouble in due:
-            trouble.probe_at = float("inf") if trouble.is_wanted else now + self._last_interval
+            trouble.is_probed_now = trouble.is_wanted
+            trouble.probe_at = math.inf if trouble.is_wanted else now + self._last_interval
         return [trouble.target for trouble in due if trouble.is_wanted]
 
     @property
@@ -166,33 +222,97 @@ class HealthTable:
         """When the next probe is due; infinity if nobody is in trouble."""
         return min((trouble.probe_at for trouble in self._troubles.values()), default=float("inf"))
 
-    def _add(self, target: ProbeTarget, state: KdcState, failure: FailureReason, now: float) -> None:
+    def _add(self, target: ProbeTarget, failure: FailureReason, now: float) -> _Trouble | None:
         if len(self._troubles) >= MAX_TROUBLED:
-            return
+            return None
+        rests_until = self._rests_until(target)
+        state = _state_after(failure)
+        grace = self._grace(target, failure)
         trouble = self._troubles[target.endpoint] = _Trouble(
             target=target,
-            state=state,
-            probe_at=now + self._grace(target, state, failure),
+            state=KdcState.WELL,
+            probe_at=max(now + grace, rests_until),
             interval=self._first_interval,
             is_ours=True,
             is_wanted=True,
+            well_from=now + grace if target.realm is None else now,
         )
-        self._changed(target.endpoint, state, failure)
-        self._pass_on(trouble, failure, now)
+        self.has_troubles = True
+        # One that has just answered a probe stays with other requests: strangers could bring this about.
+        if state is KdcState.DOWN or now >= rests_until:
+            self._turn(trouble, state, failure, now)
+        return trouble
 
-    def _grace(self, target: ProbeTarget, state: KdcState, failure: FailureReason) -> float:
+    def _grace(self, target: ProbeTarget, failure: FailureReason) -> float:
         """Return after how many seconds the endpoint is probed first."""
         if target.realm is None and failure not in OUT_OF_REACH:
-            # It takes connections, and that is all that its probe could tell.
+            # It accepts connections, and a probe could tell no more than that.
             return self._last_interval
-        # Who is suspected is probed at once: the next message may be one that can be sent only once.
-        return 0.0 if state is KdcState.SUSPECT else self._first_interval
+        # A suspect is probed at once: the next message may be one that can be sent only once.
+        return self._first_interval if failure in FAILS_TO_CONNECT else 0.0
+
+    def _await_verdict(self, trouble: _Trouble, now: float) -> None:
+        """Probe at a steady pace as long as a request waits for the endpoint."""
+        if not trouble.can_be_probed:
+            return
+        trouble.awaited_until = now + self._awaited_seconds
+        trouble.is_ours = trouble.is_wanted = True
+        if not trouble.is_probed_now:
+            pause_ends = max(self._rests_until(trouble.target), trouble.unanswered[1] + self.answer_seconds)
+            trouble.probe_at = min(trouble.probe_at, max(now, pause_ends))
+
+    def _answered_probe(self, trouble: _Trouble, now: float) -> None:
+        if now >= trouble.well_from:
+            self._recover(trouble.target)
+        else:
+            trouble.unanswered = -math.inf, -math.inf
+            trouble.probe_at = trouble.well_from
+
+    def _missed_probe(self, trouble: _Trouble, failure: FailureReason, now: float, sent_at: float) -> None:
+        """Note an unanswered probe. The pause before the next doubles, unless a request awaits a verdict."""
+        trouble.unanswered = trouble.unanswered[1], sent_at
+        trouble.is_ours = True
+        if now < trouble.awaited_until:
+            trouble.probe_at = max(now, sent_at + self.answer_seconds)
+        else:
+            trouble.probe_at = now + trouble.interval
+            trouble.interval = min(2 * trouble.interval, self._last_interval)
+        # A packet of one probe may be lost; not of two in a row.
+        is_down = failure is not FailureReason.SILENT or trouble.unanswered[0] > -math.inf
+        self._turn(trouble, KdcState.DOWN if is_down else _worse(trouble.state), failure, now)
+
+    def _rests_until(self, target: ProbeTarget) -> float:
+        # That a password server accepts a connection says too little.
+        answered_at = self._answered.get(target.endpoint, -math.inf) if target.realm else -math.inf
+        return answered_at + REST_SECONDS
+
+    def _note_answer(self, endpoint: KdcEndpoint, now: float) -> None:
+        if len(self._answered) >= MAX_RESTING:
+            self._answered = {other: at for other, at in self._answered.items() if now < at + REST_SECONDS}
+        self._answered[endpoint] = now
 
     def _recover(self, target: ProbeTarget) -> None:
-        trouble = self._troubles.pop(target.endpoint, None)
-        if trouble:
-            self._changed(target.endpoint, KdcState.WELL, None, before=trouble.state)
+        before = self._drop(target.endpoint)
+        if before is not KdcState.WELL:
+            self._log_change(target.endpoint, KdcState.WELL, None, before)
             self._tell(HealthNotice(target=target, state=KdcState.WELL))
+
+    def _drop(self, endpoint: KdcEndpoint) -> KdcState:
+        """Take the endpoint out of the table, and return its state there."""
+        trouble = self._troubles.pop(endpoint, None)
+        self.has_troubles = bool(self._troubles)
+        if trouble is None or trouble.state is KdcState.WELL:
+            return KdcState.WELL
+        self._noted(endpoint, KdcState.WELL)
+        return trouble.state
+
+    def _turn(self, trouble: _Trouble, state: KdcState, failure: FailureReason, now: float) -> None:
+        """Set the state, and tell the other processes of it and of the next probe."""
+        before, trouble.state = trouble.state, state
+        if state is not before:
+            self._noted(trouble.target.endpoint, state)
+            self._log_change(trouble.target.endpoint, state, failure, before)
+        self._pass_on(trouble, failure, now)
 
     def _pass_on(self, trouble: _Trouble, failure: FailureReason, now: float) -> None:
         probe_in = max(trouble.probe_at - now, 0.0)
@@ -200,19 +320,14 @@ class HealthTable:
             HealthNotice(target=trouble.target, state=trouble.state, reason=failure, probe_in=probe_in)
         )
 
-    def _changed(
-        self,
-        endpoint: KdcEndpoint,
-        state: KdcState,
-        failure: FailureReason | None,
-        before: KdcState = KdcState.WELL,
+    def _log_change(
+        self, endpoint: KdcEndpoint, state: KdcState, failure: FailureReason | None, before: KdcState
     ) -> None:
-        self._noted(endpoint, state)
         fields: dict[str, object] = {"kdc": str(endpoint), "address": endpoint.address, "state": state.value}
         if failure:
             fields["reason"] = failure.value
         extra: dict[str, object] = {"fields": fields}
-        if KdcState.SUSPECT in (state, before):
+        if state is not KdcState.DOWN and KdcState.SUSPECT in (state, before):
             # Strangers can bring it about again and again, by messages that a KDC doesn't answer.
             extra["repeats"] = ("kdc_suspect", endpoint)
         if state is KdcState.WELL:
@@ -224,3 +339,11 @@ class HealthTable:
         self.version += 1
         self.has_troubles = bool(self._troubles)
         self._note(endpoint, state)
+
+
+def _state_after(failure: FailureReason) -> KdcState:
+    return KdcState.DOWN if failure in FAILS_TO_CONNECT else KdcState.SUSPECT
+
+
+def _worse(state: KdcState) -> KdcState:
+    return KdcState.SUSPECT if state is KdcState.WELL else state

@@ -1,4 +1,4 @@
-"""Probes endpoints that are in trouble, in the background, so that no request has to."""
+"""Probes endpoints that are not well, in the background, so that no request has to."""
 
 import asyncio
 import contextlib
@@ -13,30 +13,32 @@ from kkdcpd.values import Attempt, FailureReason, ProxyRequest, Transport
 
 __all__ = ["Prober"]
 
+PROBES = "probes"
+"""What probes count as beside the networks of clients."""
+
 NONCE_BITS = 31
 """UInt32 by RFC 4120 5.4.1, but there are KDCs that take the 32nd for a sign."""
 
 
 class Prober:
-    """Sends a KDC in trouble an AS-REQ now and then; a password server only a connect.
+    """Sends an AS-REQ to a KDC that is not well; to a password server it only connects.
 
-    A password server that speaks UDP alone can't be probed without changing a password: when its probe is
-    due it counts as well again, and the next request tells.
+    A password server of UDP alone can't be probed without changing a password. When its probe is due, it
+    counts as well again, and the next request shows how it is.
     """
 
     def __init__(self, config: UpstreamConfig, ways_out: WaysOut, health: HealthTable) -> None:
         self._principal = config.probe_principal
-        self._timeout = config.reach_timeout
         self._ways_out = ways_out
         self._health = health
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Look at the health table again: a probe may be due sooner than was thought."""
+        """Look at the health table again: a probe may be due sooner than it was."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Probe whoever is due, until cancelled."""
+        """Send the probes that are due, until cancelled."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -48,26 +50,32 @@ class Prober:
                         await self._woken.wait()
 
     async def _probe(self, target: ProbeTarget) -> None:
-        failure = None
+        """Send one probe. After `answer_seconds` it counts as unanswered; a late answer still counts then."""
+        sent_at = asyncio.get_running_loop().time()
+        request = None
         if target.realm is not None:
-            probe = build_probe(target.realm, self._principal, nonce=secrets.randbits(NONCE_BITS))
-            failure = await self._ask(target, probe)
-        elif target.endpoint.transport is Transport.TCP:
-            failure = await self._ask(target, None)
-        self._health.probed(target, failure, asyncio.get_running_loop().time())
-        self._woken.set()
-
-    async def _ask(self, target: ProbeTarget, request: ProxyRequest | None) -> FailureReason | None:
+            request = build_probe(target.realm, self._principal, nonce=secrets.randbits(NONCE_BITS))
+        elif target.endpoint.transport is Transport.UDP:
+            self._tell(target, None, sent_at)
+            return
         probe = _Probe(request)
-        way = self._ways_out.open(Attempt(number=1, endpoint=target.endpoint), probe)
-        probe.start(way)
+        way = self._ways_out.open(Attempt(number=1, endpoint=target.endpoint), probe, network=PROBES)
         try:
-            async with asyncio.timeout(self._timeout):
-                return await probe.outcome
-        except TimeoutError:
-            return FailureReason.SILENT
+            probe.start(way)
+            outcome = await self._outcome_of(probe)
+            self._tell(target, outcome, sent_at)
+            if outcome is FailureReason.SILENT and await self._outcome_of(probe) is None:
+                self._tell(target, None, sent_at)
         finally:
             way.close()
+
+    async def _outcome_of(self, probe: "_Probe") -> FailureReason | None:
+        done, _ = await asyncio.wait({probe.outcome}, timeout=self._health.answer_seconds)
+        return probe.outcome.result() if done else FailureReason.SILENT
+
+    def _tell(self, target: ProbeTarget, failure: FailureReason | None, sent_at: float) -> None:
+        self._health.probed(target, failure, asyncio.get_running_loop().time(), sent_at=sent_at)
+        self._woken.set()
 
 
 class _Probe:

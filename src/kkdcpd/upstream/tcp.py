@@ -1,19 +1,30 @@
-"""One message over one fresh TCP connection (RFC 4120 7.2.2).
+"""One message over one TCP connection of its own (RFC 4120 7.2.2).
 
-Connections are never kept for the next request: nothing in Kerberos ties a reply to a request, so a late one
-would go to a stranger.
+A connection never serves a second request: nothing in clear ties a reply to its request, so a late reply
+would reach another client. It ends by RST, so that its local port is free at once. Ports that stay in
+TIME_WAIT for a minute run out at some hundred requests per second.
 """
 
 import errno
 import os
 import socket
+import struct
 
 from kkdcpd.protocol import framing
-from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, failure_of, open_socket, receive
+from kkdcpd.upstream.attempt import (
+    AttemptEvents,
+    SourceAddresses,
+    failure_of,
+    log_local_error,
+    open_socket,
+    receive,
+)
 from kkdcpd.upstream.readiness import READABLE, WRITABLE, Readiness
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["TcpAttempt"]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of socket(7): on, for no time
 
 
 class TcpAttempt:
@@ -46,12 +57,12 @@ class TcpAttempt:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = self._socket.connect_ex((endpoint.address, endpoint.port))
         except OSError as error:
-            self._fail(failure_of(error))
+            self._fail(error)
             return
         if code in (0, errno.EINPROGRESS):
             self._readiness.call_once(self._socket, WRITABLE, self._finish_connect)
         else:
-            self._fail(failure_of(_os_error(code)))
+            self._fail(_os_error(code))
 
     def send(self, request: ProxyRequest) -> None:
         """Write the message and begin to read."""
@@ -60,17 +71,24 @@ class TcpAttempt:
         try:
             self._write(self._socket)
         except OSError as error:
-            self._fail(failure_of(error))
+            self._fail(error)
         else:
             self._wait(self._socket)
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one: nothing that comes by it is wanted any more."""
         if self._socket:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._readiness.close_socket(self._socket)
             self._socket = None
 
-    def _fail(self, reason: FailureReason) -> None:
+    def _fail(self, error: OSError) -> None:
+        reason = failure_of(error)
+        if reason is FailureReason.LOCAL_ERROR:
+            log_local_error(self._attempt.endpoint, error, self._sources)
+        self._end(reason)
+
+    def _end(self, reason: FailureReason) -> None:
         self.close()
         self._events.failed(self._attempt, reason)
 
@@ -78,7 +96,7 @@ class TcpAttempt:
         assert self._socket
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._fail(failure_of(_os_error(code)))
+            self._fail(_os_error(code))
         else:
             self._events.connected(self._attempt)
 
@@ -103,14 +121,14 @@ class TcpAttempt:
         except BlockingIOError:
             self._wait(self._socket)
         except OSError as error:
-            self._fail(failure_of(error))
+            self._fail(error)
         else:
             self._take(self._socket, chunk)
 
     def _take(self, sock: socket.socket, chunk: bytes) -> None:
         """Take in what came; nothing is the end of the connection."""
         if not chunk:
-            self._fail(FailureReason.CLOSED)
+            self._end(FailureReason.CLOSED)
             return
         self._received += chunk
         if len(self._received) < framing.PREFIX_OCTETS:
@@ -119,7 +137,7 @@ class TcpAttempt:
         length = framing.read_prefix(bytes(self._received[: framing.PREFIX_OCTETS]))
         # The high bit is reserved for extensions (RFC 4120 7.2.2), and makes the length too big as well.
         if length > self._max_reply_bytes:
-            self._fail(FailureReason.REPLY_TOO_BIG)
+            self._end(FailureReason.REPLY_TOO_BIG)
         elif len(self._received) < framing.PREFIX_OCTETS + length:
             self._wait(sock)
         else:

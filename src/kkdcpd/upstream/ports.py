@@ -1,0 +1,121 @@
+"""Keeps the local ports of datagrams whose answers may still come.
+
+Nothing in clear ties a Kerberos reply to its request. If the port of an abandoned datagram were free, the
+next request that gets the port would get the late answer too. So the socket stays open, and drops the answer.
+
+The number of such sockets is bounded, and so is a network's share of them. At the bound no port is reused
+early: the attempt fails on this host, and the exchange goes on by TCP.
+"""
+
+import asyncio
+import socket
+from dataclasses import dataclass
+
+from kkdcpd.upstream.readiness import READABLE, Readiness
+from kkdcpd.upstream.shares import Places
+from kkdcpd.values import KdcEndpoint
+
+__all__ = ["KdcPorts", "PortOwner"]
+
+PORTS_PER_KDC = 1024
+PORTS_IN_ALL = 2048
+"""Sockets of one worker process, those in use included. Linux has 28,232 ports by default for all of them."""
+
+KEEP_SECONDS = 60.0
+"""How long an answer may be late: a KDC that waits for a one-time password may take half a minute."""
+
+KEEP_ANSWERED_SECONDS = 10.0
+"""How long the answer to a further copy may be late. It is a message that no KDC has to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortOwner:
+    """For which KDC and which client network a port is in use."""
+
+    endpoint: KdcEndpoint
+    network: str
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    sock: socket.socket
+    owner: PortOwner
+    answers: int
+    timer: asyncio.TimerHandle | None = None
+
+
+class KdcPorts:
+    """The local UDP ports of this process. Make it in a running event loop."""
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        *,
+        per_kdc: int = PORTS_PER_KDC,
+        in_all: int = PORTS_IN_ALL,
+        keep_seconds: float = KEEP_SECONDS,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._readiness = readiness
+        self._per_kdc = per_kdc
+        self._keep_seconds = keep_seconds
+        self._of_kdc: dict[KdcEndpoint, Places] = {}
+        self._all = Places(in_all)
+        self._kept: set[_Kept] = set()
+
+    def close(self) -> None:
+        """Close all sockets that are kept: this process is about to end."""
+        for kept in [*self._kept]:
+            self._close(kept)
+
+    def take(self, owner: PortOwner) -> bool:
+        """Take a place for a socket that is about to be opened; say whether there was one."""
+        if not self._all.take(owner.network):
+            return False
+        places = self._of_kdc.get(owner.endpoint)
+        if places is None:
+            places = self._of_kdc[owner.endpoint] = Places(self._per_kdc)
+        if places.take(owner.network):
+            return True
+        self._all.give_back(owner.network)
+        return False
+
+    def give_back(self, owner: PortOwner) -> None:
+        """Give the place back: no answer can come to the port any more."""
+        self._all.give_back(owner.network)
+        places = self._of_kdc[owner.endpoint]
+        places.give_back(owner.network)
+        if places.is_empty:
+            del self._of_kdc[owner.endpoint]
+
+    def keep(self, sock: socket.socket, owner: PortOwner, *, answers: int, is_answered: bool) -> None:
+        """Hold the socket open until its answers have come, or can no longer come."""
+        kept = _Kept(sock, owner, answers)
+        seconds = min(self._keep_seconds, KEEP_ANSWERED_SECONDS) if is_answered else self._keep_seconds
+        kept.timer = self._loop.call_later(seconds, self._close, kept)
+        self._kept.add(kept)
+        self._watch(kept)
+
+    def _watch(self, kept: _Kept) -> None:
+        self._readiness.call_once(kept.sock, READABLE, lambda: self._drop_answer(kept))
+
+    def _drop_answer(self, kept: _Kept) -> None:
+        try:
+            kept.sock.recv(1)
+        except BlockingIOError:
+            self._watch(kept)
+            return
+        except OSError:
+            pass  # an ICMP error: the datagram will not be answered
+        kept.answers -= 1
+        if kept.answers:
+            self._watch(kept)
+        else:
+            self._close(kept)
+
+    def _close(self, kept: _Kept) -> None:
+        assert kept.timer
+        kept.timer.cancel()
+        self._kept.remove(kept)
+        self._readiness.close_socket(kept.sock)
+        self.give_back(kept.owner)

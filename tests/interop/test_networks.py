@@ -1,0 +1,162 @@
+"""Real KDCs behind networks that filter, lose or swallow packets."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.values import Transport
+from lab.namespace import NetworkNamespace
+from lab.realm import MitRealm, Principal
+from tests.interop.conftest import PASSWORD, REALM, SERVICE, FrontMaker, Site
+from tests.support import messages
+from tests.support.http_client import post
+
+FIRST_AS_REQ = messages.as_req(realm=REALM, cname=(1, ("alice",)), padata=[(149, b""), (150, b"")])
+PROOF = messages.as_req(realm=REALM, cname=(1, ("alice",)), padata=[(2, b"\x30\x00"), (149, b"")])
+UDP_ALONE = frozenset({Transport.UDP})
+# So that a test needs seconds only.
+IMPATIENT = """
+    [upstream]
+    reach_timeout = 2
+    reply_timeout = 30
+    probe_interval = 0.5
+    probe_interval_maximum = 1
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[NetworkNamespace]:
+    with NetworkNamespace(tmp_path) as network:
+        yield network
+
+
+@pytest.fixture
+def realm(network: NetworkNamespace, tmp_path: Path) -> Iterator[MitRealm]:
+    """A realm within the network, so that its packets can be dropped."""
+    del network
+    principals = [
+        Principal(name="alice", password=PASSWORD, options=("+requires_preauth",)),
+        Principal(name=SERVICE),
+    ]
+    with MitRealm(tmp_path / "realm", name=REALM, principals=principals) as realm:
+        yield realm
+
+
+def log_in(site: Site) -> None:
+    client = site.clients()
+    client.kinit("alice", PASSWORD).expect_ok()
+    client.kvno(SERVICE).expect_ok()
+
+
+@pytest.mark.parametrize("verdict", ["drop", "reject with tcp reset"])
+def test_tcp_that_is_known_to_be_down_is_not_waited_for_and_used_again_once_it_works(
+    verdict: str, network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    site = make_front(realm, *realm.kdc.endpoints, sections=IMPATIENT)
+    network.filter("input", f"tcp dport {realm.kdc.port} {verdict}")
+    log_in(site)
+    site.daemon.wait_for_line(lambda line: "kdc_in_trouble" in line and "state=down" in line)
+    before = len(site.daemon.lines)
+    log_in(site)
+    exchanges = site.wait_for_exchanges(3, after=before)
+    # One attempt: no connect was waited for.
+    assert {(line["transport"], line["attempts"]) for line in exchanges} == {("udp", "1")}
+    network.unfilter()
+    site.daemon.wait_for_line(lambda line: "kdc_well_again" in line, after=before)
+    before = len(site.daemon.lines)
+    log_in(site)
+    assert {line["transport"] for line in site.wait_for_exchanges(3, after=before)} == {"tcp"}
+
+
+def test_tcp_that_accepts_and_stays_silent_gives_way_to_udp(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    site = make_front(realm, *realm.kdc.endpoints, sections=IMPATIENT)
+    network.filter("output", f"tcp sport {realm.kdc.port} tcp flags & psh == psh drop")
+    assert site.ask(FIRST_AS_REQ).status == 200
+    site.daemon.wait_for_line(lambda line: "kdc_in_trouble" in line and "state=down" in line)
+    log_in(site)
+
+
+def test_udp_that_is_filtered_gives_way_to_tcp(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    (kdc,) = realm.kdc.endpoints
+    site = make_front(realm, f"udp://{kdc}", f"tcp://{kdc}", sections=IMPATIENT)
+    network.filter("input", f"udp dport {realm.kdc.port} drop")
+    assert site.ask(FIRST_AS_REQ).status == 200
+    log_in(site)
+
+
+def test_one_of_two_kdcs_with_filtered_tcp_leaves_the_other_to_be_asked_by_tcp(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    first, second = realm.kdc, realm.start_kdc()
+    site = make_front(realm, *first.endpoints, *second.endpoints)
+    network.filter("input", f"tcp dport {first.port} drop")
+    log_in(site)
+    exchanges = site.wait_for_exchanges(3)
+    assert {line["transport"] for line in exchanges} == {"tcp"}
+
+
+def test_one_packet_in_five_that_is_lost_costs_seconds_and_no_request(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    site = make_front(realm, f"udp://{realm.kdc.endpoints[0]}")
+    tickets = site.clients()
+    tickets.kinit("alice", PASSWORD).expect_ok()
+    for hook, port in (("input", "dport"), ("output", "sport")):
+        network.filter(hook, f"udp {port} {realm.kdc.port} numgen inc mod 5 0 drop")
+    started = time.monotonic()
+    for _ in range(6):
+        assert site.ask(FIRST_AS_REQ).status == 200
+    tickets.kvno(SERVICE).expect_ok()
+    # As many attempts as requests: the copies left from one socket.
+    assert {line["attempts"] for line in site.wait_for_exchanges(9)} == {"1"}
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("fault", ["accepts and is silent", "is swallowed after the connect"])
+@pytest.mark.parametrize("transport", Transport)
+def test_only_kdc_that_is_dead_costs_the_time_to_reach_one(
+    transport: Transport, fault: str, network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    site = make_front(realm, f"{transport.value}://{realm.kdc.endpoints[0]}", sections=IMPATIENT)
+    assert site.ask(PROOF).status == 200
+    if fault == "accepts and is silent":
+        realm.kdc.program.send_signal(signal.SIGSTOP)
+    else:
+        network.drop_replies(realm.kdc.port)
+    started = time.monotonic()
+    assert site.ask(PROOF).status == 503
+    assert time.monotonic() - started < 10
+    (line,) = [line for line in site.wait_for_exchanges(2) if line["outcome"] == "no_kdc_reply"]
+    assert line["detail"].endswith("silent")
+    realm.kdc.program.send_signal(signal.SIGCONT)
+    network.unfilter()
+    site.daemon.wait_for_line(lambda line: "kdc_well_again" in line)
+    log_in(site)
+
+
+def test_all_workers_give_up_a_dead_kdc_in_time(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    """What one of them has heard of the others is no verdict on its own message, and no obstacle to one."""
+    (kdc,) = realm.kdc.endpoints
+    site = make_front(realm, f"tcp://{kdc}", sections=IMPATIENT + "\n[process]\nworkers = 3\ncontrol = ''")
+    network.count("probes", f"tcp dport {realm.kdc.port} tcp flags syn")
+    realm.kdc.program.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    with ExitStack() as connections:
+        clients = [connections.enter_context(site.connect()) for _ in range(12)]
+        for client in clients:
+            client.send(post(messages.envelope(PROOF, REALM)))
+        assert {client.response().status for client in clients} == {503}
+    assert time.monotonic() - started < 10
+    # Beside the 12 messages each worker has sent some probes.
+    assert network.counted("probes") <= 12 + 3 * 8
+    realm.kdc.program.send_signal(signal.SIGCONT)
