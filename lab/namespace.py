@@ -61,6 +61,15 @@ class NetworkNamespace:
         """Add a rule of nft(8) to `input` or `output`, such as `tcp dport 88 drop`."""
         self._nft(f"add rule {_TABLE} {hook} {rule}")
 
+    def limit_ports(self, first: int, last: int) -> None:
+        """Let programs have only these local ports, and none again that a connection has just left."""
+        self.set("ip_local_port_range", f"{first} {last}")
+        self.set("tcp_tw_reuse", "0")
+
+    def set(self, name: str, value: str) -> None:
+        """Set a value of net.ipv4 (sysctl(8)) in this network."""
+        Path(f"/proc/sys/net/ipv4/{name}").write_text(value)
+
     def unfilter(self) -> None:
         """Remove all rules."""
         self._nft(f"flush table {_TABLE}")

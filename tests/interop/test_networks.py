@@ -1,6 +1,8 @@
 """Real KDCs behind networks that filter, lose or swallow packets."""
 
+import resource
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -160,3 +162,49 @@ def test_all_workers_give_up_a_dead_kdc_in_time(
     # Beside the 12 messages each worker has sent some probes.
     assert network.counted("probes") <= 12 + 3 * 8
     realm.kdc.program.send_signal(signal.SIGCONT)
+
+
+def assert_that_this_host_is_blamed(site: Site, error: str, advice: str) -> None:
+    line = site.daemon.wait_for_line(lambda line: " local_error " in line)
+    assert f"error={error}" in line
+    assert advice in line
+    assert not any("kdc_in_trouble" in line for line in site.daemon.lines)
+
+
+ONE_WORKER = "[process]\nworkers = 1\ncontrol = ''"
+
+
+def test_firewall_of_this_host_is_no_fault_of_the_kdc(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    site = make_front(realm, f"udp://{realm.kdc.endpoints[0]}", sections=ONE_WORKER)
+    network.filter("output", f"udp dport {realm.kdc.port} drop")
+    # The KDC's TCP is another way to it.
+    assert site.ask(PROOF).status == 200
+    assert_that_this_host_is_blamed(site, "EPERM", "firewall")
+
+
+def test_want_of_ports_is_no_fault_of_the_kdc(
+    network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    site = make_front(realm, f"udp://{realm.kdc.endpoints[0]}", sections=ONE_WORKER)
+    with socket.socket(type=socket.SOCK_DGRAM) as holder, site.connect() as client:
+        holder.bind(("", 20000))
+        network.limit_ports(20000, 20000)
+        assert client.ask(post(messages.envelope(PROOF, REALM))).status == 200
+    assert_that_this_host_is_blamed(site, "EAGAIN", "net.ipv4.ip_local_port_range")
+
+
+def test_want_of_descriptors_is_no_fault_of_the_kdc(realm: MitRealm, make_front: FrontMaker) -> None:
+    site = make_front(realm, sections=ONE_WORKER)
+    worker = min(site.daemon.workers)
+    with site.connect() as client:
+        request = post(messages.envelope(PROOF, REALM))
+        assert client.ask(request).status == 200
+        before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        taken = {int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir()}
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (min(set(range(1000)) - taken), before[1]))
+        assert client.ask(request).status == 503
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+        assert client.ask(request).status == 200
+    assert_that_this_host_is_blamed(site, "EMFILE", "LimitNOFILE")
