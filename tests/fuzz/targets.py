@@ -33,17 +33,19 @@ from kkdcpd.log.lines import JsonLines, TextLines
 from kkdcpd.protocol.cldap import decode_ping_answer
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
-from kkdcpd.protocol.exchange import is_repeatable
+from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send, is_repeatable
 from kkdcpd.protocol.forwarded import client_address, network_of
 from kkdcpd.protocol.framing import add_prefix
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
 from kkdcpd.protocol.krb_error import build_policy_error
-from kkdcpd.protocol.messages import classify, inspect_reply
+from kkdcpd.protocol.messages import classify, inspect_reply, is_reply_to_another_kind
 from kkdcpd.protocol.probe import judge_probe
 from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, parse
 from kkdcpd.protocol.x509 import read_certificate, read_crl
 from kkdcpd.values import (
+    Attempt,
+    Candidate,
     ClientConnection,
     KdcEndpoint,
     KdcReply,
@@ -163,6 +165,62 @@ def _reply(octets: bytes) -> None:
         for request in requests if facts else ():
             assert facts
             _judge(request, facts)
+
+
+class _Known:
+    """Knows nothing of endpoints."""
+
+    def note_overflow(self, endpoint: KdcEndpoint) -> None:
+        pass
+
+    def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
+        del endpoint
+        return False
+
+    def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
+        del endpoint, since
+        return False
+
+    def take(self) -> bool:
+        return True
+
+
+LIMITS = ExchangeLimits(
+    connect_timeout=1.5, reach_timeout=5.0, reply_timeout=20.0, stagger=0.25, hedge_delay=0.4
+)
+
+
+def _foreign_reply(octets: bytes) -> None:
+    """A datagram that came for another request: dropped only if it fits none of this kind."""
+    for kind, requests in SOME_REQUESTS.items():
+        facts = _facts_in(kind, octets)
+        if is_reply_to_another_kind(kind, octets):
+            assert facts is None
+            continue
+        for request in requests[:1]:
+            _exchanged(request, facts, octets)
+
+
+def _exchanged(request: ProxyRequest, facts: ReplyFacts | None, octets: bytes) -> None:
+    """Two KDCs send the octets at the same moment."""
+    candidates = [
+        Candidate(endpoint=replace(ENDPOINT, port=port, transport=Transport.UDP), source="fuzz")
+        for port in (88, 89)
+    ]
+    exchange = Exchange(request, candidates, limits=LIMITS, hedges=_Known(), health=_Known(), now=0.0)
+    heard: list[Attempt] = []
+    for now in (0.0, 0.5, 0.5, 1.5):
+        for command in exchange.due(now):
+            if isinstance(command, Connect):
+                exchange.connected(command.attempt, now)
+            elif isinstance(command, Send) and command.attempt not in heard:
+                heard.append(command.attempt)
+    for attempt in heard:
+        exchange.received(attempt, octets, 2.0)
+    exchange.due(30.0)
+    assert exchange.reply or exchange.error
+    if exchange.reply:
+        assert exchange.reply.facts == facts
 
 
 def _judge(request: ProxyRequest, facts: ReplyFacts) -> None:
@@ -391,6 +449,7 @@ TARGETS: Mapping[str, Target] = {
     "log": Target(run=_log, seeds=seeds.REQUESTS, is_der=True),
     "reply": Target(run=_reply, seeds=seeds.REPLIES, is_der=True),
     "fast_error": Target(run=_fast_error, seeds=seeds.FAST_ERRORS, is_der=True),
+    "foreign_reply": Target(run=_foreign_reply, seeds=seeds.REPLIES, is_der=True),
     "kpasswd": Target(run=_kpasswd, seeds=seeds.KPASSWD, is_der=True),
     "cldap": Target(run=_ping, seeds=seeds.PINGS, is_der=True),
     "records": Target(run=_records, seeds=seeds.RECORDS),

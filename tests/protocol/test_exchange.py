@@ -56,11 +56,18 @@ def _candidate(name: str, transport: Transport, *, is_fallback: bool = False) ->
 
 
 class Probes:
-    """Which endpoints left two probes unanswered, and since when exchanges asked."""
+    """What is known of endpoints: which are dead, and since when exchanges asked for that."""
 
     def __init__(self) -> None:
         self.dead: set[str] = set()
         self.asked: list[tuple[str, float]] = []
+        self.overflowed: set[str] = set()
+
+    def note_overflow(self, endpoint: KdcEndpoint) -> None:
+        self.overflowed.add(endpoint.name)
+
+    def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
+        return endpoint.name in self.overflowed
 
     def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
         self.asked.append((endpoint.name, since))
@@ -415,6 +422,17 @@ def test_datagram_that_was_answered_too_big_is_never_sent_again() -> None:
     assert play.received("a/udp", TOO_BIG) == ["connect a"]
     play.connected("a")
     assert play.after(19.9) == []
+    assert play.probes.overflowed == {"a"}
+
+
+def test_kdc_with_replies_too_big_for_a_datagram_gets_the_second_copy_by_tcp() -> None:
+    play = Play(TGS_REQ, udp("a"))
+    play.probes.overflowed.add("a")
+    play.step()
+    play.connected("a/udp")
+    assert play.after(1.0) == ["connect a"]
+    assert play.connected("a") == ["send a"]
+    assert play.received("a/udp", messages.tgs_rep()) == ["abandon a"]
 
 
 def test_copies_to_one_kdc_do_not_count_as_attempts() -> None:

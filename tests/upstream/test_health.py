@@ -330,3 +330,10 @@ def test_it_is_known_at_a_glance_whether_anybody_is_in_trouble(health: HealthTab
     assert health.has_troubles
     health.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 103.0)
     assert not health.has_troubles
+
+
+def test_replies_too_big_for_a_datagram_are_remembered_and_bounded(health: HealthTable) -> None:
+    assert not health.has_overflowed(KDC)
+    for number in range(2000):
+        health.note_overflow(replace(KDC, port=number))
+    assert sum(health.has_overflowed(replace(KDC, port=number)) for number in range(2000)) == 1024

@@ -25,7 +25,7 @@ def test_oldest_request_of_the_largest_network_yields() -> None:
     slots = full_slots("b", "a", "a", "a")
     assert slots.yields_to("c") == "a1"
     assert slots.yields_to("b") == "a1"
-    slots.remove("a", "a1")
+    slots.remove("a1")
     assert not slots.is_full
     slots.add("c", "c4")
     # Were one of them to yield now, the other network would be the largest.
@@ -35,7 +35,7 @@ def test_oldest_request_of_the_largest_network_yields() -> None:
 
 def test_slots_remember_no_network_without_a_request() -> None:
     slots = full_slots("a")
-    slots.remove("a", "a0")
+    slots.remove("a0")
     assert (slots.taken, slots.is_full) == (0, False)
     slots.add("b", "b0")
     assert slots.yields_to("a") is None

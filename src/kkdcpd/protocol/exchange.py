@@ -92,8 +92,8 @@ class ExchangeLimits:
 FIRST_PAUSE_SECONDS = 1.0
 """How long a datagram waits for its answer before it is sent again. Each further pause is twice as long.
 
-MIT's client waits as long. No sooner: krb5kdc 1.20 crashes if it gets a message again whose reply is too big
-for a datagram and still in its memory.
+MIT's client waits as long. krb5kdc 1.20 crashes when it gets a datagram again to which it has a reply that is
+too big for one. So an endpoint that has had such replies gets the message by TCP instead.
 """
 
 CHECK_SECONDS = 1.0
@@ -132,7 +132,13 @@ class HedgeBudget(Protocol):
 
 
 class EndpointHealth(Protocol):
-    """What probes have found out."""
+    """What is known of endpoints beyond this exchange."""
+
+    def note_overflow(self, endpoint: KdcEndpoint) -> None:
+        """Remember that the endpoint had a reply that was too big for a datagram."""
+
+    def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
+        """Whether the endpoint had such a reply."""
 
     def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
         """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""
@@ -319,8 +325,10 @@ class Exchange:
 
     def _look_around(self, now: float) -> None:
         """Find what is due: by the clock, or after an event that changed what is to be done."""
-        self._look_at_connects(now)
-        self._look_at_holders(now)
+        if self._connecting:
+            self._look_at_connects(now)
+        if self._holders:
+            self._look_at_holders(now)
         if self.reply or self.error:
             return
         if self._seeks_holder and now < self._deadline:
@@ -379,9 +387,15 @@ class Exchange:
             self._commands.append(Report(attempt.endpoint, FailureReason.SILENT))
 
     def _repeat(self, holder: _Holder, now: float) -> None:
-        self._commands.append(Send(holder.attempt))
-        holder.repeat_at = now + holder.pause
-        holder.pause *= 2
+        endpoint = holder.attempt.endpoint
+        if self._health.has_overflowed(endpoint):
+            holder.repeat_at = math.inf
+            self._make_next(_by_tcp(endpoint))
+            self._seek_holder(now)
+        else:
+            holder.repeat_at = now + holder.pause
+            holder.pause *= 2
+            self._commands.append(Send(holder.attempt))
 
     def _connect_next(self, now: float) -> None:
         while self._untried:
@@ -472,6 +486,7 @@ class Exchange:
 
     def _go_on_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
         """Ask the same KDC again, and no other if it has seen a proof."""
+        self._health.note_overflow(endpoint)
         if not is_repeatable(self._request):
             self._untried.clear()
         self._was_taken = True

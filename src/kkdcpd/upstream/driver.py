@@ -160,7 +160,7 @@ class _Conversation:
         """Free the slot of an attempt that is over; say whether the exchange goes on."""
         way = self._ways.pop(attempt.number, None)
         if way:
-            way.slots.remove(self._network, way)
+            way.slots.remove(way)
         return way is not None and not self.done.done()
 
     def _note_failure(self, attempt: Attempt, reason: FailureReason) -> None:
@@ -247,7 +247,7 @@ class _Conversation:
         """Close a way that the exchange has no use for; one that has told its end is closed already."""
         way = self._ways.pop(number, None)
         if way:
-            way.slots.remove(self._network, way)
+            way.slots.remove(way)
             way.way_out.close()
 
     def _set_timer(self) -> None:

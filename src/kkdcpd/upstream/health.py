@@ -42,6 +42,9 @@ REST_SECONDS = 1.0
 MAX_RESTING = 1024
 """Endpoints whose last answered probe is remembered; it is forgotten after `REST_SECONDS`."""
 
+MAX_OVERFLOWED = 1024
+"""Endpoints with replies that are too big for a datagram, which are remembered until the process ends."""
+
 OUT_OF_REACH = frozenset(
     {
         FailureReason.REFUSED,
@@ -128,6 +131,7 @@ class HealthTable:
         self.answer_seconds = ANSWER_SHARE * reach_timeout
         self._awaited_seconds = reach_timeout
         self._answered: dict[KdcEndpoint, float] = {}
+        self._overflowed: set[KdcEndpoint] = set()
         self.version = 0
         self.has_troubles = False
         self._note = note
@@ -202,6 +206,15 @@ class HealthTable:
             trouble.probe_at = now + self._first_interval
         else:
             self._missed_probe(trouble, failure, now, sent_at)
+
+    def note_overflow(self, endpoint: KdcEndpoint) -> None:
+        """Remember that the endpoint had a reply that was too big for a datagram."""
+        if len(self._overflowed) < MAX_OVERFLOWED:
+            self._overflowed.add(endpoint)
+
+    def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
+        """Whether the endpoint had such a reply."""
+        return endpoint in self._overflowed
 
     def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
         """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""

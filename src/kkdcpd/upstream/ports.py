@@ -15,11 +15,14 @@ from kkdcpd.upstream.readiness import READABLE, Readiness
 from kkdcpd.upstream.shares import Places
 from kkdcpd.values import KdcEndpoint
 
-__all__ = ["KdcPorts", "PortOwner"]
+__all__ = ["KdcPorts"]
 
 PORTS_PER_KDC = 1024
 PORTS_IN_ALL = 2048
 """Sockets of one worker process, those in use included. Linux has 28,232 ports by default for all of them."""
+
+MAX_IDLE_ENDPOINTS = 1024
+"""Endpoints whose places are kept though none is taken. Beyond that all of these are forgotten."""
 
 KEEP_SECONDS = 60.0
 """How long an answer may be late: a KDC that waits for a one-time password may take half a minute."""
@@ -28,18 +31,11 @@ KEEP_ANSWERED_SECONDS = 10.0
 """How long the answer to a further copy may be late. It is a message that no KDC has to wait for."""
 
 
-@dataclass(frozen=True, slots=True)
-class PortOwner:
-    """For which KDC and which client network a port is in use."""
-
-    endpoint: KdcEndpoint
-    network: str
-
-
 @dataclass(slots=True, eq=False)
 class _Kept:
     sock: socket.socket
-    owner: PortOwner
+    endpoint: KdcEndpoint
+    network: str
     answers: int
     timer: asyncio.TimerHandle | None = None
 
@@ -68,29 +64,30 @@ class KdcPorts:
         for kept in [*self._kept]:
             self._close(kept)
 
-    def take(self, owner: PortOwner) -> bool:
+    def take(self, endpoint: KdcEndpoint, network: str) -> bool:
         """Take a place for a socket that is about to be opened; say whether there was one."""
-        if not self._all.take(owner.network):
+        if not self._all.take(network):
             return False
-        places = self._of_kdc.get(owner.endpoint)
+        places = self._of_kdc.get(endpoint)
         if places is None:
-            places = self._of_kdc[owner.endpoint] = Places(self._per_kdc)
-        if places.take(owner.network):
+            if len(self._of_kdc) >= MAX_IDLE_ENDPOINTS:
+                self._of_kdc = {other: busy for other, busy in self._of_kdc.items() if not busy.is_empty}
+            places = self._of_kdc[endpoint] = Places(self._per_kdc)
+        if places.take(network):
             return True
-        self._all.give_back(owner.network)
+        self._all.give_back(network)
         return False
 
-    def give_back(self, owner: PortOwner) -> None:
+    def give_back(self, endpoint: KdcEndpoint, network: str) -> None:
         """Give the place back: no answer can come to the port any more."""
-        self._all.give_back(owner.network)
-        places = self._of_kdc[owner.endpoint]
-        places.give_back(owner.network)
-        if places.is_empty:
-            del self._of_kdc[owner.endpoint]
+        self._all.give_back(network)
+        self._of_kdc[endpoint].give_back(network)
 
-    def keep(self, sock: socket.socket, owner: PortOwner, *, answers: int, is_answered: bool) -> None:
+    def keep(
+        self, sock: socket.socket, endpoint: KdcEndpoint, network: str, *, answers: int, is_answered: bool
+    ) -> None:
         """Hold the socket open until its answers have come, or can no longer come."""
-        kept = _Kept(sock, owner, answers)
+        kept = _Kept(sock, endpoint, network, answers)
         seconds = min(self._keep_seconds, KEEP_ANSWERED_SECONDS) if is_answered else self._keep_seconds
         kept.timer = self._loop.call_later(seconds, self._close, kept)
         self._kept.add(kept)
@@ -118,4 +115,4 @@ class KdcPorts:
         kept.timer.cancel()
         self._kept.remove(kept)
         self._readiness.close_socket(kept.sock)
-        self.give_back(kept.owner)
+        self.give_back(kept.endpoint, kept.network)

@@ -15,35 +15,40 @@ class Slots(Generic[Item]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._items: dict[str, dict[Item, None]] = {}
-        self.taken = 0
+        self._networks: dict[Item, str] = {}  # by item, the oldest first
+        self._counts: dict[str, int] = {}
+
+    @property
+    def taken(self) -> int:
+        """How many slots are taken."""
+        return len(self._networks)
 
     @property
     def is_full(self) -> bool:
         """Whether there is no free slot."""
-        return self.taken >= self._limit
+        return len(self._networks) >= self._limit
 
     def add(self, network: str, item: Item) -> None:
         """Take a slot."""
-        self._items.setdefault(network, {})[item] = None
-        self.taken += 1
+        self._networks[item] = network
+        self._counts[network] = self._counts.get(network, 0) + 1
 
-    def remove(self, network: str, item: Item) -> None:
+    def remove(self, item: Item) -> None:
         """Give the slot back."""
-        items = self._items[network]
-        del items[item]
-        if not items:
-            del self._items[network]
-        self.taken -= 1
+        network = self._networks.pop(item)
+        left = self._counts.pop(network) - 1
+        if left:
+            self._counts[network] = left
 
     def yields_to(self, network: str) -> Item | None:
         """Return the item that makes room for one of this network: the oldest of the largest network.
 
         None does if the largest would not be larger even then.
         """
-        largest = max(self._items.values(), key=len)
-        own = self._items.get(network, ())
-        return next(iter(largest)) if len(largest) > len(own) + 1 else None
+        largest = max(self._counts, key=self._counts.__getitem__)
+        if self._counts[largest] <= self._counts.get(network, 0) + 1:
+            return None
+        return next(item for item, owner in self._networks.items() if owner == largest)
 
 
 class Places:
@@ -72,7 +77,7 @@ class Places:
 
     def give_back(self, network: str) -> None:
         """Give a place back."""
-        taken = self._taken.pop(network) - 1
-        if taken:
-            self._taken[network] = taken
+        left = self._taken.pop(network) - 1
+        if left:
+            self._taken[network] = left
         self._free += 1

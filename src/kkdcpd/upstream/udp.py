@@ -15,7 +15,7 @@ from kkdcpd.upstream.attempt import (
     open_socket,
     receive,
 )
-from kkdcpd.upstream.ports import KdcPorts, PortOwner
+from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.readiness import READABLE, Readiness
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
@@ -43,7 +43,7 @@ class UdpAttempt:
         self._sources = sources
         self._readiness = readiness
         self._ports = ports
-        self._owner = PortOwner(attempt.endpoint, network)
+        self._network = network
         self._socket: socket.socket | None = None
         self._request: ProxyRequest | None = None
         self._awaited = 0
@@ -52,7 +52,7 @@ class UdpAttempt:
     def start(self) -> None:
         """Name the peer to the kernel: UDP has no connect to wait for."""
         endpoint = self._attempt.endpoint
-        if not self._ports.take(self._owner):
+        if not self._ports.take(endpoint, self._network):
             log_local_error(endpoint, None, self._sources)
             self._events.failed(self._attempt, FailureReason.LOCAL_ERROR)
             return
@@ -84,10 +84,16 @@ class UdpAttempt:
         if sock is None:
             return
         if self._awaited:
-            self._ports.keep(sock, self._owner, answers=self._awaited, is_answered=self._is_answered)
+            self._ports.keep(
+                sock,
+                self._attempt.endpoint,
+                self._network,
+                answers=self._awaited,
+                is_answered=self._is_answered,
+            )
         else:
             self._readiness.close_socket(sock)
-            self._ports.give_back(self._owner)
+            self._ports.give_back(self._attempt.endpoint, self._network)
 
     def _fail(self, error: OSError) -> None:
         reason = failure_of(error)
@@ -96,7 +102,7 @@ class UdpAttempt:
         elif reason is FailureReason.REFUSED:
             self._awaited = 0  # no answer comes from a closed port
         if self._socket is None:
-            self._ports.give_back(self._owner)
+            self._ports.give_back(self._attempt.endpoint, self._network)
         self.close()
         self._events.failed(self._attempt, reason)
 
