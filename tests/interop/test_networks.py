@@ -122,6 +122,23 @@ def test_one_packet_in_five_that_is_lost_costs_seconds_and_no_request(
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.parametrize("endpoint", ["{}", "udp://{}", "tcp://{}"])
+def test_message_that_the_kdc_drops_is_answered_in_time(
+    endpoint: str, realm: MitRealm, make_front: FrontMaker
+) -> None:
+    """MIT's KDC closes the connection after it, and answers no datagram."""
+    dropped = messages.as_req(realm=REALM, cname=(1, ("alice",)), nonce=0xFFFFFFFF)
+    site = make_front(
+        realm, endpoint.format(realm.kdc.endpoints[0]), sections="[upstream]\nreply_timeout = 6"
+    )
+    assert site.ask(dropped).status == 503
+    (line,) = site.wait_for_exchanges(1)
+    assert line["attempts"] == "1"
+    assert line["detail"].endswith("reply_timeout" if endpoint.startswith("udp") else "closed")
+    # It is no reason to think ill of the KDC.
+    assert not any("state=down" in line for line in site.daemon.lines)
+
+
 @pytest.mark.parametrize("fault", ["accepts and is silent", "is swallowed after the connect"])
 @pytest.mark.parametrize("transport", Transport)
 def test_only_kdc_that_is_dead_costs_the_time_to_reach_one(

@@ -7,6 +7,7 @@ import pytest
 
 from kkdcpd.config import Config, read_config
 from kkdcpd.supervisor.limits import OTHER_DESCRIPTORS, count_cpus, fit_to_descriptors
+from kkdcpd.upstream.ports import ports_within
 
 CONFIG = read_config('[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n', source=Path("/nowhere.toml"))
 
@@ -17,13 +18,13 @@ def with_maximum(maximum: int) -> Config:
 
 def test_connections_that_fit_stay_as_they_are() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    config = with_maximum((hard - OTHER_DESCRIPTORS) // 2)
+    config = with_maximum((hard - ports_within(hard) - OTHER_DESCRIPTORS) // 2)
     assert fit_to_descriptors(config) == (config, ())
 
 
 def test_connections_that_do_not_fit_are_fewer_and_it_is_told() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = (hard - OTHER_DESCRIPTORS) // 2
+    room = (hard - ports_within(hard) - OTHER_DESCRIPTORS) // 2
     config, (problem,) = fit_to_descriptors(with_maximum(room + 1))
     assert config.connections.maximum == room
     assert problem.key == "connections.maximum"

@@ -401,7 +401,7 @@ def test_strangers_never_take_the_descriptors_that_kdcs_are_asked_with(
             line for line in map(parse_line, program.lines) if line.get("key") == "connections.maximum"
         )
         room = int(line["remedy"].split()[-3])
-        assert (line["level"], room) == ("warning", 68)
+        assert (line["level"], room) == ("warning", 55)
         client = stack.enter_context(HttpClient(port))
         for _ in range(200):
             stack.enter_context(HttpClient(port))

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from kkdcpd.upstream.ports import KdcPorts
+from kkdcpd.upstream.ports import PORTS_IN_ALL, KdcPorts, ports_within
 from kkdcpd.upstream.readiness import Readiness
 from kkdcpd.values import KdcEndpoint, Transport
 from tests.support.waiting import eventually
@@ -86,3 +87,8 @@ async def test_ports_are_bounded_per_kdc_and_in_all_and_shared_between_networks(
     assert not ports.take(OTHER[0], "net-a")
     ports.give_back(*OWNER)
     assert ports.take(OTHER[0], "net-c")
+
+
+def test_ports_take_a_small_part_of_the_file_descriptors() -> None:
+    assert ports_within(1024) == 128
+    assert ports_within(65536) == ports_within(resource.RLIM_INFINITY) == PORTS_IN_ALL

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kkdcpd.config import Config
 from kkdcpd.errors import ConfigProblem
+from kkdcpd.upstream.ports import ports_within
 
 __all__ = ["count_cpus", "fit_to_descriptors"]
 
@@ -25,13 +26,13 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 def fit_to_descriptors(config: Config) -> tuple[Config, Iterable[ConfigProblem]]:
     """Raise the limit of file descriptors as far as we may, and take no more connections than fit in it.
 
-    Each connection has one, and while it is served another one to a KDC. Strangers can then never take those
-    with which KDCs are asked.
+    Each connection has one, and while it is served another one to a KDC. Abandoned datagrams have some too.
+    Strangers can then never take those with which KDCs are asked.
     """
     _soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     connections = config.connections
-    room = max((limit - OTHER_DESCRIPTORS) // 2, 1)
+    room = max((limit - ports_within(limit) - OTHER_DESCRIPTORS) // 2, 1)
     if limit == resource.RLIM_INFINITY or connections.maximum <= room:
         return config, ()
     problem = ConfigProblem(

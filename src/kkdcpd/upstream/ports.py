@@ -8,6 +8,7 @@ early: the attempt fails on this host, and the exchange goes on by TCP.
 """
 
 import asyncio
+import resource
 import socket
 from dataclasses import dataclass
 
@@ -15,11 +16,14 @@ from kkdcpd.upstream.readiness import READABLE, Readiness
 from kkdcpd.upstream.shares import Places
 from kkdcpd.values import KdcEndpoint
 
-__all__ = ["KdcPorts"]
+__all__ = ["KdcPorts", "ports_within"]
 
 PORTS_PER_KDC = 1024
 PORTS_IN_ALL = 2048
 """Sockets of one worker process, those in use included. Linux has 28,232 ports by default for all of them."""
+
+DESCRIPTORS_PER_PORT = 8
+"""Of so many file descriptors, one may be such a socket."""
 
 MAX_IDLE_ENDPOINTS = 1024
 """Endpoints whose places are kept though none is taken. Beyond that all of these are forgotten."""
@@ -29,6 +33,13 @@ KEEP_SECONDS = 60.0
 
 KEEP_ANSWERED_SECONDS = 10.0
 """How long the answer to a further copy may be late. It is a message that no KDC has to wait for."""
+
+
+def ports_within(descriptors: int) -> int:
+    """Return how many of a process's file descriptors may be sockets of this kind."""
+    if descriptors == resource.RLIM_INFINITY:
+        return PORTS_IN_ALL
+    return min(PORTS_IN_ALL, descriptors // DESCRIPTORS_PER_PORT)
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +59,7 @@ class KdcPorts:
         readiness: Readiness,
         *,
         per_kdc: int = PORTS_PER_KDC,
-        in_all: int = PORTS_IN_ALL,
+        in_all: int | None = None,
         keep_seconds: float = KEEP_SECONDS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -56,7 +67,8 @@ class KdcPorts:
         self._per_kdc = per_kdc
         self._keep_seconds = keep_seconds
         self._of_kdc: dict[KdcEndpoint, Places] = {}
-        self._all = Places(in_all)
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._all = Places(ports_within(soft_limit) if in_all is None else in_all)
         self._kept: set[_Kept] = set()
 
     def close(self) -> None:
