@@ -174,12 +174,23 @@ def test_a_preferred_host_in_trouble_stays_among_those_in_trouble(
         ({"a": FailureReason.REFUSED, "A": FailureReason.REFUSED}, "bBaA"),
     ],
 )
-def test_udp_of_a_host_precedes_what_is_known_to_be_down(
+def test_udp_that_has_answered_precedes_what_is_known_to_be_down(
     failures: dict[str, FailureReason], order: str, choice: Choice, health: HealthTable
 ) -> None:
     weights = {"a": 10**9, "b": 0}
     candidates = {name: replace(candidate(name), weight=weights[name]) for name in "ab"}
     candidates |= {name: replace(fallback(name), weight=weights[name.lower()]) for name in "AB"}
+    for name in "AB":
+        fail(health, candidates[name], None)
     for name, failure in failures.items():
         fail(health, candidates[name], failure)
     assert names(choice.order(route(*candidates.values()), 0)) == order
+
+
+def test_udp_of_a_host_that_never_answered_precedes_nothing(choice: Choice, health: HealthTable) -> None:
+    """It may be filtered, and the TCP may work again."""
+    ordered = route(candidate("a"), fallback("A"))
+    fail(health, candidate("a"), FailureReason.REFUSED)
+    assert names(choice.order(ordered, 0)) == "aA"
+    fail(health, fallback("A"), None)
+    assert names(choice.order(ordered, 0)) == "Aa"

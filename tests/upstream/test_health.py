@@ -1,6 +1,7 @@
 """Tests of the health table, with a clock of their own."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -23,13 +24,13 @@ def told() -> list[tuple[KdcEndpoint, KdcState]]:
 REACH_TIMEOUT = 5.0
 
 
-def table() -> HealthTable:
+def table(tell: Callable[[HealthNotice], object] = lambda _notice: None) -> HealthTable:
     return HealthTable(
         turn=0,
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         reach_timeout=REACH_TIMEOUT,
-        tell=lambda _notice: None,
+        tell=tell,
         note=lambda *_change: None,
     )
 
@@ -246,6 +247,20 @@ def test_late_probe_of_an_endpoint_that_recovered_changes_nothing(health: Health
     health.report(TARGET, None, 100.0)
     probe(health, FailureReason.SILENT, 101.0)
     assert health.state(KDC) is KdcState.WELL
+
+
+def test_processes_tell_each_other_that_udp_reaches_an_endpoint() -> None:
+    told: list[HealthNotice] = []
+    target = replace(TARGET, endpoint=replace(KDC, transport=Transport.UDP))
+    one, other = table(told.append), table()
+    for _ in range(3):
+        one.report(target, None, 100.0)
+    (notice,) = told
+    assert not other.has_answered(target.endpoint)
+    other.heard(notice, 100.0)
+    assert one.has_answered(target.endpoint)
+    assert other.has_answered(target.endpoint)
+    assert not one.has_answered(KDC)
 
 
 def test_version_grows_with_changes_only(health: HealthTable) -> None:

@@ -5,8 +5,9 @@ by lot for each request but by rendezvous hashing, so that requests of one user,
 same KDC as long as it is healthy. Several rounds of preauthentication may depend on it, and so does a replay
 cache.
 
-A fallback is the UDP of a host that was named without a transport. It follows all endpoints that are not
-known to be down, and precedes those that are.
+A fallback is the UDP of a host that was named without a transport. It comes last, because a datagram that
+proves a password is lost for good where a firewall drops it. A fallback that has answered precedes endpoints
+that are known to be down.
 
 A request may prefer one host. Its endpoints then precede others of the same health, whatever their priority.
 """
@@ -87,8 +88,10 @@ class Choice:
 
     def _health_rank(self, candidate: Candidate) -> tuple[bool, bool, bool]:
         state = self._health.state(candidate.endpoint)
-        is_healthy = state is KdcState.WELL
-        return state is KdcState.DOWN, candidate.is_fallback, not is_healthy
+        is_down = state is KdcState.DOWN
+        if candidate.is_fallback and not self._health.has_answered(candidate.endpoint):
+            is_down = True
+        return is_down, candidate.is_fallback, state is not KdcState.WELL
 
 
 def host_mark(endpoint: KdcEndpoint) -> int:

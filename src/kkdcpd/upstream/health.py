@@ -42,8 +42,8 @@ REST_SECONDS = 1.0
 MAX_RESTING = 1024
 """Endpoints whose last answered probe is remembered; it is forgotten after `REST_SECONDS`."""
 
-MAX_OVERFLOWED = 1024
-"""Endpoints with replies that are too big for a datagram, which are remembered until the process ends."""
+MAX_REMEMBERED = 1024
+"""Endpoints of UDP with one property each that is remembered until the process ends."""
 
 OUT_OF_REACH = frozenset(
     {
@@ -132,6 +132,7 @@ class HealthTable:
         self._awaited_seconds = reach_timeout
         self._answered: dict[KdcEndpoint, float] = {}
         self._overflowed: set[KdcEndpoint] = set()
+        self._reachable: set[KdcEndpoint] = set()
         self.version = 0
         self.has_troubles = False
         self._note = note
@@ -155,6 +156,8 @@ class HealthTable:
         trouble = self._troubles.get(endpoint)
         if notice.state is KdcState.WELL:
             self._note_answer(endpoint, now)
+            if endpoint.transport is Transport.UDP:
+                self._learn_of_answer(endpoint)
             self._drop(endpoint)
             return
         if trouble is None:
@@ -180,6 +183,8 @@ class HealthTable:
         A request that still waits reports SILENT again and again.
         """
         if failure is None:
+            if target.endpoint.transport is Transport.UDP and self._learn_of_answer(target.endpoint):
+                self._tell(HealthNotice(target=target, state=KdcState.WELL))
             self._recover(target)
             return
         trouble = self._troubles.get(target.endpoint)
@@ -207,9 +212,13 @@ class HealthTable:
         else:
             self._missed_probe(trouble, failure, now, sent_at)
 
+    def has_answered(self, endpoint: KdcEndpoint) -> bool:
+        """Whether the endpoint of UDP has answered a request while some endpoint was not well."""
+        return endpoint in self._reachable
+
     def note_overflow(self, endpoint: KdcEndpoint) -> None:
         """Remember that the endpoint had a reply that was too big for a datagram."""
-        if len(self._overflowed) < MAX_OVERFLOWED:
+        if len(self._overflowed) < MAX_REMEMBERED:
             self._overflowed.add(endpoint)
 
     def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
@@ -298,6 +307,14 @@ class HealthTable:
         # That a password server accepts a connection says too little.
         answered_at = self._answered.get(target.endpoint, -math.inf) if target.realm else -math.inf
         return answered_at + REST_SECONDS
+
+    def _learn_of_answer(self, endpoint: KdcEndpoint) -> bool:
+        """Remember that UDP reaches the endpoint; say whether that is new."""
+        if endpoint in self._reachable or len(self._reachable) >= MAX_REMEMBERED:
+            return False
+        self._reachable.add(endpoint)
+        self.version += 1
+        return True
 
     def _note_answer(self, endpoint: KdcEndpoint, now: float) -> None:
         if len(self._answered) >= MAX_RESTING:
