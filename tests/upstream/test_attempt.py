@@ -53,3 +53,14 @@ def test_source_address_is_that_of_the_endpoints_family() -> None:
 def test_source_address_that_is_not_ours_is_an_error_and_leaves_no_socket() -> None:
     with pytest.raises(OSError, match="Cannot assign"):
         open_socket(V4, socket.SOCK_STREAM, {socket.AF_INET: "192.0.2.1"})
+
+
+@pytest.mark.parametrize("endpoint", [V4, V6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["TCP", "UDP"])
+def test_port_of_a_source_address_is_chosen_when_the_peer_is_known(
+    endpoint: KdcEndpoint, kind: socket.SocketKind
+) -> None:
+    """Then different peers may have the same port, and ports last longer."""
+    sources = {socket.AF_INET: "127.0.0.9", socket.AF_INET6: "::1"}
+    with open_socket(endpoint, kind, sources) as sock:
+        assert sock.getsockname()[:2] == (sources[sock.family], 0)
