@@ -57,6 +57,21 @@ class NetworkNamespace:
     ) -> None:
         self._entered.close()
 
+    def add_interface(self, name: str, *addresses: str) -> None:
+        """Add an interface with these addresses and prefix lengths. No other host is on its link."""
+        peer = f"{name}-peer"
+        self._run("ip", "link", "add", name, "type", "veth", "peer", "name", peer)
+        self._run("ip", "link", "set", peer, "up")
+        for address in addresses:
+            # Without duplicate address detection, which takes a second or two.
+            self._run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
+        self._run("ip", "link", "set", name, "up")
+
+    def route_to_loopback(self, network: str) -> None:
+        """Let every address of a network be one of this host's, from which programs may connect, too."""
+        Path("/proc/sys/net/ipv6/ip_nonlocal_bind").write_text("1")
+        self._run("ip", "route", "add", "local", network, "dev", "lo")
+
     def filter(self, hook: str, rule: str) -> None:
         """Add a rule of nft(8) to `input` or `output`, such as `tcp dport 88 drop`."""
         self._nft(f"add rule {_TABLE} {hook} {rule}")

@@ -48,6 +48,7 @@ __all__ = [
     "RequestError",
     "SettingError",
     "StartError",
+    "unix_remedy",
 ]
 
 
@@ -97,12 +98,12 @@ class SettingError(KkdcpdError):
 class ListenError(KkdcpdError):
     """An address of the configuration can't be listened on, for the system's reason in `error`.
 
-    `section` is where it stands, if not in [[listen]].
+    `section` is where it stands, if not in [[listen]]. Without a `remedy`, the reason has one.
     """
 
-    def __init__(self, address: object, error: OSError, section: str = "") -> None:
-        remedies = _UNIX_REMEDIES if str(address).startswith("unix:") else _LISTEN_REMEDIES
-        remedy = remedies.get(error.errno or 0, "correct the address, or make it available")
+    def __init__(self, address: object, error: OSError, section: str = "", remedy: str | None = None) -> None:
+        is_unix = str(address).startswith("unix:")
+        remedy = remedy or (unix_remedy(error) if is_unix else _inet_remedy(error))
         place = f"{address} for {section}" if section else str(address)
         super().__init__(f"can't listen on {place}: {error.strerror}; {remedy}")
 
@@ -114,6 +115,16 @@ class StartError(KkdcpdError):
         super().__init__(f"can't start: {reason}; {remedy}")
 
 
+def unix_remedy(error: OSError) -> str:
+    """Say what helps where a unix socket can't be listened on."""
+    return _UNIX_REMEDIES.get(error.errno or 0, _ANY_REMEDY)
+
+
+def _inet_remedy(error: OSError) -> str:
+    return _LISTEN_REMEDIES.get(error.errno or 0, _ANY_REMEDY)
+
+
+_ANY_REMEDY = "correct the address, or make it available"
 _LISTEN_REMEDIES = {
     errno.EADDRINUSE: "stop the program that has it (`ss -ltnp` names it), or choose another port",
     errno.EACCES: (
@@ -121,11 +132,19 @@ _LISTEN_REMEDIES = {
         ' such as address = "*:8443"'
     ),
     errno.EADDRNOTAVAIL: "no interface of this host has the address: correct it, or bring the interface up",
+    errno.ENODEV: "this host has no such network interface: correct the zone after the %, or bring it up",
+    errno.ENXIO: "this host has no such network interface: correct the zone after the %, or bring it up",
 }
 _UNIX_REMEDIES = {
     errno.EADDRINUSE: "stop the program that has it (`ss -lxp` names it), or choose another path",
-    errno.EACCES: "let the user that kkdcpd starts as write to its folder, or choose another",
+    errno.EACCES: "let the user that kkdcpd starts as write to its folder, or choose another path",
+    errno.EPERM: "let the user that kkdcpd starts as write to its folder, or choose another path",
+    errno.EROFS: (
+        "let kkdcpd write there (systemd: RuntimeDirectory= or ReadWritePaths=), or choose another path"
+    ),
     errno.ENOENT: "make its folder",
+    errno.EEXIST: "remove the file that is there, or choose another path",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
 }
 
 

@@ -13,6 +13,7 @@ from kkdcpd.config.addresses import (
     parse_network,
     parse_server_name,
     parse_source_address,
+    parse_trusted_network,
 )
 from kkdcpd.errors import SettingError
 from kkdcpd.values import KdcService, Transport
@@ -27,6 +28,8 @@ BOTH = (Transport.TCP, Transport.UDP)
         ("[2001:DB8:0::1]:443", ListenAddress(host="2001:db8::1", port=443)),
         ("*:443", ListenAddress(host="*", port=443)),
         ("127.0.0.1:0", ListenAddress(host="127.0.0.1", port=0)),
+        ("[::ffff:127.0.0.1]:443", ListenAddress(host="127.0.0.1", port=443)),
+        ("[fe80::1%eth0]:443", ListenAddress(host="fe80::1%eth0", port=443)),
         ("unix:/run/kkdcpd/http.sock", ListenAddress(unix_path=Path("/run/kkdcpd/http.sock"))),
     ],
 )
@@ -48,6 +51,7 @@ def test_listen_address_is_written_as_it_is_read(text: str) -> None:
         ("", "has no port"),
         (":443", "does not begin with an IP address"),
         ("[::1]", "has no port"),
+        ("[fe80::1]:443", "is a link-local address, which needs the name of a network interface"),
         ("kdc.example.com:443", "does not begin with an IP address"),
         ("::1:443", "has an IPv6 address that is not in brackets"),
         ("[192.0.2.1]:443", "has brackets round what is no IPv6 address"),
@@ -96,6 +100,10 @@ def test_only_loopback_and_unix_sockets_are_local(text: str, *, is_local: bool) 
         ("0.0.0.0:443", "192.0.2.1:443", True),
         ("[::]:443", "[::1]:443", True),
         ("[::0:1]:443", "[::1]:443", True),
+        ("[::ffff:192.0.2.1]:443", "192.0.2.1:443", True),
+        ("[fe80::1%eth0]:443", "[fe80::1%eth0]:443", True),
+        ("[fe80::1%eth0]:443", "[::]:443", True),
+        ("[fe80::1%eth0]:443", "[fe80::1%eth1]:443", False),
         ("unix:/a", "unix:/a", True),
         ("*:443", "*:444", False),
         ("*:0", "*:0", False),
@@ -120,6 +128,9 @@ def test_addresses_overlap_if_only_one_can_be_bound(one: str, other: str, *, ove
         ("UDP://kdc1:99", EndpointSpec(host="kdc1", port=99, transports=(Transport.UDP,))),
         ("192.0.2.1", EndpointSpec(host="192.0.2.1", port=88, transports=BOTH)),
         ("[2001:db8::1]", EndpointSpec(host="2001:db8::1", port=88, transports=BOTH)),
+        ("[::ffff:192.0.2.1]", EndpointSpec(host="192.0.2.1", port=88, transports=BOTH)),
+        ("[fe80::77%eth0]", EndpointSpec(host="fe80::77%eth0", port=88, transports=BOTH)),
+        ("[FE80::77%2]:99", EndpointSpec(host="fe80::77%2", port=99, transports=BOTH)),
         ("udp://[2001:db8::1]:99", EndpointSpec(host="2001:db8::1", port=99, transports=(Transport.UDP,))),
     ],
 )
@@ -147,6 +158,10 @@ def test_kpasswd_has_its_own_default_port() -> None:
         ("kdc1.example.com:kerberos", "has a port that is no number from 1 to 65535"),
         ("192.0.2.300", "has no valid IP address"),
         ("[2001:db8::x]:88", "has no valid IP address"),
+        ("[fe80::77]", "is a link-local address, which needs the name of a network interface"),
+        ("[2001:db8::1%eth0]", "has a zone, which only link-local addresses have"),
+        ("[fe80::77%eth 0]", "has a zone that is no name of a network interface"),
+        ("[fe80::77%a-name-too-long1]", "has a zone that is no name of a network interface"),
         ("2001:db8::1::88", "has an IPv6 address that is not in brackets"),
         ("2001:db8::1", "has an IPv6 address that is not in brackets"),
         ("2001:db8::1:88", "has an IPv6 address that is not in brackets"),
@@ -166,6 +181,7 @@ def test_bad_endpoint_is_refused_with_the_reason(text: str, problem: str) -> Non
     [
         ("kdc1", "KDC1:88", True),
         ("kdc1", "udp://kdc1", True),
+        ("192.0.2.1", "[::ffff:c000:201]", True),
         ("tcp://kdc1", "udp://kdc1", False),
         ("kdc1", "kdc1:89", False),
         ("kdc1", "kdc2", False),
@@ -217,6 +233,9 @@ def test_bad_nameserver_is_refused(text: str) -> None:
         ("192.0.2.1", "192.0.2.1/32"),
         ("0.0.0.0/0", "0.0.0.0/0"),
         ("2001:DB8::/32", "2001:db8::/32"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:c000:207", "192.0.2.7/32"),
+        ("fe80::/10", "fe80::/10"),
     ],
 )
 def test_network_is_read(text: str, network: str) -> None:
@@ -229,7 +248,9 @@ def test_network_is_read(text: str, network: str) -> None:
         ("", "is no IP network"),
         ("192.0.2.0/33", "is no IP network"),
         ("192.0.2", "is no IP network"),
-        ("fe80::1%eth0/64", "is an address within a network"),
+        ("fe80::1%eth0/64", "has a zone, which no network has"),
+        ("fe80::1%eth0", "has a zone, which no network has"),
+        ("::ffff:192.0.2.1/120", "is an address within a network"),
         ("192.0.2.1/24", "is an address within a network"),
     ],
 )
@@ -237,6 +258,27 @@ def test_bad_network_is_refused_with_the_reason(text: str, problem: str) -> None
     with pytest.raises(SettingError) as caught:
         parse_network(text)
     assert caught.value.problem == problem
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.0/8", "8.0.0.0/8", "127.0.0.0/8", "192.0.2.1", "fc00::/7", "fe80::/10", "2001:db8::/32"]
+)
+def test_network_of_proxies_is_read(text: str) -> None:
+    assert parse_trusted_network(text) == parse_network(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "192.0.0.0/2", "8.0.0.0/7"),
+        *("::/0", "::/1", "8000::/1", "2000::/3", "2600::/12"),
+        *("::ffff:0:0/96", "::ffff:0.0.0.0/97", "::ffff:128.0.0.0/97"),
+    ],
+)
+def test_network_that_holds_much_of_the_internet_is_none_of_proxies(text: str) -> None:
+    with pytest.raises(SettingError, match="holds a large part of the Internet") as caught:
+        parse_trusted_network(text)
+    assert "write the addresses of your proxies" in (caught.value.remedy or "")
 
 
 def test_source_address_is_written_canonically() -> None:

@@ -13,6 +13,7 @@ from tests.support import messages
 from tests.support.captured import CAPTURED, captured
 
 __all__ = [
+    "ADDRESSES",
     "CERTIFICATES",
     "ENVELOPES",
     "FAST_ERRORS",
@@ -102,10 +103,35 @@ KPASSWD: Sequence[bytes] = tuple(
 
 PINGS: Sequence[bytes] = tuple(test_cldap.CAPTURED)
 
+_SPELLINGS = (
+    "192.0.2.9",
+    "::ffff:192.0.2.9",
+    "::FFFF:C000:209",
+    "0:0:0:0:0:ffff:c000:0209",
+    "0000:0000:0000:0000:0000:0000:192.0.2.9",
+    "::ffff:0:192.0.2.9",
+    "64:ff9b::192.0.2.9",
+    "2001:db8::5",
+    "2001:DB8:0:0::0005",
+    "::",
+    "::1",
+    "fe80::1%eth0",
+    "::ffff:192.0.2.9%2",
+)
+"""Addresses in every textual form (RFC 4291 2.2, RFC 4007 11)."""
+
+ADDRESSES: Sequence[bytes] = (
+    *(spelling.encode() for spelling in _SPELLINGS),
+    "\n".join(f"{spelling}/120" for spelling in _SPELLINGS).encode(),
+    "\n".join(f"[{spelling}]:88" for spelling in _SPELLINGS).encode(),
+    b"0.0.0.0/0\n::/0\n::ffff:0:0/96\n128.0.0.0/1\nudp://[fe80::77%eth0]\n*:443\nunix:/run/x",
+)
+
 PROXY_HEADERS: Sequence[bytes] = (
     *(octets for octets, _, _ in test_proxy_header.GOOD.values()),
     *(octets + b"\x16\x03\x01\x02\x00" for octets, _, _ in test_proxy_header.GOOD.values()),
     *test_proxy_header.BAD.values(),
+    *(f"PROXY TCP6 {spelling} {spelling} 1 65535\r\n".encode() for spelling in _SPELLINGS),
 )
 
 FORWARDED: Sequence[bytes] = (
@@ -115,6 +141,10 @@ FORWARDED: Sequence[bytes] = (
     b'for=198.51.100.7;proto=https;by=192.0.2.1, For="[2001:db8:1::5]:_port" ; host="a, for=\\"b"',
     b'for=_secret, for=192.0.2.9\nfor=unknown;ext="\\\\"',
     b"fe80::1%eth0,\t192.0.2.1\xff",
+    ", ".join(_SPELLINGS).encode(),
+    ", ".join(f"[{spelling}]:4711" for spelling in _SPELLINGS).encode(),
+    ", ".join(f'for="[{spelling}]"' for spelling in _SPELLINGS).encode(),
+    *(f'for="[{spelling}]:_port"'.encode() for spelling in _SPELLINGS),
 )
 
 RECORDS: Sequence[bytes] = (

@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -19,6 +20,13 @@ from kkdcpd.config import (
     PrincipalPattern,
     RealmConfig,
     read_config,
+)
+from kkdcpd.config.addresses import (
+    parse_endpoint,
+    parse_listen_address,
+    parse_nameserver,
+    parse_source_address,
+    parse_trusted_network,
 )
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
@@ -34,8 +42,9 @@ from kkdcpd.protocol.cldap import decode_ping_answer
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send, is_repeatable
-from kkdcpd.protocol.forwarded import client_address, network_of
+from kkdcpd.protocol.forwarded import client_address
 from kkdcpd.protocol.framing import add_prefix
+from kkdcpd.protocol.ip_addresses import networks_of, parse_address, parse_network
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
 from kkdcpd.protocol.krb_error import build_policy_error
@@ -364,8 +373,42 @@ def _proxy_header(octets: bytes) -> None:
     assert parse(octets[: used - 1]) == (None, 0)
     assert 0 <= header.port <= 65535
     if header.address:
-        ipaddress.ip_address(header.address)
-        network_of(header.address)
+        _canonical(header.address)
+
+
+def _canonical(address: str) -> None:
+    """Whatever its spelling was, an address is in its one form, and in its networks."""
+    parsed = ipaddress.ip_address(address)
+    assert str(parsed) == address
+    assert not isinstance(parsed, ipaddress.IPv6Address) or not parsed.ipv4_mapped
+    networks = networks_of(address)
+    assert networks[0] == address or "/64" in networks[0]
+    assert all(parsed in ip_network(network) for network in networks)
+
+
+def _addresses(octets: bytes) -> None:
+    """Texts that may be addresses or networks, one on a line."""
+    for line in octets.decode("ascii", "replace").split("\n", MANY)[:MANY]:
+        with contextlib.suppress(ValueError):
+            address = parse_address(line)
+            assert parse_address(str(address)) == address
+            if "%" not in line:
+                _canonical(str(address))
+        with contextlib.suppress(ValueError):
+            network = parse_network(line)
+            assert parse_network(str(network)) == network
+        for read in ADDRESS_SETTINGS:
+            with contextlib.suppress(SettingError):
+                read(line)
+
+
+ADDRESS_SETTINGS: Sequence[Callable[[str], object]] = (
+    parse_listen_address,
+    partial(parse_endpoint, service=KdcService.KDC),
+    parse_nameserver,
+    parse_source_address,
+    parse_trusted_network,
+)
 
 
 TRUSTED = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
@@ -381,8 +424,7 @@ def _forwarded(octets: bytes) -> None:
             client_address(values, peer, TRUSTED, header="forwarded"),
         ):
             if address != peer:
-                ipaddress.ip_address(address)
-            network_of(address)
+                _canonical(address)
     assert client_address(values, STRANGER, TRUSTED, header="forwarded") == STRANGER
 
 
@@ -455,6 +497,7 @@ TARGETS: Mapping[str, Target] = {
     "records": Target(run=_records, seeds=seeds.RECORDS),
     "proxy_header": Target(run=_proxy_header, seeds=seeds.PROXY_HEADERS),
     "forwarded": Target(run=_forwarded, seeds=seeds.FORWARDED),
+    "addresses": Target(run=_addresses, seeds=seeds.ADDRESSES),
     "krb5_conf": Target(run=_profile, seeds=seeds.PROFILES),
     "config": Target(run=_settings, seeds=seeds.SETTINGS),
     "x509": Target(run=_certificate, seeds=seeds.CERTIFICATES, is_der=True),

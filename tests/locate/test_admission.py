@@ -1,4 +1,4 @@
-"""Whom DNS may send us to."""
+"""Ports and addresses learnt from DNS."""
 
 import ipaddress
 
@@ -9,7 +9,9 @@ from kkdcpd.locate.admission import Admission
 ANY = Admission(ports=(88, 464))
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "8.8.8.8", "2001:db8::1", "fd00::1"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1", "10.0.0.1", "8.8.8.8", "100.64.0.1", "2001:db8::1", "fd00::1", "2a00::1"]
+)
 def test_ordinary_addresses_are_admitted(address: str) -> None:
     assert ANY.refusal_of_address(address) is None
 
@@ -30,10 +32,26 @@ def test_ordinary_addresses_are_admitted(address: str) -> None:
         ("240.0.0.1", "reserved"),
         ("255.255.255.255", "reserved"),
         ("::127.0.0.1", "reserved"),
-        ("::ffff:127.0.0.1", "loopback, as 127.0.0.1 inside"),
-        ("::ffff:169.254.1.1", "link-local, as 169.254.1.1 inside"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("::ffff:7f00:1", "loopback"),
+        ("::ffff:169.254.1.1", "link-local"),
+        ("::ffff:0:127.0.0.1", "reserved"),
+        ("192.0.0.170", "reserved for protocols"),
+        ("192.88.99.1", "a 6to4 relay"),
+        ("198.19.255.255", "for benchmarks"),
+        ("fe80::1%eth0", "link-local"),
+        ("fec0::1", "site-local"),
+        ("feff::1", "site-local"),
+        ("ff0e::1", "multicast"),
+        ("100::1", "reserved"),
+        ("2001::7f00:1", "a Teredo address"),
+        ("2001:2::1", "reserved for protocols"),
+        ("2001:20::1", "reserved for protocols"),
+        ("5f00::1", "reserved"),
+        ("64:ff9b:1::127.0.0.1", "reserved"),
         ("2002:7f00:1::", "loopback, as 127.0.0.1 inside"),
         ("64:ff9b::7f00:1", "loopback, as 127.0.0.1 inside"),
+        ("64:ff9b::c612:1", "for benchmarks, as 198.18.0.1 inside"),
     ],
 )
 def test_special_addresses_are_refused(address: str, kind: str) -> None:
@@ -58,5 +76,5 @@ def test_listed_networks_are_all_that_is_allowed_special_or_not() -> None:
     assert listed.refusal_of_address("192.0.2.9") is None
     assert listed.refusal_of_address("127.0.0.1") is None
     assert listed.refusal_of_address("10.0.0.1") == "10.0.0.1 is outside locate.allowed_networks"
-    assert listed.refusal_of_address("::ffff:127.0.0.1") is not None
+    assert listed.refusal_of_address("::ffff:127.0.0.1") is None
     assert listed.refusal_of_address("2001:db8::1") is not None

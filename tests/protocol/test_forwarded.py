@@ -1,13 +1,14 @@
 """Who a reverse proxy says the client is, and what strangers can make of that: nothing."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kkdcpd.protocol.forwarded import client_address, network_of
+from kkdcpd.protocol.forwarded import client_address
+from tests.support.strategies import address_spellings
 
 PROXY, OTHER_PROXY, CLIENT, STRANGER = "192.0.2.1", "2001:db8::2", "203.0.113.5", "198.51.100.7"
 TRUSTED = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
@@ -143,16 +144,34 @@ def test_result_is_the_peer_or_an_address(words: str) -> None:
         assert result == PROXY or str(ip_address(result)) == result
 
 
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
-        ("2001:0DB8::", "2001:db8::/64"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("unix", "unix"),
-    ],
+ADDRESSES = st.one_of(
+    st.integers(0, 2**32 - 1).map(IPv4Address),
+    st.integers(0, 2**128 - 1).map(IPv6Address),
+    st.sampled_from([IPv4Address(PROXY), IPv6Address(OTHER_PROXY)]),
 )
-def test_limits_go_by_the_address_or_its_64(address: str, network: str) -> None:
-    assert network_of(address) == network
+
+
+@given(address=ADDRESSES, data=st.data())
+def test_every_spelling_of_an_address_names_the_same_client(
+    address: IPv4Address | IPv6Address, data: st.DataObject
+) -> None:
+    spelling = data.draw(address_spellings(address, has_zone=False))
+    expected = str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address)
+    bracketed = f"[{spelling}]" if ":" in spelling else spelling
+    assert _x(spelling) == _x(bracketed) == _x(f"{bracketed}:4711") == expected
+    assert _f(f'for="{bracketed}"') == _f(f'for="{bracketed}:4711"') == expected
+
+
+@given(data=st.data())
+def test_every_spelling_of_a_trusted_proxy_is_trusted(data: st.DataObject) -> None:
+    for proxy in (IPv4Address(PROXY), IPv6Address(OTHER_PROXY)):
+        spelling = data.draw(address_spellings(proxy, has_zone=False))
+        assert _x(f"{CLIENT}, {spelling}") == CLIENT
+        assert _x(CLIENT, peer=spelling) == CLIENT
+
+
+@given(address=ADDRESSES, data=st.data())
+def test_address_with_a_zone_names_no_client(address: IPv4Address | IPv6Address, data: st.DataObject) -> None:
+    spelling = data.draw(address_spellings(address, has_zone=True))
+    assert _x(f"{CLIENT}, {spelling}") == PROXY
+    assert _f(f'for={CLIENT}, for="[{spelling}]"') == PROXY

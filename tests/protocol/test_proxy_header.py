@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import example, given
@@ -9,12 +10,18 @@ from hypothesis import strategies as st
 
 from kkdcpd.errors import MalformedError
 from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, ProxyHeader, parse
+from tests.support.strategies import address_spellings
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = socket.inet_aton("192.0.2.1") + socket.inet_aton("198.51.100.1") + struct.pack("!HH", 56324, 443)
 V6 = (
     socket.inet_pton(socket.AF_INET6, "2001:db8::1")
     + socket.inet_pton(socket.AF_INET6, "2001:db8::2")
+    + struct.pack("!HH", 56324, 443)
+)
+MAPPED = (
+    socket.inet_pton(socket.AF_INET6, "::ffff:192.0.2.1")
+    + socket.inet_pton(socket.AF_INET6, "::ffff:198.51.100.1")
     + struct.pack("!HH", 56324, 443)
 )
 TLVS = b"\x03\x00\x04\x12\x34\x56\x78\x04\x00\x03\0\0\0"  # a checksum and padding
@@ -28,11 +35,13 @@ def v2(body: bytes, *, command: int = 0x21, family: int = 0x11) -> bytes:
 GOOD = {
     "IPv4": (b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n", "192.0.2.1", 56324),
     "IPv6": (b"PROXY TCP6 2001:DB8:0::1 2001:db8::2 0 65535\r\n", "2001:db8::1", 0),
+    "IPv4-mapped IPv6": (b"PROXY TCP6 ::FFFF:192.0.2.1 ::ffff:c633:6401 56324 443\r\n", "192.0.2.1", 56324),
     "unknown": (b"PROXY UNKNOWN\r\n", None, 0),
     "unknown with words to ignore": (b"PROXY UNKNOWN 1 2 3 4\r\n", None, 0),
     "the longest line": (LONGEST_V1, None, 0),
     "version 2, IPv4": (v2(V4), "192.0.2.1", 56324),
     "version 2, IPv6": (v2(V6, family=0x21), "2001:db8::1", 56324),
+    "version 2, IPv4-mapped IPv6": (v2(MAPPED, family=0x21), "192.0.2.1", 56324),
     "version 2, IPv4 with TLVs": (v2(V4 + TLVS), "192.0.2.1", 56324),
     "version 2, unix": (v2(bytes(216), family=0x31), None, 0),
     "version 2, unspecified": (v2(b"", family=0), None, 0),
@@ -145,3 +154,20 @@ def test_octet_by_octet_and_at_once_are_the_same(data: bytes) -> None:
             byte_by_byte(data)
     else:
         assert byte_by_byte(data) == expected
+
+
+@given(
+    address=st.integers(0, 2**32 - 1).map(IPv4Address) | st.integers(0, 2**128 - 1).map(IPv6Address),
+    data=st.data(),
+)
+def test_every_spelling_of_an_address_names_the_same_client(
+    address: IPv4Address | IPv6Address, data: st.DataObject
+) -> None:
+    spelling = data.draw(address_spellings(address, has_zone=False))
+    plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+    family, other = ("TCP6", "::1") if ":" in spelling else ("TCP4", "127.0.0.1")
+    line = f"PROXY {family} {spelling} {other} 4711 443\r\n".encode()
+    assert parse(line) == (ProxyHeader(address=str(plain), port=4711), len(line))
+    if isinstance(address, IPv6Address):
+        header = v2(address.packed + bytes(16) + struct.pack("!HH", 4711, 443), family=0x21)
+        assert parse(header) == (ProxyHeader(address=str(plain), port=4711), len(header))

@@ -87,6 +87,69 @@ def test_unix_socket_that_is_named_no_more_is_removed(sockets: Sockets, tmp_path
     assert not path.exists()
 
 
+def test_unix_socket_whose_file_is_gone_is_opened_anew(sockets: Sockets, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    ((first,),) = sockets.open(listen(f"unix:{path}"))
+    path.unlink()
+    ((second,),) = sockets.open(listen(f"unix:{path}"))
+    assert second is not first
+    # Until the reload has succeeded, the workers that serve have the first one.
+    assert first.fileno() != -1
+    sockets.keep_only(listen(f"unix:{path}"))
+    assert first.fileno() == -1
+    assert sockets.open(listen(f"unix:{path}")) == [[second]]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_unix_socket_that_another_socket_replaced_is_opened_anew(sockets: Sockets, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    sockets.open(listen(f"unix:{path}"))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    sockets.open(listen(f"unix:{path}"))
+    sockets.keep_only(listen(f"unix:{path}"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "socket in use"])
+def test_other_file_in_a_unix_socket_s_place_stays_and_is_named(
+    sockets: Sockets, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "http.sock"
+    ((first,),) = sockets.open(listen(f"unix:{path}"))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        if kind == "file":
+            path.write_text("another program's")
+        elif kind == "directory":
+            path.mkdir()
+        else:
+            other.bind(str(path))
+            other.listen()
+        remedy = "stop the program that has it" if kind == "socket in use" else "remove the file"
+        with pytest.raises(ListenError, match=remedy):
+            sockets.open(listen(f"unix:{path}"))
+        assert first.fileno() != -1
+        assert path.exists()
+
+
+def test_failed_reload_restores_the_sockets_that_it_replaced(sockets: Sockets, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    ((first,),) = sockets.open(listen(f"unix:{path}"))
+    path.unlink()
+    ((second,),) = sockets.open(listen(f"unix:{path}"))
+    sockets.go_back()
+    sockets.keep_only(listen(f"unix:{path}"))
+    assert (first.fileno() != -1, second.fileno()) == (True, -1)
+    # The next reload makes it again.
+    assert not path.exists()
+    sockets.open(listen(f"unix:{path}"))
+    assert path.exists()
+
+
 def test_file_of_a_successor_is_left_alone(sockets: Sockets, tmp_path: Path) -> None:
     path = tmp_path / "http.sock"
     sockets.open(listen(f"unix:{path}"))
@@ -109,6 +172,38 @@ def test_systemd_s_socket_is_taken_for_its_address_and_stays_open_when_it_is_nam
     assert given.gettimeout() == 0.0
     sockets.close()
     assert given.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("given_at", "wanted"),
+    [
+        ("127.0.0.1", "127.0.0.1:{}"),
+        ("::ffff:127.0.0.1", "127.0.0.1:{}"),
+        ("127.0.0.1", "[::ffff:127.0.0.1]:{}"),
+        ("::", "[::]:{}"),
+        ("::", "*:{}"),
+        ("0.0.0.0", "*:{}"),
+    ],
+)
+def test_systemd_s_socket_is_taken_however_its_address_is_written(given_at: str, wanted: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in given_at else socket.AF_INET) as given:
+        given.bind((given_at, 0))
+        given.listen()
+        sockets = Sockets([given])
+        assert sockets.open(listen(wanted.format(given.getsockname()[1]))) == [[given]]
+
+
+def test_address_that_systemd_opened_otherwise_is_named_with_what_to_change(given: socket.socket) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ListenError) as caught:
+            Sockets([given]).open(listen(address_of(other)))
+        assert str(caught.value) == (
+            f"can't listen on {address_of(other)}: Address already in use; "
+            f"systemd has opened {address_of(given)} for kkdcpd: write that as the address in [[listen]], "
+            "or change ListenStream= in the .socket unit"
+        )
 
 
 def test_star_takes_systemd_s_sockets_of_both_families() -> None:

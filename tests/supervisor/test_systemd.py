@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.errors import StartError
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
 from lab.ports import free_port
 from lab.program import Program
-from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
+from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, parse_line
 from tests.supervisor.house import House, run_house
 from tests.support.fake_kdc import FakeKdcThread, reply
-from tests.support.http_client import HttpClient
+from tests.support.http_client import HttpClient, post
 from tests.support.waiting import wait_until
 
 WATCHDOG_SECONDS = 1.0
@@ -230,6 +231,7 @@ def test_socket_that_no_listener_names_is_told_until_it_is_named(tmp_path: Path)
             assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
         line = parse_line(program.wait_for_line(lambda line: "socket_unclaimed" in line))
         assert (line["level"], line["address"]) == ("error", f"127.0.0.1:{other}")
+        assert "no [[listen]] has this address" in line["advice"]
         # Who connected meanwhile has waited.
         with HttpClient(other) as early:
             early.send(GOOD_REQUEST)
@@ -237,3 +239,161 @@ def test_socket_that_no_listener_names_is_told_until_it_is_named(tmp_path: Path)
             program.send_signal(signal.SIGHUP)
             assert early.response().body == GOOD_REPLY
         assert sum("socket_unclaimed" in line for line in program.lines) == 1
+
+
+def passed_by_systemd(directory: Path, *arguments: str, listen: str = "*:0") -> Program:
+    """Start a kkdcpd by systemd-socket-activate with these arguments."""
+    path = directory / "config.toml"
+    path.write_text(
+        PLAIN.format(listen)
+        + 'plain_http_anywhere = true\n[realms."EXAMPLE.COM"]\nkdc = ["192.0.2.1"]\n'
+        + '[admin]\naddress = ""\n[process]\ncontrol = ""\n'
+    )
+    return Program(
+        "kkdcpd by systemd-socket-activate",
+        *("systemd-socket-activate", *arguments, sys.executable, "-m", "kkdcpd", "--config", str(path)),
+        environment=os.environ,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "problem", "remedy"),
+    [
+        (
+            ["--datagram"],
+            "systemd passed a datagram socket",
+            "write ListenStream= in place of ListenDatagram= in the .socket unit",
+        ),
+        (
+            ["--seqpacket"],
+            "systemd passed a socket for sequential packets",
+            "write ListenStream= in place of ListenSequentialPacket= in the .socket unit",
+        ),
+        (
+            ["--fdname=kkdcpd.socket", "--datagram"],
+            "systemd passed a datagram socket",
+            "write ListenStream= in place of ListenDatagram= in kkdcpd.socket",
+        ),
+    ],
+)
+def test_socket_of_a_wrong_type_is_refused_at_start_with_the_line_to_change(
+    tmp_path: Path, options: list[str], problem: str, remedy: str
+) -> None:
+    path = tmp_path / "given.sock"
+    with passed_by_systemd(tmp_path, *options, f"--listen={path}") as program:
+        wait_until(path.exists)
+        kind = socket.SOCK_SEQPACKET if "--seqpacket" in options else socket.SOCK_DGRAM
+        with socket.socket(socket.AF_UNIX, kind) as client:
+            client.connect(str(path))
+            if kind is socket.SOCK_DGRAM:
+                client.send(b"wake up")
+            assert program.wait() != 0
+    assert program.lines[-1] == f"error: can't start: {problem}; {remedy}"
+
+
+def test_connection_in_place_of_a_socket_is_refused_at_start(tmp_path: Path) -> None:
+    """Accept=yes starts a process for each connection."""
+    port = free_port(["127.0.0.1"])
+    with (
+        passed_by_systemd(tmp_path, "--accept", f"--listen=127.0.0.1:{port}") as program,
+        first_client(port),
+    ):
+        line = program.wait_for_line(lambda line: "can't start" in line)
+    assert line == (
+        "error: can't start: systemd passed a connection in place of a listening socket; "
+        "write Accept=no in the .socket unit"
+    )
+
+
+def refusal_of(descriptor: int) -> str:
+    """The refusal of this one as the only descriptor that systemd passes to a process."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.dup2(descriptor, 3)
+        code = 1
+        try:
+            take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+        except StartError as error:
+            os.write(writing, str(error).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123 - a descriptor
+        text = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return text
+
+
+def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        os.mkfifo(tmp_path / "fifo")
+        fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+        stack.callback(os.close, fifo)
+        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract.bind(f"\0kkdcpd-test-{os.getpid()}")
+        abstract.listen()
+        bound = stack.enter_context(socket.socket())
+        bound.bind(("127.0.0.1", 0))
+        netlink = stack.enter_context(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
+        told = {
+            kind: refusal_of(descriptor)
+            for kind, descriptor in (
+                ("fifo", fifo),
+                ("abstract", abstract.fileno()),
+                ("bound", bound.fileno()),
+                ("netlink", netlink.fileno()),
+            )
+        }
+    start, stream = "can't start: systemd passed ", "ListenStream= in the .socket unit"
+    assert told == {
+        "fifo": f"{start}a descriptor that is no socket; remove ListenFIFO=, ListenSpecial=, "
+        "ListenMessageQueue= and ListenUSBFunction= in the .socket unit",
+        "abstract": f"{start}a unix socket in the abstract namespace; "
+        f"write an IP address and a port, or an absolute path, after {stream}",
+        "bound": f"{start}a socket that does not listen; write {stream}",
+        "netlink": f"{start}a netlink socket; remove ListenNetlink= in the .socket unit",
+    }
+
+
+def test_dual_stack_socket_tells_ipv4_clients_by_their_ipv4_addresses(tmp_path: Path) -> None:
+    """BindIPv6Only=default: the kernel shows 127.0.0.1 as ::ffff:127.0.0.1."""
+    port = free_port(["127.0.0.1"])
+    listen = f"""
+        [connections]
+        trusted_proxies = ["127.0.0.1"]
+        [[listen]]
+        address = "*:{port}"
+        tls = false
+        plain_http_anywhere = true
+        proxy_protocol = true
+    """
+    header = b"PROXY TCP4 192.0.2.7 127.0.0.1 5555 443\r\n"
+    with activated(tmp_path, f"[::]:{port}", listen=listen) as (program, _path):
+        with first_client(port) as client:
+            assert client.ask(header + GOOD_REQUEST).body == GOOD_REPLY
+        line = parse_line(program.wait_for_line(lambda line: " exchange " in line))
+        assert (line["client"], line["proxy"]) == ("192.0.2.7", "127.0.0.1")
+        # 127.0.0.9 is no trusted proxy.
+        with socket.create_connection(("127.0.0.1", port), 10, ("127.0.0.9", 0)) as stranger:
+            assert stranger.recv(1) == b""
+        line = parse_line(program.wait_for_line(lambda line: "connections_refused" in line))
+        assert (line["client"], line["reason"]) == ("127.0.0.9", "no trusted proxy")
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "::ffff:127.0.0.1", "::ffff:7f00:0/104"])
+def test_dual_stack_socket_believes_a_trusted_proxy_s_header(tmp_path: Path, trusted: str) -> None:
+    port = free_port(["127.0.0.1"])
+    listen = f"""
+        [connections]
+        trusted_proxies = ["{trusted}"]
+        forwarded = "x-forwarded-for"
+        {PLAIN.format(f"[::]:{port}")}
+        plain_http_anywhere = true
+    """
+    request = post(GOOD_BODY, "X-Forwarded-For: ::ffff:192.0.2.7")
+    with activated(tmp_path, f"[::]:{port}", listen=listen) as (program, _path), first_client(port) as client:
+        assert client.ask(request).body == GOOD_REPLY
+        line = parse_line(program.wait_for_line(lambda line: " exchange " in line))
+    assert (line["client"], line["proxy"]) == ("192.0.2.7", "127.0.0.1")

@@ -1,6 +1,7 @@
 """Hypothesis strategies: valid messages of every kind, and messages broken at one place or at several."""
 
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from tests.support import der_tree, messages
 from tests.support.captured import CAPTURED, captured
 from tests.support.der_tree import Node
 
-__all__ = ["broken", "damaged", "proxy_messages", "replies", "requests"]
+__all__ = ["address_spellings", "broken", "damaged", "proxy_messages", "replies", "requests"]
 
 NULL = b"\x05\x00"
 
@@ -164,3 +165,44 @@ def damaged(draw: st.DrawFn, sources: st.SearchStrategy[bytes]) -> bytes:
             case "cut":
                 del message[position:]
     return bytes(message)
+
+
+@st.composite
+def address_spellings(
+    draw: st.DrawFn, address: IPv4Address | IPv6Address, *, has_zone: bool | None = None
+) -> str:
+    """A text that stands for the address: RFC 4291 2.2, RFC 4007 11; of IPv4, mapped ones too."""
+    if isinstance(address, IPv4Address):
+        if has_zone is not True and draw(st.booleans()):
+            return str(address)
+        address = IPv6Address((0xFFFF << 32) | int(address))
+    packed = address.packed
+    groups = [packed[at : at + 2].hex() for at in range(0, 16, 2)]
+    written = [_group(group, draw) for group in groups]
+    if draw(st.booleans()):
+        written[6:] = [str(IPv4Address(packed[12:]))]
+    text = _compressed(written, draw)
+    if has_zone or (has_zone is None and draw(st.booleans())):
+        text += "%" + draw(st.sampled_from(["eth0", "1", "en-5.7"]))
+    return text
+
+
+def _group(group: str, draw: st.DrawFn) -> str:
+    shortest = group.lstrip("0") or "0"
+    text = group[-draw(st.integers(len(shortest), 4)) :]
+    return text.upper() if draw(st.booleans()) else text
+
+
+def _compressed(groups: list[str], draw: st.DrawFn) -> str:
+    """Write a run of zeros as `::`, or none."""
+    is_zero = [not group.strip("0") for group in groups]
+    runs = [
+        (first, last)
+        for first in range(len(groups))
+        for last in range(first + 1, len(groups) + 1)
+        if all(is_zero[first:last])
+    ]
+    if not runs or draw(st.booleans()):
+        return ":".join(groups)
+    first, last = draw(st.sampled_from(runs))
+    return f"{':'.join(groups[:first])}::{':'.join(groups[last:])}"

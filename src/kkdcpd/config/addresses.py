@@ -1,6 +1,6 @@
-"""Where to listen, whom to ask and whom not: the texts that name an address, and what they mean.
+"""Reads the settings that name an address: listeners, KDCs, DNS servers, networks, source addresses.
 
-Pure: no name is resolved and no socket is touched.
+Pure: no name is resolved and no socket is touched. An IPv4-mapped IPv6 address is read as the IPv4 address.
 """
 
 import ipaddress
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from kkdcpd.errors import SettingError
 from kkdcpd.frozen import frozen
+from kkdcpd.protocol import ip_addresses
+from kkdcpd.protocol.ip_addresses import Address, Network
 from kkdcpd.protocol.ports import MAX_PORT, parse_port
 from kkdcpd.values import KdcService, Transport
 
@@ -26,9 +28,9 @@ __all__ = [
     "parse_network",
     "parse_server_name",
     "parse_source_address",
+    "parse_trusted_network",
+    "zone_of",
 ]
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ANY_HOST = "*"
 
@@ -38,6 +40,11 @@ MAX_ENDPOINTS = 256
 _MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets with its NUL
 _MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 octets on the wire
 _DNS_PORT = 53  # RFC 1035 4.2
+
+_ZONE = re.compile(r"[^\s/%]{1,15}")  # the name of a network interface (IFNAMSIZ), or its number
+
+_LEAST_TRUSTED_BITS = {4: 8, 6: 16}
+"""The widest networks that one organisation has on the Internet; what is wider holds strangers."""
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
 # RFC 1123 2.1, with the underscore that Active Directory allows in host names.
@@ -151,12 +158,26 @@ def parse_nameserver(text: str) -> Nameserver:
 
 def parse_network(text: str) -> Network:
     """Read a network in CIDR notation (RFC 4632 3.1, RFC 4291 2.3); an address alone is a network of one."""
+    if "%" in text:
+        raise SettingError("has a zone, which no network has", "remove the % and the zone after it")
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        network = ip_addresses.parse_network(text)
     except ValueError as error:
         raise SettingError("is no IP network") from error
-    if "/" in text and network.network_address != ipaddress.ip_interface(text).ip:
+    if network.network_address != ip_addresses.parse_address(text.partition("/")[0]):
         raise SettingError("is an address within a network", f'write "{network}" for all of the network')
+    return network
+
+
+def parse_trusted_network(text: str) -> Network:
+    """Read a network of proxies; one that holds much of the Internet would trust every client."""
+    network = parse_network(text)
+    if network.prefixlen < _LEAST_TRUSTED_BITS[network.version] and not network.is_private:
+        raise SettingError(
+            "holds a large part of the Internet, and each of its hosts could name any client's address",
+            "write the addresses of your proxies; to trust every host that can reach a listener, use a unix "
+            "socket and its unix_mode",
+        )
     return network
 
 
@@ -168,6 +189,11 @@ def parse_source_address(text: str) -> str:
     if ipaddress.ip_address(address).is_unspecified or ipaddress.ip_address(address).is_multicast:
         raise SettingError("is no address that one interface can have")
     return address
+
+
+def zone_of(host: str) -> str | None:
+    """Return the network interface that a link-local address names after its `%` (RFC 4007 11)."""
+    return host.partition("%")[2] or None
 
 
 def is_domain_name(text: str) -> bool:
@@ -199,11 +225,30 @@ def _parse_port(text: str, *, least: int) -> int:
 
 
 def _ip_address(text: str) -> str | None:
-    """Return the IP address in its canonical form, if it is one."""
+    """Return the IP address in its canonical form, if the text is one."""
     try:
-        return str(ipaddress.ip_address(text))
+        address = ip_addresses.parse_address(text)
     except ValueError:
         return None
+    _check_zone(address)
+    return str(address)
+
+
+def _check_zone(address: Address) -> None:
+    """Refuse a link-local address without its network interface, and an interface of any other address."""
+    zone = zone_of(str(address))
+    if zone is None:
+        if address.version == 6 and address.is_link_local:
+            raise SettingError(
+                "is a link-local address, which needs the name of a network interface",
+                f'add the interface, as in "[{address}%eth0]"',
+            )
+    elif not address.is_link_local:
+        raise SettingError(
+            "has a zone, which only link-local addresses have", "remove the % and what follows"
+        )
+    elif not _ZONE.fullmatch(zone):
+        raise SettingError("has a zone that is no name of a network interface", 'write one such as "eth0"')
 
 
 def _checked_name(name: str) -> str:

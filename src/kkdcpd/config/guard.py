@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import Literal
 
-from kkdcpd.config.addresses import Network, parse_network
+from kkdcpd.config.addresses import Network, parse_trusted_network
 from kkdcpd.config.kinds import Choice, ListOf, Member, Number, Text, seconds
 from kkdcpd.config.patterns import PrincipalPattern, parse_principal_pattern
 from kkdcpd.config.reader import Table, setting
@@ -32,7 +32,7 @@ ForwardedHeader = Literal["none", "x-forwarded-for", "forwarded"]
 _MODE = Member(enumeration=Mode)
 _REQUESTS = (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 _PROXIES = ListOf(
-    item=Text(parse=parse_network, remedy='write a network such as "192.0.2.0/24" or "2001:db8::/32"'),
+    item=Text(parse=parse_trusted_network, remedy='write a network such as "192.0.2.0/24" or "2001:db8::/32"'),
     remedy='write a list of networks, such as ["192.0.2.1", "2001:db8::/64"]',
     rule=items_differ,
 )

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kkdcpd.config.addresses import zone_of
 from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
@@ -37,6 +38,7 @@ from kkdcpd.config.schema import (
 from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
+from kkdcpd.socket_address import is_interface
 
 __all__ = ["LoadedConfig", "load_config", "read_admin", "read_config", "read_log_format", "read_process"]
 
@@ -100,7 +102,7 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
     return LoadedConfig(
         config=config,
         dated=tuple(dated),
-        warnings=(*_warn_of_no_kpasswd(config), *warnings),
+        warnings=(*_warn_of_no_kpasswd(config), *_warn_of_no_interface(config), *warnings),
         text=text,
     )
 
@@ -390,6 +392,32 @@ def _server_names(dns_names: tuple[str, ...], section: str) -> tuple[str, ...]:
     problem = "is missing, and the certificate bears no DNS name that clients can ask for"
     remedy = 'write the names it is for, such as ["kdc.example.com"]'
     raise ConfigError([ConfigProblem(key=f"{section}.server_names", problem=problem, remedy=remedy)])
+
+
+def _warn_of_no_interface(config: Config) -> Iterator[ConfigProblem]:
+    """Name the interfaces of link-local addresses that this host doesn't have at present."""
+    for key, host in _hosts_of(config):
+        zone = zone_of(host)
+        if zone and not is_interface(zone):
+            yield ConfigProblem(
+                key=key,
+                problem=f"{host} is on the network interface {zone}, which this host does not have",
+                remedy="correct the zone after the %, or bring the interface up",
+            )
+
+
+def _hosts_of(config: Config) -> Iterator[tuple[str, str]]:
+    """Return every host that the configuration names, with its setting."""
+    for listen in config.listen:
+        yield "listen.address", listen.address.host
+    for nameserver in config.locate.nameservers:
+        yield "locate.nameservers", nameserver.host
+    for address in config.upstream.source_addresses:
+        yield "upstream.source_addresses", address
+    for realm in config.realms:
+        for setting, endpoints in (("kdc", realm.kdc), ("kpasswd", realm.kpasswd)):
+            for endpoint in endpoints:
+                yield join(join("realms", realm.name), setting), endpoint.host
 
 
 def _warn_of_no_kpasswd(config: Config) -> Iterator[ConfigProblem]:

@@ -21,7 +21,7 @@ from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol import proxy_header
-from kkdcpd.protocol.forwarded import network_of
+from kkdcpd.protocol.ip_addresses import network_of, parse_address
 from kkdcpd.protocol.proxy_header import ProxyHeader
 from kkdcpd.values import ClientConnection, ConnectionRefusal
 
@@ -397,9 +397,9 @@ class Door:
 
 def _client(peer: object) -> ClientConnection:
     if isinstance(peer, tuple):
-        # Of IPv4 the kernel writes an address in its one form, which is the network's as well.
-        network = peer[0] if len(peer) == 2 else network_of(peer[0])
-        return ClientConnection(address=peer[0], port=peer[1], network=network)
+        # The kernel writes IPv4 addresses in their one form; IPv4 clients of dual-stack sockets are mapped.
+        address = peer[0] if len(peer) == 2 else str(parse_address(peer[0]))
+        return ClientConnection(address=address, port=peer[1], network=network_of(address))
     return ClientConnection(address=UNIX_PEER, network=UNIX_PEER)
 
 

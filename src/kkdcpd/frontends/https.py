@@ -21,7 +21,8 @@ from kkdcpd.ledger import Ledger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline, refused
 from kkdcpd.protocol import framing, kkdcp, messages
-from kkdcpd.protocol.forwarded import client_address, network_of
+from kkdcpd.protocol.forwarded import client_address
+from kkdcpd.protocol.ip_addresses import network_of
 from kkdcpd.protocol.krb_error import build_policy_error
 from kkdcpd.values import ClientConnection, Outcome, ProxyMessage, ProxyRequest, Served
 

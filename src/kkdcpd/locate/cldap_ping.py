@@ -15,6 +15,7 @@ from kkdcpd.protocol.cldap import (
     encode_ping,
 )
 from kkdcpd.protocol.realms import fold_realm
+from kkdcpd.socket_address import socket_address
 
 __all__ = ["CldapPinger"]
 
@@ -94,7 +95,7 @@ class CldapPinger:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         message_id = self._choose_id()
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            await loop.sock_connect(sock, (address, self._port))
+            await loop.sock_connect(sock, socket_address(address, self._port))
             await loop.sock_sendall(sock, encode_ping(message_id, domain))
             for _ in range(MAX_DATAGRAMS):
                 answer = _decoded(await loop.sock_recv(sock, MAX_DATAGRAM_BYTES))

@@ -27,6 +27,7 @@ from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import Word, frozen
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
+from kkdcpd.protocol.ip_addresses import parse_address
 
 __all__ = ["DnsClient", "FoundRecords", "RecordType", "is_trial", "system_nameservers"]
 
@@ -176,7 +177,7 @@ class DnsClient:
 def _record(rdata: dns.rdata.Rdata) -> Record | None:
     match rdata:
         case dns.rdtypes.IN.A.A() | dns.rdtypes.IN.AAAA.AAAA():
-            return str(rdata.address)
+            return str(parse_address(rdata.address))
         case dns.rdtypes.IN.SRV.SRV():
             target = rdata.target.to_text()
             return SrvRecord(

@@ -4,7 +4,6 @@ That one blocks, holds nothing back for later, and can't tell a failure from a n
 """
 
 import asyncio
-import ipaddress
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -14,6 +13,7 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
 from kkdcpd.locate.validity import FOREVER, Validity
+from kkdcpd.protocol.ip_addresses import parse_address
 
 __all__ = ["HostAddresses", "HostResolver", "interleave", "parse_hosts"]
 
@@ -38,8 +38,9 @@ def parse_hosts(text: str) -> Mapping[str, tuple[str, ...]]:
     """Read the text of a hosts file (hosts(5)): names, folded, to their addresses in order."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
-        address, *names = line.partition("#")[0].split() or [""]
-        if not _is_address(address):
+        text, *names = line.partition("#")[0].split() or [""]
+        address = _address(text)
+        if address is None:
             continue
         for name in names:
             found.setdefault(name.lower().removesuffix("."), []).append(address)
@@ -67,8 +68,9 @@ class HostResolver:
         Raises:
             DnsFailedError: none is known, and DNS failed for one family at least.
         """
-        if _is_address(host):
-            return HostAddresses(addresses=(host,), validity=FOREVER)
+        address = _address(host)
+        if address is not None:
+            return HostAddresses(addresses=(address,), validity=FOREVER)
         listed = self._hosts.get(host.lower().removesuffix("."))
         if listed:
             return HostAddresses(addresses=listed, validity=FOREVER)
@@ -103,9 +105,9 @@ async def _attempt(look_up: Coroutine[Any, Any, DnsAnswer[str]]) -> DnsAnswer[st
         return error
 
 
-def _is_address(text: str) -> bool:
+def _address(text: str) -> str | None:
+    """Return the IP address in its canonical form, if the text is one."""
     try:
-        ipaddress.ip_address(text)
+        return str(parse_address(text))
     except ValueError:
-        return False
-    return True
+        return None

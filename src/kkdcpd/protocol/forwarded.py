@@ -1,4 +1,4 @@
-"""In whose name a reverse proxy asks: X-Forwarded-For, Forwarded (RFC 7239). And what counts as one client.
+"""Finds the client that a reverse proxy asks for: X-Forwarded-For, Forwarded (RFC 7239).
 
 Pure. A header's last entry was added by the proxy that asks us, the one before by who asked that proxy, and
 so on: the entries are read from the right, no further than proxies are trusted, and what a stranger may have
@@ -7,14 +7,13 @@ put before them is not even looked at.
 
 import re
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
 
-__all__ = ["client_address", "network_of"]
+from kkdcpd.protocol.ip_addresses import Address, Network, parse_address
+
+__all__ = ["client_address"]
 
 _MAX_ENTRIES = 32  # chains of proxies have two or three
-
-_CLIENT_BITS = 64  # RFC 4291 2.5.1, RFC 6177 2: one link has all of these, and so has one host on it
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110 5.6.2
 _QUOTED = r'"(?:[^"\\]|\\.)*"'  # RFC 9110 5.6.4
@@ -25,13 +24,11 @@ _ESCAPED = re.compile(r"\\(.)")
 # RFC 7239 6; the ports of X-Forwarded-For are Azure's.
 _IPV4_OR_BRACKETS = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?")
 
-_Address = IPv4Address | IPv6Address
-
 
 def client_address(
     values: Sequence[str],
     peer: str,
-    trusted: Sequence[IPv4Network | IPv6Network],
+    trusted: Sequence[Network],
     *,
     header: Literal["x-forwarded-for", "forwarded"],
 ) -> str:
@@ -53,29 +50,20 @@ def client_address(
     return client
 
 
-def network_of(address: str) -> str:
-    """Return what limits go by: an IPv4 address itself, of an IPv6 address its /64."""
-    parsed = _parse(address)
-    if isinstance(parsed, IPv6Address):
-        return str(IPv6Network((int(parsed), _CLIENT_BITS), strict=False))
-    return str(parsed) if parsed else address
-
-
-def _parse(text: str) -> _Address | None:
+def _parse(text: str) -> Address | None:
     try:
-        address = ip_address(text)
+        return parse_address(text)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
-def _is_within(address: _Address, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+def _is_within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
 def _addresses(
     values: Sequence[str], header: Literal["x-forwarded-for", "forwarded"]
-) -> Iterator[_Address | None]:
+) -> Iterator[Address | None]:
     """Read what each proxy tells, the last first: None where that is no address."""
     read = _read_forwarded if header == "forwarded" else _read_x_forwarded_for
     for line in reversed(values):
@@ -107,7 +95,7 @@ def _node(element: str) -> str:
     return _ESCAPED.sub(r"\1", node[1:-1]) if node.startswith('"') else node
 
 
-def _node_address(node: str) -> _Address | None:
+def _node_address(node: str) -> Address | None:
     bare = node.strip(" \t")
     if "%" in bare:
         return None  # a zone means nothing on another host

@@ -1,15 +1,16 @@
-"""The PROXY header: in whose name a proxy connects. Only octets come in here, a part at a time.
+"""Reads the PROXY header, by which a proxy names its client. Only bytes come in here, a part at a time.
 
 "The PROXY protocol, Versions 1 & 2" by Willy Tarreau (haproxy.org/download/3.0/doc/proxy-protocol.txt),
-sections 2.1 and 2.2. Only who is trusted may be asked for one; who is, isn't decided here.
+sections 2.1 and 2.2. The caller reads one from trusted proxies only.
 """
 
 import re
 import struct
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 from kkdcpd.errors import MalformedError
 from kkdcpd.frozen import frozen
+from kkdcpd.protocol.ip_addresses import parse_address
 from kkdcpd.protocol.ports import MAX_PORT
 
 __all__ = ["MAX_HEADER_BYTES", "ProxyHeader", "parse"]
@@ -32,14 +33,20 @@ _V1_FAMILIES: dict[bytes, type[IPv4Address] | type[IPv6Address]] = {
 _LOCAL, _PROXY = 0x20, 0x21  # version 2, and the command
 
 _UNSPEC = 0x00
-# Streams only, as no datagram comes in by a TCP connection; with each, what holds both addresses and ports.
-_V2_FAMILIES = {0x11: struct.Struct("!4s4xH2x"), 0x21: struct.Struct("!16s16xH2x")}
+# Streams only, as no datagram comes in by a TCP connection; with each, the layout of addresses and ports.
+_V2_FAMILIES = {
+    0x11: (IPv4Address, struct.Struct("!4s4xH2x")),
+    0x21: (IPv6Address, struct.Struct("!16s16xH2x")),
+}
 _UNIX_STREAM, _UNIX_BYTES = 0x31, 216  # two paths of 108 octets
 
 
 @frozen
 class ProxyHeader:
-    """What a header says. `address` is None if the proxy connects for itself, or can't tell for whom."""
+    """The client that a header names: `address` is in its canonical form.
+
+    It is None if the proxy connects for itself, or doesn't know the client.
+    """
 
     address: str | None = None
     port: int = 0
@@ -85,9 +92,10 @@ def _read_v1(line: bytes) -> ProxyHeader:
 
 def _v1_address(family: type[IPv4Address] | type[IPv6Address], word: bytes) -> str:
     try:
-        return str(family(word.decode("ascii") if _V1_ADDRESS.fullmatch(word) else ""))
+        address = family(word.decode("ascii") if _V1_ADDRESS.fullmatch(word) else "")
     except ValueError as error:
         raise MalformedError("a PROXY header with a bad address") from error
+    return str(parse_address(str(address)))
 
 
 def _v1_port(word: bytes) -> int:
@@ -115,12 +123,17 @@ def _read_v2(family: int, body: bytes) -> ProxyHeader:
     """Read the addresses; what follows them (2.2, TLVs) is passed over."""
     if family == _UNSPEC:
         return ProxyHeader()
-    addresses = _V2_FAMILIES.get(family)
-    if addresses is None and family != _UNIX_STREAM:
-        raise MalformedError(f"a PROXY header of family and transport 0x{family:02x}")
-    if len(body) < (addresses.size if addresses else _UNIX_BYTES):
-        raise MalformedError("a PROXY header too short for its addresses")
-    if addresses is None:
+    if family == _UNIX_STREAM:
+        _expect_bytes(body, _UNIX_BYTES)
         return ProxyHeader()
+    if family not in _V2_FAMILIES:
+        raise MalformedError(f"a PROXY header of family and transport 0x{family:02x}")
+    read, addresses = _V2_FAMILIES[family]
+    _expect_bytes(body, addresses.size)
     source, port = addresses.unpack_from(body)
-    return ProxyHeader(address=str(ip_address(source)), port=port)
+    return ProxyHeader(address=str(parse_address(str(read(source)))), port=port)
+
+
+def _expect_bytes(body: bytes, count: int) -> None:
+    if len(body) < count:
+        raise MalformedError("a PROXY header too short for its addresses")

@@ -68,6 +68,11 @@ class Control:
         self._askers: list[Asker] = []
         selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the socket's file is still there."""
+        return self._file.is_there
+
     def close(self) -> None:
         """Listen no longer. Those whose question was heard are still answered."""
         for asker in self._askers:

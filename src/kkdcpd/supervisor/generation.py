@@ -13,6 +13,7 @@ from typing import Self
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
 from kkdcpd.frontends.door import Listener
 from kkdcpd.frozen import Word
+from kkdcpd.socket_address import zoned_host
 from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.files import FileWatch, tls_files
 from kkdcpd.supervisor.limits import count_cpus
@@ -218,4 +219,5 @@ def _url(listen: ListenConfig, sock: socket) -> str:
     name = sock.getsockname()
     if isinstance(name, str):
         return f"{scheme}+unix:{name}"
-    return f"{scheme}://[{name[0]}]:{name[1]}" if ":" in name[0] else f"{scheme}://{name[0]}:{name[1]}"
+    host = zoned_host(name)
+    return f"{scheme}://[{host}]:{name[1]}" if ":" in host else f"{scheme}://{host}:{name[1]}"

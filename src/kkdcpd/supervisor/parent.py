@@ -15,7 +15,7 @@ from pathlib import Path
 
 import kkdcpd
 from kkdcpd.config import DatedItem, LoadedConfig, LogConfig, load_config, newly_outside_dates
-from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError
+from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError, unix_remedy
 from kkdcpd.guard import occupancy, shared_table
 from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, make_metrics
 from kkdcpd.supervisor.channel import Channel
@@ -49,6 +49,11 @@ FILES_SECONDS = 1.0
 
 GRACE_SECONDS = 5.0
 """What a worker has to end by itself, after its `process.drain_timeout`."""
+
+UNCLAIMED_ADVICE = (
+    "systemd opened it, and no [[listen]] has this address: add one that has, or remove ListenStream= from "
+    "the .socket unit"
+)
 
 MORE_ROOM = "allow more processes, memory and file descriptors (systemd: TasksMax=, MemoryMax=, LimitNOFILE=)"
 
@@ -207,8 +212,8 @@ class Parent:
     # -- A generation's beginning ----------------------------------------------------------------------------
 
     def _listen_for_askers(self, path: Path | None) -> None:
-        """Have the control socket there, and nowhere else."""
-        if path == self._control_path:
+        """Have the control socket there, and nowhere else; one whose file is gone is made anew."""
+        if path == self._control_path and (self._control is None or self._control.is_reachable):
             return
         self._close_control()
         self._control_path = path
@@ -222,7 +227,7 @@ class Parent:
                     ConfigProblem(
                         key="process.control",
                         problem=f"{path} can't be listened on: {error.strerror or error}",
-                        remedy="make its folder, or name another; until then a reload is had by SIGHUP alone",
+                        remedy=f"{unix_remedy(error)}; until then only SIGHUP reloads the configuration",
                     )
                 ]
             )
@@ -304,7 +309,8 @@ class Parent:
         else:
             logger.info("reloaded", extra={"fields": fields})
         for address in self._sockets.unclaimed():
-            logger.error("socket_unclaimed", extra={"fields": {"address": address}})
+            fields = {"address": address, "advice": UNCLAIMED_ADVICE}
+            logger.error("socket_unclaimed", extra={"fields": fields})
         self._notifier.ready(_status(generation))
 
     def _give_up(self, reason: str) -> None:
@@ -325,6 +331,7 @@ class Parent:
                 child.kill()
             self._ending.append(generation)
         if self._serving:
+            self._sockets.go_back()
             self._sockets.keep_only(places(self._serving.config))
 
     # -- A reload --------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """The listening sockets: opened once, kept over reloads, or taken from systemd.
 
-Whoever connects waits in the kernel's queue of a socket, not in one of ours: so as long as a socket is open
-in the parent, nobody is lost between one generation of workers and the next.
+New connections wait in the kernel's queue of a socket, not in one of ours: so as long as a socket is open in
+the parent, none is lost between one generation of workers and the next.
 """
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from kkdcpd.config import ANY_HOST, ListenAddress, ListenConfig
 from kkdcpd.errors import ListenError
+from kkdcpd.protocol.ip_addresses import parse_address
+from kkdcpd.socket_address import socket_address, zoned_host
 
 __all__ = ["SOCKET_BUFFER_BYTES", "Sockets", "UnixFile", "open_unix"]
 
@@ -46,16 +49,23 @@ class UnixFile:
         self._path = path
         self._identity = _identity(path)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it is still at its path. Without it, no client can connect."""
+        with contextlib.suppress(OSError):
+            return _identity(self._path) == self._identity
+        return False
+
     def set_mode(self, mode: int) -> None:
         """Give it another mode."""
         with contextlib.suppress(OSError):
-            if _identity(self._path) == self._identity:
+            if self.is_there:
                 self._path.chmod(mode)
 
     def remove(self) -> None:
         """Remove it."""
         with contextlib.suppress(OSError):
-            if _identity(self._path) == self._identity:
+            if self.is_there:
                 self._path.unlink()
 
 
@@ -66,6 +76,10 @@ class _Place:
     sockets: list[socket.socket]
     file: UnixFile | None = None
 
+    @property
+    def is_reachable(self) -> bool:
+        return self.file is None or self.file.is_there
+
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
@@ -74,11 +88,16 @@ class _Place:
 
 
 class Sockets:
-    """All listening sockets of the process. `inherited` are those that systemd has opened for us."""
+    """All listening sockets of the process. `inherited` are those that systemd has opened for us.
+
+    A reload calls `open` with the new configuration. When the reload has succeeded, `keep_only` closes the
+    others; when it fails, `go_back` and then `keep_only` restore the sockets of the old configuration.
+    """
 
     def __init__(self, inherited: Iterable[socket.socket] = ()) -> None:
         self._inherited = list(inherited)
         self._places: dict[_Key, _Place] = {}
+        self._replaced: dict[_Key, _Place] = {}
         for sock in self._inherited:
             sock.settimeout(0.0)
             _bound_buffers(sock)
@@ -86,23 +105,36 @@ class Sockets:
     def open(self, listen: Sequence[ListenConfig]) -> list[list[socket.socket]]:
         """Return the sockets of each [[listen]]; those that are open already stay as they are.
 
+        A unix socket whose file was removed or replaced meanwhile is opened anew.
+
         Raises:
             ListenError: an address can't be listened on; then nothing has changed.
         """
         fresh: dict[_Key, _Place] = {}
         try:
             for key, one in _keyed(listen).items():
-                if key not in self._places:
-                    fresh[key] = self._open_place(one)
+                if key not in self._places or not self._places[key].is_reachable:
+                    fresh[key] = self._open_place(one, listen)
         except BaseException:
             for place in fresh.values():
                 place.close()
             raise
+        self._replaced = {key: self._places[key] for key in fresh.keys() & self._places.keys()}
         self._places |= fresh
         return [self._places[key].sockets for key in _keyed(listen)]
 
+    def go_back(self) -> None:
+        """Restore the sockets that the last `open` replaced: the workers that serve still have them."""
+        for key, place in self._replaced.items():
+            self._places[key].close()
+            self._places[key] = place
+        self._replaced = {}
+
     def keep_only(self, listen: Sequence[ListenConfig]) -> None:
         """Close what the configuration no longer names, and give unix sockets the modes that it names."""
+        for place in self._replaced.values():
+            place.close()
+        self._replaced = {}
         wanted = _keyed(listen)
         for key in self._places.keys() - wanted.keys():
             place = self._places.pop(key)
@@ -112,7 +144,7 @@ class Sockets:
             self._set_mode(key, one)
 
     def unclaimed(self) -> list[str]:
-        """Tell the addresses of those from systemd that no [[listen]] names: who connects there waits."""
+        """Return the addresses of systemd's sockets that no [[listen]] names: clients wait there in vain."""
         claimed = {sock for place in self._places.values() for sock in place.sockets}
         return [str(_address_of(sock)) for sock in self._inherited if sock not in claimed]
 
@@ -133,9 +165,10 @@ class Sockets:
                 sock.close()
 
     def _all(self) -> set[socket.socket]:
-        return {sock for place in self._places.values() for sock in place.sockets} | set(self._inherited)
+        places = (*self._places.values(), *self._replaced.values())
+        return {sock for place in places for sock in place.sockets} | set(self._inherited)
 
-    def _open_place(self, listen: ListenConfig) -> _Place:
+    def _open_place(self, listen: ListenConfig, listens: Sequence[ListenConfig]) -> _Place:
         address = listen.address
         given = [sock for sock in self._inherited if _is_meant(address, _address_of(sock))]
         if given:
@@ -146,7 +179,19 @@ class Sockets:
                 return _Place([sock], UnixFile(address.unix_path))
             return _Place(_open_inet(address))
         except OSError as error:
-            raise ListenError(address, error, listen.section) from error
+            remedy = None if listen.section else self._remedy_by_systemd(listens)
+            raise ListenError(address, error, listen.section, remedy) from error
+
+    def _remedy_by_systemd(self, listens: Sequence[ListenConfig]) -> str | None:
+        """Name the sockets of systemd's that no [[listen]] is for: one of them may be meant."""
+        given = [_address_of(sock) for sock in self._inherited]
+        free = [str(each) for each in given if not any(_is_meant(one.address, each) for one in listens)]
+        if not free:
+            return None
+        return (
+            f"systemd has opened {' and '.join(free)} for kkdcpd: write that as the address in [[listen]], "
+            "or change ListenStream= in the .socket unit"
+        )
 
     def _set_mode(self, key: _Key, listen: ListenConfig) -> None:
         file = self._places[key].file
@@ -166,7 +211,7 @@ def _address_of(sock: socket.socket) -> ListenAddress:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return ListenAddress(unix_path=Path(name))
-    return ListenAddress(host=name[0], port=name[1])
+    return ListenAddress(host=str(parse_address(zoned_host(name))), port=name[1])
 
 
 def _is_meant(wanted: ListenAddress, given: ListenAddress) -> bool:
@@ -203,7 +248,7 @@ def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
         _bound_buffers(sock)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
+        sock.bind(socket_address(host, port))
         sock.listen(BACKLOG)
     except OSError:
         sock.close()
@@ -218,7 +263,7 @@ def _bound_buffers(sock: socket.socket) -> None:
 
 
 def open_unix(path: Path, mode: int) -> socket.socket:
-    """Listen on a unix socket with this file mode; a file that a killed process left there is replaced.
+    """Listen on a unix socket with this file mode; a socket that a killed process left there is replaced.
 
     Raises:
         OSError: it can't be had.
@@ -241,9 +286,15 @@ def open_unix(path: Path, mode: int) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket file that a killed process left; one that is listened on stays, and bind fails."""
-    if not path.exists() or not stat.S_ISSOCK(path.stat().st_mode):
+    """Remove a socket file that a killed process left; one that is listened on stays, and bind fails.
+
+    Raises:
+        FileExistsError: another kind of file is there.
+    """
+    if not path.exists():
         return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))

@@ -6,9 +6,12 @@ Three environment variables and one datagram socket: a library for that would be
 import contextlib
 import os
 import socket
+import stat
 import time
 from collections.abc import MutableMapping
 from typing import Self
+
+from kkdcpd.errors import StartError
 
 __all__ = ["Notifier", "take_sockets", "watchdog_interval"]
 
@@ -16,17 +19,72 @@ FIRST_DESCRIPTOR = 3
 """SD_LISTEN_FDS_START."""
 
 
+STREAM_PROTOCOLS = {socket.IPPROTO_TCP, socket.IPPROTO_MPTCP}
+
+_TYPE_PROBLEMS = {
+    socket.SOCK_DGRAM: ("a datagram socket", "write ListenStream= in place of ListenDatagram="),
+    socket.SOCK_SEQPACKET: (
+        "a socket for sequential packets",
+        "write ListenStream= in place of ListenSequentialPacket=",
+    ),
+}
+
+
 def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """Return the listening sockets that were passed to us; whom we start shall not take them for its own."""
+    """Return the listening sockets that were passed to us. No process that we start takes them for its own.
+
+    Raises:
+        StartError: one is of a kind that no client of ours can connect to.
+    """
     pid = environment.pop("LISTEN_PID", None)
     count = environment.pop("LISTEN_FDS", "0")
-    environment.pop("LISTEN_FDNAMES", None)
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    sockets = [socket.socket(fileno=FIRST_DESCRIPTOR + number) for number in range(int(count))]
-    for sock in sockets:
-        sock.set_inheritable(False)
-    return sockets
+    names += [""] * int(count)
+    return [_take_socket(FIRST_DESCRIPTOR + number, names[number]) for number in range(int(count))]
+
+
+def _take_socket(descriptor: int, name: str) -> socket.socket:
+    """Return the socket. systemd names a descriptor after its .socket unit, unless that says otherwise."""
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        remedy = "remove ListenFIFO=, ListenSpecial=, ListenMessageQueue= and ListenUSBFunction="
+        raise _refusal("a descriptor that is no socket", remedy, name)
+    sock = socket.socket(fileno=descriptor)
+    problem = _family_problem(sock) or _TYPE_PROBLEMS.get(sock.type) or _state_problem(sock)
+    if problem:
+        raise _refusal(*problem, name)
+    return sock
+
+
+def _refusal(problem: str, remedy: str, name: str) -> StartError:
+    unit = name if name.endswith(".socket") else "the .socket unit"
+    return StartError(f"systemd passed {problem}", f"{remedy} in {unit}")
+
+
+def _family_problem(sock: socket.socket) -> tuple[str, str] | None:
+    remedy = "write an IP address and a port, or an absolute path, after ListenStream="
+    if sock.family == socket.AF_NETLINK:
+        return "a netlink socket", "remove ListenNetlink="
+    if sock.family == socket.AF_UNIX:
+        # A name in the abstract namespace is bytes; an unnamed socket is the client's end of a connection.
+        is_abstract = isinstance(sock.getsockname(), bytes)
+        return ("a unix socket in the abstract namespace", remedy) if is_abstract else None
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return f"a socket of the family {sock.family}", remedy
+    return None
+
+
+def _state_problem(sock: socket.socket) -> tuple[str, str] | None:
+    if sock.family != socket.AF_UNIX and sock.proto not in STREAM_PROTOCOLS:
+        return f"a stream socket of the protocol {sock.proto}", "remove SocketProtocol="
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return None
+    with contextlib.suppress(OSError):
+        sock.getpeername()
+        return "a connection in place of a listening socket", "write Accept=no"
+    return "a socket that does not listen", "write ListenStream="
 
 
 def watchdog_interval(environment: MutableMapping[str, str] = os.environ) -> float | None:

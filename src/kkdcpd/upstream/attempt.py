@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from typing import Protocol
 
+from kkdcpd.socket_address import socket_address
 from kkdcpd.values import Attempt, FailureReason, KdcEndpoint, ProxyRequest
 
 __all__ = [
@@ -95,7 +96,7 @@ def open_socket(endpoint: KdcEndpoint, kind: socket.SocketKind, sources: SourceA
         try:
             # The kernel chooses the port when it knows the peer: other peers may then have the same port.
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((sources[family], 0))
+            sock.bind(socket_address(sources[family], 0))
         except OSError:
             sock.close()
             raise

@@ -11,6 +11,7 @@ import socket
 import struct
 
 from kkdcpd.protocol import framing
+from kkdcpd.socket_address import socket_address
 from kkdcpd.upstream.attempt import (
     AttemptEvents,
     SourceAddresses,
@@ -55,7 +56,7 @@ class TcpAttempt:
             self._socket = open_socket(endpoint, socket.SOCK_STREAM, self._sources)
             # The message is written whole, so there is nothing for Nagle's algorithm to wait for.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = self._socket.connect_ex((endpoint.address, endpoint.port))
+            code = self._socket.connect_ex(socket_address(endpoint.address, endpoint.port))
         except OSError as error:
             self._fail(error)
             return

@@ -7,6 +7,7 @@ port is one that no late answer to another request can reach, see `upstream.port
 import socket
 
 from kkdcpd.protocol.messages import is_reply_to_another_kind
+from kkdcpd.socket_address import socket_address
 from kkdcpd.upstream.attempt import (
     AttemptEvents,
     SourceAddresses,
@@ -58,7 +59,7 @@ class UdpAttempt:
             return
         try:
             self._socket = open_socket(endpoint, socket.SOCK_DGRAM, self._sources)
-            self._socket.connect((endpoint.address, endpoint.port))
+            self._socket.connect(socket_address(endpoint.address, endpoint.port))
         except OSError as error:
             self._fail(error)
             return

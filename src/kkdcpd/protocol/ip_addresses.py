@@ -1,0 +1,71 @@
+"""Reads IP addresses and networks as text, and names the networks that limits go by.
+
+A dual-stack socket shows an IPv4 client as an IPv4-mapped IPv6 address (RFC 4291 2.5.5.2). Both spellings are
+one address, so every text from outside is read here, and the rest of the code sees the IPv4 form only. Pure.
+"""
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+__all__ = ["Address", "Network", "network_of", "networks_of", "parse_address", "parse_network"]
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+_IPV4_BITS = (32, 24)
+_IPV6_BITS = (64, 56, 48)
+"""RFC 4291 2.5.1: one link, and so one host, has a /64. RFC 6177 2: a home has a /56, a site a /48.
+
+An IPv4 /24 is the smallest network that the Internet's routers carry: one site has it, as a /48.
+"""
+
+_MOST_REMEMBERED = 1024
+
+
+def parse_address(text: str) -> Address:
+    """Read an address; an IPv4-mapped one is the IPv4 address.
+
+    Raises:
+        ValueError: the text is no address.
+    """
+    address = ip_address(text)
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def parse_network(text: str) -> Network:
+    """Read a network in CIDR notation (RFC 4632 3.1, RFC 4291 2.3); bits beyond the prefix are dropped.
+
+    A network of IPv4-mapped addresses is the IPv4 network.
+
+    Raises:
+        ValueError: the text is no network.
+    """
+    network = ip_network(text, strict=False)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        first, bits = int(network.network_address) & 0xFFFFFFFF, network.prefixlen - _MAPPED.prefixlen
+        return IPv4Network((first, bits))
+    return network
+
+
+def network_of(address: str) -> str:
+    """Return the network that counts as one client: an IPv4 address itself, of an IPv6 address its /64."""
+    return networks_of(address)[0]
+
+
+@lru_cache(_MOST_REMEMBERED)
+def networks_of(address: str) -> tuple[str, ...]:
+    """Return the client's network and the wider ones that it is in, the narrowest first.
+
+    Of IPv4 these are the address and its /24, of IPv6 the /64, the /56 and the /48. What is no address, such
+    as a unix socket, is a network of its own.
+    """
+    try:
+        parsed = parse_address(address)
+    except ValueError:
+        return (address,)
+    if isinstance(parsed, IPv4Address):
+        host, site = (IPv4Network((int(parsed), bits), strict=False) for bits in _IPV4_BITS)
+        return str(host.network_address), str(site)
+    return tuple(str(IPv6Network((int(parsed), bits), strict=False)) for bits in _IPV6_BITS)
