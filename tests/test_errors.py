@@ -77,6 +77,7 @@ def test_setting_error_may_have_no_remedy_of_its_own() -> None:
         (errno.EADDRINUSE, "stop the program that has it"),
         (errno.EACCES, "CAP_NET_BIND_SERVICE"),
         (errno.EADDRNOTAVAIL, "no interface of this host has the address"),
+        (errno.ENODEV, "no such network interface"),
         (errno.EMFILE, "correct the address"),
     ],
 )
@@ -92,6 +93,9 @@ def test_listen_error_names_address_reason_and_remedy(number: int, remedy: str) 
         (errno.EADDRINUSE, "`ss -lxp` names it"),
         (errno.EACCES, "write to its folder"),
         (errno.ENOENT, "make its folder"),
+        (errno.EROFS, "RuntimeDirectory="),
+        (errno.EEXIST, "remove the file that is there"),
+        (errno.ENOTDIR, "a part of the path is a file"),
     ],
 )
 def test_listen_error_of_a_unix_socket_speaks_of_its_folder(number: int, remedy: str) -> None:

@@ -3,14 +3,17 @@
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.ports import free_port
+from tests.frontends.site import GOOD_REQUEST
 from tests.supervisor.house import House, run_house
 from tests.supervisor.load import Load
+from tests.support.http_client import HttpClient
 from tests.support.waiting import wait_until
 
 CERTIFICATE_SECONDS = 20.0
@@ -126,6 +129,7 @@ def test_descriptors_and_processes_do_not_grow(house: House) -> None:
 
 def test_reload_bears_what_has_become_of_unix_sockets(house: House, tmp_path: Path) -> None:
     folder, away = tmp_path / "sockets", tmp_path / "away"
+    theirs = folder / "http.sock"
     folder.mkdir()
     text = house.text.replace("[tls]", f'[[listen]]\naddress = "unix:{folder}/http.sock"\n[tls]', 1)
     house.write(text)
@@ -133,17 +137,79 @@ def test_reload_bears_what_has_become_of_unix_sockets(house: House, tmp_path: Pa
     folder.rename(away)
     folder.touch()
     house.reload().expect_ok()
+    problem = house.wait_for_event("socket_unreachable")["problem"]
+    assert problem.endswith("Not a directory; a part of the path is a file: choose another path")
+    after = len(house.daemon.lines)
     folder.unlink()
     folder.mkdir()
-    theirs = folder / "http.sock"
     theirs.touch(mode=0o600)
     house.reload().expect_ok()
+    problem = house.wait_for_event("socket_unreachable", after=after)["problem"]
+    assert problem.endswith("File exists; remove the file that is there, or choose another path")
     assert theirs.stat().st_mode & 0o777 == 0o600
     house.control.unlink()
     house.control.mkdir()
     assert house.daemon.stop() == 0
     assert house.control.is_dir()
     assert theirs.exists()
+
+
+def test_reload_makes_unix_sockets_anew_whose_files_are_gone(house: House, tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    text = house.text.replace("[tls]", f'[[listen]]\naddress = "unix:{path}"\ntls = false\n[tls]', 1)
+    house.write(text)
+    house.reload().expect_ok()
+    for remove in (Path.unlink, replace_by_a_dead_socket, Path.unlink):
+        remove(path)
+        remove(house.control)
+        assert house.hang_up()["event"] == "reloaded"
+        with HttpClient(path) as client:
+            assert client.ask(GOOD_REQUEST).status == 200
+        house.reload().expect_ok()
+    # A reload that fails leaves everything to the next one.
+    path.unlink()
+    house.write(text.replace("127.0.0.1:0", "192.0.2.1:1"))
+    assert house.hang_up()["event"] == "reload_failed"
+    house.write(text)
+    house.reload().expect_ok()
+    with HttpClient(path) as client:
+        assert client.ask(GOOD_REQUEST).status == 200
+    assert house.lines("socket_unreachable") == []
+
+
+def replace_by_a_dead_socket(path: Path) -> None:
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("socket in use", "stop the program that has it (`ss -lxp` names it), or choose another path"),
+        ("file", "remove the file that is there, or choose another path"),
+        ("file in its folder's place", "remove the file that is there, or choose another path"),
+    ],
+)
+def test_control_socket_that_cannot_be_made_is_told_with_what_helps(
+    house: House, tmp_path: Path, kind: str, remedy: str
+) -> None:
+    control = tmp_path / "elsewhere" / "control.sock"
+    if kind == "file in its folder's place":
+        control.parent.touch()
+    else:
+        control.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as other:
+        if kind == "socket in use":
+            other.bind(str(control))
+            other.listen()
+        elif kind == "file":
+            control.touch()
+        house.write(house.text.replace(str(house.control), str(control)))
+        assert house.hang_up()["event"] == "reloaded"
+        (line,) = (line for line in house.lines("check") if line["key"] == "process.control")
+    assert line["problem"].startswith(f"{control} can't be listened on: ")
+    assert line["remedy"] == f"{remedy}; until then only SIGHUP reloads the configuration"
 
 
 def test_pipe_in_place_of_a_file_holds_nothing_up(house: House) -> None:

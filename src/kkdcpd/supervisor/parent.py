@@ -311,6 +311,8 @@ class Parent:
         for address in self._sockets.unclaimed():
             fields = {"address": address, "advice": UNCLAIMED_ADVICE}
             logger.error("socket_unclaimed", extra={"fields": fields})
+        for problem in self._sockets.unreachable():
+            logger.error("socket_unreachable", extra={"fields": {"problem": problem}})
         self._notifier.ready(_status(generation))
 
     def _give_up(self, reason: str) -> None:

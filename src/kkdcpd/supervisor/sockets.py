@@ -71,10 +71,14 @@ class UnixFile:
 
 @dataclass(slots=True)
 class _Place:
-    """What one [[listen]] has: two sockets for `*`, one for every other address; and a file that is ours."""
+    """What one [[listen]] has: two sockets for `*`, one for every other address; and a file that is ours.
+
+    `problem` says why a unix socket whose file is gone can't be opened anew.
+    """
 
     sockets: list[socket.socket]
     file: UnixFile | None = None
+    problem: str | None = None
 
     @property
     def is_reachable(self) -> bool:
@@ -105,7 +109,8 @@ class Sockets:
     def open(self, listen: Sequence[ListenConfig]) -> list[list[socket.socket]]:
         """Return the sockets of each [[listen]]; those that are open already stay as they are.
 
-        A unix socket whose file was removed or replaced meanwhile is opened anew.
+        A unix socket whose file was removed or replaced meanwhile is opened anew. If it can't be, the others are
+        opened nevertheless, and `unreachable` names it.
 
         Raises:
             ListenError: an address can't be listened on; then nothing has changed.
@@ -113,8 +118,10 @@ class Sockets:
         fresh: dict[_Key, _Place] = {}
         try:
             for key, one in _keyed(listen).items():
-                if key not in self._places or not self._places[key].is_reachable:
+                if key not in self._places:
                     fresh[key] = self._open_place(one, listen)
+                elif place := self._reopened(self._places[key], one, listen):
+                    fresh[key] = place
         except BaseException:
             for place in fresh.values():
                 place.close()
@@ -148,6 +155,10 @@ class Sockets:
         claimed = {sock for place in self._places.values() for sock in place.sockets}
         return [str(_address_of(sock)) for sock in self._inherited if sock not in claimed]
 
+    def unreachable(self) -> list[str]:
+        """Return the problems of unix sockets whose files are gone, and which could not be opened anew."""
+        return [place.problem for place in self._places.values() if place.problem]
+
     def close(self) -> None:
         """Close all. The files of unix sockets go with them, unless they are systemd's."""
         self.keep_only(())
@@ -167,6 +178,19 @@ class Sockets:
     def _all(self) -> set[socket.socket]:
         places = (*self._places.values(), *self._replaced.values())
         return {sock for place in places for sock in place.sockets} | set(self._inherited)
+
+    def _reopened(
+        self, place: _Place, listen: ListenConfig, listens: Sequence[ListenConfig]
+    ) -> _Place | None:
+        """Open another socket in place of one whose file is gone, if that can be."""
+        place.problem = None
+        if place.is_reachable:
+            return None
+        try:
+            return self._open_place(listen, listens)
+        except ListenError as error:
+            place.problem = str(error)
+            return None
 
     def _open_place(self, listen: ListenConfig, listens: Sequence[ListenConfig]) -> _Place:
         address = listen.address
