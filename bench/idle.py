@@ -31,11 +31,11 @@ REST_SECONDS = 20.0
 """kkdcpd gives memory back some seconds after a crowd is gone."""
 
 HOLDING = f"""
+    maximum = {MANY + MANY // 16}
     [http]
     keepalive_timeout = 3600
-    [connections]
-    maximum = {MANY}
     """
+"""Near the maximum, idle connections would be closed to keep room for new ones."""
 
 
 def run() -> bool:

@@ -20,8 +20,15 @@ NO_LIMITS = """
     realm_burst = 10000000
     total_rate = 1000000
     total_burst = 10000000
+    [connections]
+    per_network = 1048576
+    handshake_rate = 1000000
+    handshake_burst = 10000000
     """
-"""For who asks more than all of a real kkdcpd's clients would. The rules work all the same."""
+"""For more requests than all clients of a real kkdcpd send. The rules work all the same.
+
+It ends with [connections]: settings of that section may follow at once.
+"""
 
 
 class Stage:

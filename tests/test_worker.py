@@ -17,7 +17,7 @@ from kkdcpd.values import ServiceStatus
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
-from tests.support.fake_kdc import FakeKdc, reply
+from tests.support.fake_kdc import FakeKdc, reply, silent
 from tests.support.http_client import post
 from tests.support.messages import as_req, envelope
 from tests.support.waiting import eventually
@@ -309,15 +309,45 @@ async def test_refused_connection_is_counted_by_its_reason(kdc: FakeKdc) -> None
     metrics = make_metrics(rows=1)
     metrics.take_row(0)
     bounded = f"connections.per_client = 1\n{settings(kdc)}"
+
+    async def has_message() -> bool:
+        return bool(kdc.tcp_messages)
+
     async with (
         listening() as listener,
         running_worker(bounded, listener, metrics=metrics),
         Talk.to(listener) as first,
-        Talk.to(listener) as second,
     ):
+        # Only a connection whose request is being answered makes no room for another one.
+        kdc.tcp = silent()
         await first.send(GOOD_REQUEST)
-        await first.response()
-        assert await second.rest() == b""
+        await eventually(has_message)
+        async with Talk.to(listener) as second:
+            assert await second.rest() == b""
         counts = series(metrics)
     assert counts['kkdcpd_connections_refused_total{reason="connections.per_client"}'] == 1
     assert counts["kkdcpd_connections_opened_total"] == counts["kkdcpd_connections_open"] == 1
+
+
+async def test_connection_that_makes_room_is_counted_by_what_it_did(kdc: FakeKdc) -> None:
+    metrics = make_metrics(rows=1)
+    metrics.take_row(0)
+    bounded = f"connections.per_client = 1\n{settings(kdc)}"
+    async with (
+        listening() as listener,
+        running_worker(bounded, listener, metrics=metrics),
+        Talk.to(listener) as idle,
+    ):
+        await idle.send(GOOD_REQUEST)
+        await idle.response()
+        async with Talk.to(listener) as slow:
+            await slow.send(GOOD_REQUEST[:-1])
+            assert await idle.rest() == b""
+            async with Talk.to(listener) as third:
+                await third.send(GOOD_REQUEST)
+                assert (await third.response())[0] == 200
+            assert await slow.rest() == b""
+        counts = series(metrics)
+    for activity in ("idle", "receiving"):
+        assert counts[f'kkdcpd_connections_evicted_total{{activity="{activity}"}}'] == 1
+    assert 'kkdcpd_connections_refused_total{reason="connections.per_client"}' not in counts

@@ -16,6 +16,7 @@ __all__ = [
     "Candidate",
     "ClientCertificate",
     "ClientConnection",
+    "ConnectionActivity",
     "ConnectionRefusal",
     "CrowdGone",
     "DcLocatorFlags",
@@ -121,12 +122,25 @@ class KdcState(Word):
     DOWN = "down"
 
 
+class ConnectionActivity(Word):
+    """What a connection does: IDLE between two requests, RECEIVING until a handshake or request is whole.
+
+    SERVING while a whole request is being answered.
+    """
+
+    IDLE = "idle"
+    RECEIVING = "receiving"
+    SERVING = "serving"
+
+
 class ConnectionRefusal(Word):
-    """Why a connection isn't let in."""
+    """Why a connection is refused, or closed to make room for another one."""
 
     NO_TRUSTED_PROXY = "no trusted proxy"
     MAXIMUM = "connections.maximum"
     PER_CLIENT = "connections.per_client"
+    PER_NETWORK = "connections.per_network"
+    HANDSHAKE_RATE = "connections.handshake_rate"
     PROXY_HEADER = "PROXY header"
 
 

@@ -13,6 +13,7 @@ from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.guard import Guard
+from kkdcpd.guard.handshakes import HandshakeRate
 from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.ledger import Ledger
@@ -90,10 +91,9 @@ class Worker:
         self._ways_out = WaysOut(upstream)
         self._prober = Prober(upstream, self._ways_out, self._health)
         self._locator = build_locator(config, system, tell=counters.looked_up)
+        table = SharedTable(memory.guard)
         pipeline = Pipeline(
-            guard=Guard(
-                config, SharedTable(memory.guard), Occupancy(memory.requests, row), clock=time.monotonic
-            ),
+            guard=Guard(config, table, Occupancy(memory.requests, row), clock=time.monotonic),
             locator=self._locator,
             upstream=Upstream(upstream, self._ways_out, self._health, self._prober, counters),
             password_changes=PasswordChanges(
@@ -108,6 +108,7 @@ class Worker:
             handshake_timeout=config.http.handshake_timeout,
             counters=counters,
             make_connection=self._frontend.connection,
+            handshake_rate=HandshakeRate(config.connections, table, time.monotonic),
         )
 
     def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
@@ -126,13 +127,14 @@ class Worker:
         async with self._locator, asyncio.TaskGroup() as tasks:
             prober = tasks.create_task(self._prober.run(), name="prober")
             memory = tasks.create_task(self._give_memory_back(), name="memory")
+            room = tasks.create_task(self._door.connections.keep_room(), name="room")
             door = tasks.create_task(self._door.keep(), name="door")
             finishing = tasks.create_task(self._finish(door, stop), name="finish")
             await stop.wait()
             self._let_nobody_in()
             await self._drain(door, finishing)
-            prober.cancel()
-            memory.cancel()
+            for task in (prober, memory, room):
+                task.cancel()
         self._ways_out.close()
 
     def _let_nobody_in(self) -> None:
@@ -143,7 +145,7 @@ class Worker:
     async def _finish(self, door: asyncio.Task[None], stop: asyncio.Event) -> None:
         """Wait until nobody can come any more and everybody is gone."""
         await asyncio.shield(door)
-        await self._door.places.wait_until_empty()
+        await self._door.connections.wait_until_empty()
         stop.set()
 
     async def _drain(self, door: asyncio.Task[None], finishing: asyncio.Task[None]) -> None:
@@ -152,7 +154,7 @@ class Worker:
             async with asyncio.timeout(self._drain_timeout):
                 await finishing
         except TimeoutError:
-            logger.info("drain_cut_off", extra={"fields": {"connections": self._door.places.taken}})
+            logger.info("drain_cut_off", extra={"fields": {"connections": self._door.connections.open}})
             door.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await door
@@ -170,8 +172,8 @@ class Worker:
             libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         while True:
             await asyncio.sleep(MEMORY_SECONDS)
-            if self._door.places.is_crowd_gone() and can_trim:
+            if self._door.connections.has_load_dropped() and can_trim:
                 libc.malloc_trim(0)
             # A successor begins without what DNS has told this one, which may serve for a day after it fails.
-            if self._door.places.has_outlived_crowd and await self._locator.could_begin_anew():
+            if self._door.connections.has_outlived_load and await self._locator.could_begin_anew():
                 self._tell(CrowdGone())

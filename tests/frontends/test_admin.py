@@ -1,4 +1,4 @@
-"""What the admin listener answers to whom, and that it is bounded."""
+"""The admin listener's answers and bounds."""
 
 import asyncio
 import contextlib
@@ -185,3 +185,36 @@ async def test_stop_ends_idle_connections_at_once() -> None:
             await talk.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await talk.response()
         assert await talk.rest() == b""
+
+
+IDLE_CONNECTIONS = 80
+ONE_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("is_unix", [False, True])
+@pytest.mark.parametrize(
+    ("octets", "has_response"), [(b"", False), (b"GET /livez HTTP/1.1\r\nX:", False), (ONE_REQUEST, True)]
+)
+async def test_waiting_connections_make_room_for_a_health_check(
+    tmp_path: Path, octets: bytes, *, has_response: bool, is_unix: bool
+) -> None:
+    """More than there may be, of one local client, and none of them has reached its deadline."""
+    assert CONNECTIONS.maximum < IDLE_CONNECTIONS
+    async with (
+        listening(unix_path=tmp_path / "admin.sock" if is_unix else None) as listener,
+        running_admin(SETTINGS, listener, make_metrics(rows=1)),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        waiting = []
+        for _ in range(IDLE_CONNECTIONS):
+            waiting.append(await stack.enter_async_context(Talk.to(listener)))
+            await waiting[-1].send(octets)
+            if has_response:
+                assert (await waiting[-1].response())[0] == 200
+        for _ in range(3):
+            assert (await ask(listener, "GET /livez"))[0] == 200
+        # The oldest had to go, the youngest are still there.
+        assert await waiting[0].rest() == b""
+        if not octets or has_response:
+            await waiting[-1].send(ONE_REQUEST)
+            assert (await waiting[-1].response())[0] == 200

@@ -1,4 +1,4 @@
-"""Who gets in, and what is told of those who don't, on both event loops."""
+"""Which connections get in, and the log lines of those that don't, on both event loops."""
 
 import asyncio
 import contextlib
@@ -16,16 +16,18 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, CROWD, LARGE_CROWD, Arrival, Door, Listener, Places
-from kkdcpd.guard.occupancy import Occupancy, clear_row
+from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, Arrival, Door, Listener
+from kkdcpd.guard.handshakes import HandshakeRate
+from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
+from kkdcpd.values import ConnectionActivity
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening
 from tests.frontends.site import Site, parse_line
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope
-from tests.support.shared import alone, shared_memory
+from tests.support.shared import alone
 from tests.support.waiting import eventually
 
 HANDSHAKE_TIMEOUT = 0.3
@@ -230,29 +232,48 @@ async def test_closed_door_ends_handshakes_that_are_under_way(server_context: ss
 
 
 class Guest(asyncio.Protocol):
-    """A way in that greets, and stays until the client goes."""
+    """A way in that greets, and stays until the client goes. It is always answering a request."""
+
+    activity = ConnectionActivity.SERVING
 
     def __init__(self, arrival: Arrival) -> None:
-        self._leave = arrival.leave
+        self._arrival = arrival
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).write(GREETING)
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(GREETING)
+        self._arrival.begin(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         del exc
-        self._leave()
+        self._arrival.leave()
+
+    def cut_off(self, reason: str) -> None:
+        del reason
+        self._transport.abort()
+
+
+class IdleGuest(Guest):
+    """A way in whose connections wait for their next request."""
+
+    activity = ConnectionActivity.IDLE
 
 
 @contextlib.asynccontextmanager
 async def hosting_door(
-    *listeners: Listener, guest: type[Guest] = Guest, **settings: Any
+    *listeners: Listener,
+    guest: type[Guest] = Guest,
+    timeout: float = HANDSHAKE_TIMEOUT,
+    handshake_rate: HandshakeRate | None = None,
+    **settings: Any,
 ) -> AsyncIterator[None]:
     """A door that guests stay behind."""
     door = Door(
         listeners,
         ConnectionsConfig(**settings),
         alone(),
-        handshake_timeout=HANDSHAKE_TIMEOUT,
+        handshake_timeout=timeout,
+        handshake_rate=handshake_rate,
         counters=Counters.unread(),
         make_connection=guest,
     )
@@ -326,19 +347,96 @@ async def test_place_of_a_failed_handshake_is_free_again(
         await eventually(partial(is_let_in, listener))
 
 
-async def test_silent_handshakes_count_for_their_client(
-    server_context: ssl.SSLContext, trust: ssl.SSLContext
+@pytest.mark.parametrize("octets", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+async def test_oldest_handshake_of_a_client_makes_room_for_its_next_connection(
+    server_context: ssl.SSLContext, trust: ssl.SSLContext, log: Log, octets: bytes
 ) -> None:
     async with (
         listening(tls=server_context) as listener,
-        hosting_door(listener, per_client=2),
-        Talk.to(listener, host="127.0.0.2"),
-        Talk.to(listener, host="127.0.0.2"),
+        hosting_door(listener, per_client=2, timeout=PATIENCE_SECONDS),
+        Talk.to(listener, host="127.0.0.2") as first,
+        Talk.to(listener, host="127.0.0.2") as second,
     ):
-        async with Talk.to(listener, host="127.0.0.2") as third:
-            assert await third.rest() == b""
+        for talk in (first, second):
+            await talk.send(octets)
+        async with Talk.to(listener, tls=trust, host="127.0.0.2") as third:
+            assert await third.read(len(GREETING)) == GREETING
+            assert await first.rest() == b""
+            assert await log.next() == {
+                "event": "connection_evicted",
+                "level": "WARNING",
+                "client": "127.0.0.2",
+                "reason": "connections.per_client",
+                "activity": "receiving",
+            }
+            async with Talk.to(listener, tls=trust, host="127.0.0.2") as fourth:
+                assert await fourth.read(len(GREETING)) == GREETING
+            assert await second.rest() == b""
+
+
+async def test_idle_connection_of_the_largest_network_makes_room(log: Log) -> None:
+    async with (
+        listening() as listener,
+        hosting_door(listener, guest=IdleGuest, maximum=16),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        large = [await enter(stack, listener, host="127.0.1.1") for _ in range(9)]
+        small = [await enter(stack, listener, host=f"127.0.{n}.1") for n in range(2, 9)]
+        assert await enter(stack, listener, host="127.0.9.1")
+        assert large[0]
+        assert await large[0].rest() == b""
+        assert all(large)
+        assert all(small)
+        told = await log.next()
+    assert told == {
+        "event": "connection_evicted",
+        "level": "WARNING",
+        "client": "127.0.1.1",
+        "reason": "connections.maximum",
+        "activity": "idle",
+    }
+
+
+async def test_trusted_proxy_s_idle_connections_make_room_last() -> None:
+    async with (
+        listening() as listener,
+        hosting_door(listener, guest=IdleGuest, maximum=16, trusted_proxies=(ip_network("127.0.0.2"),)),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        of_proxy = [await enter(stack, listener, host="127.0.0.2") for _ in range(15)]
+        other = await enter(stack, listener, host="127.0.0.3")
+        assert other
+        assert await enter(stack, listener, host="127.0.0.2")
+        assert await other.rest() == b""
+        assert await enter(stack, listener, host="127.0.0.4")
+        assert all(of_proxy)
+
+
+async def test_client_that_begins_too_many_handshakes_is_refused_before_tls(
+    server_context: ssl.SSLContext, trust: ssl.SSLContext, log: Log
+) -> None:
+    connections = ConnectionsConfig(handshake_rate=0.1, handshake_burst=3)
+    rate = HandshakeRate(connections, SharedTable(make_memory(1024, bytes(16))), lambda: 1000.0)
+    async with (
+        listening(tls=server_context) as listener,
+        listening() as plain,
+        hosting_door(listener, plain, handshake_rate=rate),
+    ):
+        for _ in range(3):
+            async with Talk.to(listener, tls=trust, host="127.0.0.2") as talk:
+                assert await talk.read(len(GREETING)) == GREETING
+        async with Talk.to(listener, host="127.0.0.2") as fourth:
+            assert await fourth.rest() == b""
+        assert await log.next() == {
+            "event": "connections_refused",
+            "level": "WARNING",
+            "client": "127.0.0.2",
+            "reason": "connections.handshake_rate",
+        }
         async with Talk.to(listener, tls=trust, host="127.0.0.3") as other:
             assert await other.read(len(GREETING)) == GREETING
+        async with Talk.to(plain, host="127.0.0.2") as without_tls:
+            assert await without_tls.read(len(GREETING)) == GREETING
 
 
 async def test_client_with_too_many_connections_is_refused_and_others_are_not(log: Log) -> None:
@@ -370,63 +468,6 @@ async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
         contextlib.AsyncExitStack() as stack,
     ):
         assert all([await enter(stack, listener) for _ in range(5)])
-
-
-async def test_count_is_by_network() -> None:
-    places = Places(alone(), maximum=10, per_client=2, counters=Counters.unread())
-    for network, is_over in (("a", False), ("a", False), ("b", False), ("a", True)):
-        assert places.take(network)
-        assert places.is_over(network) == is_over
-    places.give_back("a")
-    places.give_back("a")
-    assert places.take("a")
-    assert not places.is_over("a")
-
-
-async def test_processes_count_together() -> None:
-    memory = shared_memory().connections
-    first, second = (
-        Places(Occupancy(memory, row), maximum=3, per_client=1, counters=Counters.unread())
-        for row in range(2)
-    )
-    assert first.take("a")
-    assert second.take("a")
-    assert second.is_over("a")
-    assert second.take("b")
-    assert not first.take("c")
-    clear_row(memory, 1)
-    assert not first.is_over("a")
-    assert first.take("c")
-
-
-async def test_crowd_is_gone_once_when_half_of_it_is() -> None:
-    places = Places(alone(), maximum=1000, per_client=1000, counters=Counters.unread())
-    assert not places.is_crowd_gone()
-    for _ in range(CROWD):
-        places.take("a")
-    assert not places.is_crowd_gone()
-    for _ in range(CROWD // 2):
-        places.give_back("a")
-    assert [places.is_crowd_gone() for _ in range(2)] == [True, False]
-    for _ in range(CROWD // 2):
-        places.give_back("a")
-    assert not places.is_crowd_gone()
-
-
-async def test_large_crowd_is_outlived_when_hardly_anybody_is_left() -> None:
-    places = Places(alone(), maximum=1000, per_client=1000, counters=Counters.unread())
-    for _ in range(LARGE_CROWD - 1):
-        places.take("a")
-    places.give_back("a")
-    assert not places.has_outlived_crowd
-    for _ in range(2):
-        places.take("a")
-    while places.taken > LARGE_CROWD / 10:
-        assert not places.has_outlived_crowd
-        places.give_back("a")
-    assert places.has_outlived_crowd
-    places.take("a")
-    assert not places.has_outlived_crowd
 
 
 def limit_workers(site: Site, limits: tuple[int, int]) -> None:

@@ -128,5 +128,13 @@ def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why
     assert not site.exchanges(before)
 
 
+def test_name_that_is_not_in_the_certificate_is_told_with_advice(site: Site, tmp_path: Path) -> None:
+    before = len(site.daemon.lines)
+    assert not _kinit_at(site, tmp_path, "kdc.other.example").is_ok
+    line = site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)
+    assert "reason=TLSV1_ALERT_INTERNAL_ERROR" in line
+    assert "the name in its URL is not among the certificate's names" in line
+
+
 def _client(directory: Path, url: str, anchors: Path) -> KerberosClient:
     return KerberosClient(directory / "client", {REALM: RealmServers.behind(url)}, http_anchors=anchors)

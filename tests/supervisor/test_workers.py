@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.frontends.door import LARGE_CROWD
+from kkdcpd.frontends.connection_limits import LARGE_LOAD
 from lab.authority import Authority
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.supervisor.house import House, run_house
@@ -203,7 +203,7 @@ def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_pat
         with Load(house.daemon.ports[0], house.trust, retries=False, keeping=4, single=4) as load:
             with house.connect() as idle:
                 assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
-                come_and_go(house, LARGE_CROWD)
+                come_and_go(house, LARGE_LOAD)
                 renewed = house.wait_for_event("worker_renewed")
                 assert len(house.daemon.workers) == 2
                 wait_until(lambda: is_told_to_close(idle))
@@ -221,7 +221,7 @@ def test_reload_waits_for_a_former_worker_too(tmp_path: Path) -> None:
         (former,) = house.daemon.workers
         with house.connect() as idle:
             assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
-            come_and_go(house, LARGE_CROWD)
+            come_and_go(house, LARGE_LOAD)
             house.wait_for_event("worker_renewed")
             house.reload().expect_ok()
             wait_until(lambda: len(house.daemon.workers) == 2)
@@ -235,7 +235,7 @@ def test_reload_waits_for_a_former_worker_too(tmp_path: Path) -> None:
 def test_successor_that_dies_before_it_serves_is_followed_by_another(tmp_path: Path) -> None:
     with run_house(tmp_path, workers=1) as house:
         (former,) = house.daemon.workers
-        come_and_go(house, LARGE_CROWD)
+        come_and_go(house, LARGE_LOAD)
         wait_until(lambda: len(house.daemon.workers) == 2)
         (successor,) = set(house.daemon.workers) - {former}
         os.kill(successor, signal.SIGKILL)

@@ -32,7 +32,9 @@ ForwardedHeader = Literal["none", "x-forwarded-for", "forwarded"]
 _MODE = Member(enumeration=Mode)
 _REQUESTS = (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 _PROXIES = ListOf(
-    item=Text(parse=parse_trusted_network, remedy='write a network such as "192.0.2.0/24" or "2001:db8::/32"'),
+    item=Text(
+        parse=parse_trusted_network, remedy='write a network such as "192.0.2.0/24" or "2001:db8::/32"'
+    ),
     remedy='write a list of networks, such as ["192.0.2.1", "2001:db8::/64"]',
     rule=items_differ,
 )
@@ -260,7 +262,7 @@ class PolicyConfig:
 
 @frozen
 class ConnectionsConfig:
-    """[connections]: how many there may be, and who may tell in whose name they come."""
+    """[connections]: how many may be open, how fast they may come, and which proxies name their clients."""
 
     maximum: int = field(
         default=8192,
@@ -272,6 +274,27 @@ class ConnectionsConfig:
         default=1024,
         metadata=setting(
             Number(minimum=1, maximum=1048576, unit="connections"), "How many one client may have open."
+        ),
+    )
+    per_network: int = field(
+        default=4096,
+        metadata=setting(
+            Number(minimum=1, maximum=1048576, unit="connections"),
+            "How many the clients of one IPv4 /24 or IPv6 /48 may have open together.",
+        ),
+    )
+    handshake_rate: float = field(
+        default=100.0,
+        metadata=setting(
+            Number(minimum=0.1, maximum=1000000, unit="handshakes per second", is_whole=False),
+            "How often one client may begin a TLS handshake in the long run.",
+        ),
+    )
+    handshake_burst: int = field(
+        default=1000,
+        metadata=setting(
+            Number(minimum=1, maximum=10000000, unit="handshakes"),
+            "How many handshakes one client may have saved up.",
         ),
     )
     write_timeout: float = field(

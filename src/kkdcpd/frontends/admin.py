@@ -1,7 +1,8 @@
-"""The admin listener: metrics and health by plain HTTP, for Prometheus, load balancers and the operator.
+"""Serves metrics and health by plain HTTP to Prometheus, load balancers and the operator.
 
 It is bounded like the HTTPS way in, of whose connection it makes use: heads, replies and idle clients have
-their times, and there are few connections. It takes no bodies, and tells nothing that strangers chose.
+their deadlines, and there are few connections. When they are all taken, the oldest idle one is closed, so
+that a health check always gets one. It takes no bodies, and shows nothing that strangers chose.
 """
 
 import json
@@ -26,10 +27,10 @@ __all__ = ["CONNECTIONS", "AdminFrontend"]
 logger = logging.getLogger(__name__)
 
 CONNECTIONS = ConnectionsConfig(maximum=64, per_client=16)
-"""Some Prometheus and some load balancers, each with a connection that it keeps; none has all of them."""
+"""Some Prometheus and some load balancers, each with a connection that it keeps."""
 
 HTTP = HttpConfig(max_body_bytes=1024, head_timeout=2.0)
-"""Who asks is near, and who holds a connection keeps a health check out, for which we might be restarted."""
+"""Clients are near, so heads are short: kkdcpd might be restarted for a health check that gets no answer."""
 
 METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 

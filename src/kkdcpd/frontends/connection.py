@@ -25,7 +25,7 @@ from kkdcpd.frozen import Word
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import client_certificate
-from kkdcpd.values import ClientConnection
+from kkdcpd.values import ClientConnection, ConnectionActivity
 
 __all__ = ["Connection", "Holdings", "Inlet", "Request"]
 
@@ -240,6 +240,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_ahead_bytes",
+        "_arrival",
         "_body_bytes",
         "_counters",
         "_end_timer",
@@ -249,7 +250,6 @@ class Connection(RequestHandler):
         "_holdings",
         "_is_head_too_large",
         "_is_holding",
-        "_leave",
         "_lines",
         "_max_ahead_bytes",
         "_max_requests",
@@ -292,7 +292,7 @@ class Connection(RequestHandler):
         )
         self.client = arrival.client
         self.is_trusted_proxy = arrival.is_trusted_proxy
-        self._leave = arrival.leave
+        self._arrival = arrival
         self._holdings = holdings
         self._counters = counters
         self._refuse_malformed = refuse_malformed
@@ -328,6 +328,7 @@ class Connection(RequestHandler):
         # What closes the connection may leave a rest to be sent, which has its time too.
         self._wire = _Outgoing(transport, self._start_end)  # type: ignore[arg-type] # ours are all of streams
         super().connection_made(self._wire)
+        self._arrival.begin(self)
         self._start_head()
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object:
@@ -356,7 +357,7 @@ class Connection(RequestHandler):
         self._wire = None
         if self._is_holding:
             self._holdings.release(self)
-        self._leave()
+        self._arrival.leave()
         super().connection_lost(exc)
 
     async def start(self) -> None:
@@ -376,6 +377,16 @@ class Connection(RequestHandler):
 
     def _start_write_time(self) -> asyncio.TimerHandle:
         return self._loop.call_later(self._write_timeout, self.cut_off, "the reply isn't read")
+
+    @property
+    def activity(self) -> ConnectionActivity:
+        """What the connection does at this moment, for the door, which may need room for another one."""
+        if self._stage is _Stage.LATER_REQUEST or self._paused:
+            return ConnectionActivity.SERVING
+        is_between = self._stage is _Stage.HEAD and self._waiter is not None and self._requests
+        return (
+            ConnectionActivity.IDLE if is_between and not self._head_bytes else ConnectionActivity.RECEIVING
+        )
 
     def cut_off(self, reason: str) -> None:
         """Drop what the client doesn't take, and the connection with it."""

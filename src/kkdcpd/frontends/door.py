@@ -1,7 +1,7 @@
-"""The door: accepts sockets, counts them, learns who they are from, and sees them through the TLS handshake.
+"""Accepts connections, enforces their limits, learns their clients' addresses and makes the TLS handshake.
 
-We accept ourselves, since asyncio's own servers neither tell who failed a handshake and why, nor leave room
-for what has to come before TLS: the limits on connections, and the PROXY header. A way in gets an `Arrival`.
+We accept ourselves, since asyncio's own servers neither tell which handshake failed and why, nor leave room
+for all that comes before TLS: the limits on connections, and the PROXY header. A way in gets an `Arrival`.
 """
 
 import asyncio
@@ -13,26 +13,27 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
+from typing import Protocol
 
 from kkdcpd.config import ConnectionsConfig
 from kkdcpd.errors import MalformedError
+from kkdcpd.frontends.connection_limits import PROXIES, ConnectionLimits
+from kkdcpd.frontends.tls_advice import ADVICE
 from kkdcpd.frozen import frozen
+from kkdcpd.guard.handshakes import HandshakeRate
 from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol import proxy_header
-from kkdcpd.protocol.ip_addresses import network_of, parse_address
+from kkdcpd.protocol.ip_addresses import network_of, networks_of, parse_address
 from kkdcpd.protocol.proxy_header import ProxyHeader
-from kkdcpd.values import ClientConnection, ConnectionRefusal
+from kkdcpd.values import ClientConnection, ConnectionActivity, ConnectionRefusal
 
-__all__ = ["Arrival", "Door", "Listener", "Places"]
+__all__ = ["Arrival", "Door", "Listener", "Occupant"]
 
 logger = logging.getLogger(__name__)
 
 UNIX_PEER = "unix"
-
-PROXIES = "proxies"
-"""What connections of trusted proxies count as: they have no limit but that of all together."""
 
 ACCEPT_RETRY_SECONDS = 0.5
 """The pause after a failed accept: descriptors or memory are short, and only time brings them back."""
@@ -40,26 +41,8 @@ ACCEPT_RETRY_SECONDS = 0.5
 MIN_HANDSHAKE_SECONDS = 0.1
 """What the TLS handshake has where a PROXY header took all of the time."""
 
-CROWD = 128
-"""So many connections are worth a word, or a trifle of work, when they are gone."""
-
-LARGE_CROWD = 512
-"""So many leave behind some 8 MiB, and so are worth a new process when they are gone."""
-
 _FAILED_BEFORE = {errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR}
 """Accept fails with these for one connection alone: the next one may be sound."""
-
-_ADVICE = {
-    "HTTP_REQUEST": "plain HTTP on a TLS port",
-    "TLSV1_ALERT_UNKNOWN_CA": "the client does not trust our certificate's issuer: have it trust that CA "
-    "(Windows: the machine's store; MIT krb5: http_anchors)",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the client refuses our certificate: check the name in its URL",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client finds our certificate expired: check both clocks",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the client refuses our certificate: check the name in its URL",
-    "UNSUPPORTED_PROTOCOL": "the client's TLS version is older than tls.minimum_version",
-    "WRONG_VERSION_NUMBER": "this is not TLS",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the listener requires a client certificate, and there is none",
-}
 
 
 @frozen
@@ -75,64 +58,6 @@ class Listener:
     proxy_protocol: bool = False
 
 
-class Places:
-    """How many connections there are, in all and from each client's network; and may be, in all processes.
-
-    `taken` is how many this process has.
-    """
-
-    def __init__(self, here: Occupancy, *, maximum: int, per_client: int, counters: Counters) -> None:
-        self._here = here
-        self._counters = counters
-        self._maximum = maximum
-        self._per_client = per_client
-        self.taken = 0
-        self._peak = 0
-        self._most = 0
-        self._is_empty = asyncio.Event()
-        self._is_empty.set()
-
-    def take(self, network: str) -> bool:
-        """Count a connection from there, unless there are as many as may be."""
-        if self._here.total >= self._maximum:
-            return False
-        self._here.enter(network)
-        self.taken += 1
-        self._counters.connections_are(self.taken)
-        self._peak = max(self._peak, self.taken)
-        self._most = max(self._most, self.taken)
-        self._is_empty.clear()
-        return True
-
-    def is_over(self, network: str) -> bool:
-        """Whether the client has more than it may, with the one that was just taken."""
-        return self._here.count(network) > self._per_client
-
-    def give_back(self, network: str) -> None:
-        """Forget one."""
-        self._here.leave(network)
-        self.taken -= 1
-        self._counters.connections_are(self.taken)
-        if not self.taken:
-            self._is_empty.set()
-
-    async def wait_until_empty(self) -> None:
-        """Wait until this process has no connection any more."""
-        await self._is_empty.wait()
-
-    def is_crowd_gone(self) -> bool:
-        """Whether there were many connections, and most of them are gone; that is told once."""
-        if self._peak < CROWD or self.taken > self._peak / 2:
-            return False
-        self._peak = self.taken
-        return True
-
-    @property
-    def has_outlived_crowd(self) -> bool:
-        """Whether this process has had a large crowd in its life, of which hardly anybody is left."""
-        return self._most >= LARGE_CROWD and self.taken <= self._most / 10
-
-
 class _RefusedError(Exception):
     """A connection isn't let in: for what reason, of a few, and what is special about this one."""
 
@@ -142,20 +67,33 @@ class _RefusedError(Exception):
         super().__init__(reason.value)
 
 
-class Arrival:
-    """A connection from its accept until it is gone: its socket, its place, and who it is from.
+class Occupant(Protocol):
+    """The way in's part of a connection, as the door asks it when it needs room for another one."""
 
-    `is_trusted_proxy` is true of a client that may tell in whose name it asks. Who serves the connection
-    calls `leave` at its end.
+    @property
+    def activity(self) -> ConnectionActivity:
+        """What the connection does at this moment."""
+        ...
+
+    def cut_off(self, reason: str) -> None:
+        """Close the connection at once, whatever it holds."""
+        ...
+
+
+class Arrival:
+    """A connection from its accept to its end: its socket, its client, and its place among the others.
+
+    `is_trusted_proxy` is true of a client that may name another one. The way in calls `begin` when it takes
+    the connection over, and `leave` at the connection's end.
     """
 
-    __slots__ = ("_network", "_places", "client", "deadline", "is_trusted_proxy", "socket")
+    __slots__ = ("_limits", "_occupant", "client", "deadline", "is_trusted_proxy", "socket", "welcome")
 
     def __init__(
         self,
         sock: socket.socket,
         client: ClientConnection,
-        places: Places,
+        limits: ConnectionLimits,
         deadline: float,
         *,
         is_trusted_proxy: bool,
@@ -164,33 +102,62 @@ class Arrival:
         self.client = client
         self.deadline = deadline
         self.is_trusted_proxy = is_trusted_proxy
-        self._places = places
-        self._network: str | None = None
+        self.welcome: asyncio.Task[None] | None = None
+        self._limits = limits
+        self._occupant: Occupant | None = None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that the connection counts for. A proxy has many clients behind it, and one limit."""
+        return PROXIES if self.is_trusted_proxy else networks_of(self.client.address)
+
+    @property
+    def activity(self) -> ConnectionActivity:
+        """What the connection does at this moment."""
+        return self._occupant.activity if self._occupant else ConnectionActivity.RECEIVING
 
     def must_be_trusted_proxy(self) -> None:
         """Refuse the others."""
         if not self.is_trusted_proxy:
             raise _RefusedError(ConnectionRefusal.NO_TRUSTED_PROXY)
 
-    def take_place(self) -> None:
-        """Count it for its client. A proxy has many clients behind it, and no count of its own."""
-        network = PROXIES if self.is_trusted_proxy else self.client.network
-        if not self._places.take(network):
-            raise _RefusedError(ConnectionRefusal.MAXIMUM)
-        self._network = network
-        if not self.is_trusted_proxy and self._places.is_over(network):
-            raise _RefusedError(ConnectionRefusal.PER_CLIENT)
+    def enter(self) -> None:
+        """Count the connection for its client's networks."""
+        refusal = self._limits.enter(self, self.networks)
+        if refusal:
+            raise _RefusedError(refusal)
+
+    def begin(self, occupant: Occupant) -> None:
+        """Learn which object serves the connection from now on."""
+        self._occupant = occupant
 
     def leave(self) -> None:
-        """Give the place back; more than once does no harm."""
-        if self._network is not None:
-            self._places.give_back(self._network)
-            self._network = None
+        """Stop counting the connection; more than once does no harm."""
+        self._limits.leave(self)
 
     def turn_away(self) -> None:
-        """End it before it was handed over."""
+        """End the connection before a way in serves it."""
         self.socket.close()
         self.leave()
+
+    def evict(self, reason: ConnectionRefusal) -> None:
+        """End the connection to make room for another one, in its handshake or while it waits."""
+        self._limits.count_eviction(self)
+        _tell_evicted(self.client, reason, self.activity)
+        self.leave()
+        if self._occupant:
+            self._occupant.cut_off("evicted")
+        elif self.welcome:
+            self.welcome.cancel()
+            # A task that is cancelled before its first step does not clean up itself.
+            self.welcome.add_done_callback(lambda _: self.turn_away())
+
+
+def _tell_evicted(client: ClientConnection, reason: ConnectionRefusal, activity: ConnectionActivity) -> None:
+    fields = {"client": client.address, "reason": reason.value, "activity": activity.value}
+    logger.warning(
+        "connection_evicted", extra={"fields": fields, "repeats": ("connection_evicted", reason.value)}
+    )
 
 
 def _tell_refused(client: ClientConnection, refusal: _RefusedError) -> None:
@@ -270,17 +237,17 @@ class Door:
         self,
         listeners: Sequence[Listener],
         connections: ConnectionsConfig,
-        here: Occupancy,
+        counts: Occupancy,
         *,
         handshake_timeout: float,
         counters: Counters,
         make_connection: Callable[[Arrival], asyncio.BaseProtocol],
+        handshake_rate: HandshakeRate | None = None,
     ) -> None:
         self._listeners = listeners
         self._trusted = connections.trusted_proxies
-        self.places = Places(
-            here, maximum=connections.maximum, per_client=connections.per_client, counters=counters
-        )
+        self.connections = ConnectionLimits(counts, connections, counters)
+        self._handshake_rate = handshake_rate
         self._counters = counters
         self._handshake_timeout = handshake_timeout
         self._write_milliseconds = round(connections.write_timeout * 1000)
@@ -318,21 +285,30 @@ class Door:
         arrival = Arrival(
             sock,
             client,
-            self.places,
+            self.connections,
             asyncio.get_running_loop().time() + self._handshake_timeout,
             is_trusted_proxy=self._is_trusted(client),
         )
         try:
             if listener.proxy_protocol:
                 arrival.must_be_trusted_proxy()
-            arrival.take_place()
+            else:
+                self._check_handshake_rate(arrival, listener)
+            arrival.enter()
         except _RefusedError as refusal:
             self._refuse(arrival, refusal)
             return
         if client.address != UNIX_PEER:
-            # What is in the kernel's hands has its time to be taken, even after the end.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._write_milliseconds)
-        tasks.create_task(self._welcome(arrival, listener), name="welcome")
+            # The client has a time to take the bytes that the kernel holds, even after the connection's end.
+            with contextlib.suppress(OSError):  # MPTCP has no such option on older kernels
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._write_milliseconds)
+        arrival.welcome = tasks.create_task(self._welcome(arrival, listener), name="welcome")
+
+    def _check_handshake_rate(self, arrival: Arrival, listener: Listener) -> None:
+        if self._handshake_rate is None or listener.tls_context is None or arrival.is_trusted_proxy:
+            return
+        if not self._handshake_rate.admits(arrival.networks):
+            raise _RefusedError(ConnectionRefusal.HANDSHAKE_RATE)
 
     def _refuse(self, arrival: Arrival, refusal: _RefusedError) -> None:
         arrival.turn_away()
@@ -355,6 +331,7 @@ class Door:
         try:
             if listener.proxy_protocol:
                 await self._learn_client(arrival)
+                self._check_handshake_rate(arrival, listener)
             if listener.tls_context:
                 timeout = max(arrival.deadline - loop.time(), MIN_HANDSHAKE_SECONDS)
             self._counters.connection_opened()
@@ -385,14 +362,14 @@ class Door:
         if header.address is None:
             return
         proxy = arrival.client.address
+        # The connection has counted for the proxy until now.
+        arrival.leave()
         network = network_of(header.address)
         arrival.client = ClientConnection(
             address=header.address, port=header.port, network=network, proxy=proxy
         )
         arrival.is_trusted_proxy = self._is_trusted(arrival.client)
-        # It has been the proxy's until now.
-        arrival.leave()
-        arrival.take_place()
+        arrival.enter()
 
 
 def _client(peer: object) -> ClientConnection:
@@ -461,8 +438,8 @@ def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
         logger.debug("tls_handshake_broken_off", extra={"fields": fields | {"reason": _words(error)}})
         return
     fields["reason"] = reason
-    if reason in _ADVICE:
-        fields["advice"] = _ADVICE[reason]
+    if reason in ADVICE:
+        fields["advice"] = ADVICE[reason]
     repeats = ("tls_handshake_failed", client.network, reason)
     logger.info("tls_handshake_failed", extra={"fields": fields, "repeats": repeats})
 

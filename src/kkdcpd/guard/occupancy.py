@@ -1,11 +1,11 @@
-"""How many of a client's connections, or requests, there are at this moment, in all processes of this host.
+"""Counts the connections, or requests, of each network at this moment, in all processes of this host.
 
-Each process has a row of counters in shared memory and writes in no other; the sum over the rows of those
-that live is the count. So it is exact, nobody waits for anybody, and what a killed process had open goes with
-its row, which the parent clears.
+Each process has a row of counters in shared memory and writes in no other; the sum over the rows of living
+processes is the count. So it is exact, no process waits for another, and the counts of a killed process go
+with its row, which the parent clears.
 
-A client's counter is found by a digest with a secret key. Two clients may have the same one, and then count
-together: among 65536, with some thousand clients there at a time, that is some connections too many where the
+A network's counter is found by a digest with a secret key. Two networks may have the same one, and then count
+together: among 65536, with some thousand networks at a time, that is some connections too many where the
 limits are hundreds.
 """
 
@@ -65,22 +65,22 @@ class Occupancy:
             memory[start : start + ROW_BYTES] = bytes(ROW_BYTES)
         memory[SECRET_BYTES + row] = 1
 
-    def enter(self, client: str) -> tuple[int, int]:
-        """Count one more of a client; return how many there are of it and of all, as `count` and `total`."""
-        counter, count = self._mine.get(client) or (self._counter(client), 0)
-        self._mine[client] = counter, count + 1
-        self._words[self._own + counter] += 1
+    def enter(self, client: str, *wider: str) -> tuple[int, int]:
+        """Count one more of a client, and of the wider networks that it is in.
+
+        Return how many there are of the client and of all, as `count` and `total` do.
+        """
+        for network in wider:
+            self._add(network)
+        counter = self._add(client)
         self._words[self._own] += 1
         return self._sums(counter)
 
-    def leave(self, client: str) -> None:
-        """Count one less; each that entered leaves once."""
-        counter, count = self._mine[client]
-        if count > 1:
-            self._mine[client] = counter, count - 1
-        else:
-            del self._mine[client]
-        self._words[self._own + counter] -= 1
+    def leave(self, client: str, *wider: str) -> None:
+        """Count one less, with the same networks; each that entered leaves once."""
+        self._remove(client)
+        for network in wider:
+            self._remove(network)
         self._words[self._own] -= 1
 
     def count(self, client: str) -> int:
@@ -91,6 +91,20 @@ class Occupancy:
     def total(self) -> int:
         """How many there are of all clients, in all processes."""
         return self._sums(0)[1]
+
+    def _add(self, network: str) -> int:
+        counter, count = self._mine.get(network) or (self._counter(network), 0)
+        self._mine[network] = counter, count + 1
+        self._words[self._own + counter] += 1
+        return counter
+
+    def _remove(self, network: str) -> None:
+        counter, count = self._mine[network]
+        if count > 1:
+            self._mine[network] = counter, count - 1
+        else:
+            del self._mine[network]
+        self._words[self._own + counter] -= 1
 
     def _sums(self, counter: int) -> tuple[int, int]:
         """Return the sums over the rows of those that live: of one counter, and of the first."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kkdcpd.frozen import Word
-from kkdcpd.values import ConnectionRefusal, FailureReason, MessageKind, Outcome, Rule
+from kkdcpd.values import ConnectionActivity, ConnectionRefusal, FailureReason, MessageKind, Outcome, Rule
 
 __all__ = [
     "BUCKETS",
+    "CONNECTIONS_EVICTED",
     "CONNECTIONS_OPEN",
     "CONNECTIONS_OPENED",
     "CONNECTIONS_REFUSED",
@@ -147,6 +148,13 @@ CONNECTIONS_REFUSED = Family(
     labels=("reason",),
     series=_words_of(ConnectionRefusal),
 )
+CONNECTIONS_EVICTED = Family(
+    name="kkdcpd_connections_evicted",
+    kind="counter",
+    text="Connections that were closed to make room for others.",
+    labels=("activity",),
+    series=_words_of((ConnectionActivity.IDLE, ConnectionActivity.RECEIVING)),
+)
 CONNECTIONS_OPEN = Family(name="kkdcpd_connections_open", kind="gauge", text="Connections that are open.")
 HANDSHAKES = Family(
     name="kkdcpd_tls_handshakes",
@@ -186,6 +194,7 @@ _ONE_WORD_EACH = (
     LOOK_UPS,
     CONNECTIONS_OPENED,
     CONNECTIONS_REFUSED,
+    CONNECTIONS_EVICTED,
     HANDSHAKES,
 )
 

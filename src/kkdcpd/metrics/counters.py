@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from kkdcpd.metrics.columns import (
     BUCKETS,
+    CONNECTIONS_EVICTED,
     CONNECTIONS_OPEN,
     CONNECTIONS_OPENED,
     CONNECTIONS_REFUSED,
@@ -27,6 +28,7 @@ from kkdcpd.metrics.columns import (
 from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, Slots, make_metrics
 from kkdcpd.values import (
     AttemptFailure,
+    ConnectionActivity,
     ConnectionRefusal,
     FailureReason,
     KdcEndpoint,
@@ -157,6 +159,10 @@ class Counters:
     def connection_refused(self, reason: ConnectionRefusal) -> None:
         """Count one that isn't."""
         self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason]] += 1
+
+    def connection_evicted(self, activity: ConnectionActivity) -> None:
+        """Count one that is closed to make room for another one."""
+        self._words[self._at[CONNECTIONS_EVICTED] + (activity is not ConnectionActivity.IDLE)] += 1
 
     def connections_are(self, count: int) -> None:
         """Learn how many are open."""

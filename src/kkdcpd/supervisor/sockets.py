@@ -109,8 +109,8 @@ class Sockets:
     def open(self, listen: Sequence[ListenConfig]) -> list[list[socket.socket]]:
         """Return the sockets of each [[listen]]; those that are open already stay as they are.
 
-        A unix socket whose file was removed or replaced meanwhile is opened anew. If it can't be, the others are
-        opened nevertheless, and `unreachable` names it.
+        A unix socket whose file was removed or replaced meanwhile is opened anew. If it can't be, the others
+        are opened nevertheless, and `unreachable` names it.
 
         Raises:
             ListenError: an address can't be listened on; then nothing has changed.

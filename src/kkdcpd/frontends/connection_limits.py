@@ -1,0 +1,237 @@
+"""Counts connections by network, and makes room for new ones when a limit is reached.
+
+A limit that only refuses would let those who came first keep all others out. So a connection that waits for
+its client is closed to make room: an idle one of the largest network first, then one whose request is not
+complete yet, the oldest first. A connection whose request is being answered is never closed.
+
+The counts are those of all worker processes, but each process can only close its own connections. Accepted
+connections are spread over the workers at random, so the largest network of one is that of all; and where it
+isn't, as when a worker drains, `keep_room` has each of them close its share.
+"""
+
+import asyncio
+import heapq
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Protocol
+
+from kkdcpd.config import ConnectionsConfig
+from kkdcpd.guard.occupancy import Occupancy
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.values import ConnectionActivity, ConnectionRefusal
+
+__all__ = ["PROXIES", "ConnectionLimits", "Member"]
+
+PROXIES = ("proxies",)
+"""The network of connections from trusted proxies: `connections.maximum` is their only limit."""
+
+LOAD = 128
+"""After so many connections at a time it is worth the work to give memory back."""
+
+LARGE_LOAD = 512
+"""So many connections leave behind some 8 MiB, which a new process is worth."""
+
+ROOM_SECONDS = 0.25
+"""How often a process looks whether there is room for new connections."""
+
+ROOM_SHARE = 1 / 32
+"""The part of `connections.maximum` that is kept free where idle connections can be closed for it."""
+
+MOST_NETWORKS = 2048
+"""How many networks are searched for a connection to close, as many as requests may be served at a time."""
+
+MOST_MEMBERS = 256
+"""How many connections of a network are asked what they do: some 50 µs."""
+
+
+class Member(Protocol):
+    """A connection that is counted."""
+
+    @property
+    def activity(self) -> ConnectionActivity:
+        """What the connection does at this moment."""
+        ...
+
+    def evict(self, reason: ConnectionRefusal) -> None:
+        """Close the connection, and have it leave."""
+        ...
+
+
+class _Level:
+    """The networks of one width: the members of each in the order of their arrival, and its size."""
+
+    def __init__(self, limit: float, reason: ConnectionRefusal) -> None:
+        self.limit = limit
+        self.reason = reason
+        self.members: dict[str, dict[Member, None]] = {}
+        self._by_size: dict[int, dict[str, None]] = {}
+        self._largest = 0
+
+    def add(self, network: str, member: Member) -> None:
+        members = self.members.setdefault(network, {})
+        members[member] = None
+        self._resize(network, len(members) - 1, len(members))
+
+    def remove(self, network: str, member: Member) -> None:
+        members = self.members[network]
+        del members[member]
+        self._resize(network, len(members) + 1, len(members))
+        if not members:
+            del self.members[network]
+
+    def load(self, network: str) -> float:
+        """Return which part of its limit the network has."""
+        return len(self.members.get(network, ())) / self.limit
+
+    def largest_first(self) -> Iterator[tuple[float, dict[Member, None]]]:
+        """Go through the networks, each with its load and its members."""
+        for size in range(self._largest, 0, -1):
+            for network in self._by_size.get(size, ()):
+                yield size / self.limit, self.members[network]
+
+    def _resize(self, network: str, before: int, after: int) -> None:
+        if before:
+            same_size = self._by_size[before]
+            del same_size[network]
+            if not same_size:
+                del self._by_size[before]
+        if after:
+            self._by_size.setdefault(after, {})[network] = None
+        self._largest = max(self._largest, after)
+        while self._largest and self._largest not in self._by_size:
+            self._largest -= 1
+
+
+class ConnectionLimits:
+    """The connections of this process, and the limits that hold for those of all.
+
+    `open` is how many this process has.
+    """
+
+    def __init__(self, counts: Occupancy, config: ConnectionsConfig, counters: Counters) -> None:
+        self._counts = counts
+        self._counters = counters
+        self._maximum = config.maximum
+        self._levels = _levels(config)
+        self._all_levels = tuple(dict.fromkeys(level for row in self._levels.values() for level in row))
+        self._networks: dict[Member, tuple[str, ...]] = {}
+        self._peak = 0
+        self._most = 0
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    @property
+    def open(self) -> int:
+        """How many connections this process has."""
+        return len(self._networks)
+
+    def enter(self, member: Member, networks: tuple[str, ...]) -> ConnectionRefusal | None:
+        """Count a connection of the client's networks, or return the limit that leaves no room for it."""
+        for network, level in zip(networks, self._levels_of(networks), strict=True):
+            if self._counts.count(network) >= level.limit:
+                members = level.members.get(network, {})
+                if not _evict_one(members, level.reason):
+                    return level.reason
+        if self._counts.total >= self._maximum and not self._make_room(networks):
+            return ConnectionRefusal.MAXIMUM
+        self._add(member, networks)
+        return None
+
+    def leave(self, member: Member) -> None:
+        """Forget a connection; more than once does no harm."""
+        networks = self._networks.pop(member, None)
+        if networks is None:
+            return
+        self._counts.leave(*networks)
+        for network, level in zip(networks, self._levels_of(networks), strict=True):
+            level.remove(network, member)
+        self._counters.connections_are(self.open)
+        if not self._networks:
+            self._is_empty.set()
+
+    def count_eviction(self, member: Member) -> None:
+        """Count a connection that is closed to make room for another one."""
+        self._counters.connection_evicted(member.activity)
+
+    async def keep_room(self) -> None:
+        """Close idle connections of the largest networks before the maximum is reached, until cancelled."""
+        room = math.ceil(self._maximum * ROOM_SHARE)
+        while True:
+            await asyncio.sleep(ROOM_SECONDS)
+            total = self._counts.total
+            if total > self._maximum - room:
+                excess = (total - self._maximum + room) * self.open / total
+                for _ in range(math.ceil(excess)):
+                    self._make_room(PROXIES)
+
+    async def wait_until_empty(self) -> None:
+        """Wait until this process has no connection any more."""
+        await self._is_empty.wait()
+
+    def has_load_dropped(self) -> bool:
+        """Whether there were many connections, and most of them are gone; that is told once."""
+        if self._peak < LOAD or self.open > self._peak / 2:
+            return False
+        self._peak = self.open
+        return True
+
+    @property
+    def has_outlived_load(self) -> bool:
+        """Whether this process has had very many connections in its life, and hardly any are left."""
+        return self._most >= LARGE_LOAD and self.open <= self._most / 10
+
+    def _levels_of(self, networks: tuple[str, ...]) -> tuple[_Level, ...]:
+        return self._levels[0 if networks is PROXIES else len(networks)]
+
+    def _add(self, member: Member, networks: tuple[str, ...]) -> None:
+        self._networks[member] = networks
+        self._counts.enter(*networks)
+        for network, level in zip(networks, self._levels_of(networks), strict=True):
+            level.add(network, member)
+        self._counters.connections_are(self.open)
+        self._peak = max(self._peak, self.open)
+        self._most = max(self._most, self.open)
+        self._is_empty.clear()
+
+    def _make_room(self, networks: tuple[str, ...]) -> bool:
+        """Close a connection of a network that has no smaller part of its limit than the newcomer's."""
+        loads = zip(networks, self._levels_of(networks), strict=True)
+        least = max(level.load(network) for network, level in loads)
+        largest = heapq.merge(
+            *(level.largest_first() for level in self._all_levels), key=lambda found: found[0], reverse=True
+        )
+        for load, members in islice(largest, MOST_NETWORKS):
+            if load < least:
+                return False
+            if _evict_one(members, ConnectionRefusal.MAXIMUM):
+                return True
+        return False
+
+
+def _levels(config: ConnectionsConfig) -> Mapping[int, tuple[_Level, ...]]:
+    """Return the levels by how many networks a client is in; 0 stands for trusted proxies."""
+    widest = max(config.per_network, config.per_client)
+    client = _Level(config.per_client, ConnectionRefusal.PER_CLIENT)
+    home = _Level(max(widest // 2, config.per_client), ConnectionRefusal.PER_NETWORK)
+    site = _Level(widest, ConnectionRefusal.PER_NETWORK)
+    proxies = _Level(math.inf, ConnectionRefusal.MAXIMUM)
+    return {0: (proxies,), 1: (client,), 2: (client, site), 3: (client, home, site)}
+
+
+def _evict_one(members: dict[Member, None], reason: ConnectionRefusal) -> bool:
+    """Close the oldest idle connection, else the oldest with an incomplete request; tell if there is one."""
+    incomplete: Member | None = None
+    for member in list(islice(members, MOST_MEMBERS)):
+        activity = member.activity
+        if activity is ConnectionActivity.IDLE:
+            member.evict(reason)
+            return True
+        if activity is ConnectionActivity.SERVING:
+            members[member] = members.pop(member)  # those behind it are looked at next time
+        elif incomplete is None:
+            incomplete = member
+    if incomplete is None:
+        return False
+    incomplete.evict(reason)
+    return True
