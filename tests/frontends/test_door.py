@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import socket
@@ -16,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, Arrival, Door, Listener
+from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Arrival, Door, Listener
 from kkdcpd.guard.handshakes import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.metrics.counters import Counters
@@ -410,6 +411,68 @@ async def test_trusted_proxy_s_idle_connections_make_room_last() -> None:
         assert await other.rest() == b""
         assert await enter(stack, listener, host="127.0.0.4")
         assert all(of_proxy)
+
+
+@pytest.mark.parametrize(
+    ("octets", "is_ended"),
+    [
+        (b"", False),
+        (b"\x16\x03\x01", False),
+        (b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc" + bytes(16000), False),
+        (b"\x16\x03\x01\x40\x00\x01\x00\xff\xff" + bytes(8), True),
+        (b"GET / HTTP/1.0\r\n\r\n", True),
+    ],
+)
+async def test_beyond_some_handshakes_each_begins_when_its_hello_is_there(
+    server_context: ssl.SSLContext, trust: ssl.SSLContext, octets: bytes, *, is_ended: bool
+) -> None:
+    """A hello that is sent in pieces, later, is served; none that isn't whole makes an object of TLS."""
+    async with (
+        listening(tls=server_context) as listener,
+        hosting_door(listener, timeout=PATIENCE_SECONDS),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(EAGER_HANDSHAKES):
+            await stack.enter_async_context(Talk.to(listener))
+        async with Talk.to(listener) as slow:
+            before = len(tls_objects())
+            await slow.send(octets)
+            async with Talk.to(listener, tls=trust) as talk:
+                assert await talk.read(len(GREETING)) == GREETING
+            if is_ended:
+                assert await slow.rest() == b""
+            else:
+                assert len(tls_objects()) <= before + 2  # those of the other client, and of the door for it
+
+
+async def test_hello_in_pieces_is_served_beside_many_handshakes(
+    server_context: ssl.SSLContext, trust: ssl.SSLContext
+) -> None:
+    async with (
+        listening(tls=server_context) as listener,
+        hosting_door(listener, timeout=PATIENCE_SECONDS),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(EAGER_HANDSHAKES):
+            await stack.enter_async_context(Talk.to(listener))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trust.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        async with Talk.to(listener) as talk:
+            for is_first in (True, False):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    tls.do_handshake()
+                flight = outgoing.read()
+                for at in range(0, len(flight), 100 if is_first else len(flight)):
+                    await talk.send(flight[at : at + 100] if is_first else flight)
+                    await asyncio.sleep(0.001)
+                if is_first:
+                    incoming.write(await talk.read_some())
+            incoming.write(await talk.read_some())
+            assert tls.read(len(GREETING)) == GREETING
+
+
+def tls_objects() -> list[ssl.SSLObject]:
+    return [each for each in gc.get_objects() if isinstance(each, ssl.SSLObject)]
 
 
 async def test_client_that_begins_too_many_handshakes_is_refused_before_tls(

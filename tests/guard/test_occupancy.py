@@ -35,6 +35,19 @@ def test_who_enters_counts_until_it_leaves(memory: mmap.mmap) -> None:
     assert counts(here) == (0, 0, 0)
 
 
+def test_wider_networks_are_counted_with_their_client(memory: mmap.mmap) -> None:
+    here, there = Occupancy(memory, 0), Occupancy(memory, 1)
+    here.enter("2001:db8:0:1::/64", "2001:db8::/56", "2001:db8::/48")
+    there.enter("2001:db8:0:2::/64", "2001:db8::/56", "2001:db8::/48")
+    there.enter("2001:db8:0:100::/64", "2001:db8:0:100::/56", "2001:db8::/48")
+    wide = "2001:db8::/56", "2001:db8::/48"
+    assert [here.count(network) for network in ("2001:db8:0:1::/64", *wide)] == [1, 2, 3]
+    assert here.total == there.total == 3
+    there.leave("2001:db8:0:2::/64", "2001:db8::/56", "2001:db8::/48")
+    assert [here.count(network) for network in ("2001:db8:0:2::/64", *wide)] == [0, 1, 2]
+    assert here.total == 2
+
+
 def test_who_never_entered_does_not_leave(memory: mmap.mmap) -> None:
     here = Occupancy(memory, 0)
     with pytest.raises(KeyError):

@@ -43,6 +43,11 @@ def test_a_hosts_file_is_read_as_hosts_5_has_it() -> None:
     }
 
 
+def test_ipv4_mapped_address_of_a_host_is_its_ipv4_address() -> None:
+    text = "::ffff:192.0.2.1 kdc1\n192.0.2.1 kdc1\n::FFFF:c000:202 kdc1\n"
+    assert parse_hosts(text) == {"kdc1": ("192.0.2.1", "192.0.2.2")}
+
+
 def test_families_take_turns_ipv6_first() -> None:
     assert interleave(["192.0.2.1", "192.0.2.2", "192.0.2.3", "::a", "::b"]) == (
         "::a",
@@ -58,6 +63,8 @@ def test_families_take_turns_ipv6_first() -> None:
     [
         ("192.0.2.1", ("192.0.2.1",)),
         ("2001:db8::1", ("2001:db8::1",)),
+        ("::ffff:192.0.2.1", ("192.0.2.1",)),
+        ("fe80::1%eth0", ("fe80::1%eth0",)),
         ("KDC9.example.com.", ("2001:db8::9", "192.0.2.9")),
     ],
 )

@@ -23,6 +23,7 @@ from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.values import (
     AttemptFailure,
+    ConnectionActivity,
     ConnectionRefusal,
     FailureReason,
     KdcEndpoint,
@@ -137,6 +138,8 @@ def test_connections_and_look_ups_are_counted(metrics: Metrics, counters: Counte
     counters.connection_opened()
     counters.connections_are(3)
     counters.connection_refused(ConnectionRefusal.PER_CLIENT)
+    for activity in (ConnectionActivity.IDLE, ConnectionActivity.RECEIVING):
+        counters.connection_evicted(activity)
     for handshake in Handshake:
         counters.shook_hands(handshake)
     for look_up in LookUp:
@@ -146,6 +149,8 @@ def test_connections_and_look_ups_are_counted(metrics: Metrics, counters: Counte
         ("kkdcpd_connections_opened",): 1,
         ("kkdcpd_connections_open",): 3,
         ("kkdcpd_connections_refused", "connections.per_client"): 1,
+        ("kkdcpd_connections_evicted", "idle"): 1,
+        ("kkdcpd_connections_evicted", "receiving"): 1,
         **{("kkdcpd_tls_handshakes", each.value): 1 for each in Handshake},
         **{("kkdcpd_lookups", *each.value.split()): 1 for each in LookUp},
         ("kkdcpd_hedges",): 1,

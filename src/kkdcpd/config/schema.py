@@ -390,8 +390,8 @@ def _upstream_in_order(upstream: UpstreamConfig, key: str) -> Iterator[ConfigPro
 class LocateConfig:
     """[locate]: how KDCs are found, and which are believed. The path is relative to the configuration file.
 
-    An empty `allowed_networks` allows every address that is not loopback, link-local, multicast, unspecified
-    or reserved; a network that is listed is allowed whatever it is.
+    An empty `allowed_networks` allows every address but special ones, such as loopback and multicast; a
+    network that is listed is allowed whatever it is.
     """
 
     krb5_conf: Path | None = field(

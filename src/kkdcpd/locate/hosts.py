@@ -48,10 +48,14 @@ def parse_hosts(text: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def interleave(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Alternate families, IPv6 first, so that a dead family costs one try at most (RFC 8305 4)."""
+    """Alternate families, IPv6 first, so that a dead family costs one try at most (RFC 8305 4).
+
+    An address that both families name, in one as an IPv4-mapped address, stands there once.
+    """
     ipv6 = [address for address in addresses if ":" in address]
     ipv4 = [address for address in addresses if ":" not in address]
-    return tuple(address for address in chain.from_iterable(zip_longest(ipv6, ipv4)) if address)
+    in_turns = chain.from_iterable(zip_longest(ipv6, ipv4))
+    return tuple(dict.fromkeys(address for address in in_turns if address))
 
 
 class HostResolver:
