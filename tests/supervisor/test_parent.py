@@ -402,10 +402,10 @@ def test_strangers_never_take_the_descriptors_that_kdcs_are_asked_with(
         )
         room = int(line["remedy"].split()[-3])
         assert (line["level"], room) == ("warning", 55)
-        client = stack.enter_context(HttpClient(port))
         for _ in range(200):
             stack.enter_context(HttpClient(port))
         program.wait_for_line(lambda line: "reason=connections.maximum" in line)
+        client = stack.enter_context(HttpClient(port))
         assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
         assert not any(re.search("accept.failed", line) for line in program.lines)
 

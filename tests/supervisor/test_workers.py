@@ -23,7 +23,7 @@ from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.supervisor.house import House, run_house
 from tests.supervisor.load import Load
 from tests.support import fake_kdc
-from tests.support.fake_kdc import FakeKdcThread, reply
+from tests.support.fake_kdc import FakeKdcThread, reply, silent
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope, krb_error
 from tests.support.waiting import wait_until
@@ -294,15 +294,19 @@ def test_caps_on_connections_hold_over_workers_reloads_and_deaths(tmp_path: Path
         run_house(tmp_path, sections="[connections]\nper_client = 4", process="drain_timeout = 2") as house,
         contextlib.ExitStack() as clients,
     ):
+        # Only connections whose requests are being answered make no room for others.
+        house.kdc.play(tcp=silent())
         first, second = house.daemon.workers
         for worker in (first, first, second, second):
-            clients.enter_context(connect_to(house, worker))
+            clients.enter_context(connect_to(house, worker)).send(GOOD_REQUEST)
+        house.kdc.wait_for_messages(4)
         assert not is_let_in(house, first)
         assert not is_let_in(house, second)
         # What the killed worker had is free again, and no more than that.
         successor = replace(house, first)
         for _ in range(2):
-            clients.enter_context(connect_to(house, successor))
+            clients.enter_context(connect_to(house, successor)).send(GOOD_REQUEST)
+        house.kdc.wait_for_messages(6)
         assert not is_let_in(house, second)
         # Those of workers that drain count, too.
         house.reload().expect_ok()

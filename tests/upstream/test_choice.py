@@ -162,6 +162,8 @@ def test_a_preferred_host_in_trouble_stays_among_those_in_trouble(
     assert names(choice.order(route(one, other, third), 1, host))[0] == "a"
     fail(health, one, None)
     assert names(choice.order(route(one, other, third), 1, host))[0] == "a"
+
+
 @pytest.mark.parametrize(
     ("failures", "order"),
     [

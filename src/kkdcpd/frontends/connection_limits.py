@@ -69,16 +69,18 @@ class _Level:
         self._largest = 0
 
     def add(self, network: str, member: Member) -> None:
-        members = self.members.setdefault(network, {})
+        members = self.members.get(network)
+        if members is None:
+            members = self.members[network] = {}
         members[member] = None
         self._resize(network, len(members) - 1, len(members))
 
     def remove(self, network: str, member: Member) -> None:
         members = self.members[network]
         del members[member]
-        self._resize(network, len(members) + 1, len(members))
         if not members:
             del self.members[network]
+        self._resize(network, len(members) + 1, len(members))
 
     def load(self, network: str) -> float:
         """Return which part of its limit the network has."""
@@ -91,16 +93,18 @@ class _Level:
                 yield size / self.limit, self.members[network]
 
     def _resize(self, network: str, before: int, after: int) -> None:
+        by_size = self._by_size
         if before:
-            same_size = self._by_size[before]
+            same_size = by_size[before]
             del same_size[network]
             if not same_size:
-                del self._by_size[before]
+                del by_size[before]
         if after:
-            self._by_size.setdefault(after, {})[network] = None
-        self._largest = max(self._largest, after)
-        while self._largest and self._largest not in self._by_size:
-            self._largest -= 1
+            if after not in by_size:
+                by_size[after] = {}
+            by_size[after][network] = None
+        if after > self._largest or self._largest not in by_size:
+            self._largest = after
 
 
 class ConnectionLimits:
@@ -115,6 +119,8 @@ class ConnectionLimits:
         self._maximum = config.maximum
         self._levels = _levels(config)
         self._all_levels = tuple(dict.fromkeys(level for row in self._levels.values() for level in row))
+        # With fewer connections in all, no limit can be reached.
+        self._least_limit = min(config.maximum, config.per_client)
         self._networks: dict[Member, tuple[str, ...]] = {}
         self._peak = 0
         self._most = 0
@@ -128,13 +134,10 @@ class ConnectionLimits:
 
     def enter(self, member: Member, networks: tuple[str, ...]) -> ConnectionRefusal | None:
         """Count a connection of the client's networks, or return the limit that leaves no room for it."""
-        for network, level in zip(networks, self._levels_of(networks), strict=True):
-            if self._counts.count(network) >= level.limit:
-                members = level.members.get(network, {})
-                if not _evict_one(members, level.reason):
-                    return level.reason
-        if self._counts.total >= self._maximum and not self._make_room(networks):
-            return ConnectionRefusal.MAXIMUM
+        if self._counts.total >= self._least_limit:
+            refusal = self._check(networks)
+            if refusal:
+                return refusal
         self._add(member, networks)
         return None
 
@@ -181,6 +184,17 @@ class ConnectionLimits:
         """Whether this process has had very many connections in its life, and hardly any are left."""
         return self._most >= LARGE_LOAD and self.open <= self._most / 10
 
+    def _check(self, networks: tuple[str, ...]) -> ConnectionRefusal | None:
+        """Make room by each limit that is reached, or return the one that leaves none."""
+        for network, level in zip(networks, self._levels_of(networks), strict=True):
+            if self._counts.count(network) >= level.limit:
+                members = level.members.get(network, {})
+                if not _evict_one(members, level.reason):
+                    return level.reason
+        if self._counts.total >= self._maximum and not self._make_room(networks):
+            return ConnectionRefusal.MAXIMUM
+        return None
+
     def _levels_of(self, networks: tuple[str, ...]) -> tuple[_Level, ...]:
         return self._levels[0 if networks is PROXIES else len(networks)]
 
@@ -190,8 +204,9 @@ class ConnectionLimits:
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.add(network, member)
         self._counters.connections_are(self.open)
-        self._peak = max(self._peak, self.open)
-        self._most = max(self._most, self.open)
+        if self.open > self._peak:
+            self._peak = self.open
+            self._most = max(self._most, self._peak)
         self._is_empty.clear()
 
     def _make_room(self, networks: tuple[str, ...]) -> bool:

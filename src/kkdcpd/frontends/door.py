@@ -38,6 +38,9 @@ UNIX_PEER = "unix"
 ACCEPT_RETRY_SECONDS = 0.5
 """The pause after a failed accept: descriptors or memory are short, and only time brings them back."""
 
+MOST_WAITING = 1024
+"""Connections that the kernel's queue of a listener holds, and some that come while it is emptied."""
+
 MIN_HANDSHAKE_SECONDS = 0.1
 """What the TLS handshake has where a PROXY header took all of the time."""
 
@@ -179,7 +182,7 @@ def _tell_refused(client: ClientConnection, refusal: _RefusedError) -> None:
 class _Entrance:
     """Accepts on one listener, one connection at a time, as another worker may be idle.
 
-    Nothing here waits: an accept that is waited for, and cancelled, may lose the connection that has come.
+    No accept is waited for: one that is cancelled may lose the connection that has come.
     """
 
     def __init__(
@@ -191,11 +194,16 @@ class _Entrance:
         self._pause: asyncio.TimerHandle | None = None
         self._open()
 
-    def accept_rest(self) -> None:
-        """Let in who is in the kernel's queue: whoever is there when a socket is closed is reset."""
+    async def accept_rest(self) -> None:
+        """Let in all that wait in the kernel's queue: the kernel resets them when the socket is closed.
+
+        Those that come meanwhile may be endless; the queue is not.
+        """
         with contextlib.suppress(OSError):
-            while True:
+            for _ in range(MOST_WAITING):
                 self._let_in(*self._listener.socket.accept())
+                # Those that were closed meanwhile leave before the next one enters.
+                await asyncio.sleep(0)
 
     def close(self) -> None:
         """Accept no more, and close the listener."""
@@ -270,7 +278,7 @@ class Door:
             try:
                 await self._is_closing.wait()
                 for entrance in entrances:
-                    entrance.accept_rest()
+                    await entrance.accept_rest()
             finally:
                 for entrance in entrances:
                     entrance.close()
