@@ -29,7 +29,7 @@ from tests.support import messages
 from tests.support.fake_kdc import FakeKdcThread, reply
 from tests.support.http_client import post
 
-__all__ = ["KINDS", "NETWORKS", "Field", "Holder", "figures", "handshakes", "hold"]
+__all__ = ["KINDS", "NETWORKS", "Field", "Holder", "figures", "handshakes", "hold", "is_limit_reached"]
 
 HOST = "2001:db8:f000::1"
 HONEST = "2001:db8:e000::1"
@@ -43,10 +43,18 @@ NETWORKS = {
     "ten /48s": [f"2001:db8:{number:x}::1" for number in range(1, 11)],
 }
 
-QUARTER = """
+PATIENT = """
+    [http]
+    handshake_timeout = 120
+    body_timeout = 120
+"""
+"""So that a slow machine reaches the limits, too."""
+
+QUARTER = f"""
     maximum = 2048
     per_client = 256
     per_network = 1024
+    {PATIENT}
 """
 
 SECONDS = 20.0
@@ -137,9 +145,10 @@ KINDS: dict[str, Callable[[Field, str], socket.socket]] = {
 
 
 class Holder:
-    """Opens a connection every `pace` seconds, from each source in turn, until the context ends.
+    """Opens `most` connections, from each source in turn; from `go_on` on another one every `pace` seconds.
 
-    It keeps the last `most`. `opened` counts the connections, `refused` those that ended at once.
+    It keeps the last `most` until the context ends. `opened` counts the connections, `refused` those that
+    ended at once.
     """
 
     def __init__(
@@ -159,6 +168,7 @@ class Holder:
         self._pace = pace
         self._is_over = threading.Event()
         self._has_all = threading.Event()
+        self._may_go_on = threading.Event()
         self._thread = threading.Thread(target=self._open_until_over, name="attack")
         self.opened = 0
         self.refused = 0
@@ -174,6 +184,7 @@ class Holder:
         traceback: TracebackType | None,
     ) -> None:
         self._is_over.set()
+        self.go_on()
         self._thread.join()
         for sock in self._held:
             sock.close()
@@ -183,9 +194,14 @@ class Holder:
         if not self._has_all.wait(SETTLE_SECONDS):
             raise TimeoutError(f"{self.opened} of {self._most} connections in {SETTLE_SECONDS} s")
 
+    def go_on(self) -> None:
+        """Replace the oldest connection by a new one from now on."""
+        self._may_go_on.set()
+
     def _open_until_over(self) -> None:
         while not self._is_over.is_set():
             if self._has_all.is_set():
+                self._may_go_on.wait()
                 self._is_over.wait(self._pace)
             try:
                 self._held.append(self._open_one(self._field, next(self._sources)))
@@ -199,12 +215,19 @@ class Holder:
 
 
 def hold(field: Field, kind: str, networks: str, *, most: int, seconds: float) -> tuple[Holder, Result]:
-    """Attack with up to `most` connections, and then for so long with an honest client beside it."""
+    """Attack with `most` connections, more than there may be, then for so long beside an honest client."""
     with Holder(field, KINDS[kind], NETWORKS[networks], most=most) as attack:
         attack.wait_until_it_has_all()
+        field.daemon.wait_for_line(is_limit_reached)
+        attack.go_on()
         with field.honest_client() as honest:
             time.sleep(seconds)
         return attack, honest.result
+
+
+def is_limit_reached(line: str) -> bool:
+    """Whether a line of the log tells that a limit of [connections] was reached."""
+    return " connection_evicted " in line or " connections_refused " in line
 
 
 def handshakes(field: Field, *, seconds: float, threads: int = 4) -> tuple[int, Result]:
@@ -230,9 +253,9 @@ def handshakes(field: Field, *, seconds: float, threads: int = 4) -> tuple[int, 
 
 
 def figures() -> Iterator[str]:
-    """Run every attack with more connections than there may be: at default limits, with TLS at a quarter."""
+    """Run every attack with more connections than there may be: at default limits, with TLS a quarter."""
     for kind, networks in itertools.product(KINDS, NETWORKS):
-        most, settings = (9216, "") if KINDS[kind] in {_bare, _half_hello} else (2304, QUARTER)
+        most, settings = (9216, PATIENT) if KINDS[kind] in {_bare, _half_hello} else (2304, QUARTER)
         with tempfile.TemporaryDirectory() as place, Field.made(Path(place), settings) as field:
             attack, honest = hold(field, kind, networks, most=most, seconds=SECONDS)
             megabytes = field.daemon.megabytes
