@@ -4,7 +4,6 @@ What each command needs is imported when it runs, so that `--help` and `--versio
 """
 
 import argparse
-import contextlib
 import datetime
 import enum
 import functools
@@ -146,8 +145,7 @@ def _check(options: argparse.Namespace) -> int:
         loaded = service_user.call_as(reader, functools.partial(load_config, path, now=now))
         for warning in loaded.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        if problems := loaded.outside_dates(now):
-            raise ConfigError(problems)
+        loaded.expect_within_dates(now)
     except ConfigError:
         print(f"the files were read as {reader.text}", file=sys.stderr)
         raise

@@ -227,13 +227,15 @@ async def test_largest_network_yields_when_one_kdc_has_all_that_it_may() -> None
     ):
         route = route_to(kdc)
         greedy = [
-            tasks.create_task(_outcome(upstream.exchange(request_of(PROOF), route, "greedy")), name="greedy")
+            tasks.create_task(
+                _outcome(upstream.exchange(request_of(PROOF), route, network="greedy")), name="greedy"
+            )
             for _ in range(4)
         ]
         await kdc.wait_for_messages(4)
-        assert "busy" in await _outcome(upstream.exchange(request_of(PROOF), route, "greedy"))
+        assert "busy" in await _outcome(upstream.exchange(request_of(PROOF), route, network="greedy"))
         kdc.tcp = fake_kdc.reply(REPLIES[PROOF])
-        assert await _outcome(upstream.exchange(request_of(PROOF), route, "honest")) == "answered"
+        assert await _outcome(upstream.exchange(request_of(PROOF), route, network="honest")) == "answered"
         # The oldest has yielded; the message was with the KDC, and may not go to another one.
         assert "displaced" in await greedy[0]
         for task in greedy[1:]:
@@ -258,11 +260,13 @@ async def test_repeatable_message_that_yields_goes_to_the_next_kdc() -> None:
     ):
         route = route_to(first, second)
         greedy = [
-            tasks.create_task(upstream.exchange(request_of(TGS_REQ), route, "greedy"), name="greedy")
+            tasks.create_task(upstream.exchange(request_of(TGS_REQ), route, network="greedy"), name="greedy")
             for _ in range(2)
         ]
         await first.wait_for_messages(2)
-        honest = tasks.create_task(upstream.exchange(request_of(PROOF), route, "honest"), name="honest")
+        honest = tasks.create_task(
+            upstream.exchange(request_of(PROOF), route, network="honest"), name="honest"
+        )
         assert (await greedy[0]).endpoint.port == second.port
         assert str((await greedy[0]).failures[0]).endswith("displaced")
         for task in (greedy[1], honest):

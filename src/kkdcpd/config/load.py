@@ -72,9 +72,15 @@ class LoadedConfig:
     warnings: tuple[ConfigProblem, ...]
     text: str
 
-    def outside_dates(self, now: datetime) -> tuple[ConfigProblem, ...]:
-        """Return what fails a check, but no start: that certificates or lists are outside their dates."""
-        return tuple(problem for item in self.dated if (problem := item.problem(now)))
+    def expect_within_dates(self, now: datetime) -> None:
+        """Check that all certificates and lists are within their dates. A start does not depend on this.
+
+        Raises:
+            ConfigError: some are not.
+        """
+        problems = [problem for item in self.dated if (problem := item.problem(now))]
+        if problems:
+            raise ConfigError(problems)
 
 
 def load_config(path: Path, *, now: datetime, text: str | None = None) -> LoadedConfig:
