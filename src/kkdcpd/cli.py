@@ -133,7 +133,7 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from kkdcpd.commands import service_user  # noqa: PLC0415
-    from kkdcpd.config import load_config  # noqa: PLC0415
+    from kkdcpd.config import SystemFiles, load_config  # noqa: PLC0415
     from kkdcpd.errors import ConfigError  # noqa: PLC0415
 
     path, now = Path(options.config), datetime.datetime.now(datetime.UTC)
@@ -143,7 +143,7 @@ def _check(options: argparse.Namespace) -> int:
         options.usage_error(f"{error}: name the user that kkdcpd runs as with --user")
     try:
         loaded = service_user.call_as(reader, functools.partial(load_config, path, now=now))
-        for warning in loaded.warnings:
+        for warning in (*loaded.warnings, *SystemFiles.read().warnings(loaded.config)):
             print(f"warning: {warning}", file=sys.stderr)
         loaded.expect_within_dates(now)
     except ConfigError:

@@ -59,7 +59,7 @@ class Pipeline:
     ) -> Served:
         name = realm.config.name
         try:
-            route = await self._locator.route(realm, request.service, flags)
+            route = await self._locator.route(realm, request.service, flags, network=client.network)
         except LocateError as error:
             return Served(outcome=error.outcome, realm=name, detail=str(error))
         host = self._password_changes.host_for(request, realm.name, client.network)

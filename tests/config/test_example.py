@@ -160,7 +160,7 @@ def test_files_are_read_where_the_example_has_their_setting(
         path.write_text(re.sub(rf"^#{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE))
 
     write(value)
-    assert not load_config(path, now=datetime.now(UTC)).outside_dates(datetime.now(UTC))
+    load_config(path, now=datetime.now(UTC)).expect_within_dates(datetime.now(UTC))
     write(re.sub(r'"(?=\w+\.?\w*")', '"missing-', value))
     with pytest.raises(ConfigError, match="missing-"):
         load_config(path, now=datetime.now(UTC))

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from kkdcpd.config import SystemFiles
+import pytest
+
+from kkdcpd.config import SystemFiles, read_config
 
 
 def test_files_are_read_as_they_are(tmp_path: Path) -> None:
@@ -15,3 +17,21 @@ def test_files_are_read_as_they_are(tmp_path: Path) -> None:
 
 def test_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert SystemFiles.read(tmp_path) == SystemFiles(hosts="", resolv_conf="")
+
+
+@pytest.mark.parametrize(
+    ("config", "is_told"),
+    [
+        ('[realms."A.TEST"]\nkdc = ["192.0.2.1"]', False),
+        ('[realms."A.TEST"]\nkdc = ["192.0.2.1"]\nkpasswd = ["[2001:db8::1]"]', False),
+        ('[realms."A.TEST"]\nkdc = ["kdc1.a.test"]', True),
+        ('[realms."A.TEST"]\nkdc = ["192.0.2.1"]\nkpasswd = ["kdc1.a.test"]', True),
+        ('[realms."A.TEST"]\n', True),
+        ('[realms."A.TEST"]\n[locate]\nnameservers = ["192.0.2.53"]', False),
+    ],
+)
+def test_resolv_conf_is_only_spoken_of_where_it_matters(config: str, *, is_told: bool) -> None:
+    system = SystemFiles(resolv_conf="nameserver dns.example.com\n")
+    head = '[[listen]]\naddress = "127.0.0.1:88"\ntls = false\n'
+    warnings = system.warnings(read_config(head + config, source=Path("/etc/kkdcpd/config.toml")))
+    assert [warning.key for warning in warnings] == ["/etc/resolv.conf line 1"] * is_told

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kkdcpd.errors import DnsFailedError, NoKdcKnownError, RealmNotServedError
 from kkdcpd.locate.locator import Locator, build_locator
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
 from lab.dns import KnotServer
+from tests.support.fake_dns import Habits, serving
 from tests.support.waiting import eventually
 
 ZONE = "kk.test"
@@ -274,8 +276,13 @@ async def test_long_answers_come_over_tcp(directory: Path) -> None:
         f"_kerberos._tcp SRV 0 0 88 {host}\n{host} A {address}\n" for host, address in hosts.items()
     )
     async with _site(directory, zone) as site:
-        route = await site.locate()
-        assert len(route.candidates) == 60
+        assert (await site.locate()).candidates
+
+        # The first request did not wait for the addresses of all.
+        async def are_all_known() -> bool:
+            return len((await site.locate()).candidates) == 60
+
+        await eventually(are_all_known)
 
 
 async def test_a_dead_nameserver_costs_its_share_once(directory: Path) -> None:
@@ -303,3 +310,105 @@ async def test_realms_of_a_forest_are_found_under_a_wildcard(directory: Path) ->
             await site.locate("made-up.kk.test")
         with pytest.raises(RealmNotServedError):
             await site.locate("kk.test")
+
+
+SILENT_ZONE = """
+    _kerberos._tcp.z.test 1 SRV 0 100 88 kdc1.z.test.
+    _kerberos._tcp.z.test 1 SRV 0 100 88 kdc2.z.test.
+    _kerberos._udp.z.test 1 SRV 0 100 88 kdc1.z.test.
+    _kerberos-adm._tcp.z.test 1 SRV 0 100 749 kdc1.z.test.
+    _kpasswd._tcp.z.test 1 SRV 0 100 464 kdc1.z.test.
+    _kerberos._tcp.dc._msdcs.z.test 1 SRV 0 100 88 kdc1.z.test.
+    kdc1.z.test 1 A 127.0.9.10
+    kdc1.z.test 1 AAAA ::1
+    kdc2.z.test 1 A 127.0.9.11
+"""
+FIRST_SECONDS = 0.5
+LATER_SECONDS = 0.1
+DNS, SITE = (
+    RealmConfig(name="Z.TEST", discovery="dns"),
+    RealmConfig(name="Z.TEST", discovery="active_directory", site="Main"),
+)
+SITE_NAME = "_kerberos._tcp.Main._sites.dc._msdcs.z.test"
+PDC, KDC, KPASSWD = int(DcLocatorFlags.PDC_REQUIRED), KdcService.KDC, KdcService.KPASSWD
+
+
+def _dropped(*questions: str) -> Habits:
+    return Habits(dropped=questions)
+
+
+QUESTIONS = {
+    "URI": (_dropped("URI"), DNS, KDC, 0),
+    "AAAA": (_dropped("AAAA"), DNS, KDC, 0),
+    "A": (_dropped("kdc1.z.test A"), DNS, KDC, 0),
+    "udp": (_dropped("_kerberos._udp.z.test"), DNS, KDC, 0),
+    "master": (_dropped("_kerberos-master._tcp.z.test", "_kerberos-master._udp.z.test"), DNS, KDC, PDC),
+    "kpasswd udp": (_dropped("_kpasswd._udp.z.test", "URI"), DNS, KPASSWD, 0),
+    "kpasswd": (_dropped(*(f"_kpasswd{each}.z.test" for each in ("", "._tcp", "._udp"))), DNS, KPASSWD, 0),
+    "one of two KDCs": (_dropped("kdc2.z.test"), DNS, KDC, 0),
+    "site": (_dropped(SITE_NAME.lower()), SITE, KDC, 0),
+    "domain": (_dropped("_kerberos._tcp.z.test"), SITE, KDC, 0),
+    "several": (_dropped("URI", "AAAA", "_kerberos._udp.z.test"), DNS, KDC, 0),
+    "slow": (Habits(slow={"URI": 1.5, "AAAA": 1.5}), DNS, KDC, 0),
+    "SERVFAIL": (Habits(failing={"URI": "SERVFAIL"}), DNS, KDC, 0),
+    "REFUSED": (Habits(failing={"AAAA": "REFUSED"}), DNS, KDC, 0),
+    "EDNS dropped": (Habits(edns="drop"), DNS, KDC, 0),
+    "EDNS refused": (Habits(edns="FORMERR", dropped=["URI"]), DNS, KDC, 0),
+}
+
+
+async def test_a_question_that_is_never_answered_holds_up_no_request() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for name, (habits, realm, service, flags) in QUESTIONS.items():
+            tasks.create_task(_meet_habits(habits, realm, service, flags), name=name)
+
+
+async def _meet_habits(habits: Habits, realm: RealmConfig, service: KdcService, flags: int) -> None:
+    async with serving(SILENT_ZONE, habits) as server:
+        await _meet_no_wait((Nameserver(host=server.address, port=server.port),), realm, service, flags)
+
+
+async def test_one_of_two_nameservers_that_is_silent_holds_up_no_request() -> None:
+    async with serving(SILENT_ZONE, _dropped("URI")) as server, serving("", _dropped(*_TYPES)) as silent:
+        nameservers = tuple(Nameserver(host=each.address, port=each.port) for each in (silent, server))
+        await _meet_no_wait(nameservers, DNS, KDC, 0)
+
+
+async def test_controllers_that_answer_no_ping_hold_up_no_request() -> None:
+    zone = SILENT_ZONE.replace("127.0.9.1", "192.0.2.1").replace("kdc1.z.test 1 AAAA ::1", "")
+    async with serving(zone) as server:
+        await _meet_no_wait((Nameserver(host=server.address, port=server.port),), SITE, KDC, 0)
+
+
+def _note(name: str, taken: list[float]) -> None:
+    """Print the figures: `pytest -s` shows them."""
+    print(f"{name}: first {taken[0]:.3f} s, later at most {max(taken[1:]):.3f} s")
+
+
+_TYPES = ("A", "AAAA", "SRV", "URI")
+
+
+async def _meet_no_wait(
+    nameservers: tuple[Nameserver, ...], realm: RealmConfig, service: KdcService, flags: int
+) -> None:
+    """Ask as clients do, while TTLs end and routes are renewed, and after all has expired."""
+    networks = tuple(ip_network(each) for each in ("127.0.0.0/8", "::1/128", "192.0.2.0/24"))
+    locate = LocateConfig(
+        nameservers=nameservers, minimum_ttl=1, maximum_ttl=1, negative_ttl=1, allowed_networks=networks
+    )
+    config = Config(realms=(realm,), locate=locate)
+    query = LocateQuery(target_domain="Z.TEST", service=service, flags=DcLocatorFlags(flags))
+    loop = asyncio.get_running_loop()
+    taken: list[float] = []
+    async with build_locator(config, SystemFiles()) as locator:
+        for pause in (0.0, 0.3, 0.3, 0.3, 0.3, 0.3, 1.2, 0.3, 1.2):
+            await asyncio.sleep(pause)
+            started = loop.time()
+            assert (await locator.locate(query)).candidates
+            taken.append(loop.time() - started)
+    task = asyncio.current_task()
+    name = task.get_name() if task else ""
+    assert taken[0] < FIRST_SECONDS, (name, taken)
+    # A busy machine may hold up one of them.
+    assert sorted(taken[1:])[-2] < LATER_SECONDS, (name, taken)
+    _note(name, taken)

@@ -62,7 +62,7 @@ class Discoverer:
 async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
     client = DnsClient([Nameserver(host=domain.address)], timeout=2.0)
     dns = DnsCache(client.query, LocateConfig(), time.monotonic, lambda _: None)
-    finder = CandidateFinder(HostResolver(dns, hosts_file="", clock=time.monotonic), time.monotonic)
+    finder = CandidateFinder(HostResolver(dns, hosts_file=""), time.monotonic)
     admission = Admission(ports=(88, 464))
     locator = ActiveDirectory(dns, finder, admission, CldapPinger().ping, time.monotonic)
     yield Discoverer(locator=locator)

@@ -8,7 +8,8 @@ from typing import Any, Self
 from kkdcpd.config import LocateConfig, RealmConfig
 from kkdcpd.config.addresses import parse_endpoint
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.dns import FoundRecords, RecordType, is_trial
+from kkdcpd.locate.dns import Requester, requester
+from kkdcpd.locate.dns_wire import FoundRecords, RecordType
 from kkdcpd.locate.locator import Locator, assemble_locator
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 from kkdcpd.metrics.columns import LookUp
@@ -34,13 +35,14 @@ class HandClock:
 class MemoryDns:
     """Answers from `zone`, counts what it was asked, and fails or hesitates when it is told to.
 
-    `tried` are the names that were asked for on trial.
+    `requesters` tells for whom each name was asked for last. Questions in `silent` are never answered.
     """
 
     def __init__(self) -> None:
         self.zone: dict[tuple[str, RecordType], FoundRecords] = {}
         self.asked: Counter[tuple[str, str]] = Counter()
-        self.tried: set[str] = set()
+        self.requesters: dict[str, Requester] = {}
+        self.silent: set[RecordType | str] = set()
         self.is_down = False
         self.broken: set[RecordType] = set()
         self.gate: asyncio.Event | None = None
@@ -52,10 +54,11 @@ class MemoryDns:
 
     async def query(self, name: str, record_type: RecordType) -> FoundRecords:
         self.asked[name, record_type.value] += 1
-        if is_trial.get():
-            self.tried.add(name)
+        self.requesters[name] = requester.get()
         if self.gate is not None:
             await self.gate.wait()
+        if record_type in self.silent or name in self.silent:
+            await asyncio.Event().wait()
         await asyncio.sleep(0)
         if self.is_down or record_type in self.broken:
             raise DnsFailedError(f"DNS look-up of {record_type.value} {name}: down")

@@ -23,7 +23,7 @@ class Finder(CandidateFinder):
         self.clock = HandClock()
         self.dns = MemoryDns()
         cache = DnsCache(self.dns.query, LocateConfig(), self.clock, lambda _: None)
-        super().__init__(HostResolver(cache, hosts_file="", clock=self.clock), self.clock)
+        super().__init__(HostResolver(cache, hosts_file=""), self.clock)
 
 
 def _target(

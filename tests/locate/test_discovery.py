@@ -3,7 +3,7 @@
 import pytest
 
 from kkdcpd.errors import DnsFailedError, NoKdcKnownError
-from kkdcpd.locate.dns import RecordType
+from kkdcpd.locate.dns_wire import RecordType
 from kkdcpd.values import DcLocatorFlags, KdcService
 from tests.locate.support import Bench, endpoints, realm
 

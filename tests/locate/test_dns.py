@@ -14,12 +14,13 @@ from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.dns import (
     MAX_QUERIES_IN_FLIGHT,
-    MAX_TRIALS_IN_FLIGHT,
+    MAX_WILDCARD_QUERIES,
+    WILDCARD_QUERY_SHARE,
     DnsClient,
-    RecordType,
-    is_trial,
-    system_nameservers,
+    Requester,
+    requester,
 )
+from kkdcpd.locate.dns_wire import RecordType
 from kkdcpd.locate.records import SrvRecord, UriRecord
 from lab.dns import KnotServer
 from lab.program import run
@@ -69,7 +70,8 @@ async def test_records_come_as_values(client: DnsClient) -> None:
 ASK_AND_LEAVE = """
 import asyncio, socket, uvloop
 from kkdcpd.config import Nameserver
-from kkdcpd.locate.dns import DnsClient, RecordType
+from kkdcpd.locate.dns import DnsClient
+from kkdcpd.locate.dns_wire import RecordType
 
 async def main():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -80,7 +82,6 @@ async def main():
             for _ in range(turns):
                 await asyncio.sleep(0)
             lookup.cancel()
-        await client.close()
 
 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
     runner.run(main())
@@ -148,12 +149,12 @@ class _Slow(asyncio.DatagramProtocol):
 
 
 async def _try(client: DnsClient, name: str) -> None:
-    is_trial.set(True)
+    requester.set(Requester(name=name.partition(".")[2], is_wildcard=True))
     with pytest.raises(DnsFailedError):
         await client.query(name, RecordType.A)
 
 
-async def test_names_that_may_be_made_up_take_no_places_from_the_known() -> None:
+async def test_look_ups_under_wildcards_have_slots_of_their_own_with_a_share_for_each_branch() -> None:
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(_Slow, local_addr=("127.0.0.1", 0))
     client = DnsClient(
@@ -161,18 +162,17 @@ async def test_names_that_may_be_made_up_take_no_places_from_the_known() -> None
     )
     async with asyncio.TaskGroup() as tasks:
         for number in range(2 * MAX_QUERIES_IN_FLIGHT):
-            tasks.create_task(_try(client, f"made-up-{number}.kk.test"))
-        await eventually(lambda: _has_asked(server, MAX_TRIALS_IN_FLIGHT))
+            tasks.create_task(_try(client, f"made-up-{number}.evil.kk.test"))
+        await eventually(lambda: _has_asked(server, WILDCARD_QUERY_SHARE))
         assert (await client.query("kdc1.kk.test", RecordType.A)).records == ("192.0.2.1",)
-        assert len(server.unanswered) == MAX_TRIALS_IN_FLIGHT
+        assert len(server.unanswered) == WILDCARD_QUERY_SHARE
+        for number in range(2 * MAX_QUERIES_IN_FLIGHT):
+            tasks.create_task(_try(client, f"made-up.branch-{number}.kk.test"))
+        await eventually(lambda: _has_asked(server, MAX_WILDCARD_QUERIES))
+        assert (await client.query("kdc1.kk.test", RecordType.A)).records == ("192.0.2.1",)
+        assert len(server.unanswered) == MAX_WILDCARD_QUERIES
     transport.close()
 
 
 async def _has_asked(server: _Slow, count: int) -> bool:
     return len(server.unanswered) >= count
-
-
-def test_resolv_conf_names_servers() -> None:
-    text = "# comment\nsearch example.com\nnameserver 192.0.2.53\nnameserver 2001:db8::53\noptions edns0\n"
-    assert system_nameservers(text) == (Nameserver(host="192.0.2.53"), Nameserver(host="2001:db8::53"))
-    assert system_nameservers("") == (Nameserver(host="127.0.0.1"),)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.dns_cache import FAILURE_SECONDS_LEAST, FAILURE_SECONDS_MOST, DnsCache
+from kkdcpd.locate.dns import Requester, requester
+from kkdcpd.locate.dns_cache import (
+    FAILURE_SECONDS_LEAST,
+    FAILURE_SECONDS_MOST,
+    SILENCE_SECONDS_MOST,
+    WILDCARD_SHARE,
+    DnsCache,
+)
+from kkdcpd.locate.dns_wire import RecordType
 from kkdcpd.metrics.columns import LookUp
 from tests.locate.support import HandClock, MemoryDns
 
@@ -30,7 +39,11 @@ class Memory(DnsCache):
         self.told[look_up] += 1
 
     async def addresses(self, name: str = NAME) -> tuple[str, ...]:
-        return (await self.ipv4(name)).records
+        """Return the addresses, as for a request that has nothing else."""
+        answer = await self.ipv4(name, insist=True)
+        if answer.failure:
+            raise answer.failure
+        return answer.records
 
     async def settle(self) -> None:
         for _ in range(10):
@@ -213,8 +226,7 @@ async def test_a_fresh_answer_on_wish_changes_nothing_for_others() -> None:
     memory.dns.is_down = True
     again = await memory.ipv4(NAME, afresh=True)
     assert (again.records, again.is_stale) == (("192.0.2.1",), True)
-    with pytest.raises(DnsFailedError):
-        await memory.ipv4("other.example.com", afresh=True)
+    assert (await memory.ipv4("other.example.com", afresh=True)).failure
 
 
 async def test_names_without_records_push_out_only_each_other() -> None:
@@ -222,7 +234,7 @@ async def test_names_without_records_push_out_only_each_other() -> None:
     await memory.addresses()
     for number in range(500):
         await memory.addresses(f"made-up-{number}.example.com")
-    assert len(memory) == 64 // 4 + 1
+    assert len(memory) == 48 // 4 + 1
     asked = memory.dns.count
     await memory.addresses()
     assert memory.dns.count == asked
@@ -235,7 +247,7 @@ async def test_the_answers_least_used_give_way() -> None:
         memory.dns.put(f"host-{number}", "A", "192.0.2.9")
         await memory.addresses(f"host-{number}")
         await memory.addresses()
-    assert len(memory) == 48
+    assert len(memory) == 36
     assert memory.dns.asked[NAME, "A"] == 1
 
 
@@ -247,3 +259,82 @@ async def test_closing_ends_look_ups() -> None:
         await memory.settle()
         await memory.close()
     assert waiter.cancelled()
+
+
+async def test_a_question_that_is_never_answered_is_left_alone_for_minutes() -> None:
+    memory = Memory()
+    memory.dns.broken = {RecordType.URI}
+    asked: list[float] = []
+    for _ in range(1200):
+        before = memory.dns.asked["_kerberos.example.com", "URI"]
+        await memory.uri("_kerberos.example.com")
+        await memory.addresses()
+        await memory.settle()
+        if memory.dns.asked["_kerberos.example.com", "URI"] > before:
+            asked.append(memory.clock.now - 1000)
+        memory.clock.turn(1)
+    assert asked == [0, 1, 3, 63, 183, 423, 723, 1023]
+
+
+async def test_a_question_that_failed_is_asked_again_in_the_background_alone() -> None:
+    memory = Memory()
+    memory.dns.broken = {RecordType.URI}
+    assert (await memory.uri(NAME)).failure
+    memory.dns.broken, memory.dns.silent = set(), {RecordType.URI}
+    memory.clock.turn(FAILURE_SECONDS_LEAST)
+    async with asyncio.timeout(5):
+        answer = await memory.uri(NAME)
+    assert answer.failure
+    assert answer.bound.expires == math.inf
+    await memory.settle()
+    assert memory.dns.asked[NAME, "URI"] == 2
+    await memory.close()
+
+
+async def test_while_dns_is_down_nothing_is_left_alone_for_long(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory()
+    memory.dns.is_down = True
+    for _ in range(20):
+        await memory.ipv4(NAME)
+        await memory.settle()
+        memory.clock.turn(FAILURE_SECONDS_MOST)
+    memory.dns.is_down = False
+    await memory.ipv4(NAME)
+    await memory.settle()
+    assert await memory.addresses() == ("192.0.2.1",)
+    assert caplog.records == []
+
+
+async def test_the_log_tells_once_of_a_question_that_is_never_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    memory = Memory()
+    memory.dns.broken = {RecordType.URI}
+    with caplog.at_level(logging.INFO, "kkdcpd"):
+        for _ in range(100):
+            await memory.uri(NAME)
+            await memory.addresses()
+            await memory.settle()
+            memory.clock.turn(10)
+        memory.dns.broken = set()
+        memory.clock.turn(SILENCE_SECONDS_MOST)
+        await memory.uri(NAME)
+        await memory.settle()
+    assert [record.message for record in caplog.records] == ["dns_fails", "dns_answers_again"]
+
+
+async def test_realms_under_wildcards_push_out_nothing_of_the_configured() -> None:
+    memory = Memory(cache_entries=64)
+    await memory.addresses()
+    requester.set(Requester(name="evil", is_wildcard=True))
+    for number in range(500):
+        memory.dns.put(f"host-{number}", "A", "192.0.2.9")
+        await memory.addresses(f"host-{number}")
+        await memory.addresses(f"made-up-{number}")
+        memory.clock.turn(1)
+        await memory.addresses()
+    assert len(memory) == 64 // WILDCARD_SHARE + 1
+    requester.set(Requester())
+    memory.dns.asked.clear()
+    await memory.addresses()
+    assert memory.dns.count == 0

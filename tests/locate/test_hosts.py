@@ -4,9 +4,9 @@ import pytest
 
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.dns import RecordType
-from kkdcpd.locate.dns_cache import DnsCache
-from kkdcpd.locate.hosts import RETRY_SECONDS, HostResolver, interleave, parse_hosts
+from kkdcpd.locate.dns_cache import FAILURE_SECONDS_LEAST, DnsCache
+from kkdcpd.locate.dns_wire import RecordType
+from kkdcpd.locate.hosts import HostResolver, interleave, parse_hosts
 from kkdcpd.locate.validity import FOREVER
 from tests.locate.support import HandClock, MemoryDns
 
@@ -27,7 +27,7 @@ class Hosts(HostResolver):
         self.clock = HandClock()
         self.dns = MemoryDns()
         self.cache = DnsCache(self.dns.query, LocateConfig(), self.clock, lambda _: None)
-        super().__init__(self.cache, hosts_file=hosts_file, clock=self.clock)
+        super().__init__(self.cache, hosts_file=hosts_file)
 
 
 @pytest.fixture
@@ -91,7 +91,8 @@ async def test_one_familys_failure_does_not_lose_the_other(hosts: Hosts, broken:
     hosts.dns.broken = {broken}
     found = await hosts.addresses("kdc1.example.com")
     assert found.addresses == (("2001:db8::1",) if broken is RecordType.A else ("192.0.2.1",))
-    assert found.validity.expires == 1000 + RETRY_SECONDS
+    assert found.validity.recheck == 1000 + FAILURE_SECONDS_LEAST
+    assert found.validity.expires == 1600
 
 
 async def test_no_address_is_an_answer_only_if_both_families_say_so(hosts: Hosts) -> None:

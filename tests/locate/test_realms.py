@@ -2,7 +2,14 @@
 
 import pytest
 
-from kkdcpd.locate.realms import IDLE_SECONDS, MAX_TRIALS, RealmTable, WildcardRealms
+from kkdcpd.locate.realms import (
+    IDLE_SECONDS,
+    MAX_WAITING_TRIALS,
+    TRIAL_SHARE,
+    Newcomer,
+    RealmTable,
+    WildcardRealms,
+)
 from kkdcpd.values import DcLocatorFlags
 from tests.locate.support import NO_FLAGS, realm
 
@@ -87,33 +94,74 @@ def test_both_kinds_at_once_say_nothing_nor_do_unknown_bits() -> None:
     assert _found("EXAMPLE", DcLocatorFlags(0x80000010)) == ("EXAMPLE.COM", "example.com")
 
 
+def _newcomer(name: str, network: str = "192.0.2.1") -> Newcomer:
+    """Make one whose branch is the name's last label."""
+    return Newcomer(name=name, branch=name.rpartition(".")[2], network=network)
+
+
+def test_a_branch_is_the_domain_right_below_the_wildcard() -> None:
+    names = ("A.EXAMPLE.COM", "C.B.A.EXAMPLE.COM", "EXAMPLE.COM")
+    realms = {name: TABLE.match(name, NO_FLAGS) for name in names}
+    assert [realm.branch for realm in realms.values() if realm] == ["a.example.com", "a.example.com", ""]
+
+
+@pytest.mark.parametrize(
+    ("network", "wide"),
+    [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2::/64", "2001:db8:1::/48"), ("unix", "unix"), ("", "")],
+)
+def test_the_shares_of_ipv6_are_for_the_network_that_one_subscriber_may_have(network: str, wide: str) -> None:
+    realm = TABLE.match("A.EXAMPLE.COM", NO_FLAGS)
+    assert realm
+    assert Newcomer.of(realm, network) == Newcomer(name="a.example.com", branch="a.example.com", network=wide)
+
+
 def test_a_realm_in_use_is_not_pushed_out() -> None:
     places = WildcardRealms(2)
-    assert places.keep("a", 0.0) is None
-    assert places.keep("b", 1.0) is None
+    assert places.keep(_newcomer("a"), 0.0) is None
+    assert places.keep(_newcomer("b"), 1.0) is None
     assert places.use("a", 2.0)
-    assert not places.has_room(3.0)
-    assert places.keep("c", 3.0) == "c"
+    assert not places.has_room(_newcomer("c"), 3.0)
+    assert places.keep(_newcomer("c"), 3.0) == "c"
     assert "a" in places
     assert "b" in places
 
 
 def test_the_realm_that_is_idle_for_longest_gives_way() -> None:
     places = WildcardRealms(2)
-    places.keep("a", 0.0)
-    places.keep("b", 1.0)
+    places.keep(_newcomer("a"), 0.0)
+    places.keep(_newcomer("b"), 1.0)
     places.use("a", 2.0)
     late = 1.0 + IDLE_SECONDS
-    assert places.has_room(late)
-    assert places.keep("c", late) == "b"
+    assert places.has_room(_newcomer("c"), late)
+    assert places.keep(_newcomer("c"), late) == "b"
     assert not places.use("b", late)
 
 
-def test_few_new_names_are_tried_at_a_time() -> None:
+def test_the_names_of_one_branch_keep_no_other_branch_out() -> None:
+    places = WildcardRealms(64)
+    for number in range(64):
+        assert places.keep(_newcomer(f"made-up-{number}.evil", f"192.0.2.{number}"), 0.0) is None
+    assert not places.has_room(_newcomer("more.evil", "192.0.2.100"), 1.0)
+    for number in range(31):
+        assert places.keep(_newcomer(f"good{number}", "198.51.100.1"), 1.0) == f"made-up-{number}.evil"
+    assert not places.has_room(_newcomer("more.evil", "192.0.2.100"), 1.0)
+
+
+def test_the_names_that_one_network_makes_up_keep_no_other_network_out() -> None:
+    places = WildcardRealms(64)
+    for number in range(64):
+        assert places.keep(_newcomer(f"made-up-{number}"), 0.0) is None
+    assert not places.has_room(_newcomer("more"), 1.0)
+    for number in range(31):
+        assert places.keep(_newcomer(f"good{number}", f"198.51.100.{number}"), 1.0) == f"made-up-{number}"
+
+
+def test_few_new_names_of_one_network_are_tried_at_a_time() -> None:
     places = WildcardRealms(1000)
-    for _ in range(MAX_TRIALS):
-        assert places.has_room(0.0)
-        places.begin_trial()
-    assert not places.has_room(0.0)
-    places.end_trial()
-    assert places.has_room(0.0)
+    for _ in range(TRIAL_SHARE + MAX_WAITING_TRIALS):
+        assert places.has_room(_newcomer("x"), 0.0)
+        places.begin_trial(_newcomer("x"))
+    assert not places.has_room(_newcomer("y"), 0.0)
+    assert places.has_room(_newcomer("y", "198.51.100.1"), 0.0)
+    places.end_trial(_newcomer("x"))
+    assert places.has_room(_newcomer("y"), 0.0)

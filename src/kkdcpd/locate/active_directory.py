@@ -16,10 +16,10 @@ from functools import partial
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
-from kkdcpd.locate.candidates import STALE, CandidateFinder, Discovery
+from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
 from kkdcpd.locate.flights import Flights
-from kkdcpd.locate.hosts import RETRY_SECONDS
+from kkdcpd.locate.patience import gather_enough
 from kkdcpd.locate.records import SrvRecord, Target, read_srv
 from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.protocol.cldap import DomainControllerFacts, DomainControllerFlags
@@ -31,15 +31,18 @@ __all__ = ["ActiveDirectory"]
 logger = logging.getLogger(__name__)
 
 PING_SECONDS = 1.0
-"""For all pings of a domain. Controllers answer within a round trip; where UDP 389 is filtered, the domain's
-first request waits so long, and upstream.reach_timeout leaves it most of its time."""
+"""For all pings of a domain. Controllers answer within a round trip."""
+
+FIRST_WAIT_SECONDS = 0.3
+"""How long the first request of a domain waits for our site in it and for the pings. Then it goes by DNS
+alone: where UDP 389 is filtered, or the site's records are not answered, nothing better will come."""
 
 REFRESH_SECONDS = 300.0
 """After how long a domain in use is pinged again. Netlogon keeps its choice for 12 hours; what changes more
 often, whether a KDC serves, we learn by asking it (upstream.health)."""
 
-REFRESH_WAIT_SECONDS = 0.2
-"""How long that may hold up a request; then it goes by what was known before."""
+RETRY_SECONDS = 5.0
+"""After how long a domain is looked up again of which no controller was found."""
 
 MAX_DOMAINS = 1024
 """Domains that are remembered: ten times the largest forests. A wildcard has a limit of its own."""
@@ -74,11 +77,14 @@ _UNKNOWN = _Domain()
 
 @frozen
 class _Found:
-    """The servers that a name stands for. `failure` is why DNS can't say."""
+    """The servers that a name stands for. `bound` is for how long a result holds that is made of it.
+
+    `failure` is why DNS can't say.
+    """
 
     targets: tuple[Target, ...] = ()
     refused: tuple[RefusedCandidate, ...] = ()
-    validity: Validity
+    bound: Validity
     failure: DnsFailedError | None = None
 
 
@@ -112,20 +118,25 @@ class ActiveDirectory:
         name = fold_realm(realm)
         afresh = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
         domain = await self._domain(name, site, afresh=afresh)
-        answers = await self._look_up(_names(name, query, domain.site), query.service, afresh=afresh)
+        names = _names(name, query, domain.site)
+        answers = await self._look_up(names, query.service, afresh=afresh, insist=False)
+        if not _in_tiers(answers) and _failure(answers):
+            answers = await self._look_up(names, query.service, afresh=afresh, insist=True)
         targets = _in_tiers(answers)
         validity = Validity(recheck=domain.recheck, expires=FOREVER.expires).earliest(
-            answer.validity for answer in answers
+            answer.bound for answer in answers
         )
         refused = tuple(each for answer in answers for each in answer.refused)
         if not targets:
-            _raise_if_unsure(answers)
+            failure = _failure(answers)
+            if failure:
+                raise failure
             return Discovery(candidates=(), refused=refused, validity=validity)
         found = await self._finder.find(targets, validity=validity, admission=self._admission, afresh=afresh)
         fit, unfit = _sift(found.candidates, domain.facts, query)
         return Discovery(
             candidates=_ranked(fit, domain),
-            refused=tuple(dict.fromkeys((*refused, *found.refused, *unfit))),
+            refused=tuple(dict.fromkeys((*refused, *found.refused, *unfit)))[:MAX_REFUSED],
             validity=found.validity,
         )
 
@@ -134,17 +145,20 @@ class ActiveDirectory:
         await self._flights.close()
 
     async def _domain(self, name: str, site: str, *, afresh: bool) -> _Domain:
-        """Return what is known of the domain; only who is the first to ask waits for all of the pings."""
+        """Return what is known of the domain; only its first request waits, and for FIRST_WAIT_SECONDS."""
         key = (name, site)
         known = self._domains.get(key)
-        if known is None or afresh:
-            return await self._flights.share(key, partial(self._learn, key, afresh=afresh))
-        self._domains.move_to_end(key)
-        if self._clock() < known.recheck:
-            return known
+        now = self._clock()
+        if known is not None and not afresh:
+            self._domains.move_to_end(key)
+            if now < known.recheck:
+                return known
         flight = self._flights.start(key, partial(self._learn, key, afresh=afresh))
-        await asyncio.wait([flight], timeout=REFRESH_WAIT_SECONDS)
-        return self._domains.get(key, known)
+        if known is None or afresh:
+            await asyncio.wait([flight], timeout=FIRST_WAIT_SECONDS)
+        if flight.done():
+            return flight.result()
+        return replace(known or _Domain(site=site), recheck=now)
 
     async def _learn(self, key: tuple[str, str], *, afresh: bool) -> _Domain:
         """Ping the domain's controllers and remember what they say; while they are silent, what they said."""
@@ -162,8 +176,11 @@ class ActiveDirectory:
 
     async def _explore(self, name: str, site: str, *, afresh: bool) -> _Domain:
         """Ping those of the site first, or, where that has to be found out, afterwards."""
-        near = await self._addresses(_site_name(name, site), afresh=afresh) if site else ()
-        addresses = (*near, *await self._addresses(_domain_name(name), afresh=afresh))
+        names = (*((_site_name(name, site),) if site else ()), _domain_name(name))
+        loop = asyncio.get_running_loop()
+        tasks = {each: loop.create_task(self._addresses(each, afresh=afresh), name=each) for each in names}
+        known = await gather_enough(tasks, lambda found: any(found.values()))
+        addresses = tuple(address for each in names for address in known.get(each, ()))
         if not addresses:
             return _Domain(site=site, recheck=self._clock() + RETRY_SECONDS)
         deadline = asyncio.get_running_loop().time() + PING_SECONDS
@@ -172,42 +189,46 @@ class ActiveDirectory:
         if found_site and not site:
             near = await self._addresses(_site_name(name, found_site), afresh=afresh)
             facts |= await self._ping([each for each in near if each not in addresses], name, deadline)
-        recheck = self._clock() + REFRESH_SECONDS
+        recheck = self._clock() + (REFRESH_SECONDS if len(known) == len(names) else RETRY_SECONDS)
         return _Domain(site=found_site, facts=facts, recheck=recheck, has_controllers=True)
 
     async def _addresses(self, name: str, *, afresh: bool) -> tuple[str, ...]:
         """Return where the controllers are that a name stands for, as far as we may send anything there."""
-        answer = await self._found(name, KdcService.KDC, afresh=afresh)
+        answer = await self._found(name, KdcService.KDC, afresh=afresh, insist=False)
         try:
             found = await self._finder.find(answer.targets, admission=self._admission, afresh=afresh)
         except DnsFailedError:
             return ()
         return tuple(candidate.endpoint.address for candidate in found.candidates)
 
-    async def _look_up(self, names: Iterable[str], service: KdcService, *, afresh: bool) -> Sequence[_Found]:
-        async with asyncio.TaskGroup() as look_ups:
-            tasks = [
-                look_ups.create_task(self._found(name, service, afresh=afresh), name=f"SRV {name}")
-                for name in names
-            ]
-        return [task.result() for task in tasks]
+    async def _look_up(
+        self, names: Iterable[str], service: KdcService, *, afresh: bool, insist: bool
+    ) -> Sequence[_Found]:
+        """Ask for all names at once, and go by what there is once it names a server."""
+        loop = asyncio.get_running_loop()
+        tasks = {
+            name: loop.create_task(
+                self._found(name, service, afresh=afresh, insist=insist), name=f"SRV {name}"
+            )
+            for name in names
+        }
+        found = await gather_enough(tasks, lambda answers: any(each.targets for each in answers.values()))
+        return [found.get(name) or _found(self._dns.pending(name), name, service) for name in tasks]
 
-    async def _found(self, name: str, service: KdcService, *, afresh: bool) -> _Found:
-        """Turn a failure into a value: in a task group, one look-up's would end the others."""
-        try:
-            answer: DnsAnswer[SrvRecord] = await self._dns.srv(name, afresh=afresh)
-        except DnsFailedError as error:
-            soon = self._clock() + RETRY_SECONDS
-            return _Found(validity=Validity(recheck=soon, expires=soon), failure=error)
-        # Records of LDAP bear its port; where they stand for a controller, they stand for its KDC.
-        port = service.default_port if name.startswith("_ldap.") else None
-        offers = read_srv(answer.records, name=name, transports=_TCP, port=port)
-        targets = offers.targets
-        failure = None
-        if answer.is_stale:
-            targets = tuple(replace(target, source=target.source + STALE) for target in targets)
-            failure = DnsFailedError(f"DNS gives no answer for {name}, and what it said last holds no more")
-        return _Found(targets=targets, refused=offers.refused, validity=answer.validity, failure=failure)
+    async def _found(self, name: str, service: KdcService, *, afresh: bool, insist: bool) -> _Found:
+        return _found(await self._dns.srv(name, afresh=afresh, insist=insist), name, service)
+
+
+def _found(answer: DnsAnswer[SrvRecord], name: str, service: KdcService) -> _Found:
+    # Records of LDAP bear its port; where they stand for a controller, they stand for its KDC.
+    port = service.default_port if name.startswith("_ldap.") else None
+    offers = read_srv(answer.records, name=name, transports=_TCP, port=port)
+    targets = offers.targets
+    failure = answer.failure
+    if answer.is_stale:
+        targets = tuple(replace(target, source=target.source + STALE) for target in targets)
+        failure = DnsFailedError(f"DNS gives no answer for {name}, and what it said last holds no more")
+    return _Found(targets=targets, refused=offers.refused, bound=answer.bound, failure=failure)
 
 
 def _names(domain: str, query: LocateQuery, site: str) -> tuple[str, ...]:
@@ -319,8 +340,6 @@ def _rank_key(candidate: Candidate, domain: _Domain) -> tuple[int, bool, bool, i
     return tier, is_far, facts is None, priority
 
 
-def _raise_if_unsure(answers: Iterable[_Found]) -> None:
-    """Raise unless DNS said just now, of all the names, that there is nobody."""
-    for answer in answers:
-        if answer.failure is not None:
-            raise answer.failure
+def _failure(answers: Iterable[_Found]) -> DnsFailedError | None:
+    """Return why it can't be said that there is no server: DNS has to say so just now, of all the names."""
+    return next((answer.failure for answer in answers if answer.failure), None)

@@ -4,17 +4,19 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
 from kkdcpd.locate.hosts import HostAddresses, HostResolver
+from kkdcpd.locate.patience import gather_enough
 from kkdcpd.locate.records import Target
 from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.values import Candidate, KdcEndpoint, RefusedCandidate
 
-__all__ = ["CandidateFinder", "Discovery"]
+__all__ = ["MAX_REFUSED", "CandidateFinder", "Discovery"]
 
 MAX_ADDRESSES = 8
 """Of one host, both families together. One answer of DNS can hold thousands."""
@@ -22,6 +24,18 @@ MAX_ADDRESSES = 8
 MAX_HOSTS = 64
 """Of how many hosts the addresses are looked up: more than anyone tries, and who owns a child domain of a
 wildcard's can't have us ask for the thousand that fit into one answer."""
+
+MAX_CANDIDATES = 128
+"""Of one route. A request reaches a small part of them before its deadline."""
+
+MAX_REFUSED = 32
+"""So many servers that are refused are named; they are for the operator to read."""
+
+RETRY_SECONDS = 1.0
+"""After how long a route without the addresses of some hosts is made again, in the background."""
+
+_LATE = DnsFailedError("DNS gives no address yet")
+"""Of a host that nobody waits for, as others are found."""
 
 STALE = " (expired, DNS is down)"
 
@@ -62,33 +76,40 @@ class CandidateFinder:
         dated = (_dated(target, validity) for target in targets)
         in_order = sorted(dated, key=lambda target: (target.is_fallback, target.priority, -target.weight))
         admitted = list(_admitted(in_order, admission, refused))
-        found = await self._look_up(_first_hosts(admitted), afresh=afresh)
+        found = await self._look_up(_first_hosts(admitted), admission, afresh=afresh, insist=False)
+        if _failures(found) and not _is_any_admitted(admission, found):
+            found = await self._look_up(_first_hosts(admitted), admission, afresh=afresh, insist=True)
         known = {host: each for host, each in found.items() if not isinstance(each, DnsFailedError)}
         candidates = self._candidates(admitted, known, admission, refused)
-        failures = [each for each in found.values() if isinstance(each, DnsFailedError)]
+        failures = _failures(found)
         if failures and not candidates:
             raise failures[0]
         refused += _without_address(admitted, found)
+        bounds = [each.validity for each in known.values()]
+        if failures:
+            bounds.append(Validity(recheck=self._clock() + RETRY_SECONDS, expires=math.inf))
         return Discovery(
-            candidates=candidates,
-            refused=tuple(dict.fromkeys(refused)),
-            validity=validity.earliest(each.validity for each in known.values()),
+            candidates=candidates, refused=_first_refused(refused), validity=validity.earliest(bounds)
         )
 
     async def _look_up(
-        self, hosts: Iterable[str], *, afresh: bool
+        self, hosts: Iterable[str], admission: Admission | None, *, afresh: bool, insist: bool
     ) -> Mapping[str, HostAddresses | DnsFailedError]:
-        async with asyncio.TaskGroup() as look_ups:
-            tasks = {
-                host: look_ups.create_task(self._addresses(host, afresh=afresh), name=f"addresses of {host}")
-                for host in hosts
-            }
-        return {host: task.result() for host, task in tasks.items()}
+        """Look up all hosts, and go by those that are found if the others are late."""
+        loop = asyncio.get_running_loop()
+        tasks = {
+            host: loop.create_task(
+                self._addresses(host, afresh=afresh, insist=insist), name=f"addresses of {host}"
+            )
+            for host in hosts
+        }
+        found = await gather_enough(tasks, partial(_is_any_admitted, admission))
+        return {host: found.get(host, _LATE) for host in tasks}
 
-    async def _addresses(self, host: str, *, afresh: bool) -> HostAddresses | DnsFailedError:
+    async def _addresses(self, host: str, *, afresh: bool, insist: bool) -> HostAddresses | DnsFailedError:
         """Turn a failure into a value: in a task group, one host's would end the others' look-ups."""
         try:
-            return await self._hosts.addresses(host, afresh=afresh)
+            return await self._hosts.addresses(host, afresh=afresh, insist=insist)
         except DnsFailedError as error:
             return error
 
@@ -106,6 +127,8 @@ class CandidateFinder:
             found = known.get(target.host)
             if found is None:
                 continue
+            if len(candidates) >= MAX_CANDIDATES:
+                break
             for address in found.addresses[:MAX_ADDRESSES]:
                 reason = admission.refusal_of_address(address) if admission else None
                 if reason:
@@ -115,6 +138,25 @@ class CandidateFinder:
                 endpoint = candidate.endpoint
                 candidates.setdefault((address, endpoint.port, endpoint.transport), candidate)
         return tuple(candidates.values())
+
+
+def _is_any_admitted(
+    admission: Admission | None, found: Mapping[str, HostAddresses | DnsFailedError]
+) -> bool:
+    return any(
+        admission is None or admission.refusal_of_address(address) is None
+        for each in found.values()
+        if not isinstance(each, DnsFailedError)
+        for address in each.addresses[:MAX_ADDRESSES]
+    )
+
+
+def _failures(found: Mapping[str, HostAddresses | DnsFailedError]) -> Sequence[DnsFailedError]:
+    return [each for each in found.values() if isinstance(each, DnsFailedError)]
+
+
+def _first_refused(refused: Iterable[RefusedCandidate]) -> tuple[RefusedCandidate, ...]:
+    return tuple(islice(dict.fromkeys(refused), MAX_REFUSED))
 
 
 def _dated(target: Target, validity: Validity) -> Target:
@@ -138,7 +180,7 @@ def _first_hosts(targets: Iterable[Target]) -> Iterable[str]:
 
 
 def _candidate(target: Target, address: str, found: HostAddresses, now: float) -> Candidate:
-    expires = min(target.expires, found.expires)
+    expires = min(target.expires, found.validity.expires)
     is_newly_stale = found.is_stale and STALE not in target.source
     return Candidate(
         endpoint=KdcEndpoint(name=target.host, address=address, port=target.port, transport=target.transport),
@@ -157,6 +199,8 @@ def _without_address(
         answer = found.get(target.host)
         if answer is None:
             reason = f"{MAX_HOSTS} hosts come before it, and no more are looked up"
+        elif answer is _LATE:
+            continue
         elif isinstance(answer, DnsFailedError):
             reason = str(answer)
         elif not answer.addresses:

@@ -5,16 +5,16 @@ URI records come before SRV (krb5's locate_kdc.c, "the first source that yields 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
-from kkdcpd.locate.candidates import STALE, CandidateFinder, Discovery
+from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
-from kkdcpd.locate.hosts import RETRY_SECONDS
+from kkdcpd.locate.patience import gather_enough
 from kkdcpd.locate.records import (
     Offers,
     SrvRecord,
@@ -24,7 +24,7 @@ from kkdcpd.locate.records import (
     read_uri,
     without_twins,
 )
-from kkdcpd.locate.validity import FOREVER, Validity
+from kkdcpd.locate.validity import FOREVER
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
 
 __all__ = ["Discoverer", "Discovery", "DnsDiscovery"]
@@ -57,7 +57,7 @@ class _Question:
     primaries_only: bool = False
 
 
-_Answer = DnsAnswer[SrvRecord] | DnsAnswer[UriRecord] | DnsFailedError
+_Answer = DnsAnswer[SrvRecord] | DnsAnswer[UriRecord]
 _Stage = tuple[_Question, ...]
 _TCP, _UDP = (Transport.TCP,), (Transport.UDP,)
 
@@ -70,12 +70,10 @@ class DnsDiscovery:
         dns: DnsCache,
         finder: CandidateFinder,
         admission: Admission,
-        clock: Callable[[], float],
     ) -> None:
         self._dns = dns
         self._finder = finder
         self._admission = admission
-        self._clock = clock
 
     async def discover(self, realm: str, query: LocateQuery, site: str = "") -> Discovery:  # noqa: ARG002 - DNS has no sites
         """Find the servers; none if DNS says that there are none.
@@ -85,47 +83,45 @@ class DnsDiscovery:
         """
         afresh = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
         stages = _stages(realm, query.service, query.flags)
-        answers = await self._ask(stages, afresh=afresh)
+        answers = await self._ask(stages, query.service, afresh=afresh, insist=False)
         chosen = _choose(stages, answers, query.service)
-        validity = FOREVER.earliest(self._validities(answers.values()))
+        if not chosen.targets and not chosen.is_declined and _failure(answers):
+            answers = await self._ask(stages, query.service, afresh=afresh, insist=True)
+            chosen = _choose(stages, answers, query.service)
+        validity = FOREVER.earliest(answer.bound for answer in answers.values())
         if not chosen.targets:
-            if not chosen.is_declined:
-                _raise_if_unsure(answers.values())
+            failure = _failure(answers)
+            if failure and not chosen.is_declined:
+                raise failure
             return Discovery(candidates=(), refused=chosen.refused, validity=validity)
         found = await self._finder.find(
             chosen.targets, validity=validity, admission=self._admission, afresh=afresh
         )
-        return replace(found, refused=chosen.refused + found.refused)
+        refused = dict.fromkeys(chosen.refused + found.refused)
+        return replace(found, refused=tuple(refused)[:MAX_REFUSED])
 
     async def close(self) -> None:
         """Do nothing: all that is under way is `discover`'s caller's, or the cache's."""
 
-    async def _ask(self, stages: Sequence[_Stage], *, afresh: bool) -> Mapping[_Question, _Answer]:
+    async def _ask(
+        self, stages: Sequence[_Stage], service: KdcService, *, afresh: bool, insist: bool
+    ) -> Mapping[_Question, _Answer]:
+        """Ask for all names at once, and go by what there is once it names a server."""
         # URI records that are asked for twice, for their primaries and for all, are one look-up.
-        async with asyncio.TaskGroup() as look_ups:
-            tasks = {
-                question: look_ups.create_task(self._answer(question, afresh=afresh), name=question.name)
-                for stage in stages
-                for question in stage
-            }
-        return {question: task.result() for question, task in tasks.items()}
+        loop = asyncio.get_running_loop()
+        tasks = {
+            question: loop.create_task(
+                self._answer(question, afresh=afresh, insist=insist), name=question.name
+            )
+            for stage in stages
+            for question in stage
+        }
+        found = await gather_enough(tasks, lambda answers: bool(_choose(stages, answers, service).targets))
+        return {question: found.get(question) or self._dns.pending(question.name) for question in tasks}
 
-    async def _answer(self, question: _Question, *, afresh: bool) -> _Answer:
-        """Turn a failure into a value: in a task group, one look-up's would end the others."""
-        try:
-            if question.is_uri:
-                return await self._dns.uri(question.name, afresh=afresh)
-            return await self._dns.srv(question.name, afresh=afresh)
-        except DnsFailedError as error:
-            return error
-
-    def _validities(self, answers: Iterable[_Answer]) -> Iterable[Validity]:
-        for answer in answers:
-            if isinstance(answer, DnsFailedError):
-                soon = self._clock() + RETRY_SECONDS
-                yield Validity(recheck=soon, expires=soon)
-            else:
-                yield answer.validity
+    async def _answer(self, question: _Question, *, afresh: bool, insist: bool) -> _Answer:
+        look_up = self._dns.uri if question.is_uri else self._dns.srv
+        return await look_up(question.name, afresh=afresh, insist=insist)
 
 
 def _stages(realm: str, service: KdcService, flags: DcLocatorFlags) -> tuple[_Stage, ...]:
@@ -157,10 +153,10 @@ def _srv(service: str, realm: str, *, primaries_only: bool = False) -> _Stage:
 
 def _choose(stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], service: KdcService) -> Offers:
     """Take the first stage that names anybody, or says that there is nobody to name (RFC 2782)."""
-    refused: list[RefusedCandidate] = []
+    refused: dict[RefusedCandidate, None] = {}
     for stage in stages:
-        offers = [_offers(question, answers[question], service) for question in stage]
-        refused += (each for offer in offers for each in offer.refused if each not in refused)
+        offers = [_offers(question, answers[question], service) for question in stage if question in answers]
+        refused |= dict.fromkeys(each for offer in offers for each in offer.refused)
         targets = without_twins(target for offer in offers for target in offer.targets)
         if targets or any(offer.is_declined for offer in offers):
             return Offers(targets=targets, refused=tuple(refused), is_declined=not targets)
@@ -168,8 +164,6 @@ def _choose(stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], serv
 
 
 def _offers(question: _Question, answer: _Answer, service: KdcService) -> Offers:
-    if isinstance(answer, DnsFailedError):
-        return Offers()
     offers = _read(question, answer, service)
     if question.primaries_only:
         # No primary is no reason to ask nobody, even if the domain says so itself.
@@ -177,9 +171,7 @@ def _offers(question: _Question, answer: _Answer, service: KdcService) -> Offers
     return replace(offers, targets=tuple(_dated(target, answer) for target in offers.targets))
 
 
-def _read(
-    question: _Question, answer: DnsAnswer[SrvRecord] | DnsAnswer[UriRecord], service: KdcService
-) -> Offers:
+def _read(question: _Question, answer: _Answer, service: KdcService) -> Offers:
     if not question.is_uri:
         records = [record for record in answer.records if isinstance(record, SrvRecord)]
         return read_srv(records, name=question.name, transports=question.transports, port=question.port)
@@ -188,15 +180,16 @@ def _read(
     return replace(offers, targets=offers.primary_targets) if question.primaries_only else offers
 
 
-def _dated(target: Target, answer: DnsAnswer[SrvRecord] | DnsAnswer[UriRecord]) -> Target:
+def _dated(target: Target, answer: _Answer) -> Target:
     source = target.source + STALE if answer.is_stale else target.source
     return replace(target, source=source, expires=answer.validity.expires)
 
 
-def _raise_if_unsure(answers: Iterable[_Answer]) -> None:
-    """Raise unless DNS says that there is nobody: all of its answers are needed for that, none an old one."""
-    for answer in answers:
-        if isinstance(answer, DnsFailedError):
-            raise answer
+def _failure(answers: Mapping[_Question, _Answer]) -> DnsFailedError | None:
+    """Return why it can't be said that there is no server: that takes all answers, and none an old one."""
+    for answer in answers.values():
+        if answer.failure:
+            return answer.failure
         if answer.is_stale:
-            raise DnsFailedError("DNS gives no answer, and what it said last was that there is nobody")
+            return DnsFailedError("DNS gives no answer, and what it said last was that there is nobody")
+    return None

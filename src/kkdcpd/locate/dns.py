@@ -1,204 +1,163 @@
-"""One look-up in DNS, over the wire each time: the only module that uses dnspython.
+"""One look-up in DNS, over the wire each time.
 
 A name without records is an answer; only silence, SERVFAIL, REFUSED and the like are failures. What is
 remembered, and for how long, is `dns_cache`'s.
 """
 
 import asyncio
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
-import dns.asyncresolver
 import dns.exception
-import dns.message
 import dns.name
-import dns.nameserver
-import dns.rdata
-import dns.rdatatype
-import dns.rdtypes.ANY.URI
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
-import dns.rdtypes.IN.SRV
-import dns.resolver
 
 from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.frozen import Word, frozen
-from kkdcpd.locate.records import Record, SrvRecord, UriRecord
-from kkdcpd.protocol.ip_addresses import parse_address
+from kkdcpd.frozen import frozen
+from kkdcpd.locate.dns_wire import FoundRecords, RecordType, Response
+from kkdcpd.locate.fair_slots import FairSlots
+from kkdcpd.locate.nameserver import RETRY_SECONDS, NameserverClient
 
-__all__ = ["DnsClient", "FoundRecords", "RecordType", "is_trial", "system_nameservers"]
+__all__ = ["DnsClient", "Requester", "requester"]
 
 MAX_QUERIES_IN_FLIGHT = 64
 """A realm may have hundreds of KDCs: a burst of as many datagrams would overflow a resolver's buffer."""
 
-MAX_TRIALS_IN_FLIGHT = 16
-"""Of these, for names that may be made up: who makes up many, while DNS is slow to say that there are none,
-takes a quarter of the places and no more."""
+QUERY_SHARE = 48
+"""Of these one configured realm has at most so many, so that the others need not wait for its DNS server."""
 
-EDNS_PAYLOAD_OCTETS = 1232
-"""What passes any path unfragmented (DNS flag day 2020); longer answers come over TCP (RFC 7766)."""
+MAX_WILDCARD_QUERIES = 32
+"""Look-ups for realms under wildcards have slots of their own: strangers choose the names."""
 
-_LOCAL_RESOLVER = Nameserver(host="127.0.0.1")
-"""Who is asked when resolv.conf names nobody (resolv.conf(5))."""
-
-
-is_trial = ContextVar("is_trial", default=False)
-"""Whether a look-up is for a name under a wildcard that was never found. Who tries such a name sets it in the
-task that does so: what is started there has it, too."""
-
-
-class RecordType(Word):
-    """The record types that locating needs."""
-
-    A = "A"
-    AAAA = "AAAA"
-    SRV = "SRV"
-    URI = "URI"
+WILDCARD_QUERY_SHARE = 8
+"""Of these one branch of a wildcard has at most so many: its owner decides how slowly they are answered."""
 
 
 @frozen
-class FoundRecords:
-    """DNS' answer: its records, none if there are none, and for how many seconds it says that this holds."""
+class Requester:
+    """For whom DNS is asked: a configured realm, or a branch of a wildcard (see `realms`)."""
 
-    records: tuple[Record, ...]
-    ttl: float
+    name: str = ""
+    is_wildcard: bool = False
 
 
-def system_nameservers(resolv_conf: str) -> tuple[Nameserver, ...]:
-    """Return the servers that the text of a resolv.conf names."""
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    try:
-        resolver.read_resolv_conf(io.StringIO(resolv_conf))
-    except dns.resolver.NoResolverConfiguration:
-        return (_LOCAL_RESOLVER,)
-    return tuple(Nameserver(host=str(server)) for server in resolver.nameservers)
+_UNKNOWN = Requester()
+
+requester = ContextVar("requester", default=_UNKNOWN)
+"""It is set in the task that looks a realm up; tasks that are started there inherit it."""
 
 
 class DnsClient:
-    """Asks the nameservers in order; who answered last is asked first, so that a dead one costs little.
+    """Asks the nameservers in order, the next one after a short silence.
 
-    A look-up is never cancelled, it ends by its own time: uvloop loses sight of a datagram endpoint whose
-    making is cancelled, and its socket stays open. So `close` waits for what is under way.
+    The server that answered last is asked first, so that a dead one costs little.
     """
 
     def __init__(self, nameservers: Sequence[Nameserver], *, timeout: float) -> None:
         self._timeout = timeout
-        self._places = asyncio.Semaphore(MAX_QUERIES_IN_FLIGHT)
-        self._trial_places = asyncio.Semaphore(MAX_TRIALS_IN_FLIGHT)
-        self._lookups: set[asyncio.Task[FoundRecords]] = set()
-        self._resolver = dns.asyncresolver.Resolver(configure=False)
-        self._resolver.use_edns(0, 0, EDNS_PAYLOAD_OCTETS)
-        self._servers = [
-            dns.nameserver.Do53Nameserver(nameserver.host, nameserver.port) for nameserver in nameservers
-        ]
-        self._resolver.nameservers = list(self._servers)
-        # Each server is asked once and the first once more within the time that there is in all.
-        self._resolver.timeout = timeout / (len(self._servers) + 1)
+        self._slots = FairSlots(MAX_QUERIES_IN_FLIGHT, share=QUERY_SHARE)
+        self._wildcard_slots = FairSlots(MAX_WILDCARD_QUERIES, share=WILDCARD_QUERY_SHARE)
+        self._servers = [NameserverClient(nameserver) for nameserver in nameservers]
 
     async def query(self, name: str, record_type: RecordType) -> FoundRecords:
         """Ask for the records of a name, which is taken as a full one.
 
         Raises:
-            DnsFailedError: nobody gave an answer in time.
+            DnsFailedError: no server gave an answer in time.
         """
         try:
             full_name = dns.name.from_text(name)
         except (dns.exception.DNSException, UnicodeError):
             # No such name can be, so it has no records: RFC 1035 2.3.4.
             return FoundRecords(records=(), ttl=float("inf"))
+        asks_for = requester.get()
+        slots = self._wildcard_slots if asks_for.is_wildcard else self._slots
+        deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            return await asyncio.shield(self._start(full_name, record_type))
+            async with asyncio.timeout_at(deadline), slots.hold(asks_for):
+                return await _Race(self._servers, full_name, record_type, deadline, self._prefer).run()
         except TimeoutError as error:
             raise _failure(name, record_type, f"no answer within {self._timeout:g} s") from error
-        except dns.resolver.LifetimeTimeout as error:
-            raise _failure(name, record_type, f"no answer within {self._timeout:g} s") from error
-        except dns.resolver.NoNameservers as error:
-            raise _failure(name, record_type, _reasons(error)) from error
-        except (dns.exception.DNSException, OSError) as error:
+        except _AllFailedError as error:
             raise _failure(name, record_type, str(error)) from error
 
-    async def close(self) -> None:
-        """Wait for the look-ups under way."""
-        await asyncio.gather(*self._lookups, return_exceptions=True)
+    def _prefer(self, server: NameserverClient) -> None:
+        """Ask this server first from now on."""
+        if self._servers[0] is not server:
+            self._servers = [server, *(each for each in self._servers if each is not server)]
 
-    def _start(self, name: dns.name.Name, record_type: RecordType) -> asyncio.Task[FoundRecords]:
-        loop = asyncio.get_running_loop()
-        lookup = loop.create_task(self._ask(name, record_type), name=f"dns {record_type.value} {name}")
-        self._lookups.add(lookup)
-        lookup.add_done_callback(self._end)
-        return lookup
 
-    def _end(self, lookup: asyncio.Task[FoundRecords]) -> None:
-        self._lookups.discard(lookup)
-        if not lookup.cancelled():
-            # Whoever asked may have left: then nobody else looks at the failure.
-            lookup.exception()
+class _AllFailedError(Exception):
+    """Each server has failed; the text says how, such as `127.0.0.1@53 REFUSED`."""
 
-    async def _ask(self, name: dns.name.Name, record_type: RecordType) -> FoundRecords:
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        async with contextlib.AsyncExitStack() as places:
-            async with asyncio.timeout_at(deadline):
-                if is_trial.get():
-                    await places.enter_async_context(self._trial_places)
-                await places.enter_async_context(self._places)
-            return await self._ask_in_time(name, record_type, deadline)
 
-    async def _ask_in_time(
-        self, name: dns.name.Name, record_type: RecordType, deadline: float
-    ) -> FoundRecords:
+class _Race:
+    """One question to several servers: each begins a little after the one before, or when that has failed."""
+
+    def __init__(
+        self,
+        servers: Sequence[NameserverClient],
+        name: dns.name.Name,
+        record_type: RecordType,
+        deadline: float,
+        prefer: Callable[[NameserverClient], None],
+    ) -> None:
+        self._waiting = list(servers)
+        self._question = name, record_type
+        self._deadline = deadline
+        self._prefer = prefer
+        self._running: dict[asyncio.Task[Response], NameserverClient] = {}
+        self._reasons: list[str] = []
+
+    async def run(self) -> FoundRecords:
+        """Return the first answer.
+
+        Raises:
+            TimeoutError: a server is silent until the deadline, and no other has an answer.
+            _AllFailedError: all have failed.
+        """
         try:
-            answer = await self._resolver.resolve(
-                name,
-                record_type.value,
-                raise_on_no_answer=False,
-                lifetime=deadline - asyncio.get_running_loop().time(),
-                search=False,
-            )
-        except dns.resolver.NXDOMAIN as error:
-            response: dns.message.QueryMessage = error.kwargs["responses"][name]
-            return FoundRecords(records=(), ttl=response.resolve_chaining().minimum_ttl)
-        self._prefer(answer.nameserver, answer.port)
-        rrset = answer.rrset or ()
-        return FoundRecords(
-            records=tuple(record for rdata in rrset if (record := _record(rdata)) is not None),
-            ttl=answer.chaining_result.minimum_ttl,
-        )
+            while self._waiting or self._running:
+                self._begin_next()
+                found = await self._first_answer()
+                if found is not None:
+                    return found
+        finally:
+            for task in self._running:
+                task.cancel()
+        raise _AllFailedError(", ".join(self._reasons))
 
-    def _prefer(self, host: str | None, port: int | None) -> None:
-        """Ask this server first from now on. A look-up that is under way has a list of its own."""
-        if len(self._servers) > 1 and (self._servers[0].address, self._servers[0].port) != (host, port):
-            self._servers.sort(key=lambda server: (server.address, server.port) != (host, port))
-            self._resolver.nameservers = list(self._servers)
+    def _begin_next(self) -> None:
+        if self._waiting:
+            server = self._waiting.pop(0)
+            name, record_type = self._question
+            ask = server.ask(name, record_type, self._deadline)
+            task = asyncio.get_running_loop().create_task(ask, name=f"dns {record_type.value} {name}")
+            self._running[task] = server
 
+    async def _first_answer(self) -> FoundRecords | None:
+        """Wait until a server has answered or failed, or it is the next one's turn."""
+        patience = RETRY_SECONDS if self._waiting else None
+        done, _ = await asyncio.wait(self._running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            server = self._running.pop(task)
+            found = self._result(server, task)
+            if found is not None:
+                self._prefer(server)
+                return found
+        return None
 
-def _record(rdata: dns.rdata.Rdata) -> Record | None:
-    match rdata:
-        case dns.rdtypes.IN.A.A() | dns.rdtypes.IN.AAAA.AAAA():
-            return str(parse_address(rdata.address))
-        case dns.rdtypes.IN.SRV.SRV():
-            target = rdata.target.to_text()
-            return SrvRecord(
-                priority=rdata.priority,
-                weight=rdata.weight,
-                port=rdata.port,
-                target=target if target == "." else target.removesuffix("."),
-            )
-        case dns.rdtypes.ANY.URI.URI():
-            target = rdata.target.decode("ascii", "backslashreplace")
-            return UriRecord(priority=rdata.priority, weight=rdata.weight, target=target)
-        case _:  # a malformed record of these types is dnspython's error, and no other type is asked for
-            return None
+    def _result(self, server: NameserverClient, task: asyncio.Task[Response]) -> FoundRecords | None:
+        error = task.exception()
+        if error is None:
+            response = task.result()
+            self._reasons.append(f"{server} {response.rcode}")
+            return response.found
+        if not isinstance(error, OSError) or isinstance(error, TimeoutError):
+            raise error
+        self._reasons.append(f"{server} {error.strerror or error}")
+        return None
 
 
 def _failure(name: str, record_type: RecordType, reason: str) -> DnsFailedError:
     return DnsFailedError(f"DNS look-up of {record_type.value} {name}: {reason}")
-
-
-def _reasons(error: dns.resolver.NoNameservers) -> str:
-    """Say what each server did, such as `127.0.0.1@53 REFUSED`."""
-    errors = error.kwargs.get("errors", ())
-    words = (f"{str(server).removeprefix('Do53:')} {reason}" for server, _, _, reason, _ in errors)
-    return ", ".join(words) or str(error)

@@ -4,33 +4,26 @@ That one blocks, holds nothing back for later, and can't tell a failure from a n
 """
 
 import asyncio
-import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Any
 
-from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
+from kkdcpd.locate.patience import gather_enough
 from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.protocol.ip_addresses import parse_address
 
 __all__ = ["HostAddresses", "HostResolver", "interleave", "parse_hosts"]
 
-RETRY_SECONDS = 5.0
-"""After how long DNS is asked again for what failed, while something else serves."""
+_FAMILIES = ("AAAA", "A")
 
 
 @frozen
 class HostAddresses:
-    """A host's addresses in the order to try them; none if it has none.
-
-    They hold until `expires`; that there are no others, a family's without records, may hold for less.
-    """
+    """A host's addresses in the order to try them; none if it has none."""
 
     addresses: tuple[str, ...]
     validity: Validity
-    expires: float = math.inf
     is_stale: bool = False
 
 
@@ -61,13 +54,14 @@ def interleave(addresses: Sequence[str]) -> tuple[str, ...]:
 class HostResolver:
     """`hosts_file` is its text as it was when we started."""
 
-    def __init__(self, dns: DnsCache, *, hosts_file: str, clock: Callable[[], float]) -> None:
+    def __init__(self, dns: DnsCache, *, hosts_file: str) -> None:
         self._dns = dns
         self._hosts = parse_hosts(hosts_file)
-        self._clock = clock
 
-    async def addresses(self, host: str, *, afresh: bool = False) -> HostAddresses:
+    async def addresses(self, host: str, *, afresh: bool = False, insist: bool = False) -> HostAddresses:
         """Return the host's addresses; a name is taken as a full one, without any search list.
+
+        `afresh` and `insist` are those of `DnsCache`.
 
         Raises:
             DnsFailedError: none is known, and DNS failed for one family at least.
@@ -78,35 +72,34 @@ class HostResolver:
         listed = self._hosts.get(host.lower().removesuffix("."))
         if listed:
             return HostAddresses(addresses=listed, validity=FOREVER)
-        async with asyncio.TaskGroup() as families:
-            ipv6 = families.create_task(_attempt(self._dns.ipv6(host, afresh=afresh)), name=f"AAAA {host}")
-            ipv4 = families.create_task(_attempt(self._dns.ipv4(host, afresh=afresh)), name=f"A {host}")
-        return self._combine(ipv6.result(), ipv4.result())
+        answers = await self._ask(host, afresh=afresh, insist=insist)
+        return _combined([answers.get(family) or self._dns.pending(host) for family in _FAMILIES])
 
-    def _combine(self, *families: DnsAnswer[str] | DnsFailedError) -> HostAddresses:
-        answers = [family for family in families if not isinstance(family, DnsFailedError)]
-        failures = [family for family in families if isinstance(family, DnsFailedError)]
-        addresses = interleave([address for answer in answers for address in answer.records])
-        if failures and not addresses:
-            raise failures[0]
-        validities = [answer.validity for answer in answers]
-        if failures:
-            soon = self._clock() + RETRY_SECONDS
-            validities.append(Validity(recheck=soon, expires=soon))
-        return HostAddresses(
-            addresses=addresses,
-            validity=FOREVER.earliest(validities),
-            expires=FOREVER.earliest(answer.validity for answer in answers if answer.records).expires,
-            is_stale=any(answer.is_stale for answer in answers),
-        )
+    async def _ask(self, host: str, *, afresh: bool, insist: bool) -> Mapping[str, DnsAnswer[str]]:
+        """Ask for both families, and go by one of them if the other is late (RFC 8305 3)."""
+        look_ups = {"AAAA": self._dns.ipv6, "A": self._dns.ipv4}
+        loop = asyncio.get_running_loop()
+        tasks = {
+            family: loop.create_task(look_up(host, afresh=afresh, insist=insist), name=f"{family} {host}")
+            for family, look_up in look_ups.items()
+        }
+        return await gather_enough(tasks, _has_addresses)
 
 
-async def _attempt(look_up: Coroutine[Any, Any, DnsAnswer[str]]) -> DnsAnswer[str] | DnsFailedError:
-    """Turn a failure into a value: in a task group, one family's would end the other's look-up."""
-    try:
-        return await look_up
-    except DnsFailedError as error:
-        return error
+def _has_addresses(answers: Mapping[str, DnsAnswer[str]]) -> bool:
+    return any(answer.records for answer in answers.values())
+
+
+def _combined(answers: Sequence[DnsAnswer[str]]) -> HostAddresses:
+    addresses = interleave([address for answer in answers for address in answer.records])
+    failure = next((answer.failure for answer in answers if answer.failure), None)
+    if failure and not addresses:
+        raise failure
+    return HostAddresses(
+        addresses=addresses,
+        validity=FOREVER.earliest(answer.bound for answer in answers),
+        is_stale=any(answer.is_stale for answer in answers),
+    )
 
 
 def _address(text: str) -> str | None:

@@ -7,7 +7,7 @@ kind; and it is made anew while the old one still serves.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -20,11 +20,11 @@ from kkdcpd.locate.admission import Admission
 from kkdcpd.locate.candidates import CandidateFinder
 from kkdcpd.locate.cldap_ping import CldapPinger
 from kkdcpd.locate.discovery import Discoverer, Discovery, DnsDiscovery
-from kkdcpd.locate.dns import DnsClient, is_trial, system_nameservers
+from kkdcpd.locate.dns import DnsClient, Requester, requester
 from kkdcpd.locate.dns_cache import DnsCache, Query
 from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.hosts import HostResolver
-from kkdcpd.locate.realms import RealmTable, ServedRealm, WildcardRealms
+from kkdcpd.locate.realms import Newcomer, RealmTable, ServedRealm, WildcardRealms
 from kkdcpd.locate.static import listed_targets
 from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
@@ -35,6 +35,12 @@ logger = logging.getLogger(__name__)
 
 HOLD_SECONDS = 0.25
 """A route is made anew no more often than this, whatever TTLs say: it takes some hundred microseconds."""
+
+TRIAL_WAIT_SECONDS = 1.0
+"""How long a request for a new name under a wildcard waits for its turn to be looked up."""
+
+MAX_REASONS = 4
+"""So many servers that are refused are named in the log line of a request."""
 
 _FORCE = DcLocatorFlags.FORCE_REDISCOVERY.value
 _PRIMARY = DcLocatorFlags.PDC_REQUIRED.value
@@ -91,7 +97,6 @@ class Locator:
         self._rediscovered: dict[str, float] = {}
         self._told: dict[tuple[str, _RouteKey], frozenset[RefusedCandidate]] = {}
         self._flights: Flights[tuple[str, KdcService, int], Route] = Flights("locate")
-        self._close_last: list[Callable[[], Awaitable[None]]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,16 +115,10 @@ class Locator:
         for discoverer in self._discoverers.values():
             await discoverer.close()
         await self._dns.close()
-        for close in self._close_last:
-            await close()
 
     async def could_begin_anew(self) -> bool:
         """Whether one that knows nothing yet would find what this one knows: DNS answers."""
         return await self._dns.could_be_learned_anew()
-
-    def close_last(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Have `close` called at the end of ours: by whom the look-ups are made."""
-        self._close_last.append(close)
 
     def match(self, target_domain: str, flags: DcLocatorFlags) -> ServedRealm:
         """Return the realm that is asked for. This looks nothing up.
@@ -142,8 +141,13 @@ class Locator:
         """
         return await self.route(self.match(query.target_domain, query.flags), query.service, query.flags)
 
-    async def route(self, realm: ServedRealm, service: KdcService, wish: DcLocatorFlags) -> Route:
-        """Return where a request for the realm may go that wishes for such a server; raises as `locate`."""
+    async def route(
+        self, realm: ServedRealm, service: KdcService, wish: DcLocatorFlags, *, network: str = ""
+    ) -> Route:
+        """Return where a request of a client network may go that wishes for such a server.
+
+        Raises as `locate`.
+        """
         bits = int(wish)
         flags = bits & _MEANINGFUL_FLAGS.get(realm.config.discovery, _PRIMARY)
         if bits & _FORCE and self._may_rediscover(realm):
@@ -163,30 +167,34 @@ class Locator:
             return held.route
         if has_place:
             return await self._flights.share((realm.name, service, flags), work)
-        return await self._try(realm, service, flags)
+        return await self._try(realm, service, flags, network)
 
-    async def _try(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
-        """Look up a name under a wildcard that nobody asked for before, or not with success."""
+    async def _try(self, realm: ServedRealm, service: KdcService, flags: int, network: str) -> Route:
+        """Look up a name under a wildcard that no request named before, or not with success."""
         key = (realm.name, service, flags)
         places = self._wildcards[realm.config.name]
         if key in self._flights:
             return await self._flights.share(key, partial(self._renew, realm, service, flags))
-        if not places.has_room(self._clock()):
-            raise RealmNotServedError(
-                f'"{realm.config.name}" stands for as many realms as locate.wildcard_realms allows already, '
-                "or too many new names are looked up at the moment"
-            )
-        places.begin_trial()
-        trial = self._flights.start(key, partial(self._renew_on_trial, places, realm, service, flags))
-        trial.add_done_callback(lambda _: places.end_trial())
+        newcomer = Newcomer.of(realm, network)
+        if not places.has_room(newcomer, self._clock()):
+            raise _no_room(realm.config.name)
+        places.begin_trial(newcomer)
+        trial = self._flights.start(
+            key, partial(self._renew_on_trial, places, newcomer, realm, service, flags)
+        )
+        trial.add_done_callback(lambda _: places.end_trial(newcomer))
         return await asyncio.shield(trial)
 
     async def _renew_on_trial(
-        self, places: WildcardRealms, realm: ServedRealm, service: KdcService, flags: int
+        self, places: WildcardRealms, newcomer: Newcomer, realm: ServedRealm, service: KdcService, flags: int
     ) -> Route:
-        is_trial.set(True)  # in a task of its own, of which this is the first function
-        route = await self._renew(realm, service, flags)
-        without_place = places.keep(realm.name, self._clock())
+        try:
+            async with asyncio.timeout(TRIAL_WAIT_SECONDS) as turn, places.trials.hold(newcomer.network):
+                turn.reschedule(None)
+                route = await self._renew(realm, service, flags)
+        except TimeoutError as error:
+            raise _no_room(realm.config.name) from error
+        without_place = places.keep(newcomer, self._clock())
         if without_place is not None:
             self._forget(without_place)
         return route
@@ -242,6 +250,7 @@ class Locator:
 
     async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> Discovery:
         """Take the realm's list if it has one for the service, else discover."""
+        requester.set(Requester(name=realm.branch or realm.name, is_wildcard=realm.config.is_wildcard))
         locator_flags = DcLocatorFlags(flags)
         targets = listed_targets(realm.config, service, locator_flags)
         if targets:
@@ -258,8 +267,9 @@ class Locator:
         """Make a route of what was found, and tell the operator who was refused, once per change."""
         self._tell(realm, (service, flags), found.refused)
         if not found.candidates:
-            reasons = "; ".join(f"{each.source}: {each.target}: {each.reason}" for each in found.refused)
-            raise NoKdcKnownError(reasons or f"DNS names nobody for {service.value} of {realm.name}")
+            raise NoKdcKnownError(
+                _reasons(found.refused) or f"DNS names nobody for {service.value} of {realm.name}"
+            )
         # Realms are in capitals by custom, and what a client wrote is no guide.
         kerberos_realm = realm.name.upper() if realm.config.is_wildcard else realm.config.name
         return Route(
@@ -290,6 +300,20 @@ class Locator:
             self._told.pop((realm.name, key), None)
 
 
+def _no_room(wildcard: str) -> RealmNotServedError:
+    return RealmNotServedError(
+        f'"{wildcard}" stands for as many realms as locate.wildcard_realms allows already, '
+        "or too many new names are looked up at the moment"
+    )
+
+
+def _reasons(refused: Sequence[RefusedCandidate]) -> str:
+    """Name the first servers that are refused: the text ends up in a log line."""
+    reasons = [f"{each.source}: {each.target}: {each.reason}" for each in refused[:MAX_REASONS]]
+    more = [f"and {len(refused) - MAX_REASONS} more"] if len(refused) > MAX_REASONS else []
+    return "; ".join(reasons + more)
+
+
 def _ignore(_: LookUp) -> None:
     """Let it go untold how it was come by."""
 
@@ -302,13 +326,11 @@ def build_locator(
     tell: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
     """Put a locator together that asks the configured nameservers, or else the system's."""
-    nameservers = config.locate.nameservers or system_nameservers(system.resolv_conf)
+    nameservers = config.locate.nameservers or system.resolver().nameservers
     client = DnsClient(nameservers, timeout=config.locate.dns_timeout)
-    locator = assemble_locator(
+    return assemble_locator(
         config.realms, config.locate, query=client.query, hosts_file=system.hosts, clock=clock, tell=tell
     )
-    locator.close_last(client.close)
-    return locator
 
 
 def assemble_locator(
@@ -322,10 +344,10 @@ def assemble_locator(
 ) -> Locator:
     """Put a locator together that asks DNS by `query`."""
     dns = DnsCache(query, config, clock, tell)
-    finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file, clock=clock), clock)
+    finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
     admission = Admission(ports=config.allowed_ports, networks=config.allowed_networks)
     discoverers: Mapping[str, Discoverer] = {
-        "dns": DnsDiscovery(dns, finder, admission, clock),
+        "dns": DnsDiscovery(dns, finder, admission),
         "active_directory": ActiveDirectory(dns, finder, admission, CldapPinger().ping, clock),
     }
     return Locator(realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock, tell=tell)

@@ -1,25 +1,36 @@
 """Which realms are served, by whichever name they are asked for. No other ever causes a look-up.
 
-Pure. Names compare as `fold_realm` says.
+Names compare as `fold_realm` says. Nothing here asks DNS.
 """
 
-from collections import OrderedDict
+import ipaddress
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 from kkdcpd.config import RealmConfig
 from kkdcpd.config.addresses import is_domain_name
 from kkdcpd.frozen import frozen
+from kkdcpd.locate.fair_slots import FairSlots
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import DcLocatorFlags
 
-__all__ = ["RealmTable", "ServedRealm", "WildcardRealms"]
+__all__ = ["Newcomer", "RealmTable", "ServedRealm", "WildcardRealms"]
 
 MAX_TRIALS = 16
-"""How many names that nobody asked for before are looked up at a time, under one wildcard: a stranger can
-make up names as fast as he can send, and each costs our DNS server a handful of queries."""
+"""How many new names are looked up at the same time, under one wildcard: a stranger can make up names as fast
+as they can send, and each costs our DNS server a handful of queries."""
+
+TRIAL_SHARE = 8
+"""Of these one client network has at most so many."""
+
+MAX_WAITING_TRIALS = 8
+"""So many more requests of one client network may wait for their turn."""
+
+SITE_BITS = 48
+"""The prefix of the IPv6 network that shares are for."""
 
 IDLE_SECONDS = 600.0
-"""After how long without a request a wildcard's realm may lose its place to a new one."""
+"""After how long without a request a wildcard's realm may lose its entry to any other."""
 
 
 _IS_FLAT_NAME = DcLocatorFlags.IS_FLAT_NAME.value
@@ -32,6 +43,17 @@ class ServedRealm:
 
     name: str
     config: RealmConfig
+
+    @property
+    def branch(self) -> str:
+        """The domain right below the wildcard that the name is in, "" of other realms.
+
+        Its owner decides what DNS says of all names in it, so quotas are for the branch.
+        """
+        if not self.config.is_wildcard:
+            return ""
+        domain = fold_realm(self.config.domain)
+        return f"{self.name.removesuffix(f'.{domain}').rpartition('.')[2]}.{domain}"
 
 
 class RealmTable:
@@ -88,53 +110,114 @@ class RealmTable:
         return None
 
 
-class WildcardRealms:
-    """The realms that were found under one wildcard, of which there are `limit` at most.
+@frozen
+class Newcomer:
+    """A realm under a wildcard that a request names: its branch, and the client network that asks."""
 
-    Only a name whose servers were found gets a place, so made-up ones push nobody out; and nobody who was
-    asked for within IDLE_SECONDS is pushed out by real ones.
+    name: str
+    branch: str = ""
+    network: str = ""
+
+    @classmethod
+    def of(cls, realm: ServedRealm, network: str) -> "Newcomer":
+        """Make one of a realm that a client asks for."""
+        return cls(name=realm.name, branch=realm.branch, network=_wide(network))
+
+
+class WildcardRealms:
+    """The realms that were found under one wildcard, `limit` at most.
+
+    Only a name whose servers were found gets an entry. When there is no free one, a realm that was not asked
+    for within IDLE_SECONDS loses its own, else one of the branch or client network that has most, if it has
+    more than the newcomer's. So neither the owner of a branch nor one client can keep the others out.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._last_used: OrderedDict[str, float] = OrderedDict()
-        self._trials = 0
+        self._owners: dict[str, tuple[_Owner, _Owner]] = {}
+        self._owned: dict[_Owner, OrderedDict[str, None]] = {}
+        self._trying: Counter[str] = Counter()
+        self.trials = FairSlots(MAX_TRIALS, share=TRIAL_SHARE)
 
     def __contains__(self, name: str) -> bool:
         return name in self._last_used
 
     def use(self, name: str, now: float) -> bool:
-        """Note that the realm is asked for; tell whether it has a place."""
+        """Note that the realm is asked for; tell whether it has an entry."""
         if name not in self._last_used:
             return False
         self._last_used[name] = now
         self._last_used.move_to_end(name)
+        for owner in self._owners[name]:
+            self._owned[owner].move_to_end(name)
         return True
 
-    def has_room(self, now: float) -> bool:
-        """Tell whether another name may be tried."""
-        return self._trials < MAX_TRIALS and (
-            len(self._last_used) < self._limit or now - self._oldest() >= IDLE_SECONDS
-        )
+    def has_room(self, newcomer: Newcomer, now: float) -> bool:
+        """Tell whether a new name may be looked up: it would get an entry, and its network's turn comes."""
+        if self._trying[newcomer.network] >= TRIAL_SHARE + MAX_WAITING_TRIALS:
+            return False
+        return len(self._last_used) < self._limit or self._victim(newcomer, now) is not None
 
-    def begin_trial(self) -> None:
-        """Note that a name without a place is looked up from now on."""
-        self._trials += 1
+    def begin_trial(self, newcomer: Newcomer) -> None:
+        """Note that a new name is looked up from now on, or waits for its turn."""
+        self._trying[newcomer.network] += 1
 
-    def end_trial(self) -> None:
+    def end_trial(self, newcomer: Newcomer) -> None:
         """Note that the look-up is over."""
-        self._trials -= 1
+        self._trying[newcomer.network] -= 1
+        if not self._trying[newcomer.network]:
+            del self._trying[newcomer.network]
 
-    def keep(self, name: str, now: float) -> str | None:
-        """Give the realm a place; return who has none now, which may be the realm itself."""
-        evicted = None
-        if name not in self._last_used and len(self._last_used) >= self._limit:
-            if now - self._oldest() < IDLE_SECONDS:
-                return name
-            evicted, _ = self._last_used.popitem(last=False)
-        self._last_used[name] = now
-        self._last_used.move_to_end(name)
-        return evicted
+    def keep(self, newcomer: Newcomer, now: float) -> str | None:
+        """Give the realm an entry; return the one that has none now, which may be the realm itself."""
+        if self.use(newcomer.name, now):
+            return None
+        victim = None
+        if len(self._last_used) >= self._limit:
+            victim = self._victim(newcomer, now)
+            if victim is None:
+                return newcomer.name
+            self._remove(victim)
+        self._last_used[newcomer.name] = now
+        self._owners[newcomer.name] = _owners(newcomer)
+        for owner in _owners(newcomer):
+            self._owned.setdefault(owner, OrderedDict())[newcomer.name] = None
+        return victim
 
-    def _oldest(self) -> float:
-        return next(iter(self._last_used.values()))
+    def _victim(self, newcomer: Newcomer, now: float) -> str | None:
+        oldest, last_used = next(iter(self._last_used.items()))
+        if now - last_used >= IDLE_SECONDS:
+            return oldest
+        branch, _ = _owners(newcomer)
+        for mine in _owners(newcomer):
+            largest = max((each for each in self._owned if each[0] == mine[0]), key=self._count)
+            victim = next(iter(self._owned[largest]))
+            is_branch_smaller = self._count(branch) < self._count(self._owners[victim][0])
+            if is_branch_smaller and self._count(largest) > self._count(mine) + 1:
+                return victim
+        return None
+
+    def _count(self, owner: "_Owner") -> int:
+        return len(self._owned.get(owner, ()))
+
+    def _remove(self, name: str) -> None:
+        del self._last_used[name]
+        for owner in self._owners.pop(name):
+            del self._owned[owner][name]
+            if not self._owned[owner]:
+                del self._owned[owner]
+
+
+def _wide(network: str) -> str:
+    """Return the IPv6 /48 that a network is in, as one subscriber may have all of it (RFC 6177)."""
+    if ":" not in network:
+        return network
+    return str(ipaddress.IPv6Network(network).supernet(new_prefix=SITE_BITS))
+
+
+_Owner = tuple[str, str]
+
+
+def _owners(newcomer: Newcomer) -> tuple[_Owner, _Owner]:
+    return ("branch", newcomer.branch), ("network", newcomer.network)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Protocol
 
-__all__ = ["JsonLines", "Lines", "TextLines"]
+__all__ = ["JsonLines", "Lines", "TextLines", "cut"]
 
 MAX_LINE_BYTES = select.PIPE_BUF - 1
 """One is left for the end of a line that was broken off."""
@@ -114,17 +114,26 @@ def _prefix(record: logging.LogRecord) -> str:
     return f"<{_PRIORITIES.get(record.levelno, 6)}>"
 
 
-# Most values are those of the line before: addresses, realms, words of ours.
-@lru_cache(_CACHED_VALUES)
+def cut(value: str, limit: int = VALUE_LIMITS[0]) -> str:
+    """Return the value as a line shows it, so that nothing keeps all of what a stranger made long."""
+    return value if len(value) <= limit else f"{value[:limit]}...({len(value)} characters)"
+
+
 def _text(value: str, limit: int) -> str:
-    return value if len(value) <= limit and _PLAIN.fullmatch(value) else _quoted(value, limit)
+    return _plain(value) if len(value) <= limit else json.dumps(cut(value, limit))
 
 
-@lru_cache(_CACHED_VALUES)
 def _quoted(value: str, limit: int) -> str:
-    if len(value) > limit:
-        value = f"{value[:limit]}...({len(value)} characters)"
-    return json.dumps(value)
+    return _json(value) if len(value) <= limit else json.dumps(cut(value, limit))
+
+
+# Most values are those of the line before: addresses, realms, words of ours. None is longer than a limit.
+@lru_cache(_CACHED_VALUES)
+def _plain(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
+
+
+_json = lru_cache(_CACHED_VALUES)(json.dumps)
 
 
 def _traceback(record: logging.LogRecord, limit: int) -> str:

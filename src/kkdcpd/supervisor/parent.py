@@ -256,6 +256,7 @@ class Parent:
         _warn(problems)
         sockets = self._sockets.open(places(config))
         generation = Generation.make(self._last_number + 1, loaded, config, sockets)
+        _warn(generation.system.warnings(config))
         if not self._family.has_room_for(len(generation.slots)):
             raise OSError("too many workers of earlier generations still finish what they have begun")
         self._last_number = generation.number

@@ -1,0 +1,131 @@
+"""Queries and responses as bytes, from servers that may be hostile."""
+
+import time
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rrset
+import pytest
+
+from kkdcpd.locate.dns_wire import MAX_RECORDS, Query, RecordType, build_query, read_response
+from kkdcpd.locate.records import SrvRecord
+
+NAME = "_kerberos.kk.test."
+SOA = "ns. nobody. 1 3600 600 86400 45"
+
+
+def _query(record_type: RecordType = RecordType.SRV) -> Query:
+    return build_query(dns.name.from_text(NAME), record_type, with_edns=True)
+
+
+def _response(query: Query, *texts: str, kind: str = "SRV") -> dns.message.Message:
+    response = dns.message.make_response(query)
+    if texts:
+        response.answer.append(dns.rrset.from_text(NAME, 60, "IN", kind, *texts))
+    return response
+
+
+def _wire(response: dns.message.Message) -> bytes:
+    return response.to_wire(max_size=65535)
+
+
+def test_an_answer_has_records_and_a_ttl() -> None:
+    query = _query()
+    response = read_response(query, _wire(_response(query, "1 2 88 kdc1.kk.test.")))
+    assert response
+    assert response.found
+    assert response.found.records == (SrvRecord(priority=1, weight=2, port=88, target="kdc1.kk.test"),)
+    assert (response.found.ttl, response.rcode, response.has_opt) == (60, "NOERROR", True)
+
+
+@pytest.mark.parametrize("rcode", ["NOERROR", "NXDOMAIN"])
+def test_that_there_are_no_records_is_an_answer(rcode: str) -> None:
+    query = _query()
+    message = _response(query)
+    message.set_rcode(dns.rcode.from_text(rcode))
+    message.authority.append(dns.rrset.from_text("kk.test.", 3600, "IN", "SOA", SOA))
+    response = read_response(query, _wire(message))
+    assert response
+    assert response.found
+    assert (response.found.records, response.found.ttl) == ((), 45)
+
+
+@pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "FORMERR", "BADVERS"])
+def test_an_error_is_none(rcode: str) -> None:
+    query = _query()
+    message = _response(query)
+    message.use_edns(True)
+    message.set_rcode(dns.rcode.from_text(rcode))
+    response = read_response(query, _wire(message))
+    assert response
+    assert (response.found, response.rcode, response.has_opt) == (None, rcode, True)
+
+
+def test_a_loop_of_aliases_is_no_answer() -> None:
+    query = _query()
+    message = _response(query, NAME, kind="CNAME")
+    response = read_response(query, _wire(message))
+    assert response
+    assert response.found is None
+
+
+def test_what_is_no_response_to_the_query_is_none() -> None:
+    query = _query()
+    wire = _wire(_response(query, "1 2 88 kdc1.kk.test."))
+    other_name = wire.replace(b"kk", b"xx")
+    assert read_response(_query(), wire) is None
+    assert read_response(_query(RecordType.URI), wire[:2] + wire[2:]) is None
+    assert read_response(query, query.to_wire()) is None
+    assert read_response(query, other_name) is None
+    assert read_response(query, b"") is None
+    assert read_response(query, wire[:30]) is None
+    assert read_response(query, wire[:4] + b"\0\2" + wire[6:]) is None
+    assert read_response(query, wire)
+
+
+def test_of_a_bulk_answer_so_many_records_are_read_and_no_more() -> None:
+    query = _query(RecordType.URI)
+    uris = [f'{number} 1 "krb5srv:m:tcp:k{number}"' for number in range(1800)]
+    wire = _wire(_response(query, *uris, kind="URI"))
+    assert len(wire) > 60_000
+    started = time.process_time()
+    response = read_response(query, wire)
+    assert time.process_time() - started < 0.1
+    assert response
+    assert response.found
+    assert len(response.found.records) == MAX_RECORDS
+
+
+@pytest.mark.parametrize("section", ["authority", "additional"])
+def test_bulk_in_other_sections_is_not_read(section: str) -> None:
+    query = _query()
+    message = _response(query)
+    texts = [f"192.0.2.{number % 256}" for number in range(3000)]
+    for number, text in enumerate(texts):
+        getattr(message, section).append(dns.rrset.from_text(f"n{number}.", 60, "IN", "A", text))
+    started = time.process_time()
+    assert read_response(query, _wire(message))
+    assert time.process_time() - started < 0.1
+
+
+def test_a_uri_that_is_too_long_is_passed_over() -> None:
+    query = _query(RecordType.URI)
+    wire = _wire(_response(query, '1 1 "krb5srv:m:tcp:k1"', kind="URI"))
+    assert read_response(query, wire)
+    message = dns.message.make_response(query)
+    message.answer.append(dns.rrset.from_text(NAME, 60, "IN", "URI", f'1 1 "{"x" * 600}"'))
+    response = read_response(query, _wire(message))
+    assert response
+    assert response.found
+    assert response.found.records == ()
+
+
+def test_a_truncated_response_says_so() -> None:
+    query = _query()
+    message = _response(query)
+    message.flags |= dns.flags.TC
+    response = read_response(query, _wire(message))
+    assert response
+    assert response.is_truncated
