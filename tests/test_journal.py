@@ -294,3 +294,26 @@ def test_line_is_of_the_time_at_which_it_is_written(log: pytest.LogCaptureFixtur
 
 def test_times_are_rounded(log: pytest.LogCaptureFixture) -> None:
     assert written(replace(RECORD, milliseconds=1234.5678), log)["ms"] == 1234.6
+
+
+@pytest.mark.parametrize(
+    ("realm", "error_code", "is_told"),
+    [
+        ("example.com", 6, True),
+        ("Example.COM", 7, True),
+        ("example.com", 68, True),
+        ("EXAMPLE.COM", 6, False),
+        ("example.com", 24, False),
+        ("OTHER.COM", 6, False),
+    ],
+)
+def test_a_realm_in_the_wrong_case_that_the_kdc_does_not_know_is_named(
+    caplog: pytest.LogCaptureFixture, realm: str, error_code: int, *, is_told: bool
+) -> None:
+    facts = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=error_code)
+    with caplog.at_level(logging.INFO, "kkdcpd"):
+        journal.write(replace(RECORD, request=replace(AS_REQ, realm=realm), served=answered(facts)))
+    (record,) = caplog.records
+    fields: dict[str, Any] = record.fields  # type: ignore[attr-defined]
+    assert ("advice" in fields) is is_told
+    assert not is_told or f"asks for {realm}, the configuration has EXAMPLE.COM" in fields["advice"]

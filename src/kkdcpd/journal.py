@@ -8,7 +8,7 @@ import time
 from typing import ClassVar
 
 from kkdcpd.frozen import frozen
-from kkdcpd.protocol.error_codes import error_name
+from kkdcpd.protocol.error_codes import KrbErrorCode, error_name
 from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, Served
 
 __all__ = ["ExchangeRecord", "write"]
@@ -24,6 +24,15 @@ _LEVELS = {
     # A bug.
     Outcome.INTERNAL_ERROR: logging.ERROR,
 }
+
+
+_UNKNOWN_THERE = frozenset(
+    {
+        KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN,
+        KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN,
+        KrbErrorCode.KDC_ERR_WRONG_REALM,
+    }
+)
 
 
 @frozen
@@ -72,6 +81,8 @@ def _fields(record: ExchangeRecord) -> dict[str, object]:
     if record.request:
         _add_request(fields, record.request, record.served)
     _add_end(fields, record.served)
+    if record.request:
+        _add_advice(fields, record.request, record.served)
     if record.status:
         fields["status"] = record.status
     fields["ms"] = round(record.milliseconds, 1)
@@ -96,6 +107,15 @@ def _add_request(fields: dict[str, object], request: ProxyRequest, served: Serve
         fields["version"] = f"{request.kpasswd_version:#06x}"
     if request.dclocator_hint is not None:
         fields["hint"] = f"{request.dclocator_hint & 0xFFFFFFFF:#x}"
+
+
+def _add_advice(fields: dict[str, object], request: ProxyRequest, served: Served) -> None:
+    """Say so where the KDC may not know the realm because of its case, which counts (RFC 4120 6.1)."""
+    asked, known = request.realm, served.realm
+    if served.reply is None or served.reply.facts.error_code not in _UNKNOWN_THERE or not (asked and known):
+        return
+    if asked != known and asked.lower() == known.lower():
+        fields["advice"] = f"the client asks for {asked}, the configuration has {known}: case counts"
 
 
 def _add_end(fields: dict[str, object], served: Served) -> None:

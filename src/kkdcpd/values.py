@@ -272,12 +272,17 @@ class ProxyRequest:
 
 @frozen
 class KdcEndpoint:
-    """One host, port and transport of a KDC. `name` is the host as configured, `address` an IP address."""
+    """One host, port and transport of a KDC. `name` is the host as configured, `address` an IP address.
+
+    `branch` is the domain below a wildcard that it was found for, "" of a realm with a name of its own. Its
+    owner decides how many endpoints there are, so quotas are for the branch.
+    """
 
     name: str
     address: str
     port: int
     transport: Transport
+    branch: str = field(default="", compare=False)
 
     def __hash__(self) -> int:
         # Tables are by endpoint and asked several times for each request. This tells enough apart.

@@ -323,8 +323,9 @@ SILENT_ZONE = """
     kdc1.z.test 1 AAAA ::1
     kdc2.z.test 1 A 127.0.9.11
 """
-FIRST_SECONDS = 0.5
-LATER_SECONDS = 0.1
+# Without a limit, each request takes the 2 s of locate.dns_timeout. A busy machine may be slow, too.
+FIRST_SECONDS = 1.5
+LATER_SECONDS = 0.5
 DNS, SITE = (
     RealmConfig(name="Z.TEST", discovery="dns"),
     RealmConfig(name="Z.TEST", discovery="active_directory", site="Main"),
@@ -380,11 +381,6 @@ async def test_controllers_that_answer_no_ping_hold_up_no_request() -> None:
         await _meet_no_wait((Nameserver(host=server.address, port=server.port),), SITE, KDC, 0)
 
 
-def _note(name: str, taken: list[float]) -> None:
-    """Print the figures: `pytest -s` shows them."""
-    print(f"{name}: first {taken[0]:.3f} s, later at most {max(taken[1:]):.3f} s")
-
-
 _TYPES = ("A", "AAAA", "SRV", "URI")
 
 
@@ -409,6 +405,5 @@ async def _meet_no_wait(
     task = asyncio.current_task()
     name = task.get_name() if task else ""
     assert taken[0] < FIRST_SECONDS, (name, taken)
-    # A busy machine may hold up one of them.
-    assert sorted(taken[1:])[-2] < LATER_SECONDS, (name, taken)
-    _note(name, taken)
+    # A busy machine may hold up some of them.
+    assert sorted(taken[1:])[-3] < LATER_SECONDS, (name, taken)

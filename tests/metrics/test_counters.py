@@ -2,6 +2,7 @@
 
 import timeit
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,7 @@ from kkdcpd.metrics.columns import (
     LookUp,
 )
 from kkdcpd.metrics.counters import Counters, kdc_name
-from kkdcpd.metrics.memory import Metrics, make_metrics
+from kkdcpd.metrics.memory import BRANCH_KDC_SLOTS, Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.values import (
     AttemptFailure,
@@ -176,6 +177,20 @@ def test_endpoints_without_a_slot_are_counted_together(metrics: Metrics, counter
     counters.kdc_changed(lost, KdcState.DOWN)
     kdcs = MetricsReader(metrics).kdcs()
     assert (len(kdcs), kdcs[None][:3]) == (3, [3, 0, 0])
+
+
+def test_endpoints_under_wildcards_take_no_slots_from_those_of_configured_realms(
+    metrics: Metrics, counters: Counters
+) -> None:
+    for number in range(2000):
+        address = f"192.0.{number // 256}.{number % 256}"
+        counters.kdc_tried(replace(KDC, address=address, branch="evil.example.com"))
+        counters.kdc_changed(replace(KDC, address=address, branch="evil.example.com"), KdcState.DOWN)
+    counters.kdc_tried(KDC)
+    kdcs = MetricsReader(metrics).kdcs()
+    assert kdcs[KDC][0] == 1
+    assert len(kdcs) == BRANCH_KDC_SLOTS + 1
+    assert kdcs[None][0] == 2000 - BRANCH_KDC_SLOTS + 1
 
 
 def test_name_of_an_endpoint_fits_its_slot() -> None:

@@ -80,7 +80,7 @@ class Home:
 
     @property
     def known(self) -> set[str]:
-        return {endpoint.name for endpoint in self.family._health}
+        return {notice.target.endpoint.name for notice in self.family._health.values()}
 
 
 @pytest.fixture

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from kkdcpd.upstream.health import FAILS_TO_CONNECT, HealthNotice, HealthTable, ProbeTarget
+from kkdcpd.upstream.endpoint_table import MAX_OF_BRANCH, MAX_OF_BRANCHES
+from kkdcpd.upstream.health import (
+    FAILS_TO_CONNECT,
+    FORGET_SECONDS,
+    HealthNotice,
+    HealthTable,
+    ProbeTarget,
+)
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
@@ -352,3 +359,55 @@ def test_replies_too_big_for_a_datagram_are_remembered_and_bounded(health: Healt
     for number in range(2000):
         health.note_overflow(replace(KDC, port=number))
     assert sum(health.has_overflowed(replace(KDC, port=number)) for number in range(2000)) == 1024
+
+
+def _of_branch(number: int, branch: str = "evil.example.com") -> ProbeTarget:
+    address = f"198.51.{number // 256}.{number % 256}"
+    return ProbeTarget(endpoint=replace(KDC, address=address, branch=branch), realm="X.EVIL.EXAMPLE.COM")
+
+
+def test_endpoints_of_one_branch_of_a_wildcard_keep_no_other_out(health: HealthTable) -> None:
+    for number in range(5000):
+        health.report(_of_branch(number), FailureReason.CONNECT_TIMEOUT, 100.0)
+    other = _of_branch(6000, "good.example.com")
+    for target in (TARGET, other):
+        health.report(target, FailureReason.SILENT, 100.0)
+        assert health.state(target.endpoint) is KdcState.SUSPECT
+    assert len(health.probes_due(110.0)) == MAX_OF_BRANCH + 2
+
+
+def test_endpoints_of_all_branches_are_bounded_and_the_largest_gives_way(health: HealthTable) -> None:
+    for number in range(5000):
+        health.report(_of_branch(number, f"evil-{number % 100}"), FailureReason.CONNECT_TIMEOUT, 100.0)
+    assert len(health.probes_due(110.0)) == MAX_OF_BRANCHES
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    assert health.state(KDC) is KdcState.SUSPECT
+
+
+def test_an_endpoint_that_no_request_might_go_to_is_forgotten(
+    health: HealthTable, told: list[tuple[KdcEndpoint, KdcState]]
+) -> None:
+    health.report(TARGET, FailureReason.REFUSED, 100.0)
+    now, probes = 100.0, 0
+    while health.next_probe_at != NEVER:
+        now = health.next_probe_at
+        for target in health.probes_due(now):
+            probes += 1
+            health.probed(target, FailureReason.REFUSED, now, sent_at=now)
+    assert FORGET_SECONDS <= now - 100.0 < FORGET_SECONDS + 20.0
+    assert probes > 50
+    assert health.state(KDC) is KdcState.WELL
+    assert told[-1] == (KDC, KdcState.WELL)
+
+
+def test_an_endpoint_that_requests_might_go_to_is_probed_on(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.REFUSED, 100.0)
+    now = 100.0
+    while now < 100.0 + 5 * FORGET_SECONDS:
+        now = health.next_probe_at
+        version = health.version
+        for target in health.probes_due(now):
+            health.probed(target, FailureReason.REFUSED, now, sent_at=now)
+        # Orders of candidates are worked out anew, and that asks for its state.
+        assert health.version > version
+        assert health.state(KDC) is KdcState.DOWN

@@ -145,6 +145,7 @@ class DnsCache:
         self._config = config
         self._clock = clock
         self._flights: Flights[_Question, _Entry] = Flights("dns")
+        self._begun: dict[_Question, float] = {}
         self._answered_at = -math.inf
         wildcard_limit = config.cache_entries // WILDCARD_SHARE
         self._configured = _Shelf(config.cache_entries - wildcard_limit)
@@ -206,7 +207,8 @@ class DnsCache:
         if afresh:
             return await self._ask_apart(question, entry)
         if entry is None:
-            return await self._ask(question)
+            late = self._is_late(question) and not insist
+            return self.pending(question[0]) if late else await self._ask(question)
         now = self._clock()
         if entry.found is not None and now < entry.expires:
             self._tell(LookUp.DNS_HIT)
@@ -232,7 +234,7 @@ class DnsCache:
         self, question: _Question, entry: _Entry, found: tuple[Record, ...]
     ) -> DnsAnswer[Record]:
         """Give DNS a moment, but not if that was not enough before; then give the expired answer."""
-        if entry.failures or entry.is_slow:
+        if entry.failures or entry.is_slow or self._is_late(question):
             self._refresh(question, entry, due=entry.retry_at)
         else:
             flight = self._flights.start(question, partial(self._fly, question))
@@ -263,6 +265,10 @@ class DnsCache:
         validity = Validity(recheck=now, expires=now + self._ttl(result))
         return DnsAnswer(records=result.records, validity=validity)
 
+    def _is_late(self, question: _Question) -> bool:
+        """Whether DNS is being asked for longer than a request waits that has something to go by."""
+        return self._clock() - self._begun.get(question, math.inf) > GRACE_SECONDS
+
     def _refresh(self, question: _Question, entry: _Entry, *, due: float) -> None:
         """Ask ahead, or again, while what is known still serves."""
         now = self._clock()
@@ -271,11 +277,13 @@ class DnsCache:
 
     async def _fly(self, question: _Question) -> _Entry:
         """Ask DNS and remember what it said, or that it failed. It is an entry in any case."""
-        started = self._clock()
+        started = self._begun[question] = self._clock()
         try:
             result = await self._query(*question)
         except DnsFailedError as error:
             return self._remember_failure(question, str(error), started)
+        finally:
+            del self._begun[question]
         before = self._recall(question)
         if before is not None and before.is_told:
             logger.info("dns_answers_again", extra=_extra(question))

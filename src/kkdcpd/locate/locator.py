@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -27,7 +27,7 @@ from kkdcpd.locate.hosts import HostResolver
 from kkdcpd.locate.realms import Newcomer, RealmTable, ServedRealm, WildcardRealms
 from kkdcpd.locate.static import listed_targets
 from kkdcpd.metrics.columns import LookUp
-from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
+from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
 
 __all__ = ["Locator", "assemble_locator", "build_locator"]
 
@@ -275,7 +275,7 @@ class Locator:
         return Route(
             realm=realm.config.name,
             kerberos_realm=kerberos_realm,
-            candidates=found.candidates,
+            candidates=_of_branch(found.candidates, realm.branch),
             refused=found.refused,
         )
 
@@ -298,6 +298,14 @@ class Locator:
             self._told[realm.name, key] = now_refused
         else:
             self._told.pop((realm.name, key), None)
+
+
+def _of_branch(candidates: tuple[Candidate, ...], branch: str) -> tuple[Candidate, ...]:
+    if not branch:
+        return candidates
+    return tuple(
+        replace(candidate, endpoint=replace(candidate.endpoint, branch=branch)) for candidate in candidates
+    )
 
 
 def _no_room(wildcard: str) -> RealmNotServedError:

@@ -1,8 +1,6 @@
 """Who counts: the one writer of a row. Nothing here decides, waits or fails."""
 
 from bisect import bisect_left
-from collections.abc import Callable
-from typing import TypeVar
 
 from kkdcpd.metrics.columns import (
     BUCKETS,
@@ -25,7 +23,7 @@ from kkdcpd.metrics.columns import (
     Handshake,
     LookUp,
 )
-from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, Slots, make_metrics
+from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, make_metrics
 from kkdcpd.values import (
     AttemptFailure,
     ConnectionActivity,
@@ -46,8 +44,6 @@ KDC_STATES = (KdcState.WELL, KdcState.SUSPECT, KdcState.DOWN)
 
 _MICROSECONDS = 1_000_000
 
-_Key = TypeVar("_Key")
-
 _OUTCOME_AT = {outcome: len(KINDS) * number for number, outcome in enumerate(Outcome)}
 _KIND_AT = {kind: number for number, kind in enumerate(KINDS)}
 _SUM_AT = HISTOGRAM_WORDS - 1
@@ -59,18 +55,32 @@ _FAILURE_AT = {reason: KDC_FAILURE_WORDS + number for number, reason in enumerat
 _STATE_AT = {state: number for number, state in enumerate(KDC_STATES)}
 
 
-class _Places(dict[_Key, int]):
-    """Where the words of each realm or endpoint begin. What finds no free slot isn't kept: it may be many."""
+class _RealmPlaces(dict[str, int]):
+    """Where the words of each realm begin. What finds no free slot isn't kept: it may be many."""
 
-    def __init__(self, slots: Slots, name: Callable[[_Key], str]) -> None:
+    def __init__(self, row: Row) -> None:
         super().__init__()
-        self._slots = slots
-        self._name = name
+        self._slots = row.realms
 
-    def __missing__(self, key: _Key) -> int:
-        place = self._slots.place(self._name(key))
+    def __missing__(self, name: str) -> int:
+        place = self._slots.place(name)
         if place != self._slots.other:
-            self[key] = place
+            self[name] = place
+        return place
+
+
+class _KdcPlaces(dict[KdcEndpoint, int]):
+    """The same of each endpoint."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self._row = row
+
+    def __missing__(self, endpoint: KdcEndpoint) -> int:
+        slots = self._row.branch_kdcs if endpoint.branch else self._row.kdcs
+        place = slots.place(kdc_name(endpoint))
+        if place != slots.other:
+            self[endpoint] = place
         return place
 
 
@@ -83,8 +93,8 @@ class Counters:
         self._at = {family: row.first + place for family, place in FIXED.items()}
         self._request_seconds = self._at[REQUEST_SECONDS]
         self._upstream_seconds = self._at[UPSTREAM_SECONDS]
-        self._realms = _Places(row.realms, str)
-        self._kdcs = _Places(row.kdcs, kdc_name)
+        self._realms = _RealmPlaces(row)
+        self._kdcs = _KdcPlaces(row)
         self._in_flight = 0
 
     @classmethod
@@ -139,7 +149,7 @@ class Counters:
     def kdc_changed(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         """Learn how an endpoint is from now on."""
         place = self._kdcs[endpoint]
-        if place != self._row.kdcs.other:
+        if place not in {self._row.kdcs.other, self._row.branch_kdcs.other}:
             self._words[place + KDC_STATE_WORD] = _STATE_AT[state]
 
     def hedged(self) -> None:

@@ -6,7 +6,8 @@ count that was under way. Who reads adds the rows up. A row outlives its worker,
 adding: counters never go back, whoever dies or is replaced. What tells of the present is set to zero between
 the two.
 
-A row is the words of `columns.FIXED`, then two tables of slots, for realms and for KDCs. Their names are not
+A row is the words of `columns.FIXED`, then three tables of slots: for realms, for KDCs of realms that have a
+name in the configuration, and for KDCs that were found under wildcards. Their names are not
 known beforehand, and change with configuration and DNS: each gets a slot of the row when it first counts
 there, and keeps it. Once all slots are taken, what is new counts as "other", in the first one. Memory that
 was never counted in has no pages.
@@ -25,7 +26,9 @@ ROWS = 64
 
 REALM_SLOTS = 1024
 KDC_SLOTS = 1024
-"""With these, a row has 1.3 MiB of addresses."""
+BRANCH_KDC_SLOTS = 256
+"""With these, a row has 1.4 MiB of addresses. Endpoints that were found under wildcards have slots of their
+own: the owners of the domains there decide how many there are."""
 
 _MAX_REALM_OCTETS = 264  # 255 by `config.texts`, with the `*.` of a wildcard
 _MAX_KDC_OCTETS = 320  # a host name of 253 octets, an address, port and transport
@@ -116,37 +119,37 @@ class Slots:
 class Row:
     """One worker's words. `first` is the index of the first of `columns.FIXED`."""
 
-    def __init__(self, words: memoryview, first: int, realms: Slots, kdcs: Slots) -> None:
+    def __init__(self, words: memoryview, first: int, realms: Slots, kdcs: Slots, branch_kdcs: Slots) -> None:
         self.words = words
         self.first = first
         self.realms = realms
         self.kdcs = kdcs
+        self.branch_kdcs = branch_kdcs
 
     def clear_gauges(self) -> None:
         """Set to zero what tells of a worker that is no more."""
         for family, at in FIXED.items():
             if family.kind == "gauge":
                 self.words[self.first + at] = 0
-        for place in (self.kdcs.other, *(place for _, place in self.kdcs)):
-            self.words[place + KDC_STATE_WORD] = 0
+        for kdcs in (self.kdcs, self.branch_kdcs):
+            for place in (kdcs.other, *(place for _, place in kdcs)):
+                self.words[place + KDC_STATE_WORD] = 0
 
 
 class Metrics:
     """The memory. Who is forked after it was made has it too."""
 
-    def __init__(self, memory: mmap.mmap, rows: int, realms: _Shape, kdcs: _Shape) -> None:
+    def __init__(self, memory: mmap.mmap, rows: int, shapes: tuple[_Shape, _Shape, _Shape]) -> None:
         self.rows = rows
         self.words = memoryview(memory).cast("Q")
-        self._realms = realms
-        self._kdcs = kdcs
+        self._shapes = shapes
         self._first = _whole_pages(_SERVICE_WORDS + rows)
-        self._row_words = _whole_pages(kdcs.end)
+        self._row_words = _whole_pages(shapes[-1].end)
 
     def row(self, number: int) -> Row:
         """Look at a row. Who will write must not do so before the last writer has ended."""
         first = self._first + number * self._row_words
-        realms = Slots(self.words, first, self._realms)
-        return Row(self.words, first, realms, Slots(self.words, first, self._kdcs))
+        return Row(self.words, first, *(Slots(self.words, first, shape) for shape in self._shapes))
 
     def used_rows(self) -> list[Row]:
         """Look at every row that was ever used. Others have no pages, and reading would give them some."""
@@ -168,14 +171,25 @@ class Metrics:
         self.words[word] += 1
 
 
-def make_metrics(*, rows: int = ROWS, realm_slots: int = REALM_SLOTS, kdc_slots: int = KDC_SLOTS) -> Metrics:
+def make_metrics(
+    *,
+    rows: int = ROWS,
+    realm_slots: int = REALM_SLOTS,
+    kdc_slots: int = KDC_SLOTS,
+    branch_kdc_slots: int = BRANCH_KDC_SLOTS,
+) -> Metrics:
     """Make the memory, with all counters at zero."""
     realms = _Shape(
         first=FIXED_WORDS, slots=realm_slots, name_words=_MAX_REALM_OCTETS // 8, value_words=REQUEST_WORDS
     )
-    kdcs = _Shape(first=realms.end, slots=kdc_slots, name_words=_MAX_KDC_OCTETS // 8, value_words=KDC_WORDS)
-    size = _whole_pages(_SERVICE_WORDS + rows) + rows * _whole_pages(kdcs.end)
-    return Metrics(mmap.mmap(-1, size * 8), rows, realms, kdcs)
+    kdcs = _kdc_shape(realms.end, kdc_slots)
+    branch_kdcs = _kdc_shape(kdcs.end, branch_kdc_slots)
+    size = _whole_pages(_SERVICE_WORDS + rows) + rows * _whole_pages(branch_kdcs.end)
+    return Metrics(mmap.mmap(-1, size * 8), rows, (realms, kdcs, branch_kdcs))
+
+
+def _kdc_shape(first: int, slots: int) -> _Shape:
+    return _Shape(first=first, slots=slots, name_words=_MAX_KDC_OCTETS // 8, value_words=KDC_WORDS)
 
 
 def _whole_pages(words: int) -> int:

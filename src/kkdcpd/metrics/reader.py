@@ -45,7 +45,8 @@ class MetricsReader:
         """Return the words of each endpoint that was ever tried; those without a slot are at None."""
         totals: dict[KdcEndpoint | None, list[int]] = {}
         for row in self._metrics.used_rows():
-            for name, place in (("", row.kdcs.other), *row.kdcs):
+            others = ("", row.kdcs.other), ("", row.branch_kdcs.other)
+            for name, place in (*others, *row.kdcs, *row.branch_kdcs):
                 endpoint = _endpoint(name)
                 words = row.words[place : place + KDC_WORDS].tolist()
                 total = totals.get(endpoint, [0] * KDC_WORDS)

@@ -103,7 +103,10 @@ def _encode(message: Message) -> bytes:
         case Retire():
             fields = ["retire"]
         case HealthNotice(target=ProbeTarget(endpoint=endpoint, realm=realm)):
-            place = [endpoint.name, endpoint.address, endpoint.port, endpoint.transport.value]
+            place = [
+                *(endpoint.name, endpoint.address, endpoint.port, endpoint.transport.value),
+                endpoint.branch,
+            ]
             reason = message.reason.value if message.reason else None
             fields = ["health", place, realm, message.state.value, reason, message.probe_in]
         case ServiceStatus(last_reload=reload):
@@ -115,8 +118,10 @@ def _encode(message: Message) -> bytes:
 
 def _decode(data: bytes) -> Message:
     match json.loads(data):
-        case ["health", [name, address, port, transport], realm, state, reason, probe_in]:
-            endpoint = KdcEndpoint(name=name, address=address, port=port, transport=Transport(transport))
+        case ["health", [name, address, port, transport, branch], realm, state, reason, probe_in]:
+            endpoint = KdcEndpoint(
+                name=name, address=address, port=port, transport=Transport(transport), branch=branch
+            )
             return HealthNotice(
                 target=ProbeTarget(endpoint=endpoint, realm=realm),
                 state=KdcState(state),

@@ -14,8 +14,9 @@ from kkdcpd.frozen import frozen
 from kkdcpd.supervisor.channel import Channel, Message
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.supervisor.rows import Rows
-from kkdcpd.upstream.health import MAX_TROUBLED, HealthNotice
-from kkdcpd.values import CrowdGone, KdcEndpoint, KdcState
+from kkdcpd.upstream.endpoint_table import EndpointTable
+from kkdcpd.upstream.health import HealthNotice
+from kkdcpd.values import CrowdGone, KdcState
 
 __all__ = ["Death", "Family", "Patience"]
 
@@ -60,7 +61,7 @@ class Family:
         self._children: dict[int, Child] = {}
         self._aborted: dict[int, float] = {}
         self._looked_at = time.monotonic()
-        self._health: dict[KdcEndpoint, HealthNotice] = {}
+        self._health: EndpointTable[HealthNotice] = EndpointTable()
 
     @property
     def is_empty(self) -> bool:
@@ -160,10 +161,9 @@ class Family:
 
     def _remember(self, notice: HealthNotice) -> None:
         endpoint = notice.target.endpoint
-        if notice.state is KdcState.WELL:
-            self._health.pop(endpoint, None)
-        elif endpoint in self._health or len(self._health) < MAX_TROUBLED:
-            self._health[endpoint] = notice
+        self._health.pop(endpoint)
+        if notice.state is not KdcState.WELL and self._health.has_room(endpoint):
+            self._health.add(endpoint, notice)
 
     def _detach(self, forget: Callable[[], None]) -> None:
         """Close the others' channels in a child: who holds one keeps its end from being heard."""

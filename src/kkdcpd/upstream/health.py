@@ -18,14 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kkdcpd.frozen import frozen
+from kkdcpd.upstream.endpoint_table import EndpointTable
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
-__all__ = ["FAILS_TO_CONNECT", "MAX_TROUBLED", "HealthNotice", "HealthTable", "ProbeTarget"]
+__all__ = ["FAILS_TO_CONNECT", "HealthNotice", "HealthTable", "ProbeTarget"]
 
 logger = logging.getLogger(__name__)
 
-MAX_TROUBLED = 4096
-"""Endpoints come from the configuration and the DNS of configured realms; this only bounds mistakes."""
+FORGET_SECONDS = 600.0
+"""An endpoint that no request might go to for so long is forgotten: DNS may not list it any more."""
 
 PATIENCE_INTERVALS = 4
 """First intervals that a probe of another process may be late, before one of ours does its work."""
@@ -86,7 +87,7 @@ class HealthNotice:
 class _Trouble:
     """An endpoint in the table. WELL is one that is only watched, because a message awaits its reply there.
 
-    `is_wanted` is false of an endpoint that another process has told of, until a request might go there.
+    `is_wanted` tells whether a request might have gone there since the last probe, `wanted_at` when it might.
     `unanswered` are the moments at which the last two probes were sent, if both went unanswered in a row. A
     request awaits a verdict until `awaited_until`. Before `well_from` an answered probe proves nothing.
     """
@@ -97,6 +98,7 @@ class _Trouble:
     interval: float
     is_ours: bool
     is_wanted: bool
+    wanted_at: float
     is_probed_now: bool = False
     unanswered: tuple[float, float] = (-math.inf, -math.inf)
     awaited_until: float = -math.inf
@@ -140,7 +142,7 @@ class HealthTable:
         self._patience = (PATIENCE_INTERVALS + turn) * probe_interval
         self._last_interval = probe_interval_maximum
         self._tell = tell
-        self._troubles: dict[KdcEndpoint, _Trouble] = {}
+        self._troubles: EndpointTable[_Trouble] = EndpointTable()
 
     def state(self, endpoint: KdcEndpoint) -> KdcState:
         """Return what is known of the endpoint."""
@@ -161,16 +163,17 @@ class HealthTable:
             self._drop(endpoint)
             return
         if trouble is None:
-            if len(self._troubles) >= MAX_TROUBLED:
-                return
-            trouble = self._troubles[endpoint] = _Trouble(
+            trouble = _Trouble(
                 target=notice.target,
                 state=KdcState.WELL,
                 probe_at=0.0,
                 interval=self._first_interval,
                 is_ours=False,
                 is_wanted=False,
+                wanted_at=now,
             )
+            if not self._enter(trouble):
+                return
         if trouble.state is not notice.state:
             trouble.state = notice.state
             self._noted(endpoint, notice.state)
@@ -234,32 +237,54 @@ class HealthTable:
     def probes_due(self, now: float) -> list[ProbeTarget]:
         """Return which endpoints to probe now. None is returned twice before `probed` is told of it."""
         due = [trouble for trouble in self._troubles.values() if now >= trouble.probe_at]
-        for trouble in due:
-            trouble.is_probed_now = trouble.is_wanted
-            trouble.probe_at = math.inf if trouble.is_wanted else now + self._last_interval
-        return [trouble.target for trouble in due if trouble.is_wanted]
+        return [trouble.target for trouble in due if self._begins_probe(trouble, now)]
+
+    def _begins_probe(self, trouble: _Trouble, now: float) -> bool:
+        """Set the endpoint's next turn, or forget it; tell whether it is probed now."""
+        if trouble.is_wanted:
+            trouble.wanted_at = now
+        elif now - trouble.wanted_at >= FORGET_SECONDS:
+            self._drop(trouble.target.endpoint)
+            return False
+        trouble.is_probed_now = trouble.is_wanted or trouble.is_ours
+        trouble.probe_at = math.inf if trouble.is_probed_now else now + self._last_interval
+        # Orders of candidates are worked out anew, which shows whether a request might still go there.
+        trouble.is_wanted = False
+        self.version += 1
+        return trouble.is_probed_now
 
     @property
     def next_probe_at(self) -> float:
         """When the next probe is due; infinity if nobody is in trouble."""
         return min((trouble.probe_at for trouble in self._troubles.values()), default=float("inf"))
 
+    def _enter(self, trouble: _Trouble) -> bool:
+        """Put the endpoint into the table; tell whether there is room."""
+        endpoint = trouble.target.endpoint
+        if not self._troubles.has_room(endpoint):
+            return False
+        displaced = self._troubles.add(endpoint, trouble)
+        if displaced:
+            self._noted(displaced, KdcState.WELL)
+        self.has_troubles = True
+        return True
+
     def _add(self, target: ProbeTarget, failure: FailureReason, now: float) -> _Trouble | None:
-        if len(self._troubles) >= MAX_TROUBLED:
-            return None
         rests_until = self._rests_until(target)
         state = _state_after(failure)
         grace = self._grace(target, failure)
-        trouble = self._troubles[target.endpoint] = _Trouble(
+        trouble = _Trouble(
             target=target,
             state=KdcState.WELL,
             probe_at=max(now + grace, rests_until),
             interval=self._first_interval,
             is_ours=True,
             is_wanted=True,
+            wanted_at=now,
             well_from=now + grace if target.realm is None else now,
         )
-        self.has_troubles = True
+        if not self._enter(trouble):
+            return None
         # One that has just answered a probe stays with other requests: strangers could bring this about.
         if state is KdcState.DOWN or now >= rests_until:
             self._turn(trouble, state, failure, now)
@@ -329,7 +354,7 @@ class HealthTable:
 
     def _drop(self, endpoint: KdcEndpoint) -> KdcState:
         """Take the endpoint out of the table, and return its state there."""
-        trouble = self._troubles.pop(endpoint, None)
+        trouble = self._troubles.pop(endpoint)
         self.has_troubles = bool(self._troubles)
         if trouble is None or trouble.state is KdcState.WELL:
             return KdcState.WELL
