@@ -49,6 +49,7 @@ KPASSWD_REQ = replace(
 )
 ENDPOINT = KdcEndpoint(name="kdc.example.com", address="192.0.2.10", port=88, transport=Transport.TCP)
 AS_REP = ReplyFacts(kind=MessageKind.AS_REP, cname=PrincipalName(name_type=1, components=("Alice",)))
+UNKNOWN_PRINCIPAL = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=6)
 WRONG_PASSWORD = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=24)
 
 

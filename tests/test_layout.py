@@ -24,7 +24,15 @@ from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.service import Service
 from kkdcpd.values import Outcome, Served, ServiceStatus
 from lab.program import run
-from tests.test_journal import AS_REQ, KPASSWD_REQ, RECORD, REFUSED, WRONG_PASSWORD, answered
+from tests.test_journal import (
+    AS_REQ,
+    KPASSWD_REQ,
+    RECORD,
+    REFUSED,
+    UNKNOWN_PRINCIPAL,
+    WRONG_PASSWORD,
+    answered,
+)
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "kkdcpd"
@@ -92,6 +100,7 @@ def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixtu
     for record in (
         replace(RECORD, request=replace(AS_REQ, is_armored=True, dclocator_hint=1)),
         replace(RECORD, request=KPASSWD_REQ, served=answered(WRONG_PASSWORD)),
+        replace(RECORD, request=replace(AS_REQ, realm="example.com"), served=answered(UNKNOWN_PRINCIPAL)),
         replace(RECORD, served=Served(outcome=Outcome.NO_KDC_REACHED, attempts=1, detail="why")),
         REFUSED,
     ):

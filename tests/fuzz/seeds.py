@@ -3,6 +3,8 @@
 import datetime
 from collections.abc import Sequence
 
+import dns.message
+import dns.rrset
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -15,6 +17,7 @@ from tests.support.captured import CAPTURED, captured
 __all__ = [
     "ADDRESSES",
     "CERTIFICATES",
+    "DNS_RESPONSES",
     "ENVELOPES",
     "FAST_ERRORS",
     "FORWARDED",
@@ -25,6 +28,7 @@ __all__ = [
     "RECORDS",
     "REPLIES",
     "REQUESTS",
+    "RESOLV_CONFS",
     "SETTINGS",
 ]
 
@@ -145,6 +149,28 @@ FORWARDED: Sequence[bytes] = (
     ", ".join(f"[{spelling}]:4711" for spelling in _SPELLINGS).encode(),
     ", ".join(f'for="[{spelling}]"' for spelling in _SPELLINGS).encode(),
     *(f'for="[{spelling}]:_port"'.encode() for spelling in _SPELLINGS),
+)
+
+
+def _dns_response(kind: str, *texts: str) -> bytes:
+    query = dns.message.make_query("_kerberos.example.com", kind, use_edns=0, id=1)
+    response = dns.message.make_response(query)
+    response.answer.append(dns.rrset.from_text("_kerberos.example.com.", 60, "IN", kind, *texts))
+    return response.to_wire(max_size=65535)
+
+
+DNS_RESPONSES: Sequence[bytes] = (
+    _dns_response("URI", *(f'{number} 1 "krb5srv:m:tcp:k{number}"' for number in range(300))),
+    _dns_response("SRV", *(f"0 {number} 88 kdc{number}.example.com." for number in range(300))),
+    _dns_response("A", "192.0.2.1", "192.0.2.2"),
+    _dns_response("AAAA", "2001:db8::1"),
+    _dns_response("CNAME", "kdc1.example.com."),
+    _dns_response("SRV", "0 0 0 ."),
+)
+
+RESOLV_CONFS: Sequence[bytes] = (
+    b"nameserver 192.0.2.53\nnameserver dns.example.com\nsearch a..b\noptions edns0 timeout:1\n",
+    b"nameserver fe80::1%eth0\nnameserver 127.0.0.1#5353\n\0nameserver 127.1\r\n",
 )
 
 RECORDS: Sequence[bytes] = (

@@ -14,6 +14,8 @@ from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
+import dns.name
+
 from kkdcpd.config import (
     FailuresConfig,
     PolicyConfig,
@@ -30,12 +32,14 @@ from kkdcpd.config.addresses import (
 )
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
+from kkdcpd.config.resolv_conf import read_resolv_conf
 from kkdcpd.errors import ConfigError, MalformedError, NoTargetDomainError, SettingError
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.guard.subject import find_subject
 from kkdcpd.journal import ExchangeRecord, write
+from kkdcpd.locate.dns_wire import MAX_RECORDS, RecordType, build_query, read_response
 from kkdcpd.locate.records import SrvRecord, UriRecord, read_srv, read_uri, without_twins
 from kkdcpd.log.lines import JsonLines, TextLines
 from kkdcpd.protocol.cldap import decode_ping_answer
@@ -359,6 +363,28 @@ def _records(octets: bytes) -> None:
     without_twins(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
 
 
+def _dns(octets: bytes) -> None:
+    """A response of a server that an attacker controls, to a query with the same id."""
+    for record_type in RecordType:
+        query = build_query(DNS_NAME, record_type, with_edns=True)
+        query.id = int.from_bytes(octets[:2], "big")
+        response = read_response(query, octets)
+        if response and response.found:
+            records = response.found.records
+            assert len(records) <= MAX_RECORDS
+            uris = [each for each in records if isinstance(each, UriRecord)]
+            read_uri(uris, name="_kerberos.x", service=KdcService.KDC)
+            servers = [each for each in records if isinstance(each, SrvRecord)]
+            without_twins(read_srv(servers, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+
+
+def _resolv_conf(octets: bytes) -> None:
+    resolver = read_resolv_conf(octets.decode(errors="replace"), "/etc/resolv.conf")
+    assert 1 <= len(resolver.nameservers) <= 3
+    for warning in resolver.warnings:
+        assert str(warning).isprintable()
+
+
 def _proxy_header(octets: bytes) -> None:
     try:
         header, used = parse(octets)
@@ -412,6 +438,7 @@ ADDRESS_SETTINGS: Sequence[Callable[[str], object]] = (
 
 
 TRUSTED = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/64"))
+DNS_NAME = dns.name.from_text("_kerberos.example.com")
 STRANGER = "198.51.100.7"
 
 
@@ -495,6 +522,8 @@ TARGETS: Mapping[str, Target] = {
     "kpasswd": Target(run=_kpasswd, seeds=seeds.KPASSWD, is_der=True),
     "cldap": Target(run=_ping, seeds=seeds.PINGS, is_der=True),
     "records": Target(run=_records, seeds=seeds.RECORDS),
+    "dns": Target(run=_dns, seeds=seeds.DNS_RESPONSES),
+    "resolv_conf": Target(run=_resolv_conf, seeds=seeds.RESOLV_CONFS),
     "proxy_header": Target(run=_proxy_header, seeds=seeds.PROXY_HEADERS),
     "forwarded": Target(run=_forwarded, seeds=seeds.FORWARDED),
     "addresses": Target(run=_addresses, seeds=seeds.ADDRESSES),

@@ -10,6 +10,7 @@ from itertools import islice
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.dns import requester
 from kkdcpd.locate.hosts import HostAddresses, HostResolver
 from kkdcpd.locate.patience import gather_enough
 from kkdcpd.locate.records import Target
@@ -24,6 +25,9 @@ MAX_ADDRESSES = 8
 MAX_HOSTS = 64
 """Of how many hosts the addresses are looked up: more than anyone tries, and who owns a child domain of a
 wildcard's can't have us ask for the thousand that fit into one answer."""
+
+MAX_WILDCARD_HOSTS = 16
+"""The same of a realm under a wildcard: strangers name ever new ones there, and each look-up costs."""
 
 MAX_CANDIDATES = 128
 """Of one route. A request reaches a small part of them before its deadline."""
@@ -175,8 +179,12 @@ def _admitted(
             yield target
 
 
+def _max_hosts() -> int:
+    return MAX_WILDCARD_HOSTS if requester.get().is_wildcard else MAX_HOSTS
+
+
 def _first_hosts(targets: Iterable[Target]) -> Iterable[str]:
-    return islice(dict.fromkeys(target.host for target in targets), MAX_HOSTS)
+    return islice(dict.fromkeys(target.host for target in targets), _max_hosts())
 
 
 def _candidate(target: Target, address: str, found: HostAddresses, now: float) -> Candidate:
@@ -198,7 +206,7 @@ def _without_address(
     for target in targets:
         answer = found.get(target.host)
         if answer is None:
-            reason = f"{MAX_HOSTS} hosts come before it, and no more are looked up"
+            reason = f"{_max_hosts()} hosts come before it, and no more are looked up"
         elif answer is _LATE:
             continue
         elif isinstance(answer, DnsFailedError):
