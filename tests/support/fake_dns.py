@@ -44,11 +44,13 @@ class FakeDns:
     All names are full ones. `asked` counts the queries by name and type; (name, type, True) those with EDNS.
     """
 
-    def __init__(self, zone: str, habits: Habits | None = None, *, address: str = LOOPBACK) -> None:
+    def __init__(
+        self, zone: str, habits: Habits | None = None, *, address: str = LOOPBACK, port: int = 0
+    ) -> None:
         self.asked: Counter[tuple[str, str, bool]] = Counter()
         self.habits = habits or Habits()
         self._records = [line.split(None, 3) for line in zone.splitlines() if line.strip()]
-        self._udp, self._tcp = _sockets(address)
+        self._udp, self._tcp = _sockets(address, port)
         self.address, self.port = self._udp.getsockname()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._serve, self._accept)]
 
@@ -162,10 +164,10 @@ async def serving(zone: str, habits: Habits | None = None) -> AsyncIterator[Fake
         await asyncio.to_thread(server.__exit__, None, None, None)
 
 
-def _sockets(address: str) -> tuple[socket.socket, socket.socket]:
-    """Return a socket for datagrams and one for connections, both on one port that is free."""
+def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """Return a socket for datagrams and one for connections, both on one port; 0 is any that is free."""
     while True:
-        tcp = socket.create_server((address, 0))
+        tcp = socket.create_server((address, port))
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             udp.bind(tcp.getsockname())
