@@ -1,5 +1,6 @@
 import json
 import logging
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -160,3 +161,18 @@ def test_no_line_is_longer_than_a_pipe_takes_at_once(form: Lines, values: list[s
 @forms
 def test_the_worst_line_fits_too(form: Lines) -> None:
     assert len(written(form, **{f"a_rather_long_name_{n}": "\U0001f600" * 999 for n in range(24)})) < PIPE_BUF
+
+
+def test_long_values_are_cut_before_they_are_kept() -> None:
+    """Strangers and DNS can make a value as long as a message, and a different one each time."""
+    record = logging.LogRecord("kkdcpd", logging.INFO, "", 0, "event", (), None)
+    tracemalloc.start()
+    try:
+        for number in range(3000):
+            for lines in (TextLines(), JsonLines()):
+                line = lines.render(record, {"detail": f"{number} " + "x y" * 20_000})
+                assert b"...(6000" in line
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5_000_000
