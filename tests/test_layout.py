@@ -91,7 +91,7 @@ def test_status_and_fate_of_the_connection_are_as_documented(outcome: Outcome) -
         row for row in rows("http.md", "status", "outcome in the log") if words(row[1]) == [outcome.value]
     )
     response = responses.refuse(outcome, "0123abcd")
-    fate = "closes" if response.keep_alive is False else "stays"
+    fate = "closes" if response.closes else "stays"
     assert (row[0], row[-1]) == (str(response.status), fate)
 
 

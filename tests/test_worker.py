@@ -246,6 +246,7 @@ async def test_all_that_happens_is_counted_once(
             await talk.send(GOOD_REQUEST)
             await kdc.wait_for_messages(2)
             during = series(metrics)
+            talk.reset()
         for refused in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"no HTTP\r\n\r\n"):
             async with Talk.to(listener, tls=trust) as talk:
                 await talk.send(refused)

@@ -27,6 +27,8 @@ class Pipeline:
         self._locator = locator
         self._upstream = upstream
         self._password_changes = password_changes
+        self.charge = guard.charge
+        """Charges a client for the head of a request; the verdict is on their rate."""
         self.visit = guard.visit
         """Counts a request of a client for as long as its context lasts; its verdict is on their number."""
 

@@ -18,7 +18,7 @@ from kkdcpd.values import ClientCertificate
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["build_server_context", "client_certificate"]
+__all__ = ["Connection", "build_server_context", "client_certificate"]
 
 RECORD_OCTETS = 16384
 """The most that a TLS record bears (RFC 8446 5.1), and so the most that OpenSSL reads at a time."""
@@ -37,16 +37,26 @@ _VERIFY_MODES: dict[ClientCertificates, ssl.VerifyMode] = {
 _SniCallback = Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]
 
 
-class _Connection(ssl.SSLObject):
-    """Reads by the record where it makes the buffer itself.
+class Connection(ssl.SSLObject):
+    """One connection's TLS, as asyncio and uvloop drive it.
 
-    Twice before it closes a connection uvloop reads 256 KiB, to throw them away: pages that the system would
-    map, clear and unmap each time.
+    A client's close_notify ends what the client sends, and nothing else (RFC 8446 6.1). Event loops end the
+    connection with it, and drop what is written afterwards. So they do not see it: `note_close_notify` is
+    called, and for the event loop there is nothing to read. Set it to None to let the event loop see the end.
+
+    Where it makes the buffer itself, it reads by the record. Twice before it closes a connection uvloop reads
+    256 KiB, to throw them away: pages that the system would map, clear and unmap each time.
     """
 
+    note_close_notify: Callable[[], object] | None = None
+
     def read(self, len: int = RECORD_OCTETS, buffer: "WriteableBuffer | None" = None) -> bytes:  # noqa: A002
-        """Read up to so many octets into the buffer, or return them."""
-        return super().read(min(len, RECORD_OCTETS) if buffer is None else len, buffer)
+        """Read up to so many bytes into the buffer, or return them."""
+        read = super().read(min(len, RECORD_OCTETS) if buffer is None else len, buffer)
+        if not read and self.note_close_notify:
+            self.note_close_notify()
+            raise ssl.SSLWantReadError
+        return read
 
 
 def build_server_context(
@@ -98,7 +108,7 @@ def _pair_context(
     # One takes a third of a handshake's time beyond the signature, and most clients want none: MIT's makes a
     # new context for each connection. Who resumes gets another one each time (RFC 8446 4.6.1).
     context.num_tickets = 1
-    context.sslobject_class = _Connection
+    context.sslobject_class = Connection
     # OpenSSL takes the ALPN choice from the context that SNI chose, so that each has it.
     context.set_alpn_protocols(["http/1.1"])
     # Any password will do: without one, OpenSSL would ask for it on the terminal.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -126,6 +127,12 @@ class Talk:
             except ConnectionError:
                 return b""
 
+    def end(self) -> None:
+        """End our side of the connection alone."""
+        self._writer.write_eof()
+
     def reset(self) -> None:
-        """End the connection with a RST."""
+        """End the connection with a RST: this client has left, and has not only ended its own side."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
-from kkdcpd.frontends.connection import FREE_BYTES, MAX_HEAD_BYTES, Connection, Holdings, Request
-from kkdcpd.frontends.door import Arrival, Door, Listener
+from kkdcpd.frontends.connection import MAX_HEAD_BYTES, Connection, HttpServer
+from kkdcpd.frontends.door import Door, Listener
+from kkdcpd.frontends.holdings import Holdings
+from kkdcpd.frontends.responses import Response
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
@@ -190,19 +192,15 @@ async def test_connect_to_what_is_no_host_is_not_found(listener: Listener) -> No
 
 
 async def test_connection_that_fails_in_a_way_that_nobody_thought_of_is_given_up(
-    kdc: FakeKdc, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Request, "__init__", fail)
-    async with (
-        listening() as listener,
-        running_worker(slow_settings(kdc), listener),
-        Talk.to(listener) as talk,
-    ):
+    monkeypatch.setattr(web.BaseRequest, "__init__", fail)
+    async with Talk.to(listener) as talk:
         await talk.send(GOOD_REQUEST)
-        assert WRITE_TIMEOUT / 2 < await elapsed_until_end(talk) < LONG
+        assert HEAD_TIMEOUT / 2 < await elapsed_until_end(talk) < LONG
 
 
 async def test_client_that_goes_ends_its_exchange(
@@ -496,62 +494,31 @@ async def test_longer_head_is_malformed(
         assert (await talk.response())[0] == 400
         assert await talk.rest() == b""
     (fields,) = exchange_fields(log)
-    assert fields["detail"] == f"head of more than {MAX_HEAD_BYTES} octets"
+    assert fields["detail"] == f"head of more than {MAX_HEAD_BYTES} bytes"
 
 
-class Held:
-    """A connection of which only matters whether it is cut off."""
-
-    def __init__(self, name: str, cut: list[str]) -> None:
-        self._name = name
-        self._cut = cut
-
-    def cut_off(self, reason: str) -> None:
-        assert reason == "too much is held"
-        self._cut.append(self._name)
+Handle = Callable[[web.BaseRequest, Connection], Awaitable[Response]]
 
 
-def test_who_has_held_too_much_for_longest_is_cut_off() -> None:
-    cut: list[str] = []
-    first, second, third = (cast("Connection", Held(name, cut)) for name in ("first", "second", "third"))
-    holdings = Holdings(100_000)
-    holdings.hold(first, 40_000)
-    holdings.hold(second, 40_000)
-    holdings.hold(first, 60_000)
-    assert not cut
-    holdings.hold(third, 20_000)
-    assert cut == ["first"]
-    holdings.hold(second, 80_000)
-    assert cut == ["first"]
-    holdings.release(third)
-    holdings.hold(first, 20_000)
-    assert cut == ["first"]
-    holdings.hold(first, 20_001)
-    assert cut == ["first", "second"]
+class Answering:
+    """A handler that does as the test says."""
 
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
 
-def test_little_is_never_held_against_anybody() -> None:
-    cut: list[str] = []
-    holdings = Holdings(100_000)
-    for number in range(100):
-        holdings.hold(cast("Connection", Held(str(number), cut)), FREE_BYTES)
-    assert not cut
+    def refuse_malformed(self, connection: Connection, detail: str) -> Response:
+        del connection
+        return Response(status=400, body=detail.encode())
 
 
 @contextlib.asynccontextmanager
-async def handling(
-    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], holdings: Holdings
-) -> AsyncIterator[Listener]:
+async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIterator[Listener]:
     """Connections without the rest of the way in."""
-    server = web.Server(handle, handler_cancellation=True)
     counters = Counters.unread()
-
-    def make(arrival: Arrival) -> Connection:
-        config = HttpConfig(head_timeout=HEAD_TIMEOUT)
-        return Connection(
-            server, config, ConnectionsConfig(), arrival, holdings, counters=counters, refuse_malformed=refuse
-        )
-
+    server = HttpServer(
+        Answering(handle), HttpConfig(head_timeout=HEAD_TIMEOUT), ConnectionsConfig(), counters
+    )
+    server.holdings = holdings or server.holdings
     async with listening() as listener, asyncio.TaskGroup() as tasks:
         door = Door(
             [listener],
@@ -559,28 +526,21 @@ async def handling(
             alone(),
             handshake_timeout=1,
             counters=counters,
-            make_connection=make,
+            make_connection=server.connection,
         )
         keeping = tasks.create_task(door.keep(), name="door")
         yield listener
         keeping.cancel()
-    await server.shutdown(LONG)
-
-
-def refuse(connection: Connection, detail: str) -> web.StreamResponse:
-    raise AssertionError(connection, detail)
+    await server.stop(LONG)
 
 
 async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> None:
     """Two clients with nearly a whole body each, where there is room for one."""
-    nearly = asyncio.Event()
+    begun = asyncio.Event()
 
-    async def read(request: web.BaseRequest) -> web.StreamResponse:
-        count = 0
-        while count < 262143:
-            count += len(await request.content.readany())
-        nearly.set()
-        await asyncio.Event().wait()
+    async def read(_: web.BaseRequest, connection: Connection) -> Response:
+        begun.set()
+        await connection.read_body(200_000)
         raise AssertionError
 
     async with (
@@ -588,22 +548,318 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
         Talk.to(listener) as first,
         Talk.to(listener) as second,
     ):
-        await first.send(post(bytes(262144))[:-1])
-        await asyncio.wait_for(nearly.wait(), PATIENCE_SECONDS)
-        await second.send(post(bytes(262144))[:-1])
+        await first.send(post(bytes(131072))[:-1])
+        await asyncio.wait_for(begun.wait(), PATIENCE_SECONDS)
+        await second.send(post(bytes(131072))[:-1])
         assert await first.rest() == b""
     assert await is_cut_off(log, "too much is held")
 
 
 async def test_head_after_a_body_that_nobody_wanted_has_its_time() -> None:
-    async def refuse_body(request: web.BaseRequest) -> web.StreamResponse:
-        connection = cast("Connection", request.protocol)
-        connection.request_begins()
-        connection.request_ends()
-        return web.Response(status=403, text="No.")
+    async def refuse_body(_: web.BaseRequest, connection: Connection) -> Response:
+        del connection
+        return Response(status=403, body=b"No.")
 
-    async with handling(refuse_body, Holdings()) as listener, Talk.to(listener) as talk:
+    async with handling(refuse_body) as listener, Talk.to(listener) as talk:
         await talk.send(GOOD_REQUEST)
         assert await talk.response() == (403, b"No.")
         await talk.send(b"POST")
         assert HEAD_TIMEOUT / 2 < await elapsed_until_end(talk) < LONG
+
+
+# -- What follows a request ----------------------------------------------------------------------------------
+
+JUNK = b"\x00\xffnothing of HTTP\r\n\r\n"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "octets",
+    [GOOD_REQUEST, in_chunks_of(50, GOOD_BODY), in_chunks_of(1, GOOD_BODY)],
+    ids=["length", "chunks", "small chunks"],
+)
+async def test_good_requests_with_junk_behind_them_are_answered_first(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, octets: bytes, count: int
+) -> None:
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(octets * count + JUNK)
+        for _ in range(count):
+            assert await talk.response() == (200, GOOD_REPLY)
+        assert (await talk.response())[0] == 400
+        assert await talk.rest() == b""
+    *answered, refused = exchange_fields(log)
+    assert [fields["outcome"] for fields in answered] == ["answered"] * count
+    assert refused["detail"] == (f"request line: unknown method (after request {count} of the connection)")
+
+
+BROKEN_BODIES = {
+    b"zz\r\n": "chunk size: not a hexadecimal number",
+    b"1\r\nab\r\n": "chunk data: longer than the chunk size",
+    b"1" + b"0" * 17 + b"\r\n": "chunk size: too large a number",
+    b"1\rx": "chunk size: the line ends without LF",
+}
+
+
+@pytest.mark.parametrize("cut", ["one segment", "two segments"])
+@pytest.mark.parametrize("end", BROKEN_BODIES)
+async def test_broken_body_is_refused_at_once_however_it_comes(
+    listener: Listener, log: pytest.LogCaptureFixture, end: bytes, cut: str
+) -> None:
+    """aiohttp tells of an error in a body only when the request is answered, which waits for the body."""
+    head = b"POST /KdcProxy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    async with Talk.to(listener) as talk:
+        if cut == "one segment":
+            await talk.send(head + end)
+        else:
+            await talk.send(head)
+            await asyncio.sleep(0.05)
+            await talk.send(end)
+        async with asyncio.timeout(LONG):
+            assert (await talk.response())[0] == 400
+        assert await talk.rest() == b""
+    (fields,) = exchange_fields(log)
+    assert (fields["outcome"], fields["detail"]) == ("malformed_http", BROKEN_BODIES[end])
+
+
+# -- Clients that end only their own side --------------------------------------------------------------------
+
+
+class TlsClient:
+    """A client's TLS over a plain socket, so that each of both can end by itself."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self._sock = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    @classmethod
+    async def connect(cls, listener: Listener, context: ssl.SSLContext) -> "TlsClient":
+        sock = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        await asyncio.get_running_loop().sock_connect(sock, listener.socket.getsockname())
+        client = cls(sock, context)
+        await client.do(client._tls.do_handshake)
+        return client
+
+    async def do(self, action: Callable[[], Any]) -> Any:
+        """Do something that may have to send and receive."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    done = action()
+                except ssl.SSLWantReadError:
+                    done = None
+                if self._outgoing.pending:
+                    await loop.sock_sendall(self._sock, self._outgoing.read())
+                if done is not None or (action == self._tls.do_handshake and self._tls.version()):
+                    return done
+                data = await loop.sock_recv(self._sock, 65536)
+                if not data:
+                    return b""
+                self._incoming.write(data)
+
+    async def send_and_end(self, octets: bytes) -> None:
+        """Send bytes and close_notify at once."""
+        self._tls.write(octets)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        await asyncio.get_running_loop().sock_sendall(self._sock, self._outgoing.read())
+
+    async def read(self) -> bytes:
+        """Read some bytes, none at the end."""
+        try:
+            data: bytes = await self.do(lambda: self._tls.read(65536))
+        except (ssl.SSLZeroReturnError, ssl.SSLSyscallError):
+            return b""
+        return data
+
+    def close(self) -> None:
+        """End TCP."""
+        self._sock.close()
+
+
+@pytest.fixture(scope="module")
+def tls_contexts(authority: Authority) -> Contexts:
+    pair = authority.issue("localhost", file_name="half-close")
+    return Contexts(
+        server=build_server_context(TlsConfig(certificate=pair.certificate, key=pair.key)),
+        client=ssl.create_default_context(cafile=str(authority.certificate)),
+    )
+
+
+@contextlib.asynccontextmanager
+async def tls_client(kdc: FakeKdc, contexts: Contexts, settings: str = "") -> AsyncIterator[TlsClient]:
+    assert contexts.client
+    async with (
+        listening(tls=contexts.server) as listener,
+        running_worker(settings or slow_settings(kdc), listener),
+    ):
+        client = await TlsClient.connect(listener, contexts.client)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+async def test_client_that_sends_close_notify_gets_its_reply(
+    kdc: FakeKdc, tls_contexts: Contexts, may_answer: asyncio.Event, log: pytest.LogCaptureFixture
+) -> None:
+    may_answer.clear()
+    async with tls_client(kdc, tls_contexts) as client:
+        await client.send_and_end(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        await asyncio.sleep(0.1)
+        may_answer.set()
+        answer = b""
+        while not answer.endswith(GOOD_REPLY):
+            answer += await client.read()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert await client.read() == b""
+    (fields,) = exchange_fields(log)
+    assert fields["outcome"] == "answered"
+
+
+@pytest.mark.parametrize("octets", [b"", b"POST", GOOD_REQUEST[:-1]], ids=["nothing", "a head", "a body"])
+async def test_close_notify_ends_a_connection_without_a_whole_request(
+    kdc: FakeKdc, tls_contexts: Contexts, octets: bytes
+) -> None:
+    async with tls_client(kdc, tls_contexts) as client:
+        async with asyncio.timeout(LONG):
+            if octets:
+                await client.send_and_end(octets)
+            else:
+                await client.send_and_end(GOOD_REQUEST)
+                while not (await client.read()).endswith(GOOD_REPLY):
+                    pass
+            assert await client.read() == b""
+
+
+async def test_client_that_ends_tcp_under_tls_has_left(
+    kdc: FakeKdc, tls_contexts: Contexts, log: pytest.LogCaptureFixture
+) -> None:
+    has_ended = asyncio.Event()
+
+    async def script(link: Link) -> None:
+        await link.message()
+        await link.hold()
+        has_ended.set()
+
+    kdc.tcp = script
+    async with tls_client(kdc, tls_contexts) as client:
+        await client.send_and_end(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        client.close()
+        await asyncio.wait_for(has_ended.wait(), PATIENCE_SECONDS)
+    (gone,) = exchange_fields(log)
+    assert gone["outcome"] == "client_gone"
+
+
+@pytest.mark.parametrize("is_unix", [False, True], ids=["TCP", "unix"])
+async def test_client_that_shuts_down_its_side_gets_its_replies(
+    kdc: FakeKdc, tmp_path: Path, may_answer: asyncio.Event, is_unix: bool
+) -> None:
+    may_answer.clear()
+    path = tmp_path / "http.sock"
+    async with (
+        listening(unix_path=path if is_unix else None) as listener,
+        running_worker(slow_settings(kdc), listener),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST * 2)
+        talk.end()
+        await kdc.wait_for_messages()
+        await asyncio.sleep(0.1)
+        may_answer.set()
+        for _ in range(2):
+            assert await talk.response() == (200, GOOD_REPLY)
+        assert await talk.rest() == b""
+
+
+async def test_client_that_closes_its_unix_socket_has_left(
+    kdc: FakeKdc, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    has_ended = asyncio.Event()
+
+    async def script(link: Link) -> None:
+        await link.message()
+        await link.hold()
+        has_ended.set()
+
+    kdc.tcp = script
+    async with (
+        listening(unix_path=tmp_path / "http.sock") as listener,
+        running_worker(slow_settings(kdc), listener),
+    ):
+        async with Talk.to(listener) as talk:
+            await talk.send(GOOD_REQUEST)
+            await kdc.wait_for_messages()
+        await asyncio.wait_for(has_ended.wait(), PATIENCE_SECONDS)
+    (gone,) = exchange_fields(log)
+    assert gone["outcome"] == "client_gone"
+
+
+# -- What a request takes, and when --------------------------------------------------------------------------
+
+
+def crowded_settings(kdc: FakeKdc, rates: str) -> str:
+    return f"""
+        [guard.rates]
+        {rates}
+        [realms."EXAMPLE.COM"]
+        kdc = ["tcp://127.0.0.1:{kdc.port}"]
+    """
+
+
+async def test_slow_bodies_hold_no_slots(kdc: FakeKdc) -> None:
+    async with (
+        listening() as listener,
+        running_worker(crowded_settings(kdc, "client_concurrency = 1"), listener),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        slow = [await stack.enter_async_context(Talk.to(listener)) for _ in range(20)]
+        for talk in slow:
+            await talk.send(GOOD_REQUEST[:-1])
+        async with Talk.to(listener) as honest:
+            await honest.send(GOOD_REQUEST)
+            assert await honest.response() == (200, GOOD_REPLY)
+        for talk in slow:
+            await talk.send(GOOD_REQUEST[-1:])
+            assert await talk.response() == (200, GOOD_REPLY)
+
+
+async def test_whole_requests_hold_slots(kdc: FakeKdc, may_answer: asyncio.Event) -> None:
+    may_answer.clear()
+    async with (
+        listening() as listener,
+        running_worker(crowded_settings(kdc, "client_concurrency = 1"), listener),
+        Talk.to(listener) as first,
+        Talk.to(listener) as second,
+    ):
+        await first.send(GOOD_REQUEST)
+        await kdc.wait_for_messages()
+        await second.send(GOOD_REQUEST)
+        assert (await second.response())[0] == 429
+        may_answer.set()
+        assert await first.response() == (200, GOOD_REPLY)
+
+
+async def test_heads_without_bodies_are_charged(kdc: FakeKdc) -> None:
+    async with (
+        listening() as listener,
+        running_worker(crowded_settings(kdc, "client_rate = 0.1\nclient_burst = 3"), listener),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(3):
+            talk = await stack.enter_async_context(Talk.to(listener))
+            await talk.send(GOOD_REQUEST[:-1])
+        await talk.send(GOOD_REQUEST[-1:])
+        assert await talk.response() == (200, GOOD_REPLY)
+        async with Talk.to(listener) as late:
+            await late.send(GOOD_REQUEST[:-1])
+            assert (await late.response())[0] == 429

@@ -94,10 +94,22 @@ ROWS = (
     Row(
         name="CONNECT",
         octets=head(line="CONNECT 192.0.2.1:88 HTTP/1.1"),
-        status=405,
-        outcome="method_not_allowed",
+        status=404,
+        outcome="path_not_found",
     ),
-    *map(wrong_path, ("/other", "/KdcProxy/more", "/KdcProxyy", "//KdcProxy", "/%00", "/Kdc%0aProxy")),
+    *map(
+        wrong_path,
+        (
+            "/%4bdcProxy",
+            "/KdcProxy%2f",
+            "/other",
+            "/KdcProxy/more",
+            "/KdcProxyy",
+            "//KdcProxy",
+            "/%00",
+            "/Kdc%0aProxy",
+        ),
+    ),
     malformed_message("empty body", b""),
     malformed_message("garbage", b"\x00\xff" * 100),
     malformed_message("text", b"kerberos, please"),
@@ -400,7 +412,6 @@ def test_proposed_upgrade_is_passed_over(site: Site) -> None:
         "/",
         "/tenant-1/KERBEROS",
         "/KdcProxy?a=b",
-        "/%4bdcProxy",
         "http://kdc.example.com/KdcProxy",
         "https://kdc.example.com:443/kdcproxy",
         "https://kdc.example.com",
@@ -635,6 +646,10 @@ class BrokenPipeline(Pipeline):
 
     def __init__(self) -> None:
         pass
+
+    def charge(self, client: ClientConnection) -> Verdict:
+        del client
+        return Verdict()
 
     def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
         del client

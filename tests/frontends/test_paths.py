@@ -55,43 +55,61 @@ def test_place_doesnt_show_its_token() -> None:
     assert repr(SECRET.find(f"/KdcProxy/{TOKEN}")) == "Place()"
 
 
+@pytest.mark.parametrize("paths", [OPEN, SECRET], ids=["open", "secret"])
 @pytest.mark.parametrize(
-    ("path", "shown"),
+    "target",
     [
-        ("/", "/"),
-        ("/favicon.ico", "/favicon.ico"),
-        ("/kdc", "/kdc"),
-        ("/kdc/", "/kdc/"),
-        (f"/kdc/{TOKEN}", "/kdc/..."),
-        (f"/kdc/x/{TOKEN}/y", "/kdc/..."),
-        (f"/{TOKEN}", "/..."),
-        (f"/{TOKEN}/KdcProxy", "/.../..."),
-        (f"//KdcProxy/{TOKEN}", "//..."),
-        (f"/{'x' * 15}", f"/{'x' * 15}"),
-        (f"/{'x' * 16}", "/..."),
-        ("", "/"),
-        (TOKEN, "/..."),
+        "/KdcProxy?a=b",
+        "/KdcProxy#a",
+        "/kdcproxy/?token=x#y",
+        "http://kdc.example.com/KdcProxy",
+        "https://kdc.example.com:443/kdcproxy/?x",
+        "https://user:password@[::1]:99999/KdcProxy",
+        "HTTP://xn--0a/KdcProxy",
     ],
 )
-def test_what_might_be_a_token_is_left_out(path: str, shown: str) -> None:
-    assert SECRET.describe(path) == shown
+def test_path_is_found_in_every_form_of_a_target(paths: Paths, target: str) -> None:
+    assert paths.find(target) == Place()
 
 
-@pytest.mark.parametrize("path", ["/", "/kdc/proxy", f"/{TOKEN}"])
-def test_path_is_told_as_it_is_where_there_are_no_tokens(path: str) -> None:
-    assert OPEN.describe(path) == path
+@pytest.mark.parametrize("target", ["https://kdc.example.com", "https://kdc.example.com?x/y", "https://a#b"])
+def test_url_without_a_path_has_the_root(target: str) -> None:
+    assert Paths(["/"], takes_tokens=False).find(target) == Place()
+    assert OPEN.find(target) is None
 
 
+@pytest.mark.parametrize("paths", [OPEN, SECRET, Paths(["/"], takes_tokens=True)])
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    "target", ["*", "kdc.example.com:443", "KdcProxy", "://x/KdcProxy", "mailto:/KdcProxy"]
+)
+def test_other_targets_have_no_path(paths: Paths, target: str) -> None:
+    assert paths.find(target) is None
+
+
+@pytest.mark.parametrize("path", ["/KdcProxy%2f", "/%4bdcProxy", "/KdcProxy%00", "/deep%2fer"])
+def test_nothing_is_decoded(path: str) -> None:
+    assert OPEN.find(path) is None
+    assert SECRET.find(path) is None
+
+
+def test_encoded_token_is_another_token() -> None:
+    assert SECRET.find(f"/KdcProxy/%63{TOKEN[1:]}") == place_of(f"%63{TOKEN[1:]}")
+
+
+@pytest.mark.parametrize("paths", [OPEN, SECRET], ids=["open", "secret"])
+@pytest.mark.parametrize(
+    ("target", "shown"),
     [
-        (f"Invalid HTTP version: b'POST /KdcProxy/{TOKEN} HTTP/9.9' ^", "Invalid HTTP version"),
-        (f'Bad status line "POST /KdcProxy/{TOKEN}"', "Bad status line"),
-        (f"Got more than 4096 bytes when reading: b'/{TOKEN}'.", "Got more than 4096 bytes when reading"),
-        ("head of more than 8192 octets", "head of more than 8192 octets"),
-        ("", ""),
+        ("/favicon.ico", "another path (12 characters)"),
+        ("/KdcProxyy", "another path (10 characters)"),
+        (f"/kdcproxy/{TOKEN}/more", "/KdcProxy/... (43 characters)"),
+        (f"https://h/deep/er/{TOKEN}/", "/deep/er/... (38 characters)"),
+        (f"/{TOKEN}", "another path (29 characters)"),
+        ("*", "no path"),
+        (f"h:{TOKEN}", "no path"),
     ],
 )
-def test_what_a_parser_quotes_is_left_out_too(text: str, shown: str) -> None:
-    assert SECRET.describe_error(text) == shown
-    assert OPEN.describe_error(text) == text
+def test_log_tells_what_is_served_and_quotes_nothing_of_a_target(
+    paths: Paths, target: str, shown: str
+) -> None:
+    assert paths.describe(target) == f"{shown}; served: /KdcProxy, /deep/er"

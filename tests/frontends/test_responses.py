@@ -1,6 +1,8 @@
 """The table of statuses and sentences. What it does to a connection is seen in test_https."""
 
 import re
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -29,36 +31,82 @@ def test_no_refusal_sends_clients_elsewhere_or_asks_them_for_a_password(outcome:
 @pytest.mark.parametrize("outcome", REFUSALS)
 def test_refusal_is_plain_ascii_text_of_one_line(outcome: Outcome) -> None:
     response = responses.refuse(outcome, ID)
-    assert response.text
-    assert re.fullmatch(r"[ -~]+\.\n", response.text)
-    assert response.content_type == "text/plain"
+    assert re.fullmatch(rb"[ -~]+\.\n", response.body)
+    assert response.content_type.startswith("text/plain")
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
 def test_no_refusal_can_be_taken_for_a_reply(outcome: Outcome) -> None:
-    body = responses.refuse(outcome, ID).body
-    assert isinstance(body, bytes)
-    assert not body.startswith(b"\x30")
+    assert not responses.refuse(outcome, ID).body.startswith(b"\x30")
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
 def test_refusal_bears_the_request_id(outcome: Outcome) -> None:
-    assert responses.refuse(outcome, ID).headers["x-ms-request-id"] == ID
+    assert dict(responses.refuse(outcome, ID).headers)["x-ms-request-id"] == ID
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
 def test_connection_stays_exactly_where_the_request_was_well_formed(outcome: Outcome) -> None:
-    keeps_connection = responses.refuse(outcome, ID).keep_alive is not False
-    # Who is told that there is too much has perhaps not even sent his body.
-    is_well_formed = responses.refuse(outcome, ID).status in {403, 503} and outcome is not Outcome.OVERLOADED
-    assert keeps_connection == is_well_formed
+    response = responses.refuse(outcome, ID)
+    # A client that sends too many requests has perhaps not even sent its body.
+    is_well_formed = response.status in {403, 503} and outcome is not Outcome.OVERLOADED
+    assert response.closes != is_well_formed
 
 
 def test_only_method_not_allowed_says_what_is_allowed() -> None:
-    allowing = [outcome for outcome in REFUSALS if "Allow" in responses.refuse(outcome, ID).headers]
+    allowing = [outcome for outcome in REFUSALS if "Allow" in dict(responses.refuse(outcome, ID).headers)]
     assert allowing == [Outcome.METHOD_NOT_ALLOWED]
 
 
 def test_answer_bears_the_body_as_kerberos() -> None:
-    response = responses.Answer(b"\x30\x00", ID)
-    assert (response.status, response.body) == (200, b"\x30\x00")
+    response = responses.answer(b"\x30\x00", ID)
+    assert (response.status, response.body, response.closes) == (200, b"\x30\x00", False)
+    assert response.content_type == "application/kerberos"
+
+
+def head_of(data: bytes) -> tuple[str, dict[str, str]]:
+    """The status line and the headers of a response."""
+    head, separator, _ = data.partition(b"\r\n\r\n")
+    assert separator
+    line, *fields = head.decode("ascii").split("\r\n")
+    return line, dict(field.split(": ", 1) for field in fields)
+
+
+def test_response_is_written_with_its_length_and_date() -> None:
+    response = responses.answer(b"\x30\x00", ID)
+    data = responses.encode(response, is_1_0=False, is_last=False)
+    line, headers = head_of(data)
+    assert data.endswith(b"\r\n\r\n\x30\x00")
+    assert line == "HTTP/1.1 200 OK"
+    age = time.time() - parsedate_to_datetime(headers.pop("Date")).timestamp()
+    assert -1 < age < 60
+    assert headers == {
+        "Server": "kkdcpd",
+        "Content-Type": "application/kerberos",
+        "Content-Length": "2",
+        "x-ms-request-id": ID,
+    }
+
+
+@pytest.mark.parametrize(
+    ("is_1_0", "is_last", "connection"),
+    [(False, False, None), (False, True, "close"), (True, True, None)],
+)
+def test_last_response_of_http_1_1_says_so(is_1_0: bool, is_last: bool, connection: str | None) -> None:
+    data = responses.encode(responses.answer(b"", ID), is_1_0=is_1_0, is_last=is_last)
+    line, headers = head_of(data)
+    assert line.startswith("HTTP/1.0 " if is_1_0 else "HTTP/1.1 ")
+    assert headers.get("Connection") == connection
+
+
+def test_response_to_head_has_the_length_of_its_body_and_no_body() -> None:
+    response = responses.refuse(Outcome.METHOD_NOT_ALLOWED, ID)
+    data = responses.encode(response, is_1_0=False, is_last=True, has_body=False)
+    assert data.endswith(b"\r\n\r\n")
+    assert head_of(data)[1]["Content-Length"] == str(len(response.body))
+
+
+@pytest.mark.parametrize("outcome", REFUSALS)
+def test_every_refusal_can_be_written(outcome: Outcome) -> None:
+    line, _ = head_of(responses.encode(responses.refuse(outcome, ID), is_1_0=False, is_last=True))
+    assert re.fullmatch(r"HTTP/1\.1 [45]\d\d [ -~]+", line)

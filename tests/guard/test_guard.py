@@ -132,23 +132,27 @@ def test_visit_that_fails_ends_too() -> None:
         assert verdict == GOOD
 
 
-def test_visits_too_fast_are_refused_and_others_are_not() -> None:
+def test_heads_too_fast_are_refused_and_others_are_not() -> None:
     subject = house(rates=RatesConfig(client_burst=2))
-    verdicts = []
-    for client in (CLIENT, CLIENT, CLIENT, OTHER):
-        with subject.guard.visit(client) as verdict:
-            verdicts.append(rule_of(verdict))
+    verdicts = [rule_of(subject.guard.charge(client)) for client in (CLIENT, CLIENT, CLIENT, OTHER)]
     assert verdicts == [None, None, Rule.CLIENT_RATE, None]
 
 
-def test_who_is_over_the_number_under_way_takes_nothing_from_its_rate() -> None:
-    subject = house(rates=RatesConfig(client_concurrency=1, client_burst=2))
-    with subject.guard.visit(CLIENT):
-        for _ in range(5):
-            with subject.guard.visit(CLIENT) as verdict:
-                assert rule_of(verdict) is Rule.CLIENT_CONCURRENCY
-    with subject.guard.visit(CLIENT) as verdict:
-        assert verdict == GOOD
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(Mode.OFF, GOOD), (Mode.MONITOR, Verdict(monitored=(Rule.CLIENT_RATE,)))]
+)
+def test_heads_over_the_rate_pass_unless_that_is_enforced(mode: Mode, expected: Verdict) -> None:
+    subject = house(rates=RatesConfig(mode=mode, client_burst=1))
+    subject.guard.charge(CLIENT)
+    assert subject.guard.charge(CLIENT) == expected
+
+
+def test_visit_takes_nothing_from_the_rate() -> None:
+    subject = house(rates=RatesConfig(client_burst=1))
+    for _ in range(3):
+        with subject.guard.visit(CLIENT) as verdict:
+            assert verdict == GOOD
+    assert subject.guard.charge(CLIENT) == GOOD
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,13 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
-from typing import cast
 from urllib.parse import urlsplit
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.frontends.connection import Connection, Holdings
-from kkdcpd.frontends.door import Arrival
-from kkdcpd.frontends.responses import SERVER
+from kkdcpd.frontends.connection import Connection, HttpServer
+from kkdcpd.frontends.responses import Response
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition
 from kkdcpd.service import Service
@@ -31,6 +29,9 @@ CONNECTIONS = ConnectionsConfig(maximum=64, per_client=16)
 
 HTTP = HttpConfig(max_body_bytes=1024, head_timeout=2.0)
 """Clients are near, so heads are short: kkdcpd might be restarted for a health check that gets no answer."""
+
+JSON = "application/json; charset=utf-8"
+NO_STORE = ("Cache-Control", "no-store")
 
 METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
@@ -46,76 +47,57 @@ class AdminFrontend:
         self._exposition = exposition
         self._takes_names = takes_names
         self._service = service
-        self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
+        self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[Response]]] = {
             "/metrics": self._metrics,
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/status": self._status,
         }
-        self._holdings = Holdings()
-        # Who asks here is no client, and none of the connections that are counted.
-        self._counters = Counters.unread()
-        self._server = web.Server(self._handle, handler_cancellation=True)
+        # What asks here is no client, and none of the connections that are counted.
+        self._server = HttpServer(self, HTTP, CONNECTIONS, Counters.unread())
+        self.connection = self._server.connection
+        """Makes the protocol of a new connection."""
+        self.stop = self._server.stop
+        """Finishes what is in flight, at most for so many seconds, and closes every connection."""
 
-    def connection(self, arrival: Arrival) -> Connection:
-        """Make the protocol of a new connection."""
-        return Connection(
-            self._server,
-            HTTP,
-            CONNECTIONS,
-            arrival,
-            self._holdings,
-            counters=self._counters,
-            refuse_malformed=_refuse_malformed,
-        )
-
-    async def stop(self, timeout: float) -> None:
-        """Finish what is in flight, at most for `timeout` seconds, and close every connection."""
-        self._server.pre_shutdown()
-        await self._server.shutdown(timeout)
-
-    async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        connection = cast("Connection", http.protocol)
-        connection.request_begins()
+    async def handle(self, request: web.BaseRequest, connection: Connection) -> Response:
+        """Answer a request."""
+        del connection
         try:
-            response = await self._respond(http)
+            return await self._respond(request)
         except Exception:
-            logger.exception("bug_in_admin_request", extra={"fields": {"path": http.path}})
-            response = _text("a bug: the log has it", 500)
-        finally:
-            connection.request_ends()
-        response.headers[hdrs.CACHE_CONTROL] = "no-store"
-        response.headers[hdrs.SERVER] = SERVER
-        if http.version < HttpVersion11 or connection.is_used_up:
-            response.force_close()
-        return response
+            logger.exception("bug_in_admin_request")
+            return _text("a bug: the log has it", 500)
 
-    async def _respond(self, http: web.BaseRequest) -> web.Response:
+    def refuse_malformed(self, connection: Connection, detail: str) -> Response:
+        """Answer what is no HTTP."""
+        del connection, detail
+        return _text("this is not HTTP as it should be", 400)
+
+    async def _respond(self, http: web.BaseRequest) -> Response:
         if not self._takes_names and not _is_ours(http.headers.get(hdrs.HOST, "")):
             return _text("ask by an address of this host or as localhost, or set admin.anywhere", 421)
         page = self._pages.get(http.path)
         if page is None:
             return _text(f"there are {', '.join(self._pages)}", 404)
         if http.method not in METHODS:
-            response = _text("GET or HEAD", 405)
-            response.headers[hdrs.ALLOW] = ", ".join(METHODS)
-            return response
+            return _text("GET or HEAD", 405, (hdrs.ALLOW, ", ".join(METHODS)))
         return await page(http)
 
-    async def _metrics(self, http: web.BaseRequest) -> web.Response:
+    async def _metrics(self, http: web.BaseRequest) -> Response:
         body, content_type = self._exposition.render(http.headers.get(hdrs.ACCEPT, ""))
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+        return Response(status=200, body=body, content_type=content_type, headers=(NO_STORE,))
 
-    async def _livez(self, _: web.BaseRequest) -> web.Response:
+    async def _livez(self, _: web.BaseRequest) -> Response:
         return _text("alive", 200)
 
-    async def _readyz(self, _: web.BaseRequest) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest) -> Response:
         reasons = await self._service.reasons_against()
         return _text("\n".join(reasons), 503) if reasons else _text("ready", 200)
 
-    async def _status(self, _: web.BaseRequest) -> web.Response:
+    async def _status(self, _: web.BaseRequest) -> Response:
         described = json.dumps(await self._service.describe(), indent=2)
-        return web.Response(text=f"{described}\n", content_type="application/json")
+        return Response(status=200, body=f"{described}\n".encode(), content_type=JSON, headers=(NO_STORE,))
 
 
 def _is_ours(host: str) -> bool:
@@ -127,9 +109,5 @@ def _is_ours(host: str) -> bool:
         return False
 
 
-def _text(words: str, status: int) -> web.Response:
-    return web.Response(text=f"{words}\n", status=status)
-
-
-def _refuse_malformed(_: Connection, _detail: str) -> web.Response:
-    return _text("this is not HTTP as it should be", 400)
+def _text(words: str, status: int, *headers: tuple[str, str]) -> Response:
+    return Response(status=status, body=f"{words}\n".encode(), headers=(NO_STORE, *headers))

@@ -1,285 +1,167 @@
-"""One HTTP connection: aiohttp's protocol, with the deadlines, the bounds and the quiet that it lacks.
+"""One HTTP connection: the shell between a transport, the byte gate and aiohttp's protocol.
 
-A stranger decides how slowly octets come and go, and how many of them. So each head, body and reply has its
-time, and what can be held for one connection has its size (docs/http.md has the figures). Whom the
-connection is from is for the door to say.
+A client decides how slowly bytes come and go, and how many. So each head, body and response has its deadline,
+and what one connection can make the process hold has its limit (docs/http.md has the figures). The gate keeps
+the limits of what comes in; `outgoing` and `holdings` keep those of what goes out and of all connections.
+
+aiohttp parses, runs the handler and keeps requests in order (`bridge`). It gets bytes by `data_received`,
+sees a transport of ours, and asks its handler for responses.
 """
 
 import asyncio
-import enum
 import logging
-import socket
-import struct
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable
+from typing import Protocol
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.frontends.door import Arrival
-from kkdcpd.frozen import Word
+from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError
+from kkdcpd.frontends.bridge import KEPT, LAST, HttpProtocol, make_server
+from kkdcpd.frontends.door import UNIX_PEER, Arrival
+from kkdcpd.frontends.gate import Fault, Gate, Limits
+from kkdcpd.frontends.holdings import FREE_BYTES, Holdings
+from kkdcpd.frontends.malformed import name_rule, name_start
+from kkdcpd.frontends.outgoing import Outgoing
+from kkdcpd.frontends.responses import Response, encode
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
+from kkdcpd.tls import Connection as TlsConnection
 from kkdcpd.tls import client_certificate
 from kkdcpd.values import ClientConnection, ConnectionActivity
 
-__all__ = ["Connection", "Holdings", "Inlet", "Request"]
+__all__ = ["BrokenBodyError", "Connection", "HttpServer"]
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 8192
-"""Request line and headers together. MIT's client sends 150 octets, Windows 250, and proxies add as many."""
+"""Request line and headers together. MIT's client sends 150 bytes, Windows 250, and proxies add as many."""
 
 MAX_LINE_BYTES = 4096
 """Any one line of a head: longer than every path, and twice the longest cookie that might stray in here."""
 
 MAX_HEADERS = 64
-"""aiohttp makes objects of each: this many cost more than their octets."""
-
-READ_BUFFER_BYTES = 16384
-"""Of a body that isn't asked for yet, aiohttp takes twice this before it stops reading."""
-
-FREE_BYTES = 16384
-"""What every connection may have held for it: most requests and replies are smaller."""
-
-MAX_HELD_BYTES = 134217728
-"""What all connections together may have held beyond that: 500 bodies of the greatest length."""
+"""aiohttp makes objects of each: this many cost more than their bytes."""
 
 RECEIVE_BYTES = 65536
-"""What is received at a time, at most: a quarter of the longest body."""
+"""The most that is received at a time."""
 
-PIECE_BYTES = 16384
-"""Of a reply, what is handed on at a time: a record of TLS (RFC 8446 5.1)."""
+READ_BUFFER_BYTES = 2 * RECEIVE_BYTES
+"""aiohttp stops reading at twice this. Bodies that are wanted never wait for so long."""
 
-MAX_LINES = 4096
-"""Ends of lines in one body and what follows it at once. A chunk has two, and costs the parser more than its
-octets: 256 KiB in chunks of one would take it 180 ms. In what is encrypted there is one for each 64 KiB."""
+MAX_LINES = 4200
+"""Line ends in one body. A chunk has two, and costs the parser more than its bytes: 256 KiB in chunks of one
+byte would take it 180 ms. In what is encrypted there is one for each 64 KiB."""
 
 LINGERING_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that its sender can read the refusal."""
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""Of SO_LINGER: what isn't sent yet is dropped, so that the kernel holds no buffer for a client of ours."""
+NEVER = 365 * 86400.0
+"""The idle timeout for aiohttp, which cannot be without one: the gate keeps this deadline."""
+
+MAX_PROBES = 64
+"""Twice as many as the errors after which aiohttp stops reading."""
+
+_received = memoryview(bytearray(RECEIVE_BYTES))
+"""All connections receive into one buffer, as nothing else happens meanwhile. With other protocols uvloop's
+TLS takes 256 KiB for each read, which are mapped, shrunk to what came, and unmapped."""
 
 
-class _Stage(Word):
-    """What the next octets belong to."""
-
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    LATER_REQUEST = enum.auto()
-    REFUSED_BODY = enum.auto()
+class BrokenBodyError(Exception):
+    """The body of a request breaks the rules of HTTP. The server answers this request by itself."""
 
 
-class Holdings:
-    """Bodies that aren't whole and replies that aren't read, of all connections: so much, and no more.
+class Handler(Protocol):
+    """What answers requests."""
 
-    Who makes it too much is served, and who has held longest is cut off: an honest client holds nothing for
-    longer than its octets travel.
-    """
+    def handle(self, request: web.BaseRequest, connection: "Connection", /) -> Awaitable[Response]:
+        """Answer a request. A BrokenBodyError of the connection's may pass through."""
 
-    def __init__(self, maximum: int = MAX_HELD_BYTES) -> None:
-        self._maximum = maximum
-        self._total = 0
-        self._held: dict[Connection, int] = {}  # in the order in which they began
-
-    def hold(self, connection: "Connection", count: int) -> None:
-        """Say how many octets are held for a connection now."""
-        if count <= FREE_BYTES:
-            self.release(connection)
-            return
-        self._total += count - self._held.get(connection, 0)
-        self._held[connection] = count
-        while self._total > self._maximum:
-            oldest = next(iter(self._held))
-            self.release(oldest)
-            oldest.cut_off("too much is held")
-
-    def release(self, connection: "Connection") -> None:
-        """Forget a connection."""
-        self._total -= self._held.pop(connection, 0)
+    def refuse_malformed(self, connection: "Connection", detail: str, /) -> Response:
+        """Answer what is no HTTP. `detail` names the rule that is broken."""
 
 
-_octets = memoryview(bytearray(RECEIVE_BYTES))
+class HttpServer:
+    """Makes the connections of one way in, and ends them. Make it in a running event loop."""
+
+    def __init__(
+        self, handler: Handler, http: HttpConfig, connections: ConnectionsConfig, counters: Counters
+    ) -> None:
+        self.handler = handler
+        self.counters = counters
+        self.holdings = Holdings()
+        self.limits = Limits(
+            head_bytes=MAX_HEAD_BYTES,
+            body_lines=MAX_LINES,
+            # One whole request may be there while another is answered: no client of Kerberos has even that.
+            bytes_ahead=MAX_HEAD_BYTES + http.max_body_bytes,
+            head_timeout=http.head_timeout,
+            body_timeout=http.body_timeout,
+            idle_timeout=http.keepalive_timeout,
+        )
+        self.max_requests = http.max_requests_per_connection
+        self.write_timeout = connections.write_timeout
+        self.is_draining = False
+        self.aiohttp = make_server()
+
+    def connection(self, arrival: Arrival) -> "Connection":
+        """Make the protocol of a new connection."""
+        return Connection(self, arrival)
+
+    def drain(self) -> None:
+        """Tell the client of every connection, with its next response, that this response is the last."""
+        self.is_draining = True
+
+    async def stop(self, timeout: float) -> None:
+        """Close every connection. Requests in flight have so many seconds; to aiohttp, 0 is without end."""
+        self.aiohttp.pre_shutdown()  # Idle connections end here.
+        await self.aiohttp.shutdown(timeout)
 
 
-class Inlet(asyncio.BufferedProtocol):
-    """What the transport sees of a connection. All receive into one buffer: nothing else happens meanwhile.
+class Connection(asyncio.BufferedProtocol):
+    """A connection whose client must keep its deadlines and its limits.
 
-    Other protocols are handed octets of their own: for them uvloop's TLS takes 256 KiB for each read, which
-    are mapped, shrunk to what came, and unmapped.
-    """
-
-    def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Pass it on."""
-        self._connection.connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Pass it on."""
-        self._connection.connection_lost(exc)
-
-    def eof_received(self) -> None:
-        """Pass it on."""
-        self._connection.eof_received()
-
-    def pause_writing(self) -> None:
-        """Pass it on."""
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Pass it on."""
-        self._connection.resume_writing()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Say where to."""
-        del sizehint
-        return _octets
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Pass on what was received."""
-        self._connection.data_received(bytes(_octets[:nbytes]))
-
-
-class _Outgoing(asyncio.Transport):
-    """The transport that aiohttp sees: it hands on what is written in pieces, no sooner than they are taken.
-
-    TLS would encrypt a reply whole, let its transport keep it, and not tell that nobody reads it.
-    """
-
-    def __init__(self, wire: asyncio.Transport, note_close: Callable[[], None]) -> None:
-        super().__init__()
-        self._wire = wire
-        self._note_close = note_close
-        self._pending = bytearray()
-        self._is_closing = False
-        self.is_paused = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send octets when they can be sent."""
-        if not self._pending and not self.is_paused and len(data) <= PIECE_BYTES:
-            self._wire.write(data)
-            return
-        self._pending += data
-        self.go_on()
-
-    def go_on(self) -> None:
-        """Hand on what waits, as far as it is taken."""
-        start = 0
-        with memoryview(self._pending) as pending:
-            while start < len(pending) and not self.is_paused:
-                # A copy, since transports keep what they are given.
-                self._wire.write(bytes(pending[start : start + PIECE_BYTES]))
-                start += PIECE_BYTES
-        del self._pending[:start]
-        if self._is_closing and not self._pending:
-            self._wire.close()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Say how much may wait to be sent before the protocol is told."""
-        self._wire.set_write_buffer_limits(high=high, low=low)
-
-    def get_write_buffer_size(self) -> int:
-        """Tell how much isn't sent yet, as far as that can be known."""
-        return len(self._pending) + self._wire.get_write_buffer_size()
-
-    def close(self) -> None:
-        """Close when all is handed on."""
-        if self._is_closing:
-            return
-        self._is_closing = True
-        self._note_close()
-        if not self._pending:
-            self._wire.close()
-
-    def abort(self) -> None:
-        """Drop everything."""
-        self._is_closing = True
-        self._pending.clear()
-        self._wire.abort()
-
-    def is_closing(self) -> bool:
-        """Whether the end has begun."""
-        return self._is_closing or self._wire.is_closing()
-
-    def pause_reading(self) -> None:
-        """Take no more octets in."""
-        self._wire.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Take octets in again."""
-        self._wire.resume_reading()
-
-    def reset(self) -> None:
-        """Drop everything, and what is in the kernel's hands too."""
-        sock = self._wire.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.abort()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's
-        """Tell of the connection, but not its socket.
-
-        aiohttp would set TCP_NODELAY, which uvloop has done: each time, that makes another socket object.
-        """
-        return default if name == "socket" else self._wire.get_extra_info(name, default)
-
-
-class Connection(RequestHandler):
-    """A connection whose client must keep its time and its bounds.
-
-    `client` is who is at the other end, as the door and TLS tell; `is_trusted_proxy` whether its requests
-    may tell otherwise. `is_used_up` tells whether it has borne as many requests as it may.
+    `client` is the client, as the acceptor and TLS tell. `is_trusted_proxy` says whether its requests may
+    name another client. `bytes_read` counts the body of the current request.
     """
 
     __slots__ = (
-        "_ahead_bytes",
         "_arrival",
-        "_body_bytes",
-        "_counters",
+        "_awaited",
+        "_body",
         "_end_timer",
-        "_head_bytes",
-        "_head_timeout",
-        "_head_timer",
-        "_holdings",
+        "_first_bytes",
+        "_gate",
         "_is_head_too_large",
         "_is_holding",
-        "_lines",
-        "_max_ahead_bytes",
-        "_max_requests",
-        "_refuse_malformed",
-        "_requests",
-        "_stage",
-        "_wire",
-        "_write_timeout",
+        "_loop",
+        "_outgoing",
+        "_protocol",
+        "_server",
+        "_timer",
+        "_timer_at",
+        "_tls",
         "_write_timer",
+        "bytes_read",
         "client",
         "is_trusted_proxy",
-        "is_used_up",
     )
 
-    def __init__(
-        self,
-        server: web.Server,
-        http: HttpConfig,
-        connections: ConnectionsConfig,
-        arrival: Arrival,
-        holdings: Holdings,
-        *,
-        counters: Counters,
-        refuse_malformed: Callable[["Connection", str], web.StreamResponse],
-    ) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=http.keepalive_timeout,
-            # That ends who is gone without a word, long before TCP would ask.
+    def __init__(self, server: HttpServer, arrival: Arrival) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._server = server
+        self.client = arrival.client
+        self.is_trusted_proxy = arrival.is_trusted_proxy
+        self.bytes_read = 0
+        self._arrival = arrival
+        self._gate = Gate(server.limits, loop.time())
+        self._protocol = HttpProtocol(
+            server.aiohttp,
+            loop=loop,
+            keepalive_timeout=NEVER,
+            # Our deadlines end a connection whose client is gone long before TCP would ask.
             tcp_keepalive=False,
             access_log=None,  # type: ignore[arg-type] # as aiohttp's own runner does to have none
             # A compressed body is a malformed one, and nothing is unpacked for strangers.
@@ -290,280 +172,382 @@ class Connection(RequestHandler):
             max_headers=MAX_HEADERS,
             read_bufsize=READ_BUFFER_BYTES,
         )
-        self.client = arrival.client
-        self.is_trusted_proxy = arrival.is_trusted_proxy
-        self._arrival = arrival
-        self._holdings = holdings
-        self._counters = counters
-        self._refuse_malformed = refuse_malformed
-        self._head_timeout = http.head_timeout
-        self._write_timeout = connections.write_timeout
-        # One whole request may be there while another is answered: no client of Kerberos has even that.
-        self._max_ahead_bytes = MAX_HEAD_BYTES + http.max_body_bytes
-        self._max_requests = http.max_requests_per_connection
-        self._requests = 0
-        self.is_used_up = False
-        self._stage = _Stage.HEAD
-        self._head_bytes = 0
+        self._outgoing: Outgoing[Connection] | None = None
+        self._tls: TlsConnection | None = None
+        self._first_bytes: bytes | None = None
+        self._body: StreamReader | None = None
+        self._awaited: asyncio.Future[None] | None = None
         self._is_head_too_large = False
-        self._body_bytes = 0
-        self._ahead_bytes = 0
         self._is_holding = False
-        self._lines = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._write_timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
-        # aiohttp forgets its own when it closes: that is not yet the end.
-        self._wire: _Outgoing | None = None
-
-    # aiohttp's requests would tell, and nobody asks them.
-    ssl_context = None
-    peername = None
-    sockname = None
 
     # -- The beginning and the end ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn what TLS tells of the client; the first head's time starts with the connection."""
-        # What closes the connection may leave a rest to be sent, which has its time too.
-        self._wire = _Outgoing(transport, self._start_end)  # type: ignore[arg-type] # ours are all of streams
-        super().connection_made(self._wire)
+        """Learn what TLS tells of the client."""
+        wire: asyncio.Transport = transport  # type: ignore[assignment] # ours are all of streams
+        self._outgoing = Outgoing(wire, self)
+        self._protocol.connection_made(self._outgoing)
         self._arrival.begin(self)
-        self._start_head()
+        self._watch()
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object:
-            self._counters.shook_hands(Handshake.RESUMED if ssl_object.session_reused else Handshake.FULL)
-            # Most listeners ask for none.
-            is_certified = transport.get_extra_info("peercert")
-            certificate = client_certificate(ssl_object) if is_certified else None
-            client = self.client
-            self.client = ClientConnection(
-                address=client.address,
-                port=client.port,
-                tls=ssl_object.version(),
-                network=client.network,
-                proxy=client.proxy,
-                certificate=certificate,
-            )
-            if certificate and certificate.expires < time.time():
-                # Of a session that was resumed; a full handshake fails.
-                self.cut_off("the client's certificate has expired")
+            self._learn_from_tls(ssl_object, has_certificate=bool(transport.get_extra_info("peercert")))
+
+    def _learn_from_tls(self, ssl_object: TlsConnection, *, has_certificate: bool) -> None:
+        self._tls = ssl_object
+        ssl_object.note_close_notify = self._note_close_notify
+        resumed = ssl_object.session_reused
+        self._server.counters.shook_hands(Handshake.RESUMED if resumed else Handshake.FULL)
+        # Most listeners ask for no certificate.
+        certificate = client_certificate(ssl_object) if has_certificate else None
+        client = self.client
+        self.client = ClientConnection(
+            address=client.address,
+            port=client.port,
+            tls=ssl_object.version(),
+            network=client.network,
+            proxy=client.proxy,
+            certificate=certificate,
+        )
+        if certificate and certificate.expires < time.time():
+            # Of a session that was resumed; a full handshake fails.
+            self.cut_off("the client's certificate has expired")
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the timers, and give the place back."""
-        for timer in (self._head_timer, self._write_timer, self._end_timer):
+        """Forget the timers, and leave the count of connections."""
+        for timer in (self._timer, self._write_timer, self._end_timer):
             if timer:
                 timer.cancel()
-        self._wire = None
+        self._timer = self._outgoing = None
+        self._gate.close()
+        if self._tls:
+            self._tls.note_close_notify = None
         if self._is_holding:
-            self._holdings.release(self)
+            self._server.holdings.release(self)
         self._arrival.leave()
-        super().connection_lost(exc)
+        self._protocol.connection_lost(exc)
 
-    async def start(self) -> None:
-        """Serve requests. Whatever ends that, a bug too, starts the time that the connection has left."""
-        try:
-            await super().start()
-        finally:
-            self._start_end()
+    def end(self) -> None:
+        """Take nothing more in. A rest that is still to be sent has its deadline."""
+        self._gate.close()
+        if self._tls:
+            self._tls.note_close_notify = None
+        self._end_in(self._server.write_timeout, "the reply isn't read")
 
-    def eof_received(self) -> None:
-        """Let the transport close, as it does when it is told nothing else."""
-        self._start_end()
-
-    def _start_end(self) -> None:
-        if self._wire and not self._end_timer:
-            self._end_timer = self._start_write_time()
-
-    def _start_write_time(self) -> asyncio.TimerHandle:
-        return self._loop.call_later(self._write_timeout, self.cut_off, "the reply isn't read")
+    def _end_in(self, seconds: float, reason: str) -> None:
+        if self._outgoing and not self._end_timer:
+            self._end_timer = self._loop.call_later(seconds, self.cut_off, reason)
 
     @property
     def activity(self) -> ConnectionActivity:
         """What the connection does at this moment, for the door, which may need room for another one."""
-        if self._stage is _Stage.LATER_REQUEST or self._paused:
-            return ConnectionActivity.SERVING
-        is_between = self._stage is _Stage.HEAD and self._waiter is not None and self._requests
-        return (
-            ConnectionActivity.IDLE if is_between and not self._head_bytes else ConnectionActivity.RECEIVING
-        )
+        is_response_unread = self._outgoing is not None and self._outgoing.is_paused
+        return ConnectionActivity.SERVING if is_response_unread else self._gate.activity
 
     def cut_off(self, reason: str) -> None:
-        """Drop what the client doesn't take, and the connection with it."""
-        if not self._wire:
+        """Drop what the client does not take, and the connection with it."""
+        if not self._outgoing:
             return
         fields = {"client": self.client.address, "port": self.client.port, "reason": reason}
         logger.debug("connection_cut_off", extra={"fields": fields})
-        self._wire.reset()
+        self._outgoing.reset()
+
+    # -- The end of what the client sends --------------------------------------------------------------------
+
+    def eof_received(self) -> bool:
+        """Serve a client that has ended only its own side (RFC 9112 9.6), where the transport can."""
+        if self._tls:
+            # TLS ends before TCP does. A client that ends TCP has left; event loops send nothing after it.
+            self.end()
+            return False
+        if self._has_hung_up():
+            return False
+        self._input_ends()
+        return self._gate.can_go_on
+
+    def _note_close_notify(self) -> None:
+        if self._tls and self._tls.note_close_notify:
+            self._tls.note_close_notify = _ignore
+            # What came before it is received later.
+            self._loop.call_soon(self._input_ends)
+
+    def _input_ends(self) -> None:
+        self._gate.input_ends()
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._outgoing and not self._gate.can_go_on:
+            self._outgoing.close()
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client has closed its unix socket. TCP does not tell this from a half-close."""
+        outgoing = self._outgoing
+        return outgoing is not None and self.client.address == UNIX_PEER and outgoing.has_hung_up()
 
     # -- What comes in ---------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        """Pass octets on, within their bounds."""
-        if self._end_timer:  # what comes after something that was dropped means nothing
-            return
-        if not data:  # aiohttp goes on with what it holds
-            super().data_received(data)
-            return
-        # Whether nothing is left to be done for an earlier request.
-        is_idle = self._waiter is not None or not self._requests
-        if self._stage is _Stage.REFUSED_BODY and self._waiter is not None:
-            self._stage = _Stage.HEAD  # that body is over
-        if self._stage is _Stage.BODY:
-            self._body_bytes += len(data)
-            self._note_held()
-        elif self._stage is _Stage.LATER_REQUEST or (self._stage is _Stage.HEAD and not is_idle):
-            self._ahead_bytes += len(data)
-            if self._ahead_bytes > self._max_ahead_bytes:
-                self.cut_off("too many requests ahead")
-                return
-            self._note_held()
-        if self._stage is _Stage.HEAD:
-            self._head_received(data, is_idle=is_idle)
-        else:
-            self._feed(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to receive."""
+        del sizehint
+        return _received
 
-    def _feed(self, data: bytes) -> None:
-        """Pass on what comes after a head, unless it is cut into too many pieces."""
-        self._lines += data.count(b"\r\n")
-        if self._lines > MAX_LINES:
-            # Who was refused already may read that first.
-            self._end_timer = self._loop.call_later(LINGERING_SECONDS, self.cut_off, "too many chunks")
-            return
-        super().data_received(data)
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in what was received."""
+        data = bytes(_received[:nbytes])
+        if self._first_bytes is None:
+            self._first_bytes = data[:8]
+        self._gate.receive(data, self._loop.time())
+        if self._gate.is_handed_on and self._outgoing:
+            self._outgoing.pause_reading()  # The request is about to begin.
+        self._feed()
 
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
-        """Go on. aiohttp asks for it at every body, whether anything was paused or not."""
-        if self._reading_paused or self._buffer_paused:
-            super().resume_reading(resume_parser)
-        elif resume_parser and not self._end_timer:  # the parser may hold more of them
-            super().data_received(b"")
+    def _feed(self) -> None:
+        """Hand the parser what the gate lets go."""
+        gate = self._gate
+        while (piece := gate.next_piece()) is not None:
+            if gate.is_in_body and self._body:
+                self._feed_body(piece, self._body)
+            else:
+                self._protocol.data_received(piece)
+        if gate.fault:
+            self._stop_at(gate.fault)
+            return
+        if self._awaited and not self._awaited.done():
+            self._awaited.set_result(None)
+        if self._is_holding or gate.body_bytes + gate.held_bytes > FREE_BYTES:  # few ever are
+            self._note_held()
+        if gate.deadline is not None:
+            self._watch()
+
+    def _feed_body(self, piece: bytes, body: StreamReader) -> None:
+        before = body.total_bytes
+        self._protocol.data_received(piece)
+        if body.is_eof():
+            count = body.total_bytes - before
+            # A chunked body ends with a line of its own.
+            self._gate.body_ends(piece[count:] if count else b"", self._loop.time())
 
     def _note_held(self) -> None:
-        held = self._body_bytes + self._ahead_bytes
-        if self._paused and self._wire:
-            held += self._wire.get_write_buffer_size()
-        if self._is_holding or held > FREE_BYTES:  # few ever are
+        held = self._gate.body_bytes + self._gate.held_bytes
+        if self._outgoing and self._outgoing.is_paused:
+            held += self._outgoing.get_write_buffer_size()
+        if self._is_holding or held > FREE_BYTES:
             self._is_holding = held > FREE_BYTES
-            self._holdings.hold(self, held)
+            self._server.holdings.hold(self, held)
 
-    def _head_received(self, data: bytes, *, is_idle: bool) -> None:
-        room = MAX_HEAD_BYTES - self._head_bytes
-        count = self._request_count
-        super().data_received(data[:room])
-        if self._request_count > count:
-            if self._head_timer:
-                self._end_head(self._head_timer)
-            # Who doesn't read the reply to the last request has this one wait.
-            self._stage = _Stage.BODY if is_idle else _Stage.LATER_REQUEST
-            self._body_bytes = len(data)
-            self._note_held()
-            if len(data) > room:
-                self._feed(data[room:])
-        elif len(data) > room:
-            # No parser can be in a state where it takes NUL: this one answers 400.
-            self._is_head_too_large = True
-            self._stage = _Stage.REFUSED_BODY
-            super().data_received(b"\0")
+    # -- Deadlines and limits --------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Have the timer fire no later than the deadline. It may fire sooner, as most deadlines are kept."""
+        deadline = self._gate.deadline
+        if deadline is None or not self._outgoing or (self._timer and self._timer_at <= deadline):
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        self._timer = None
+        self._gate.look_at_clock(self._loop.time())
+        if self._gate.fault:
+            self._stop_at(self._gate.fault)
         else:
-            # Most heads come at once, and need no time.
-            if self._head_timer is None:
-                self._start_head()
-            self._head_bytes += len(data)
+            self._watch()
 
-    def _start_head(self) -> None:
-        self._head_timer = self._loop.call_later(self._head_timeout, self.force_close)
+    def _stop_at(self, fault: Fault) -> None:
+        """Do what a limit demands that the client has passed."""
+        if fault is Fault.BODY_LATE:
+            if self._awaited and not self._awaited.done():
+                self._awaited.set_exception(BodyTimeoutError(f"{self.bytes_read} bytes so far"))
+        elif fault is Fault.HEAD_TOO_LARGE:
+            self._is_head_too_large = True
+            self._gate.close()
+            # No parser can be in a state where it takes NUL: this one answers 400.
+            self._protocol.data_received(b"\0")
+        elif fault is Fault.TOO_MANY_LINES:
+            self._gate.close()
+            # A client that was refused already may read that first.
+            self._end_in(LINGERING_SECONDS, fault.value)
+        elif fault is Fault.TOO_FAR_AHEAD:
+            self.cut_off(fault.value)
+        elif self._outgoing:
+            self._outgoing.close()
 
-    def _end_head(self, timer: asyncio.TimerHandle) -> None:
-        """Stop the head's time: the request is in the handler's hands, or soon will be."""
-        timer.cancel()
-        self._head_timer = None
-        self._head_bytes = 0
+    # -- A request -------------------------------------------------------------------------------------------
 
-    def request_begins(self) -> None:
-        """Count the request; the next octets are its body's."""
-        if self._head_timer:
-            self._end_head(self._head_timer)
-        if self._wire and not self._requests:
-            # One octet that can't be sent on starts the time of a client that doesn't read; but not before,
-            # when the handshake's last ones wait. (With 0, uvloop's TLS pauses after every write.)
-            self._wire.set_write_buffer_limits(high=1, low=0)
-        self._stage = _Stage.BODY
-        self._requests += 1
-        self.is_used_up = self._requests >= self._max_requests
-        self._lines = 0
-        if not self._messages:
-            self._ahead_bytes = 0
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Have a request answered, and write the response."""
+        self._begin(request.content)
+        try:
+            response = await self._server.handler.handle(request, self)
+        except BrokenBodyError:
+            return KEPT  # aiohttp goes on to the error, and `refuse` is asked.
+        is_1_0 = request.version < HttpVersion11
+        # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
+        is_last = response.closes or is_1_0 or self._is_last(request)
+        if not self._outgoing or self._outgoing.is_closing():
+            return LAST
+        has_body = request.method != hdrs.METH_HEAD
+        self._outgoing.write(encode(response, is_1_0=is_1_0, is_last=is_last, has_body=has_body))
+        try:
+            if self._protocol.writing_paused:  # A client that does not read gets no other response meanwhile.
+                await request.writer.drain()
+        except ConnectionError:
+            return LAST
+        self._response_is_written(is_last=is_last)
+        return LAST if is_last else KEPT
 
-    def body_ends(self) -> None:
-        """Let the next octets be those of another request, which has to wait."""
-        self._stage = _Stage.LATER_REQUEST
-        # From here on it isn't the client that takes its time.
-        self._body_bytes = 0
-        self._note_held()
+    async def read_body(self, limit: int) -> bytes:
+        """Read the request's body, chunked or not, within its limits of size and time.
 
-    def request_ends(self) -> None:
-        """Let the next octets be those of another head, or of a body that nobody wants."""
-        self._body_bytes = 0
-        if self._stage is not _Stage.LATER_REQUEST:
-            self._stage = _Stage.REFUSED_BODY
-        elif not self._messages:
-            self._stage = _Stage.HEAD
-            self._ahead_bytes = 0
+        Raises:
+            BodyTooLargeError: there is more than the limit.
+            BodyTimeoutError: the body is not whole in time.
+            BrokenBodyError: the body is no HTTP.
+        """
+        assert self._body
+        if self._body.is_eof():  # it came with its head, as nearly all do: there is nothing to wait for
+            data = self._body.read_nowait()
+            self.bytes_read = len(data)
+        else:
+            data = await self._wait_for_body(self._body, limit)
+        if len(data) > limit:
+            raise BodyTooLargeError(f"more than {limit} bytes")
+        return data
+
+    @property
+    def is_body_missing(self) -> bool:
+        """Whether the request's body is not whole yet."""
+        return self._gate.is_in_body
+
+    def write_continue(self) -> None:
+        """Ask for the body (RFC 9110 10.1.1)."""
+        if self._outgoing:
+            self._outgoing.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def refuse(self, error: BaseException | None) -> None:
+        """Answer what is no HTTP."""
+        response = self._server.handler.refuse_malformed(self, self._describe(error))
+        if self._outgoing and not self._outgoing.is_closing():
+            self._outgoing.write(encode(response, is_1_0=False, is_last=True))
+
+    def _describe(self, error: BaseException | None) -> str:
+        requests = 0 if self._gate.is_in_body else self._gate.requests
+        if self._is_head_too_large:
+            rule = f"head of more than {MAX_HEAD_BYTES} bytes"
+        else:
+            start = None if self._gate.requests else name_start(self._first_bytes or b"")
+            rule = start or name_rule(error)
+        return f"{rule} (after request {requests} of the connection)" if requests else rule
+
+    def _begin(self, body: StreamReader) -> None:
+        gate, outgoing = self._gate, self._outgoing
+        assert outgoing
+        if not gate.requests:
+            # One byte that cannot be sent on starts the time of a client that does not read; but not before,
+            # while the handshake's last ones wait. (With 0, uvloop's TLS pauses after every write.)
+            outgoing.set_write_buffer_limits(high=1, low=0)
+        self._body = body
+        self.bytes_read = 0
+        gate.request_begins()
+        if body.is_eof():
+            gate.body_ends(b"", self._loop.time())
+        outgoing.resume_reading()
+        self._feed()
+        if gate.is_input_over:
+            self._close_if_over()
+
+    async def _wait_for_body(self, body: StreamReader, limit: int) -> bytes:
+        self._gate.body_is_awaited(self._loop.time())
+        self._watch()
+        data = bytearray(body.read_nowait())
+        while not body.is_eof():
+            self.bytes_read = len(data)
+            if len(data) > limit:
+                break
+            if self._has_parser_failed():
+                body.feed_eof()  # so that aiohttp does not wait for the rest
+                raise BrokenBodyError
+            self._awaited = self._loop.create_future()
+            try:
+                await self._awaited
+            finally:
+                self._awaited = None
+            data += body.read_nowait()
+        self.bytes_read = len(data)
+        return bytes(data)
+
+    def _has_parser_failed(self) -> bool:
+        """Whether aiohttp holds an error behind this request.
+
+        aiohttp keeps an error to itself until the request is answered, and the body would wait for its end
+        until then. A parser that has failed fails again at each call, and aiohttp stops reading when it has
+        many errors. A sound parser takes no bytes as nothing.
+        """
+        outgoing = self._outgoing
+        if not outgoing:
+            return False
+        for _ in range(MAX_PROBES):
+            self._protocol.data_received(b"")
+            if outgoing.is_reading_paused:
+                return True
+        return False
+
+    def _is_last(self, request: web.BaseRequest) -> bool:
+        """Whether the connection ends with the response to this request."""
+        return (
+            not request.keep_alive
+            # After a request to upgrade, aiohttp takes what comes for another protocol.
+            or hdrs.UPGRADE in request.headers
+            or self._gate.requests >= self._server.max_requests
+            or (self._gate.is_input_over and not self._gate.held_bytes)
+            or self._server.is_draining
+        )
 
     # -- What goes out ---------------------------------------------------------------------------------------
 
+    def _response_is_written(self, *, is_last: bool) -> None:
+        gate = self._gate
+        if is_last and not gate.is_in_body:
+            gate.close()
+            return
+        gate.response_written(self._loop.time())
+        if gate.held_bytes:
+            self._feed()
+        else:
+            self._watch()
+        if gate.is_input_over:
+            self._close_if_over()
+
     def pause_writing(self) -> None:
         """Start the time that the client has to read what is sent to it."""
-        if self._wire:
-            self._wire.is_paused = True
-        if not self.writing_paused:
-            super().pause_writing()
-            self._write_timer = self._start_write_time()
+        if self._outgoing:
+            self._outgoing.is_paused = True
+        if not self._protocol.writing_paused:
+            self._protocol.pause_writing()
+            self._write_timer = self._loop.call_later(
+                self._server.write_timeout, self.cut_off, "the reply isn't read"
+            )
         self._note_held()
 
     def resume_writing(self) -> None:
         """Go on, and stop that time when all is sent."""
-        if self._wire:
-            self._wire.is_paused = False
-            self._wire.go_on()
-            if self._wire.is_paused:
+        if self._outgoing:
+            self._outgoing.is_paused = False
+            self._outgoing.go_on()
+            if self._outgoing.is_paused:
                 return
-        super().resume_writing()
+        self._protocol.resume_writing()
         if self._write_timer:
             self._write_timer.cancel()
             self._write_timer = None
         self._note_held()
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what isn't HTTP. aiohttp would log a traceback and quote its parser to the client."""
-        del request, status, exc
-        if self._is_head_too_large:
-            message = f"head of more than {MAX_HEAD_BYTES} octets"
-        return self._refuse_malformed(self, message or "")
 
-
-class Request(web.BaseRequest):
-    """A request of aiohttp's, and open to view what that hides: its head, its body and its connection."""
-
-    def __init__(
-        self,
-        head: RawRequestMessage,
-        body: StreamReader,
-        connection: RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> None:
-        if head.url.absolute:
-            # The path is what counts; aiohttp looks at the host, and fails if it is none (RFC 9112 3.2.2).
-            head = head._replace(url=head.url.relative())
-        super().__init__(head, body, connection, writer, task, task.get_loop())
-        self.head = head
-        self.body = body
-        self.connection: Connection = connection  # type: ignore[assignment] # there are no others
+def _ignore() -> None:
+    """Take no notice of what comes after a close_notify: only another one can."""

@@ -1,19 +1,16 @@
-"""Which paths are ours, and the secret token that one may end with. Pure.
+"""Which paths are served, and the secret token that one may end with. Pure.
 
 Windows' clients can be given a URL and nothing else, so what lets them in has to be in the path.
+
+A path is compared as it is written, and nothing in it is decoded: an encoded slash is no slash (RFC 3986
+2.2), and no client encodes what needs no encoding.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 __all__ = ["Paths", "Place"]
-
-SHORTEST_TOKEN = 16
-"""Characters that a token has at least (config/tokens.py)."""
-
-_QUOTE = re.compile("""b?['"]""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +30,19 @@ class Paths:
     """
 
     def __init__(self, paths: Iterable[str], *, takes_tokens: bool) -> None:
-        self._spelled = frozenset(paths)  # as most clients write them
-        self._paths = frozenset(map(_fold, self._spelled))
+        self._spelled = tuple(paths)
+        self._targets = frozenset(self._spelled)  # as most clients write them
+        self._paths = {_fold(path): path for path in self._spelled}
         self._takes_tokens = takes_tokens
 
-    def find(self, path: str) -> Place | None:
-        """Return what a request's path stands for, None if it is none of ours."""
-        if path in self._spelled or _fold(path) in self._paths:
+    def find(self, target: str) -> Place | None:
+        """Return what a request's target stands for, None if it is none of ours."""
+        if target in self._targets:
+            return _OPEN
+        path = _path_of(target)
+        if path is None:
+            return None
+        if _fold(path) in self._paths:
             return _OPEN
         if self._takes_tokens:
             parent, _, token = path.removesuffix("/").rpartition("/")
@@ -47,19 +50,35 @@ class Paths:
                 return Place(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
         return None
 
-    def describe(self, path: str) -> str:
-        """Return what the log may say of a path that isn't ours: what might be a token is left out."""
-        if not self._takes_tokens:
-            return path
-        first, slash, rest = path.removeprefix("/").partition("/")
-        shown = first if len(first) < SHORTEST_TOKEN else "..."
-        return f"/{shown}{slash}{'...' if rest else ''}"
+    def describe(self, target: str) -> str:
+        """Return what the log may say of a target that is not ours, and what is served.
 
-    def describe_error(self, text: str) -> str:
-        """Return what the log may say of a parser's complaint, which may quote the path it stumbled on."""
-        if not self._takes_tokens:
-            return text
-        return _QUOTE.split(text, maxsplit=1)[0].rstrip(" :")
+        Anything in it may be a token, whole or in part, perhaps of another proxy. So nothing is quoted.
+        """
+        return f"{self._describe(target)}; served: {', '.join(self._spelled)}"
+
+    def _describe(self, target: str) -> str:
+        path = _path_of(target)
+        if path is None:
+            return "no path"
+        folded = _fold(path)
+        for served, spelled in self._paths.items():
+            if served and folded.startswith(f"{served}/"):
+                return f"{spelled}/... ({len(path)} characters)"
+        return f"another path ({len(path)} characters)"
+
+
+def _path_of(target: str) -> str | None:
+    """Return the path of a request's target (RFC 9112 3.2), as it is written; None if it has none."""
+    if not target.startswith("/"):
+        scheme, is_url, rest = target.partition("://")
+        if not is_url or not scheme.isalnum():
+            return None  # The asterisk form, or CONNECT's.
+        authority, slash, path = rest.partition("/")
+        if "?" in authority or "#" in authority:
+            return "/"
+        target = slash + path or "/"
+    return target.partition("?")[0].partition("#")[0]
 
 
 def _fold(path: str) -> str:

@@ -51,21 +51,23 @@ class Guard:
         self._failures = FailureGate(config.guard.failures, store)
         self._policies = {realm.name: RealmPolicy(realm) for realm in config.realms}
 
+    def charge(self, client: ClientConnection) -> Verdict:
+        """Charge the client for a request's head; say whether its network sends too many."""
+        if self._rates_mode is Mode.OFF:
+            return GOOD
+        refusal = self._rates.check_client(client.network, now=self._clock())
+        return _verdict([found(refusal, self._rates_mode)]) if refusal else GOOD
+
     def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
-        """Count a request of the client from its head to its response; say whether there are too many."""
+        """Count a request of the client from its body to its response; say whether there are too many."""
         return _Visit(self.enter, self._slots.leave, client.network)
 
     def enter(self, network: str) -> Verdict:
         """Begin a visit."""
         refusal = self._slots.enter(network)
-        if self._rates_mode is Mode.OFF:
+        if refusal is None or self._rates_mode is Mode.OFF:
             return GOOD
-        try:
-            refusal = refusal or self._rates.check_client(network, now=self._clock())
-        except BaseException:
-            self._slots.leave(network)
-            raise
-        return _verdict([found(refusal, self._rates_mode)]) if refusal else GOOD
+        return _verdict([found(refusal, self._rates_mode)])
 
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
         """Say whether the request may go to the realm's servers."""
@@ -125,7 +127,7 @@ class Guard:
 
 
 class _Visit(contextlib.AbstractContextManager[Verdict]):
-    """A request, from its head to its response."""
+    """A request, from its body to its response."""
 
     __slots__ = ("_enter", "_leave", "_network")
 

@@ -92,8 +92,8 @@ class LineHandler(logging.Handler):
 
 
 def _translated(record: logging.LogRecord) -> logging.LogRecord:
-    """Make of a library's text an event with fields."""
-    fields = {"library": record.name, "text": record.getMessage()}
+    """Make of a library's text an event with fields. What follows its first line may quote a client."""
+    fields = {"library": record.name, "text": record.getMessage().partition("\n")[0]}
     ours = logging.LogRecord(
         record.name, record.levelno, record.pathname, record.lineno, "library_message", (), record.exc_info
     )
@@ -104,7 +104,7 @@ def _translated(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    fields = {"error": unraisable.exc_type.__name__, "detail": str(unraisable.exc_value)}
+    fields = {"error": unraisable.exc_type.__name__}
     logger.debug("unraisable_error", extra={"fields": fields})
 
 

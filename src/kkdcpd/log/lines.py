@@ -9,6 +9,7 @@ import logging
 import re
 import select
 import time
+import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Protocol
@@ -33,7 +34,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NUMBERS = (int, float)
 _CACHED_VALUES = 2048
 
-_format_traceback = logging.Formatter().formatException
+MAX_CHAINED = 4
+"""Exceptions shown of a chain in which each is the cause of the next."""
+
+_TRACEBACK_HEAD = "Traceback (most recent call last):\n"
+_BECAUSE = "\n\nThis led to another exception:\n\n"
 
 
 class Lines(Protocol):
@@ -137,8 +142,19 @@ _json = lru_cache(_CACHED_VALUES)(json.dumps)
 
 
 def _traceback(record: logging.LogRecord, limit: int) -> str:
+    """Return where a bug is, and the kinds of its exceptions; what these say may quote a client."""
     assert record.exc_info
-    return _format_traceback(record.exc_info)[-limit * TRACEBACK_FACTOR :]
+    error = record.exc_info[1]
+    parts: list[str] = []
+    while error and len(parts) < MAX_CHAINED:
+        parts.append("".join((_TRACEBACK_HEAD, *traceback.format_tb(error.__traceback__), _kind(error))))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return _BECAUSE.join(reversed(parts))[-limit * TRACEBACK_FACTOR :]
+
+
+def _kind(error: BaseException) -> str:
+    code = f" (errno {error.errno})" if isinstance(error, OSError) and error.errno else ""
+    return f"{type(error).__qualname__}{code}"
 
 
 def _text_traceback(record: logging.LogRecord, prefix: str, limit: int) -> str:
