@@ -21,6 +21,7 @@ from lab.program import run
 from lab.realm import MitRealm, Principal
 from tests.deploy.conftest import REPOSITORY, RootMaker
 from tests.deploy.debian import Machine
+from tests.support.http_client import HttpClient, post
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -30,6 +31,10 @@ NAME = "localhost"  # what clients call it
 MAX_EXPOSURE = 1.5
 SECONDS_TO_HAPPEN = 10.0
 MANY_STARTS_SECONDS = 60.0
+
+# journald multiplies the burst by a factor that grows with the free disk (about 4 at 5 GiB, at most 6).
+JOURNALD_OF_A_SMALL_DISK = "[Journal]\nRateLimitIntervalSec=30s\nRateLimitBurst=50\n"
+FLOOD = 1000
 
 CONFIG = """\
 [realms."{realm.name}"]
@@ -143,6 +148,9 @@ def site(
     folder = tmp_path_factory.mktemp("units")
     root = make_root()
     root.install(deb)
+    limits = root.path / "etc/systemd/journald.conf.d/test.conf"
+    limits.parent.mkdir()
+    limits.write_text(JOURNALD_OF_A_SMALL_DISK)
     with ExitStack() as running:
         running.enter_context(NetworkNamespace(folder))
         alice = Principal(name="alice", password=PASSWORD, options=("+requires_preauth",))
@@ -254,6 +262,27 @@ def test_curl_is_told_what_it_is(site: Site) -> None:
         "curl", "--silent", "-i", "--cacert", anchors, f"https://{NAME}/KdcProxy"
     ).expect_ok()
     assert told.output.startswith("HTTP/1.1 405 ")
+
+
+def ask_until_closed(trust: ssl.SSLContext, count: int) -> Iterator[str]:
+    """Ask so many times, or until a draining worker ends the connection; yield the requests' ids."""
+    with HttpClient(443, tls=trust, host=NAME) as client:
+        for _ in range(count):
+            response = client.ask(post(b"", method="OPTIONS"))
+            yield response.request_id
+            if response.headers.get("connection") == "close":
+                return
+
+
+def test_journal_keeps_every_line_of_a_flood(site: Site) -> None:
+    """The unit's own limit counts, not journald's: zero in the unit would mean journald's."""
+    asked: set[str] = set()
+    while len(asked) < FLOOD:
+        asked |= set(ask_until_closed(site.trust, FLOOD - len(asked)))
+    site.machine.tell("journalctl", "--sync")
+    logged = set(re.findall(r"\bexchange .*? id=(\w+) ", site.log()))
+    assert len(asked - logged) == 0
+    assert "lines_lost" not in site.log()
 
 
 def test_socket_may_be_elsewhere(site: Site) -> None:
