@@ -43,13 +43,21 @@ def base(workshop: Path, base_in_the_making: Program, request: pytest.FixtureReq
 
 
 @pytest.fixture(scope="session")
-def make_root(workshop: Path, base: Path) -> Iterator[RootMaker]:
+def furnished(workshop: Path, base: Path) -> str:
+    """The same with the programs that administrators and clients use, as the base of further roots."""
+    with Root(base, workshop / "furnished") as root:
+        root.furnish()
+    return root.layers
+
+
+@pytest.fixture(scope="session")
+def make_root(workshop: Path, furnished: str) -> Iterator[RootMaker]:
     """Make roots over it, which last as long as the session."""
     with ExitStack() as roots:
 
         def make() -> Root:
             directory = Path(tempfile.mkdtemp(prefix="root-", dir=workshop))
-            return roots.enter_context(Root(base, directory))
+            return roots.enter_context(Root(furnished, directory))
 
         yield make
 
@@ -87,6 +95,30 @@ def offline(wheels: Path) -> Mapping[str, str]:
         "PIP_NO_COMPILE": "1",
         "PIP_NO_INDEX": "1",
     }
+
+
+PIP_CONF = "[global]\nno-index = true\nfind-links = {wheels}\nno-compile = true\n"
+CLONE = (
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "config.toml.example",
+    "deploy",
+    "docs",
+    "pyproject.toml",
+    "requirements-build.lock",
+    "requirements.lock",
+    "src",
+    "systemd",
+)
+
+
+def clone(folder: Path) -> None:
+    """Put there what a clone of the repository has, as far as it is installed from."""
+    for name in CLONE:
+        source, target = REPOSITORY / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
 
 
 @pytest.fixture(scope="session")

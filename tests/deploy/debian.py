@@ -18,11 +18,19 @@ __all__ = ["Machine", "Root", "make_base"]
 
 # A third of it nobody would read here.
 UNWANTED = ("exclude=/usr/share/doc/*", "exclude=/usr/share/locale/*", "include=/usr/share/doc/kkdcpd/*")
-PACKAGES = ("ca-certificates", "python3", "python3-venv", "systemd", "systemd-sysv")
+# What Debian's own slim images have besides, and no more: python3-venv is only mentioned there.
+PACKAGES = ("ca-certificates", "python3", "systemd", "systemd-sysv")
+# What an administrator has, or is told to install, where kkdcpd is used: the clients' programs too.
+FURNITURE = ("curl", "krb5-k5tls", "krb5-user", "python3-venv")
 BOOT_SECONDS = 60.0
 PROGRAM_SECONDS = 100.0  # dpkg syncs much, and disks may be busy
 
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/root",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
 # systemctl then does what a root that isn't booted needs, and no more.
 _OFFLINE = {**_ENVIRONMENT, "SYSTEMD_OFFLINE": "1"}
 
@@ -36,12 +44,21 @@ def make_base(folder: Path) -> Program:
 
 
 class Root:
-    """A root folder, `path`, that begins as `base` is, and leaves that alone."""
+    """A root folder, `path`, that begins as `base` is, and leaves that alone.
 
-    def __init__(self, base: Path, directory: Path) -> None:
+    `base` is a folder, or several with colons between them, the uppermost first. `layers` is a base for
+    others, with what was written here.
+    """
+
+    def __init__(self, base: Path | str, directory: Path) -> None:
         self.path = directory / "root"
         self._layers = directory / "written", directory / "work"
         self._base = base
+
+    @property
+    def layers(self) -> str:
+        """What another root over this one has as its base."""
+        return f"{self._layers[0]}:{self._base}"
 
     def __enter__(self) -> Self:
         for folder in (self.path, *self._layers):
@@ -64,6 +81,12 @@ class Root:
     def run(self, *command: str) -> Completed:
         """Run a program in it, as root."""
         return run("chroot", str(self.path), *command, environment=_OFFLINE, timeout=PROGRAM_SECONDS)
+
+    def furnish(self) -> None:
+        """Install what FURNITURE names, from Debian."""
+        self.run("apt-get", "update", "-qq").expect_ok()
+        options = ("--yes", "-qq", "--no-install-recommends", "-o", "DPkg::Options::=--force-unsafe-io")
+        self.run("apt-get", "install", *options, *FURNITURE).expect_ok()
 
     def install(self, package: Path) -> str:
         """Install a package; return its path in there."""
@@ -125,10 +148,10 @@ class Machine:
     ) -> None:
         self._nspawn.stop()
 
-    def run(self, *command: str) -> Completed:
+    def run(self, *command: str, stdin: str = "") -> Completed:
         """Run a program in it, as root."""
         inside = ("nsenter", f"--target={self._leader()}", "--all")
-        return run(*inside, *command, environment=_ENVIRONMENT, timeout=PROGRAM_SECONDS)
+        return run(*inside, *command, environment=_ENVIRONMENT, stdin=stdin, timeout=PROGRAM_SECONDS)
 
     def tell(self, *command: str) -> str:
         """Run a program that must succeed; return what it says."""

@@ -1,12 +1,15 @@
-"""The image, built from the Containerfile and run as a container runs it: its program alone, as PID 1.
+"""The image, built from the Containerfile on a Debian base without python3-venv, and run.
 
-It is systemd-nspawn that runs it: as PID 1, on a root that can't be written to, without any capability.
+systemd-nspawn runs it for most tests: its program alone, as PID 1, on a root that can't be written to,
+without any capability. podman and podman-compose run it by what docs/operations.md and compose.yaml say.
 """
 
 import json
 import os
 import re
+import resource
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,13 +21,16 @@ import pytest
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.namespace import NetworkNamespace
-from lab.program import Completed, Program, run
+from lab.program import Completed, Program, find_program, run
 from lab.realm import MitRealm, Principal
-from tests.deploy.conftest import BUILDING_SECONDS, REPOSITORY
+from tests.deploy.conftest import BUILDING_SECONDS, PIP_CONF, REPOSITORY, clone
+from tests.deploy.printed import block, commands
 
 pytestmark = pytest.mark.timeout(240)
 
 PASSWORD = "nothing-but-python"
+OPERATIONS = "docs/operations.md"
+SECONDS_TO_START = 20.0
 SECONDS_TO_STOP = 10.0
 USER = "10443"
 
@@ -51,9 +57,12 @@ class Image:
 @pytest.fixture(scope="module")
 def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
     store = workshop / "images"
+    # What Debian's stock image has: dpkg knows python3-venv, as others suggest it, but it is not installed.
+    assert run("chroot", str(base), "dpkg-query", "--show", "python3-venv", environment=os.environ).is_ok
+    assert not (base / "usr/lib/python3.11/ensurepip").exists()
     # No file of pip's outside the test's reach: only these wheels are to be had inside.
     pip_conf = workshop / "pip.conf"
-    pip_conf.write_text("[global]\nno-index = true\nfind-links = /wheels\nno-compile = true\n")
+    pip_conf.write_text(PIP_CONF.format(wheels="/wheels"))
 
     def buildah(*words: str) -> str:
         options = (f"--root={store}/root", f"--runroot={store}/run", "--storage-driver=overlay")
@@ -75,6 +84,7 @@ def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
         "build",
         "--quiet",
         "--format=docker",
+        "--layers",  # which podman then has no need to build once more
         "--isolation=chroot",
         "--build-arg=BASE=localhost/base",
         f"--volume={wheels}:/wheels:ro",
@@ -213,6 +223,110 @@ def test_container_stops_by_its_signal_in_time(site: Site, image: Image) -> None
     # To PID 1 itself, as docker stop does; without a handler of its own it would not even notice.
     os.kill(site.container.pids()[0], signal.Signals[image.config["StopSignal"]])
     assert site.container.wait(timeout=SECONDS_TO_STOP) == 0
+
+
+PODMAN = r"""#!/bin/sh
+# podman, with a store of the test's own and what this machine needs: a build in the network outside, limits
+# that may be set here, and a runtime that takes any kind of cgroups.
+verb=$1
+outside=
+shift
+for word; do
+    shift
+    case $word in nofile=*) word=nofile={descriptors} ;; esac
+    set -- "$@" "$word"
+done
+case $verb in
+    build) outside="nsenter --net={outside}"
+        set -- --isolation=chroot --build-arg=BASE=localhost/base \
+        --volume={workshop}/wheels:/wheels:ro --volume={workshop}/pip.conf:/etc/pip.conf:ro "$@" ;;
+    run) set -- --ulimit=nproc=4096:4096 "$@" ;;
+esac
+exec $outside {podman} --root={workshop}/images/root --runroot={workshop}/images/run \
+    --storage-driver=overlay --runtime=runc "$verb" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A host with a clone, in a network of its own, on which an administrator types commands."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    trust: Path
+
+    def sh(self, command: str) -> Completed:
+        """Run a command in the clone."""
+        inside = f"cd {self.folder}\n{command}"
+        return run("sh", "-euc", inside, environment=self.environment, timeout=BUILDING_SECONDS)
+
+    def tell(self, command: str) -> str:
+        """Run a command that has to succeed as soon as the container is ready; return what it says."""
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not (done := self.sh(command)).is_ok and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return done.expect_ok().output
+
+
+@pytest.fixture
+def host(image: Image, workshop: Path, authority: Authority, tmp_path: Path) -> Iterator[Host]:
+    assert image.config["User"]  # the base is in the store
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    podman = tmp_path / "bin/podman"
+    podman.parent.mkdir()
+    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    podman.write_text(
+        PODMAN.format(
+            workshop=workshop,
+            podman=find_program("podman"),
+            descriptors=f"{limit}:{limit}",
+            outside=f"/proc/{os.getpid()}/fd/{outside}",
+        )
+    )
+    podman.chmod(0o755)
+    folder = tmp_path / "clone"
+    clone(folder)
+    (folder / "deploy/container/config/tls").mkdir(parents=True)
+    pair = authority.issue("localhost", file_name="podman")
+    (folder / "deploy/container/config/tls/certificate.pem").write_bytes(pair.certificate.read_bytes())
+    (folder / "deploy/container/config/tls/key.pem").write_bytes(pair.key.read_bytes())
+    (folder / "deploy/container/config/tls/key.pem").chmod(0o400)
+    (folder / "deploy/container/config/config.toml").write_text(block(OPERATIONS, "toml", "*:9088").text)
+    environment = {**os.environ, "PATH": f"{podman.parent}:{os.environ['PATH']}", "PIP_NO_INDEX": "1"}
+    with NetworkNamespace(tmp_path):
+        host = Host(folder=folder, environment=environment, trust=authority.certificate)
+        yield host
+        host.sh("podman rm --all --force --volumes --time 0").expect_ok()
+    os.close(outside)
+
+
+def expect_to_serve(host: Host) -> None:
+    """Clients get in by port 443, Prometheus by port 9088."""
+    served = host.tell(f"curl --silent --include --cacert {host.trust} https://localhost/KdcProxy")
+    assert served.startswith("HTTP/1.1 405 ")
+    assert "kkdcpd_build_info" in host.tell("curl --silent --fail http://127.0.0.1:9088/metrics")
+
+
+def test_printed_commands_run_it_by_podman(host: Host) -> None:
+    for command in commands(block(OPERATIONS, "sh", "podman run").text):
+        host.tell(command)
+    expect_to_serve(host)
+    host.sh("podman exec kkdcpd kkdcpd healthcheck").expect_ok()
+    host.sh("podman exec kkdcpd kkdcpd reload").expect_ok()
+    # The volume with the control socket outlives a kill.
+    host.sh("podman kill kkdcpd && podman wait kkdcpd && podman start kkdcpd").expect_ok()
+    expect_to_serve(host)
+    assert "control.sock" not in host.tell("podman logs kkdcpd")
+
+
+def test_podman_compose_runs_it(host: Host) -> None:
+    host.sh("chown 10443 deploy/container/config/tls/key.pem").expect_ok()
+    (printed,) = re.findall(r"`(podman-compose .*? up .*?)`", (REPOSITORY / OPERATIONS).read_text())
+    host.sh("podman tag localhost/kkdcpd kkdcpd").expect_ok()
+    host.sh(printed).expect_ok()
+    expect_to_serve(host)
+    told = host.sh("podman ps --format '{{.Status}}'").expect_ok().output
+    assert "Up" in told
 
 
 def test_image_has_nothing_that_builds(image: Image) -> None:

@@ -1,49 +1,48 @@
-"""docs/operations.md: its commands, where no machine is needed for them."""
+"""The ways to install kkdcpd that README and docs/operations.md print, where they need no machine."""
 
-import re
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import REPOSITORY, RootMaker
+from tests.deploy.conftest import PIP_CONF, RootMaker, clone
+from tests.deploy.debian import Root
+from tests.deploy.printed import block
 
 pytestmark = pytest.mark.timeout(240)
 
-CLONE = (
-    "LICENSE",
-    "README.md",
-    "config.toml.example",
-    "pyproject.toml",
-    "requirements.lock",
-    "docs/man",
-    "src",
-    "systemd",
-)
 
-
-def commands_after(words: str) -> str:
-    """Return the first shell commands after these words."""
-    _before, _words, rest = (REPOSITORY / "docs/operations.md").read_text().partition(words)
-    found = re.search(r"^```sh\n(.*?)^```", rest, re.MULTILINE | re.DOTALL)
-    assert found
-    return found[1]
-
-
-def test_commands_install_it_from_a_clone(make_root: RootMaker, wheels: Path) -> None:
+@pytest.fixture
+def root(make_root: RootMaker, wheels: Path) -> Root:
+    """A root with a clone, in which pip needs no network."""
     root = make_root()
-    clone = root.path / "srv/clone"
-    for name in CLONE:
-        source, target = REPOSITORY / name, clone / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    clone(root.path / "srv/clone")
     shutil.copytree(wheels, root.path / "srv/wheels")
-    (root.path / "etc/pip.conf").write_text(
-        "[global]\nno-index = true\nfind-links = /srv/wheels\nno-compile = true\n"
-    )
-    root.run("sh", "-euxc", f"cd /srv/clone\n{commands_after('**Any Linux with Python')}").expect_ok()
+    (root.path / "etc/pip.conf").write_text(PIP_CONF.format(wheels="/srv/wheels"))
+    return root
+
+
+def run_block(root: Root, document: str, words: str) -> None:
+    root.run("sh", "-euxc", f"cd /srv/clone\n{block(document, 'sh', words).text}").expect_ok()
+
+
+def test_commands_of_operations_install_it_from_a_clone(root: Root) -> None:
+    run_block(root, "docs/operations.md", "python3 -m venv /opt/kkdcpd")
     assert root.run("kkdcpd", "check").exit_code == 78  # it asks for a certificate
     root.run("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/kkdcpd.service").expect_ok()
     tls = (root.path / "etc/kkdcpd/tls").stat()
     assert (stat.S_IMODE(tls.st_mode), tls.st_gid != 0) == (0o750, True)
+
+
+def test_commands_of_readme_install_it_from_a_clone(root: Root) -> None:
+    run_block(root, "README.md", "python3 -m venv /opt/kkdcpd")
+    assert root.run("/opt/kkdcpd/bin/kkdcpd", "check").exit_code == 78
+
+
+def test_commands_build_and_install_the_debian_package(root: Root) -> None:
+    root.run("apt-get", "update", "-qq").expect_ok()
+    # As apt asks: nobody answers here.
+    (root.path / "etc/apt/apt.conf.d/test").write_text('APT::Get::Assume-Yes "true";\n')
+    run_block(root, "docs/operations.md", "make deb")
+    assert root.run("kkdcpd", "check").exit_code == 78
