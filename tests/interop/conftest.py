@@ -86,6 +86,11 @@ class Site:
         self.daemon.wait_for_line(lambda line: f" id={request_id} " in line)
         return [line for line in self.exchanges(after) if line.get("detail") != "OPTIONS"]
 
+    def mark(self) -> int:
+        """Return the count of log lines, those of all exchanges that have ended among them."""
+        self.all_exchanges()
+        return len(self.daemon.lines)
+
     def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
         """The same once there are so many: the log is read in a thread of its own."""
         return [_fields(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)]

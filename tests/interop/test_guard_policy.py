@@ -157,7 +157,7 @@ def test_what_is_enforced_is_refused_and_the_client_says_so(strict: Site, form: 
     client = strict.clients(libdefaults=act.libdefaults)
     if act.first:
         act.first(strict, client).expect_ok()
-    before = len(strict.daemon.lines)
+    before = strict.mark()
     witness = Witness(strict.realm)
     done = act.do(strict, client)
     assert not done.is_ok
@@ -177,7 +177,7 @@ def test_what_is_monitored_passes_and_is_told(lenient: Site, act: Act) -> None:
     client = lenient.clients(libdefaults=act.libdefaults)
     if act.first:
         act.first(lenient, client).expect_ok()
-    before = len(lenient.daemon.lines)
+    before = lenient.mark()
     act.do(lenient, client).expect_ok()
     lines = lenient.all_exchanges(before)
     assert {line["outcome"] for line in lines} == {"answered"}
@@ -186,7 +186,7 @@ def test_what_is_monitored_passes_and_is_told(lenient: Site, act: Act) -> None:
 
 
 def test_reply_that_is_held_back_is_told_in_the_log(strict: Site) -> None:
-    before = len(strict.daemon.lines)
+    before = strict.mark()
     strict.clients().kinit("lax", PASSWORD)
     line = strict.all_exchanges(before)[0]
     assert (line["reply"], line["rule"]) == ("AS_REP", "unproven_ticket")
@@ -196,7 +196,7 @@ def test_reply_that_is_held_back_is_told_in_the_log(strict: Site) -> None:
 def test_constrained_delegation_is_refused_or_told(strict: Site, lenient: Site) -> None:
     """MIT's own database knows of nobody who may delegate: what passes is refused by the KDC."""
     proxied = "-U", "alice", "-P"
-    before = len(lenient.daemon.lines)
+    before = lenient.mark()
     client = lenient.clients()
     log_in_by_keytab(SERVICE)(lenient, client).expect_ok()
     assert "can't fulfill requested option" in client.kvno("HTTP/1.kk.test", *proxied).output
@@ -205,7 +205,7 @@ def test_constrained_delegation_is_refused_or_told(strict: Site, lenient: Site) 
         ("HTTP/1.kk.test", "KDC_ERR_BADOPTION"),
     }
     # A client that got its ticket to itself elsewhere.
-    before = len(strict.daemon.lines)
+    before = strict.mark()
     request = messages.tgs_req(
         realm=REALM, options=b"\x40\x02\x00\x00", tickets=[(1, ("HTTP", "www.kk.test"))]
     )
@@ -215,7 +215,7 @@ def test_constrained_delegation_is_refused_or_told(strict: Site, lenient: Site) 
 
 
 def test_ordinary_clients_dont_notice_the_strict_rules(strict: Site) -> None:
-    before = len(strict.daemon.lines)
+    before = strict.mark()
     client = strict.clients()
     client.kinit("alice", PASSWORD, "-r", "1d").expect_ok()
     client.kvno(SERVICE).expect_ok()
@@ -270,7 +270,7 @@ BY_HAND = (
 def test_message_against_a_rule_is_refused_before_it_reaches_anybody(
     strict: Site, form: str, message: Message
 ) -> None:
-    before = len(strict.daemon.lines)
+    before = strict.mark()
     witness = Witness(strict.realm)
     response = strict.ask(message.payload)
     (line,) = strict.wait_for_exchanges(1, before)
@@ -285,7 +285,7 @@ def test_message_against_a_rule_is_refused_before_it_reaches_anybody(
 
 @pytest.mark.parametrize("message", BY_HAND, ids=lambda message: message.rule)
 def test_message_against_a_rule_is_answered_where_that_is_only_told(lenient: Site, message: Message) -> None:
-    before = len(lenient.daemon.lines)
+    before = lenient.mark()
     assert lenient.ask(message.payload).status == 200
     (line,) = lenient.wait_for_exchanges(1, before)
     assert (line["outcome"], "kdc" in line) == ("answered", True)
@@ -318,7 +318,7 @@ def armored(guarded: MitRealm, make_lasting_front: FrontMaker, form: str) -> Sit
 
 
 def test_password_without_armor_is_refused(armored: Site, form: str) -> None:
-    before = len(armored.daemon.lines)
+    before = armored.mark()
     witness = Witness(armored.realm)
     refused = armored.clients().kinit("alice", PASSWORD)
     assert not refused.is_ok
@@ -347,7 +347,7 @@ def anonymous_armor(site: Site) -> KerberosClient:
 def test_armor_is_had_and_used_through_the_same_proxy(
     armored: Site, get_armor: Callable[[Site], KerberosClient]
 ) -> None:
-    before = len(armored.daemon.lines)
+    before = armored.mark()
     armor = get_armor(armored).credential_cache
     user = armored.clients()
     user.kinit("alice", PASSWORD, "-T", armor).expect_ok()
@@ -360,7 +360,7 @@ def test_armor_is_had_and_used_through_the_same_proxy(
 
 def test_denied_principal_is_denied_in_armor_too(armored: Site, form: str) -> None:
     armor = armor_of_the_host(armored).credential_cache
-    before = len(armored.daemon.lines)
+    before = armored.mark()
     refused = armored.clients().kinit("alice/admin", PASSWORD, "-T", armor)
     assert not refused.is_ok
     assert SAID.by(form) in refused.output
@@ -370,7 +370,7 @@ def test_denied_principal_is_denied_in_armor_too(armored: Site, form: str) -> No
 
 
 def test_ticket_that_needs_no_preauthentication_gets_nobody_around_armor(armored: Site, form: str) -> None:
-    before = len(armored.daemon.lines)
+    before = armored.mark()
     refused = armored.clients().kinit("lax", PASSWORD)
     assert not refused.is_ok
     assert SAID.by(form) in refused.output
@@ -379,7 +379,7 @@ def test_ticket_that_needs_no_preauthentication_gets_nobody_around_armor(armored
 
 
 def test_password_without_armor_is_told_where_that_is_monitored(lenient: Site) -> None:
-    before = len(lenient.daemon.lines)
+    before = lenient.mark()
     lenient.clients().kinit("alice", PASSWORD).expect_ok()
     assert [line.get("monitored") for line in lenient.all_exchanges(before)] == [None, "require_armor"]
 
@@ -409,7 +409,7 @@ def test_password_changes_can_be_left_out(guarded: MitRealm, make_front: FrontMa
 
 
 def test_password_changes_pass_where_their_kind_is_monitored(lenient: Site) -> None:
-    before = len(lenient.daemon.lines)
+    before = lenient.mark()
     client = lenient.clients()
     client.kpasswd("bob", PASSWORD, "battery staple").expect_ok()
     client.kpasswd("bob", "battery staple", PASSWORD).expect_ok()
@@ -437,7 +437,7 @@ def test_many_services_are_too_many_where_that_is_enforced(
     client.kinit("alice", PASSWORD).expect_ok()
     for number in range(TOO_MANY):
         client.kvno(f"HTTP/{number}.kk.test").expect_ok()
-    before = len(site.daemon.lines)
+    before = site.mark()
     refused = client.kvno(f"HTTP/{TOO_MANY}.kk.test")
     assert not refused.is_ok
     assert SAID.by(form) in refused.output
@@ -449,7 +449,7 @@ def test_many_services_are_too_many_where_that_is_enforced(
 def test_many_services_are_told_where_that_is_monitored(lenient: Site) -> None:
     client = lenient.clients()
     client.kinit("alice", PASSWORD).expect_ok()
-    before = len(lenient.daemon.lines)
+    before = lenient.mark()
     for number in range(TOO_MANY + 1):
         client.kvno(f"HTTP/{number}.kk.test").expect_ok()
     assert is_broken(lenient.all_exchanges(before)[-1], "many_services")

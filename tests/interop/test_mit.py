@@ -25,7 +25,7 @@ def test_login_and_service_ticket_work_over_either_transport(one_transport: tupl
     client.kinit("alice", PASSWORD).expect_ok()
     client.kvno(SERVICE).expect_ok()
     assert SERVICE in client.klist().output
-    exchanges = site.exchanges(before)
+    exchanges = site.all_exchanges(before)
     assert [line["kind"] for line in exchanges] == ["AS_REQ", "AS_REQ", "TGS_REQ"]
     assert [line["reply"] for line in exchanges] == ["KRB_ERROR", "AS_REP", "TGS_REP"]
     assert {line["transport"] for line in exchanges} == {transport}
@@ -41,14 +41,14 @@ def test_password_change_works_over_either_transport(one_transport: tuple[Site, 
     refused = site.clients().kinit("bob", PASSWORD)
     assert not refused.is_ok
     assert "Password incorrect" in refused.output
-    [change] = [line for line in site.exchanges(before) if line["kind"] == "KPASSWD_REQ"]
+    [change] = [line for line in site.all_exchanges(before) if line["kind"] == "KPASSWD_REQ"]
     assert (change["reply"], change["transport"], change["version"]) == ("KPASSWD_REP", transport, "0x0001")
 
 
 def test_bare_host_is_asked_over_tcp(site: Site) -> None:
     before = len(site.daemon.lines)
     site.clients().kinit("alice", PASSWORD).expect_ok()
-    assert {line["transport"] for line in site.exchanges(before)} == {"tcp"}
+    assert {line["transport"] for line in site.all_exchanges(before)} == {"tcp"}
 
 
 @pytest.mark.parametrize("octets", [48_000, 62_000], ids=["MaxTokenSize", "the largest"])
@@ -67,7 +67,7 @@ def test_a_user_to_user_ticket_is_had_with_large_tickets(make_site: SiteMaker, o
 def test_wrong_password_is_told_by_the_kdc_and_named_in_the_log(site: Site) -> None:
     before = len(site.daemon.lines)
     assert "Password incorrect" in site.clients().kinit("carol", "wrong").output
-    last = site.exchanges(before)[-1]
+    last = site.all_exchanges(before)[-1]
     assert (last["cname"], last["error"], last["error_name"]) == ("carol", "24", "KDC_ERR_PREAUTH_FAILED")
 
 
@@ -80,7 +80,7 @@ def test_ticket_too_big_for_udp_comes_by_tcp_and_the_client_never_knows(big_tick
     client = big_ticket_site.clients()
     client.kinit("alice", PASSWORD).expect_ok()
     client.kvno(SERVICE).expect_ok()
-    exchanges = big_ticket_site.exchanges(before)
+    exchanges = big_ticket_site.all_exchanges(before)
     assert "52" not in [line.get("error") for line in exchanges]
     [big] = [line for line in exchanges if line["reply"] == "AS_REP"]
     assert (big["transport"], big["attempts"]) == ("tcp", "2")
@@ -125,7 +125,7 @@ def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why
     assert not client.kinit("alice", PASSWORD).is_ok
     line = site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)
     assert "http_anchors" in line
-    assert not site.exchanges(before)
+    assert not site.all_exchanges(before)
 
 
 def test_name_that_is_not_in_the_certificate_is_told_with_advice(site: Site, tmp_path: Path) -> None:

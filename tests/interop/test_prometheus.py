@@ -32,9 +32,11 @@ from lab.program import PATIENCE_SECONDS, Program, run
 from tests.supervisor.house import run_house
 from tests.supervisor.load import Load
 from tests.support.admin import PLAIN, forked_admin
+from tests.support.waiting import wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 SETTINGS = f'{PLAIN}[realms."EXAMPLE.COM"]\nkdc = ["192.0.2.1"]\n'
+PROCESSES = 3  # two workers, forked first, and the admin process
 KDC = KdcEndpoint(name="dc1.example.com", address="2001:db8::1", port=88, transport=Transport.TCP)
 ANSWERED = Served(outcome=Outcome.ANSWERED, realm='ODD "\\ REALM', upstream_seconds=0.001)
 
@@ -122,6 +124,8 @@ def test_prometheus_sees_no_counter_go_back_while_we_reload_and_die(tmp_path: Pa
         wait_for(prometheus, 'up{job="kkdcpd"}', 1)
         for number in range(8):
             if number % 4 == 3:
+                # Workers of the generation before may still drain, and their death is no event.
+                wait_until(lambda: len(house.daemon.workers) == PROCESSES)
                 after = len(house.daemon.lines)
                 os.kill(house.daemon.workers[0], signal.SIGKILL)
                 house.wait_for_event("worker_died", after=after)

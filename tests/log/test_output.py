@@ -72,7 +72,9 @@ def test_pipe_of_others_keeps_blocking_for_them() -> None:
         assert os.get_blocking(write)
 
 
-def test_slow_reader_is_waited_for() -> None:
+def test_slow_reader_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine the reader may begin late.
+    monkeypatch.setattr("kkdcpd.log.output.PATIENCE_MILLISECONDS", 20 * PATIENCE_MILLISECONDS)
     with pipe() as (read, write), output(write) as filler, output(write) as out:
         fill(filler)
         reader = os.fork()

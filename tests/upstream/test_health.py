@@ -110,7 +110,7 @@ def test_endpoint_that_fails_otherwise_may_have_been_made_to_and_is_probed_at_on
     assert health.probes_due(100.0) == [TARGET]
 
 
-@pytest.mark.parametrize("failure", FAILS_TO_CONNECT)
+@pytest.mark.parametrize("failure", sorted(FAILS_TO_CONNECT, key=str))
 def test_endpoint_that_cannot_be_connected_to_is_down_and_probed_later(
     health: HealthTable, failure: FailureReason
 ) -> None:
