@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VENV := .venv/.complete
+LOWEST_VENV := .venv-lowest/.complete
 BENCH_VENV := .venv-bench/.complete
 # What Debian's mod_wsgi is linked with; all that is measured runs on it.
 BENCH_PYTHON ?= /usr/bin/python3
@@ -18,8 +19,24 @@ demo: demo-packages $(VENV) ## Log in to a throwaway realm through kkdcpd (KEEP=
 	@$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: test-packages lint ## Run every check and test
-	$(BIN)/pytest
+test: test-packages $(VENV) preflight lint ## Run every check and test
+	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=2
+	@$(MAKE) --no-print-directory lowest
+
+.PHONY: preflight
+preflight: test-packages $(VENV) ## Check that the tests can run here, and say how long they take
+	@$(BIN)/python -m tests.preflight
+
+.PHONY: lowest
+lowest: $(LOWEST_VENV) ## Run the HTTP, DNS, metrics and configuration tests with the lowest allowed dependencies
+	PYTHONUNBUFFERED=1 PYTHONPATH=src .venv-lowest/bin/pytest --quiet --numprocesses=4 $(LOWEST_TESTS)
+
+LOWEST_TESTS := tests/config tests/frontends tests/locate tests/metrics
+
+.PHONY: nightly
+nightly: test-packages $(VENV) preflight ## Run the tests on asyncio's own event loop too, and the longer searches
+	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=2 --both-loops
+	@$(MAKE) --no-print-directory fuzz
 
 .PHONY: lint
 lint: $(VENV) ## Run the checks alone: style, types, layers
@@ -56,6 +73,7 @@ deb: ## Build the Debian package into dist/
 lock: ## Pin the dependencies anew, with hashes
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --output-file requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
+	$(COMPILE) --resolution lowest-direct --output-file requirements-lowest.lock pyproject.toml --group test
 	$(COMPILE) --output-file requirements-bench.lock pyproject.toml --group bench --constraint requirements.lock
 	$(COMPILE) --output-file requirements-build.lock --group build --constraint requirements-dev.lock
 
@@ -76,6 +94,13 @@ $(VENV): requirements-dev.lock pyproject.toml
 	@$(BIN)/pip install -qq --require-hashes -r requirements-dev.lock
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $(VENV)
+
+$(LOWEST_VENV): requirements-lowest.lock
+	@echo 'making .venv-lowest from requirements-lowest.lock'
+	@rm -rf .venv-lowest
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/pip install -qq --require-hashes -r requirements-lowest.lock
+	@touch $(LOWEST_VENV)
 
 $(BENCH_VENV): requirements-bench.lock
 	@echo 'making .venv-bench from requirements-bench.lock'

@@ -1,4 +1,4 @@
-"""What every test may use: both event loops, no blocking in either, and a certificate authority."""
+"""What every test may use: the service's event loop, no blocking in it, and a certificate authority."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,26 @@ from blockbuster import blockbuster_ctx
 from kkdcpd.log.areas import AREAS
 from lab.authority import Authority
 
-LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
+SERVICE_LOOP: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+LOOPS = {"asyncio": asyncio.new_event_loop, **SERVICE_LOOP}
+
+pytest_plugins = ["tests.support.processes"]
 
 
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run each asynchronous test on both event loops."""
-    return LOOPS
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make nightly` run what `make test` leaves out."""
+    parser.addoption(
+        "--both-loops",
+        action="store_true",
+        help="run asynchronous tests on asyncio's own event loop too, which the service never runs",
+    )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run each asynchronous test on the service's event loop, and on request on both."""
+    return LOOPS if config.getoption("--both-loops") else SERVICE_LOOP
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,88 @@
+"""Distributes the tests over processes (pytest-xdist) and reports how far a run has come.
+
+The tests of one module run in one process, because they share what the module makes. All of tests/deploy runs
+in one process, because its modules share a Debian base and a package that take a minute to build.
+"""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+__all__ = ["TestsByModule", "group_of"]
+
+SHARED_FOLDERS = ("tests/deploy/",)
+SLOW_FIRST = ("tests/deploy/", "tests/interop/", "tests/attack/", "tests/supervisor/", "tests/frontends/")
+REPORT_SECONDS = 30.0
+CACHE_KEY = "kkdcpd/seconds"
+
+
+def group_of(test_id: str) -> str:
+    """Return the name of the group of tests that has to stay in one process."""
+    module = test_id.partition("::")[0]
+    return next((folder for folder in SHARED_FOLDERS if module.startswith(folder)), module)
+
+
+class TestsByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out groups of tests in the order of the collection."""
+
+    __test__ = False  # not a class of tests
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the group; xdist documents this method for subclasses."""
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TestsByModule:
+    """Use our groups."""
+    config.option.loadscopereorder = False
+    return TestsByModule(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow folders, so that no process waits alone for them at the end."""
+    items.sort(key=lambda item: _rank(item.nodeid))
+
+
+def _rank(test_id: str) -> int:
+    ranks: Sequence[int] = [rank for rank, folder in enumerate(SLOW_FIRST) if test_id.startswith(folder)]
+    return ranks[0] if ranks else len(SLOW_FIRST)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Report from the process that hands out the tests."""
+    if getattr(config.option, "numprocesses", None):
+        config.pluginmanager.register(Progress(config))
+
+
+class Progress:
+    """Prints a line now and then, and remembers how long the whole run took."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._started = self._reported = time.monotonic()
+        self._done = 0
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Count a test that has ended."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            self._print(f"{self._done} tests are done after {now - self._started:.0f} s")
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Keep the time of a run that passed, for the line at the start of the next."""
+        cache = self._config.cache
+        is_whole = self._config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if exitstatus == 0 and is_whole and cache is not None:
+            cache.set(CACHE_KEY, round(time.monotonic() - self._started))
+
+    def _print(self, text: str) -> None:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\n{text}")
+            reporter.flush()
