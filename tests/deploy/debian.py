@@ -23,7 +23,7 @@ PACKAGES = ("ca-certificates", "python3", "systemd", "systemd-sysv")
 # What an administrator has, or is told to install, where kkdcpd is used: the clients' programs too.
 FURNITURE = ("curl", "krb5-k5tls", "krb5-user", "python3-venv")
 BOOT_SECONDS = 60.0
-PROGRAM_SECONDS = 100.0  # dpkg syncs much, and disks may be busy
+PROGRAM_SECONDS = 200.0  # dpkg syncs much, and disks may be busy
 
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",

@@ -26,7 +26,7 @@ from lab.realm import MitRealm, Principal
 from tests.deploy.conftest import BUILDING_SECONDS, PIP_CONF, REPOSITORY, clone
 from tests.deploy.printed import block, commands
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 PASSWORD = "nothing-but-python"
 OPERATIONS = "docs/operations.md"

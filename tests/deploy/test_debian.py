@@ -12,7 +12,7 @@ from lab.program import run
 from tests.deploy.conftest import BUILDING_SECONDS, RootMaker
 from tests.deploy.debian import Root
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 CONFIG = '[realms."KK.TEST"]\nkdc = ["192.0.2.1"]\nkpasswd = ["192.0.2.1"]\n'
 

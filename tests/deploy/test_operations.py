@@ -10,7 +10,7 @@ from tests.deploy.conftest import PIP_CONF, RootMaker, clone
 from tests.deploy.debian import Root
 from tests.deploy.printed import block
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture

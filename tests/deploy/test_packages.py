@@ -13,7 +13,7 @@ from kkdcpd import __version__
 from lab.program import run
 from tests.deploy.conftest import BUILDING_SECONDS, REPOSITORY
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 PAGES = ("share/man/man8/kkdcpd.8", "share/man/man5/kkdcpd.toml.5")
 
