@@ -100,6 +100,7 @@ def offline(wheels: Path) -> Mapping[str, str]:
 
 PIP_CONF = "[global]\nno-index = true\nfind-links = {wheels}\nno-compile = true\n"
 CLONE = (
+    "CHANGELOG.md",
     "LICENSE",
     "Makefile",
     "README.md",
