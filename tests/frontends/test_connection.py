@@ -544,7 +544,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
         raise AssertionError
 
     async with (
-        handling(read, Holdings(300_000)) as listener,
+        handling(read, Holdings(200_000)) as listener,
         Talk.to(listener) as first,
         Talk.to(listener) as second,
     ):

@@ -337,8 +337,9 @@ class _Connection:
         await asyncio.get_running_loop().sock_sendall(self._sock, octets)
 
     async def hold(self) -> None:
-        while await asyncio.get_running_loop().sock_recv(self._sock, 65536):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while await asyncio.get_running_loop().sock_recv(self._sock, 65536):
+                pass
 
     def reset(self) -> None:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
