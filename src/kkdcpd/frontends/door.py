@@ -141,6 +141,7 @@ class Arrival:
     def leave(self) -> None:
         """Stop counting the connection; more than once does no harm."""
         self._limits.leave(self)
+        self._occupant = None
 
     def turn_away(self) -> None:
         """End the connection before a way in serves it."""
@@ -151,9 +152,10 @@ class Arrival:
         """End the connection to make room for another one, in its handshake or while it waits."""
         self._limits.count_eviction(self)
         _tell_evicted(self.client, reason, self.activity)
+        occupant = self._occupant
         self.leave()
-        if self._occupant:
-            self._occupant.cut_off("evicted")
+        if occupant:
+            occupant.cut_off("evicted")
         elif self.welcome:
             self.welcome.cancel()
             # A task that is cancelled before its first step does not clean up itself.

@@ -203,10 +203,11 @@ class Gate:
 
     @property
     def activity(self) -> ConnectionActivity:
-        """What the connection does at this moment. A request counts as served once it is whole."""
-        if self._stage is _HEAD:
-            return ConnectionActivity.IDLE if self._late is _IDLE else ConnectionActivity.RECEIVING
-        return ConnectionActivity.RECEIVING if self._stage is _BODY else ConnectionActivity.SERVING
+        """What the connection does at this moment. A request is served once its body is known to be whole."""
+        if self._stage is _HEAD and self._late is _IDLE:
+            return ConnectionActivity.IDLE
+        is_served = self._stage is _BEHIND or self._stage is _OVER
+        return ConnectionActivity.SERVING if is_served else ConnectionActivity.RECEIVING
 
     @property
     def can_go_on(self) -> bool:
