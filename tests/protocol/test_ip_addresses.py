@@ -99,7 +99,9 @@ def test_mapped_network_holds_what_its_ipv4_network_holds(bits: int, prefix: int
         ),
         ("2001:0DB8::", ("2001:db8::/64", "2001:db8::/56", "2001:db8::/48")),
         ("fe80::1%eth0", ("fe80::/64", "fe80::/56", "fe80::/48")),
+        ("2001:db8:1:2345::/64", ("2001:db8:1:2345::/64", "2001:db8:1:2300::/56", "2001:db8:1::/48")),
         ("unix", ("unix",)),
+        ("", ("",)),
     ],
 )
 def test_limits_go_by_the_client_and_wider_networks(address: str, networks: tuple[str, ...]) -> None:
@@ -112,3 +114,9 @@ def test_address_is_in_each_of_its_networks(bits: int) -> None:
     address = str(ip_address(bits) if bits >= 2**32 else IPv6Address(bits))
     for network in networks_of(address):
         assert parse_address(address) in parse_network(network)
+
+
+def test_a_million_networks_leave_a_bounded_cache() -> None:
+    for number in range(10_000):
+        networks_of(f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::/64")
+    assert networks_of.cache_info().currsize <= 1024

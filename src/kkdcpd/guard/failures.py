@@ -25,7 +25,7 @@ from kkdcpd.guard.store import Block, Growth, Key, Store, Tally
 from kkdcpd.guard.subject import Subject, find_subject, fold_named, hides_names
 from kkdcpd.guard.traits import may_bear_proof, proves_client
 from kkdcpd.protocol.error_codes import KrbErrorCode
-from kkdcpd.protocol.networks import surrounding_networks
+from kkdcpd.protocol.ip_addresses import networks_of
 from kkdcpd.protocol.principals import fold_principal
 from kkdcpd.values import MessageKind, Outcome, ProxyRequest, Refusal, ReplyFacts, Rule
 
@@ -126,7 +126,7 @@ class FailureGate:
         return _refusal(block) if block else None
 
     def _principal_block(self, name: str, client: str, realm: str, now: float) -> Block | None:
-        for network in (client, *surrounding_networks(client)):
+        for network in networks_of(client):
             block = self._store.blocked((_PAIR, realm, network, name), now)
             if block:
                 return block
@@ -293,8 +293,8 @@ class FailureGate:
 
 def _guessing_networks(client: str) -> Iterator[tuple[str, int]]:
     """Yield the networks in which guesses at one principal add up, with their multiples of the limit."""
-    yield client, 1
-    wider = surrounding_networks(client)
+    first, *wider = networks_of(client)
+    yield first, 1
     yield from zip(wider, WIDER_MULTIPLES[-len(wider) :], strict=False)
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from kkdcpd.config import RatesConfig
 from kkdcpd.guard.store import Key, Limit, Shortage, Store
-from kkdcpd.protocol.networks import wider_networks
+from kkdcpd.protocol.ip_addresses import networks_of
 from kkdcpd.values import Outcome, Refusal, Rule
 
 __all__ = ["Rates"]
@@ -65,12 +65,10 @@ class Rates:
         return _refusal(shortage, Rule.TOTAL_RATE if is_total else Rule.CLIENT_RATE)
 
     def _make_buckets(self, client: str) -> Sequence[tuple[Key, Limit]]:
-        wider = zip(wider_networks(client), self._wider, strict=False)
-        return (
-            ((_CLIENT, client), self._client),
-            *(((_CLIENT, network), limit) for network, limit in wider),
-            self._total,
-        )
+        # The neighbours of an IPv4 address are other customers.
+        networks = networks_of(client) if ":" in client else (client,)
+        limits = zip(networks, (self._client, *self._wider), strict=False)
+        return *(((_CLIENT, network), limit) for network, limit in limits), self._total
 
     def check_realm(self, realm: str, *, now: float) -> Refusal | None:
         """Count a request for a realm as it is configured, once it is known to be one."""

@@ -55,16 +55,16 @@ def network_of(address: str) -> str:
 
 
 @lru_cache(_MOST_REMEMBERED)
-def networks_of(address: str) -> tuple[str, ...]:
+def networks_of(client: str) -> tuple[str, ...]:
     """Return the client's network and the wider ones that it is in, the narrowest first.
 
-    Of IPv4 these are the address and its /24, of IPv6 the /64, the /56 and the /48. What is no address, such
-    as a unix socket, is a network of its own.
+    `client` is its address, or its network as `network_of` returns it. Of IPv4 these are the address and its
+    /24, of IPv6 the /64, the /56 and the /48. A unix socket's name is a network of its own.
     """
     try:
-        parsed = parse_address(address)
+        parsed = parse_address(client.partition("/")[0])
     except ValueError:
-        return (address,)
+        return (client,)
     if isinstance(parsed, IPv4Address):
         host, site = (IPv4Network((int(parsed), bits), strict=False) for bits in _IPV4_BITS)
         return str(host.network_address), str(site)
