@@ -4,16 +4,15 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from bench import attack
-
-_SHARED = {"__main__", "guarded", "honest"}
 
 
 def main(names: Sequence[str]) -> None:
     """Run the attacks one after the other."""
     for name in names or _all():
-        module = importlib.import_module(f"bench.attack.{name}")
+        module = _load(name)
         title = (module.__doc__ or name).partition("\n")[0]
         print(f"\n{name}: {title}", flush=True)
         for line in module.figures():
@@ -21,9 +20,15 @@ def main(names: Sequence[str]) -> None:
 
 
 def _all() -> list[str]:
-    return sorted(
-        module.name for module in pkgutil.iter_modules(attack.__path__) if module.name not in _SHARED
+    """Return the modules that have figures; the others are what these share."""
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(attack.__path__) if module.name != "__main__"
     )
+    return [name for name in names if hasattr(_load(name), "figures")]
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"bench.attack.{name}")
 
 
 if __name__ == "__main__":
