@@ -73,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        is_start = _COMMANDS[options.command] is _serve
-        return ExitCode.NO_INPUT if is_start and error.may_pass else ExitCode.CONFIG
+        return ExitCode.CONFIG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -221,7 +220,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         _serve_until_stopped(path)
     except ConfigError as error:
-        code, problems = ExitCode.CONFIG, error.problems
+        code, problems = ExitCode.NO_INPUT if error.may_pass else ExitCode.CONFIG, error.problems
     except ListenError as error:
         code, problems = ExitCode.FAILED, (error,)
     except StartError as error:

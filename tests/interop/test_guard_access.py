@@ -1,8 +1,10 @@
 """Who may ask at all, and how often: client certificates by curl, tokens by kinit, rates by address."""
 
+import asyncio
+import contextlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from lab.program import Completed
 from lab.realm import MitRealm
 from tests.interop.conftest import PASSWORD, REALM, SERVICE, ForwarderMaker, FrontMaker, Site, Witness
 from tests.support import messages
+from tests.support.fake_kdc import FakeKdcThread, reply
 from tests.support.http_client import Response, post
 
 REQUEST = messages.as_req(realm=REALM)
@@ -306,8 +309,6 @@ def test_token_is_told_nowhere(secret: Site, name: str) -> None:
 
 # Rates
 
-A_HEAD = b"POST /KdcProxy HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
@@ -425,35 +426,68 @@ def test_kinit_over_its_rate_asks_its_next_proxy(
     assert [line["outcome"] for line in free.all_exchanges()] == ["answered"]
 
 
-@pytest.mark.parametrize("limit", SLOTS, ids=lambda limit: limit.rule)
-def test_who_has_too_many_requests_under_way_is_told_to_wait(
-    guarded: MitRealm, make_front: FrontMaker, make_forwarder: ForwarderMaker, limit: Limit
-) -> None:
-    site = make_front(guarded, sections=limit.sections)
-    forwarder = make_forwarder(site)
+SLOW = "SLOW.TEST"
+SLOW_REQUEST = messages.envelope(messages.as_req(realm=SLOW), SLOW)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowKdc:
+    """A KDC of the realm SLOW, which answers when its event is set."""
+
+    kdc: FakeKdcThread
+    may_answer: asyncio.Event
+
+    @property
+    def section(self) -> str:
+        """The realm in the configuration."""
+        return f'[realms."{SLOW}"]\nkdc = ["tcp://127.0.0.1:{self.kdc.port}"]\n'
+
+
+@pytest.fixture
+def slow_kdc() -> Iterator[SlowKdc]:
+    may_answer = asyncio.Event()
+    with FakeKdcThread(tcp=reply(messages.krb_error(25), when=may_answer)) as kdc:
+        yield SlowKdc(kdc, may_answer)
+
+
+@contextlib.contextmanager
+def request_in_flight(site: Site, slow_kdc: SlowKdc) -> Iterator[None]:
+    """Keep a request from HERE in flight."""
     with site.connect() as slow:
-        slow.send(A_HEAD + f"Content-Length: {len(BODY)}\r\n\r\n".encode())
-        # It is being served, and the rest is awaited.
-        slow.wait_for(b"HTTP/1.1 100 Continue\r\n\r\n")
+        slow.send(post(SLOW_REQUEST))
+        slow_kdc.kdc.wait_for_messages()
+        yield
+        slow_kdc.kdc.set(slow_kdc.may_answer)
+        assert slow.response().status == 200
+
+
+@pytest.mark.parametrize("limit", SLOTS, ids=lambda limit: limit.rule)
+def test_request_beyond_the_limit_in_flight_is_told_to_wait(
+    guarded: MitRealm,
+    make_front: FrontMaker,
+    make_forwarder: ForwarderMaker,
+    slow_kdc: SlowKdc,
+    limit: Limit,
+) -> None:
+    site = make_front(guarded, sections=slow_kdc.section + limit.sections)
+    forwarder = make_forwarder(site)
+    with request_in_flight(site, slow_kdc):
         assert is_refusal(site.ask(REQUEST), limit)
         others = site.ask(REQUEST, port=forwarder.port_of(ELSEWHERE))
         assert is_refusal(others, limit) == limit.hits_others
-        assert slow.ask(BODY).status == 200
     assert site.ask(REQUEST).status == 200
     rules = {line.get("rule") for line in site.all_exchanges() if line["outcome"] != "answered"}
     assert rules == {limit.rule}
 
 
 @pytest.mark.parametrize("limit", SLOTS, ids=lambda limit: limit.rule)
-def test_who_has_too_many_requests_under_way_is_served_where_that_is_only_told(
-    guarded: MitRealm, make_front: FrontMaker, limit: Limit
+def test_request_beyond_the_limit_in_flight_is_served_in_monitor_mode(
+    guarded: MitRealm, make_front: FrontMaker, slow_kdc: SlowKdc, limit: Limit
 ) -> None:
-    site = make_front(guarded, sections=f'{limit.sections}mode = "monitor"')
-    with site.connect() as slow:
-        slow.send(A_HEAD + f"Content-Length: {len(BODY)}\r\n\r\n".encode())
-        slow.wait_for(b"HTTP/1.1 100 Continue\r\n\r\n")
+    sections = f'{slow_kdc.section}{limit.sections}mode = "monitor"'
+    site = make_front(guarded, sections=sections)
+    with request_in_flight(site, slow_kdc):
         assert site.ask(REQUEST).status == 200
-        assert slow.ask(BODY).status == 200
     assert [line.get("monitored") for line in site.wait_for_exchanges(2)] == [limit.rule, None]
 
 

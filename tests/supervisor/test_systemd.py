@@ -281,10 +281,9 @@ def test_socket_of_a_wrong_type_is_refused_at_start_with_the_line_to_change(
 ) -> None:
     path = tmp_path / "given.sock"
     with passed_by_systemd(tmp_path, *options, f"--listen={path}") as program:
-        wait_until(path.exists)
         kind = socket.SOCK_SEQPACKET if "--seqpacket" in options else socket.SOCK_DGRAM
         with socket.socket(socket.AF_UNIX, kind) as client:
-            client.connect(str(path))
+            wait_until(lambda: client.connect_ex(str(path)) == 0)  # It is there before it listens.
             if kind is socket.SOCK_DGRAM:
                 client.send(b"wake up")
             assert program.wait() != 0

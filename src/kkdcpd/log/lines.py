@@ -6,6 +6,7 @@ at once: lines of several processes never mix (pipe(7), PIPE_BUF).
 
 import json
 import logging
+import os
 import re
 import select
 import time
@@ -153,7 +154,8 @@ def _traceback(record: logging.LogRecord, limit: int) -> str:
 
 
 def _kind(error: BaseException) -> str:
-    code = f" (errno {error.errno})" if isinstance(error, OSError) and error.errno else ""
+    # The system's word for a number says nothing of any value.
+    code = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
     return f"{type(error).__qualname__}{code}"
 
 
