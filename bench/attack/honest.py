@@ -79,10 +79,12 @@ class HonestClient:
         return Result(statuses=Counter(self._statuses), latencies=tuple(self._latencies))
 
     def _ask_until_over(self) -> None:
-        while not self._is_over.wait(self._interval):
+        is_over = False
+        while not is_over:
             started = time.perf_counter()
             self._statuses[self._ask()] += 1
             self._latencies.append(time.perf_counter() - started)
+            is_over = self._is_over.wait(self._interval)
 
     def _ask(self) -> int:
         try:
