@@ -60,9 +60,9 @@ def test_stars_match_as_regular_expressions_do(name: str, pattern: str) -> None:
 
 def test_long_name_takes_no_time() -> None:
     pattern = parse_principal_pattern("*a*a*a*a*a*ab")
-    started = time.perf_counter()
+    started = time.process_time()
     assert not pattern.matches(_principal("a" * 100000))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,16 @@ from kkdcpd.frozen import Word, frozen
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 from kkdcpd.protocol.ip_addresses import parse_address
 
-__all__ = ["MAX_RECORDS", "FoundRecords", "Query", "RecordType", "Response", "build_query", "read_response"]
+__all__ = [
+    "MAX_OTHER_RECORDS",
+    "MAX_RECORDS",
+    "FoundRecords",
+    "Query",
+    "RecordType",
+    "Response",
+    "build_query",
+    "read_response",
+]
 
 EDNS_PAYLOAD_BYTES = 1232
 """What passes any path unfragmented (DNS flag day 2020); longer answers come over TCP (RFC 7766)."""
