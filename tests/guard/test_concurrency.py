@@ -1,4 +1,6 @@
-"""How many requests are served at a time."""
+"""Tests of the limits on requests in flight."""
+
+import pytest
 
 from kkdcpd.config import RatesConfig
 from kkdcpd.guard.concurrency import Slots
@@ -17,6 +19,25 @@ def test_client_has_so_many_slots_and_gets_them_back() -> None:
     slots.leave("192.0.2.1")
     slots.leave("192.0.2.1")
     assert slots.enter("192.0.2.1") is None
+
+
+@pytest.mark.parametrize(("spacing", "most"), [(1, 4), (0x100, 8)])
+def test_networks_of_one_home_or_site_share_a_multiple_of_the_limit(spacing: int, most: int) -> None:
+    slots = Slots(RatesConfig(client_concurrency=2), alone())
+    clients = [f"2001:db8:1:{spacing * number:x}::/64" for number in range(2 * most)]
+    refusals = [slots.enter(client) for client in clients]
+    assert refusals[:most] == [None] * most
+    assert {refusal.rule for refusal in refusals[most:] if refusal} == {Rule.CLIENT_CONCURRENCY}
+    assert all(refusals[most:])
+    assert slots.enter("2001:db8:2::/64") is None
+    for client in clients:
+        slots.leave(client)
+    assert slots.enter(clients[0]) is None
+
+
+def test_neighbours_of_an_ipv4_address_have_slots_of_their_own() -> None:
+    slots = Slots(RatesConfig(client_concurrency=1), alone())
+    assert [slots.enter(f"192.0.2.{number}") for number in range(100)] == [None] * 100
 
 
 def test_all_together_have_so_many_slots() -> None:

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kkdcpd.protocol.ip_addresses import network_of, networks_of, parse_address, parse_network
+from kkdcpd.protocol.ip_addresses import (
+    limited_networks,
+    network_of,
+    networks_of,
+    parse_address,
+    parse_network,
+)
 from tests.support.strategies import address_spellings
 
 
@@ -120,3 +126,9 @@ def test_a_million_networks_leave_a_bounded_cache() -> None:
     for number in range(10_000):
         networks_of(f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::/64")
     assert networks_of.cache_info().currsize <= 1024
+
+
+def test_limits_spare_the_neighbours_of_an_ipv4_address() -> None:
+    assert limited_networks("192.0.2.1") == ("192.0.2.1",)
+    assert limited_networks("unix") == ("unix",)
+    assert limited_networks("2001:db8::/64") == ("2001:db8::/64", "2001:db8::/56", "2001:db8::/48")

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from kkdcpd.config import RatesConfig
 from kkdcpd.guard.store import Key, Limit, Shortage, Store
-from kkdcpd.protocol.ip_addresses import networks_of
+from kkdcpd.protocol.ip_addresses import limited_networks
 from kkdcpd.values import Outcome, Refusal, Rule
 
 __all__ = ["Rates"]
@@ -65,9 +65,7 @@ class Rates:
         return _refusal(shortage, Rule.TOTAL_RATE if is_total else Rule.CLIENT_RATE)
 
     def _make_buckets(self, client: str) -> Sequence[tuple[Key, Limit]]:
-        # The neighbours of an IPv4 address are other customers.
-        networks = networks_of(client) if ":" in client else (client,)
-        limits = zip(networks, (self._client, *self._wider), strict=False)
+        limits = zip(limited_networks(client), (self._client, *self._wider), strict=False)
         return *(((_CLIENT, network), limit) for network, limit in limits), self._total
 
     def check_realm(self, realm: str, *, now: float) -> Refusal | None:

@@ -7,7 +7,15 @@ one address, so every text from outside is read here, and the rest of the code s
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-__all__ = ["Address", "Network", "network_of", "networks_of", "parse_address", "parse_network"]
+__all__ = [
+    "Address",
+    "Network",
+    "limited_networks",
+    "network_of",
+    "networks_of",
+    "parse_address",
+    "parse_network",
+]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -69,3 +77,11 @@ def networks_of(client: str) -> tuple[str, ...]:
         host, site = (IPv4Network((int(parsed), bits), strict=False) for bits in _IPV4_BITS)
         return str(host.network_address), str(site)
     return tuple(str(IPv6Network((int(parsed), bits), strict=False)) for bits in _IPV6_BITS)
+
+
+def limited_networks(client: str) -> tuple[str, ...]:
+    """Return the networks whose requests are limited together, the narrowest first.
+
+    Of IPv6 these are all of `networks_of`. Of IPv4 it is the address: its neighbours are other customers.
+    """
+    return networks_of(client) if ":" in client else (client,)
