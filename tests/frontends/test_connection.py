@@ -625,6 +625,35 @@ async def test_broken_body_is_refused_at_once_however_it_comes(
     assert (fields["outcome"], fields["detail"]) == ("malformed_http", BROKEN_BODIES[end])
 
 
+BROKEN_AND_WITHOUT_END = {
+    b"POST /KdcProxy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n": "chunk size:",
+    b"POST /KdcProxy HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc": "chunk data:",
+    b"\0\r\n\0": "request line:",
+    b"POST /KdcProxy HTTP/1.1\r\nA B: c": "header:",
+}
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("octets", BROKEN_AND_WITHOUT_END)
+async def test_broken_request_is_refused_and_logged_even_if_the_client_ends_its_side(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, octets: bytes, before: int
+) -> None:
+    async with (
+        listening() as listener,
+        running_worker(slow_settings(kdc), listener),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST * before + octets)
+        talk.end()
+        for _ in range(before):
+            assert await talk.response() == (200, GOOD_REPLY)
+        assert (await talk.response())[0] == 400
+        assert await talk.rest() == b""
+    refused = exchange_fields(log)[-1]
+    assert refused["outcome"] == "malformed_http"
+    assert refused["detail"].startswith(BROKEN_AND_WITHOUT_END[octets])
+
+
 # -- Clients that end only their own side --------------------------------------------------------------------
 
 

@@ -267,7 +267,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._has_hung_up():
             return False
         self._input_ends()
-        return self._gate.can_go_on
+        return self._outgoing is not None and not self._outgoing.is_closing()
 
     def _note_close_notify(self) -> None:
         if self._tls and self._tls.note_close_notify:
@@ -280,8 +280,13 @@ class Connection(asyncio.BufferedProtocol):
         self._close_if_over()
 
     def _close_if_over(self) -> None:
-        if self._outgoing and not self._gate.can_go_on:
+        if self._outgoing and not self._can_go_on():
             self._outgoing.close()
+
+    def _can_go_on(self) -> bool:
+        """Whether a response is still due. One to a broken request is, though it never becomes whole."""
+        gate = self._gate
+        return gate.can_go_on or (gate.is_request_unfinished and self._has_parser_failed())
 
     def _has_hung_up(self) -> bool:
         """Whether the client has closed its unix socket. TCP does not tell this from a half-close."""
@@ -483,11 +488,11 @@ class Connection(asyncio.BufferedProtocol):
         return bytes(data)
 
     def _has_parser_failed(self) -> bool:
-        """Whether aiohttp holds an error behind this request.
+        """Whether aiohttp holds an error in this request.
 
-        aiohttp keeps an error to itself until the request is answered, and the body would wait for its end
-        until then. A parser that has failed fails again at each call, and aiohttp stops reading when it has
-        many errors. A sound parser takes no bytes as nothing.
+        aiohttp keeps an error in a body to itself until the request is answered, and the body would wait for
+        its end until then. A parser that has failed fails again at each call, and aiohttp stops reading when
+        it has many errors. A sound parser takes no bytes as nothing.
         """
         outgoing = self._outgoing
         if not outgoing:

@@ -202,6 +202,13 @@ class Gate:
         return self._stage is _BODY
 
     @property
+    def is_request_unfinished(self) -> bool:
+        """Whether the parser has a part of a request that has no response yet."""
+        if self._stage is _BODY:
+            return not self._is_answered
+        return self._stage is _HEAD and bool(self._tail)
+
+    @property
     def activity(self) -> ConnectionActivity:
         """What the connection does at this moment. A request is served once its body is known to be whole."""
         if self._stage is _HEAD and self._late is _IDLE:
