@@ -385,6 +385,37 @@ async def test_long_reply_reaches_a_client_that_reads(kdc: FakeKdc, contexts: Co
             assert BIG_REPLY in await reader.readexactly(length)
 
 
+async def test_response_in_the_kernel_s_hands_outlives_the_eviction_of_its_connection(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture
+) -> None:
+    kdc.tcp = reply(krb_error(25, data=bytes(20_000)))
+    settings = f"""
+        [connections]
+        per_client = 1
+        [realms."EXAMPLE.COM"]
+        kdc = ["tcp://127.0.0.1:{kdc.port}"]
+    """
+    async with (
+        listening() as listener,
+        running_worker(settings, listener),
+        unread(listener) as (reader, writer),
+    ):
+        writer.write(GOOD_REQUEST)
+        await eventually(partial(is_idle_connection_evicted_for_another, listener, log))
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.partition(b"Content-Length: ")[2].split()[0])
+            assert len(await reader.readexactly(length)) > 20_000
+
+
+async def is_idle_connection_evicted_for_another(listener: Listener, log: pytest.LogCaptureFixture) -> bool:
+    if exchange_fields(log):
+        async with Talk.to(listener):
+            await asyncio.sleep(0.05)
+    return any(record.message == "connection_evicted" for record in log.records)
+
+
 async def test_requests_far_ahead_of_their_replies_are_cut_off(
     kdc: FakeKdc, log: pytest.LogCaptureFixture, may_answer: asyncio.Event
 ) -> None:

@@ -254,7 +254,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         fields = {"client": self.client.address, "port": self.client.port, "reason": reason}
         logger.debug("connection_cut_off", extra={"fields": fields})
-        self._outgoing.reset()
+        if self._gate.activity is ConnectionActivity.IDLE:
+            # The last response may still be on its way: the event loop writes after its callbacks, and the
+            # kernel sends as fast as the client takes it.
+            self._gate.close()
+            self._loop.call_soon(self._outgoing.abort)
+        else:
+            self._outgoing.reset()
 
     # -- The end of what the client sends --------------------------------------------------------------------
 
