@@ -189,10 +189,27 @@ def test_empty_lines_count_and_end_no_head(gate: Gate) -> None:
     assert gate.fault is Fault.HEAD_TOO_LARGE
 
 
-def test_start_of_http_2_is_no_head(gate: Gate) -> None:
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    gate.receive(preface, 0.0)
-    assert gate.next_piece() == preface
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", range(len(HTTP_2)))
+def test_start_of_http_2_is_no_head_however_it_is_cut(gate: Gate, cut: int) -> None:
+    pieces = b""
+    for segment in (HTTP_2[:cut], HTTP_2[cut:]):
+        gate.receive(segment, 0.0)
+        pieces += gate.next_piece() or b""
+    assert (pieces, gate.is_handed_on) == (HTTP_2, False)
+
+
+def test_start_of_http_2_behind_a_body_is_no_head(gate: Gate) -> None:
+    gate.receive(request(b"body") + HTTP_2, 0.0)
+    gate.next_piece()
+    gate.request_begins()
+    piece = gate.next_piece() or b""
+    gate.body_ends(piece.removeprefix(b"body"), 0.0)
+    gate.response_written(0.0)
+    assert piece + (gate.next_piece() or b"") == b"body" + HTTP_2
+    assert not gate.is_handed_on
 
 
 def test_bytes_far_ahead_of_the_response_are_a_fault(gate: Gate, parser: Parser) -> None:

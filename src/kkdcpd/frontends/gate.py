@@ -82,6 +82,7 @@ class Gate:
         "_lines",
         "_position",
         "_stage",
+        "_start",
         "_tail",
         "body_bytes",
         "deadline",
@@ -95,6 +96,7 @@ class Gate:
         self._stage = _HEAD
         self._held = b""
         self._position = 0  # Of the first byte in `_held` that the parser does not have.
+        self._start = b""  # The first bytes of this head that the parser has.
         self._tail = b""  # The last bytes of this head or body that the parser has.
         self._head_bytes = 0
         self._lines = 0
@@ -127,7 +129,7 @@ class Gate:
         self._stage = _BODY
         self.deadline = None
         self._head_bytes = self._lines = 0
-        self._tail = b""
+        self._start = self._tail = b""
         self._is_answered = False
         self.requests += 1
 
@@ -141,7 +143,9 @@ class Gate:
         self.deadline = None
         self.body_bytes = 0
         self._head_bytes = len(overshoot)
-        self._tail = overshoot.lstrip(_END_OF_LINE)[-3:]
+        start_of_head = overshoot.lstrip(_END_OF_LINE)
+        self._start = start_of_head[: len(_HTTP_2)]
+        self._tail = start_of_head[-3:]
         if self._is_answered:
             self._expect_head(now)
 
@@ -224,12 +228,9 @@ class Gate:
     # -- Steps -----------------------------------------------------------------------------------------------
 
     def _piece_of_head(self) -> bytes | None:
-        if self._tail:
-            end = self._end_across_pieces() or self._end_of_head()
-        else:
+        if not self._tail:
             self._skip_empty_lines()
-            is_http_2 = self._held.startswith(_HTTP_2, self._position)
-            end = None if is_http_2 else self._end_of_head()
+        end = None if self._is_http_2() else self._end_of_head()
         stop = end or len(self._held)
         self._head_bytes += stop - self._position
         if self._head_bytes > self._limits.head_bytes:
@@ -241,6 +242,7 @@ class Gate:
             # The parser answers in its own time; this deadline is only for a parser that does not answer.
             self._wait((self.deadline or 0.0) + self._limits.head_timeout, _HEAD_LATE)
         else:
+            self._start = (self._start + piece)[: len(_HTTP_2)]
             self._tail = (self._tail + piece)[-3:]
         return piece or None
 
@@ -253,8 +255,16 @@ class Gate:
         self._held = rest
         self._position = 0
 
+    def _is_http_2(self) -> bool:
+        """Whether the head begins as HTTP/2 does."""
+        if not self._tail:
+            return self._held.startswith(_HTTP_2, self._position)
+        return (self._start + self._held[self._position : self._position + len(_HTTP_2)]).startswith(_HTTP_2)
+
     def _end_of_head(self) -> int | None:
         """Return where the head ends in what is held."""
+        if self._tail and (end := self._end_across_pieces()):
+            return end
         found = self._held.find(_END_OF_HEAD, self._position)
         return found + len(_END_OF_HEAD) if found >= 0 else None
 
