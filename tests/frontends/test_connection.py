@@ -409,6 +409,29 @@ async def test_response_in_the_kernel_s_hands_outlives_the_eviction_of_its_conne
             assert len(await reader.readexactly(length)) > 20_000
 
 
+async def test_connection_with_a_whole_request_is_not_evicted(kdc: FakeKdc) -> None:
+    settings = f"""
+        [connections]
+        per_client = 1
+        [realms."EXAMPLE.COM"]
+        kdc = ["tcp://127.0.0.1:{kdc.port}"]
+    """
+    loop = asyncio.get_running_loop()
+    async with listening() as listener, running_worker(settings, listener), asyncio.timeout(PATIENCE_SECONDS):
+        address = listener.socket.getsockname()
+        with (
+            socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as first,
+            socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as second,
+        ):
+            await loop.sock_connect(first, address)
+            first.send(GOOD_REQUEST)
+            assert GOOD_REPLY in await loop.sock_recv(first, 65536)
+            # The worker finds both events in one round of its event loop, and the request first.
+            first.send(GOOD_REQUEST)
+            second.connect_ex(address)
+            assert GOOD_REPLY in await loop.sock_recv(first, 65536)
+
+
 async def is_idle_connection_evicted_for_another(listener: Listener, log: pytest.LogCaptureFixture) -> bool:
     if exchange_fields(log):
         async with Talk.to(listener):

@@ -212,6 +212,15 @@ def test_start_of_http_2_behind_a_body_is_no_head(gate: Gate) -> None:
     assert not gate.is_handed_on
 
 
+def test_connection_serves_from_the_end_of_the_head_to_the_response(gate: Gate, parser: Parser) -> None:
+    activities = [gate.activity]
+    gate.receive(request(b""), 0.0)
+    for step in (parser.feed, parser.begin, parser.answer):
+        step()
+        activities.append(gate.activity)
+    assert [activity.value for activity in activities] == ["receiving", "serving", "serving", "idle"]
+
+
 def test_bytes_far_ahead_of_the_response_are_a_fault(gate: Gate, parser: Parser) -> None:
     gate.receive(request(b"1"), 0.0)
     parser.feed()

@@ -67,6 +67,7 @@ class _Stage(Word):
 
 # Looked up once: Python 3.11 runs a function for each look-up of an enum's member.
 _HEAD, _HANDED_ON, _BODY, _BEHIND, _OVER = _Stage
+_SERVED = (_BEHIND, _HANDED_ON, _OVER)
 _HEAD_LATE, _IDLE = Fault.HEAD_LATE, Fault.IDLE
 
 
@@ -214,10 +215,14 @@ class Gate:
 
     @property
     def activity(self) -> ConnectionActivity:
-        """What the connection does at this moment. A request is served once its body is known to be whole."""
+        """What the connection does at this moment.
+
+        A request is served once its body is known to be whole. That is not known yet of one whose head was
+        handed on a moment ago: it may be whole, too.
+        """
         if self._stage is _HEAD and self._late is _IDLE:
             return ConnectionActivity.IDLE
-        is_served = self._stage is _BEHIND or self._stage is _OVER
+        is_served = self._stage in _SERVED
         return ConnectionActivity.SERVING if is_served else ConnectionActivity.RECEIVING
 
     @property
