@@ -220,7 +220,8 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         _serve_until_stopped(path)
     except ConfigError as error:
-        code, problems = ExitCode.NO_INPUT if error.may_pass else ExitCode.CONFIG, error.problems
+        code = ExitCode.NO_INPUT if error.may_pass else ExitCode.CONFIG
+        problems = error.problems
     except ListenError as error:
         code, problems = ExitCode.FAILED, (error,)
     except StartError as error:
