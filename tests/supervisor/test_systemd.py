@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.errors import StartError
+from kkdcpd.errors import ConfigError
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
 from lab.ports import free_port
 from lab.program import Program
@@ -257,27 +257,30 @@ def passed_by_systemd(directory: Path, *arguments: str, listen: str = "*:0") -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "problem", "remedy"),
+    ("options", "unit", "problem", "remedy"),
     [
         (
             ["--datagram"],
+            "the .socket unit",
             "systemd passed a datagram socket",
-            "write ListenStream= in place of ListenDatagram= in the .socket unit",
+            "write ListenStream= in place of ListenDatagram=",
         ),
         (
             ["--seqpacket"],
+            "the .socket unit",
             "systemd passed a socket for sequential packets",
-            "write ListenStream= in place of ListenSequentialPacket= in the .socket unit",
+            "write ListenStream= in place of ListenSequentialPacket=",
         ),
         (
             ["--fdname=kkdcpd.socket", "--datagram"],
+            "kkdcpd.socket",
             "systemd passed a datagram socket",
-            "write ListenStream= in place of ListenDatagram= in kkdcpd.socket",
+            "write ListenStream= in place of ListenDatagram=",
         ),
     ],
 )
 def test_socket_of_a_wrong_type_is_refused_at_start_with_the_line_to_change(
-    tmp_path: Path, options: list[str], problem: str, remedy: str
+    tmp_path: Path, options: list[str], unit: str, problem: str, remedy: str
 ) -> None:
     path = tmp_path / "given.sock"
     with passed_by_systemd(tmp_path, *options, f"--listen={path}") as program:
@@ -286,8 +289,9 @@ def test_socket_of_a_wrong_type_is_refused_at_start_with_the_line_to_change(
             wait_until(lambda: client.connect_ex(str(path)) == 0)  # It is there before it listens.
             if kind is socket.SOCK_DGRAM:
                 client.send(b"wake up")
-            assert program.wait() != 0
-    assert program.lines[-1] == f"error: can't start: {problem}; {remedy}"
+            # No restart mends a unit: systemd must not try again.
+            assert program.wait() == 78
+    assert program.lines[-1] == f"error: {unit}: {problem}; {remedy}"
 
 
 def test_connection_in_place_of_a_socket_is_refused_at_start(tmp_path: Path) -> None:
@@ -297,10 +301,9 @@ def test_connection_in_place_of_a_socket_is_refused_at_start(tmp_path: Path) -> 
         passed_by_systemd(tmp_path, "--accept", f"--listen=127.0.0.1:{port}") as program,
         first_client(port),
     ):
-        line = program.wait_for_line(lambda line: "can't start" in line)
+        line = program.wait_for_line(lambda line: line.startswith("error: "))
     assert line == (
-        "error: can't start: systemd passed a connection in place of a listening socket; "
-        "write Accept=no in the .socket unit"
+        "error: the .socket unit: systemd passed a connection in place of a listening socket; write Accept=no"
     )
 
 
@@ -313,7 +316,7 @@ def refusal_of(descriptor: int) -> str:
         code = 1
         try:
             take_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
-        except StartError as error:
+        except ConfigError as error:
             os.write(writing, str(error).encode())
             code = 0
         finally:
@@ -345,14 +348,14 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
                 ("netlink", netlink.fileno()),
             )
         }
-    start, stream = "can't start: systemd passed ", "ListenStream= in the .socket unit"
+    start = "the .socket unit: systemd passed "
     assert told == {
         "fifo": f"{start}a descriptor that is no socket; remove ListenFIFO=, ListenSpecial=, "
-        "ListenMessageQueue= and ListenUSBFunction= in the .socket unit",
+        "ListenMessageQueue= and ListenUSBFunction=",
         "abstract": f"{start}a unix socket in the abstract namespace; "
-        f"write an IP address and a port, or an absolute path, after {stream}",
-        "bound": f"{start}a socket that does not listen; write {stream}",
-        "netlink": f"{start}a netlink socket; remove ListenNetlink= in the .socket unit",
+        "write an IP address and a port, or an absolute path, after ListenStream=",
+        "bound": f"{start}a socket that does not listen; write ListenStream=",
+        "netlink": f"{start}a netlink socket; remove ListenNetlink=",
     }
 
 

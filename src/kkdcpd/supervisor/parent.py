@@ -64,6 +64,7 @@ def serve(path: Path, loaded: LoadedConfig, configure_logging: _ConfigureLogging
     """Serve until SIGTERM or SIGINT; the configuration was read from `path`.
 
     Raises:
+        ConfigError: systemd passed a socket that no client can connect to.
         ListenError: an address can't be listened on.
         StartError: the workers don't get ready.
     """

@@ -11,7 +11,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Self
 
-from kkdcpd.errors import StartError
+from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = ["Notifier", "take_sockets", "watchdog_interval"]
 
@@ -34,7 +34,7 @@ def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[soc
     """Return the listening sockets that were passed to us. No process that we start takes them for its own.
 
     Raises:
-        StartError: one is of a kind that no client of ours can connect to.
+        ConfigError: one is of a kind that no client of ours can connect to.
     """
     pid = environment.pop("LISTEN_PID", None)
     count = environment.pop("LISTEN_FDS", "0")
@@ -58,9 +58,9 @@ def _take_socket(descriptor: int, name: str) -> socket.socket:
     return sock
 
 
-def _refusal(problem: str, remedy: str, name: str) -> StartError:
+def _refusal(problem: str, remedy: str, name: str) -> ConfigError:
     unit = name if name.endswith(".socket") else "the .socket unit"
-    return StartError(f"systemd passed {problem}", f"{remedy} in {unit}")
+    return ConfigError([ConfigProblem(key=unit, problem=f"systemd passed {problem}", remedy=remedy)])
 
 
 def _family_problem(sock: socket.socket) -> tuple[str, str] | None:
