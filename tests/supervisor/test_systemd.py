@@ -361,7 +361,7 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
 
 def test_dual_stack_socket_tells_ipv4_clients_by_their_ipv4_addresses(tmp_path: Path) -> None:
     """BindIPv6Only=default: the kernel shows 127.0.0.1 as ::ffff:127.0.0.1."""
-    port = free_port(["127.0.0.1"])
+    port = free_port(["::"])
     listen = f"""
         [connections]
         trusted_proxies = ["127.0.0.1"]
@@ -386,7 +386,7 @@ def test_dual_stack_socket_tells_ipv4_clients_by_their_ipv4_addresses(tmp_path: 
 
 @pytest.mark.parametrize("trusted", ["127.0.0.1", "::ffff:127.0.0.1", "::ffff:7f00:0/104"])
 def test_dual_stack_socket_believes_a_trusted_proxy_s_header(tmp_path: Path, trusted: str) -> None:
-    port = free_port(["127.0.0.1"])
+    port = free_port(["::"])
     listen = f"""
         [connections]
         trusted_proxies = ["{trusted}"]
