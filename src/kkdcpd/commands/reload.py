@@ -11,6 +11,7 @@ __all__ = ["UnreachableError", "reload"]
 ANSWER_SECONDS = 60.0
 """A generation has 30 seconds to get ready, and ours may have to wait for another one."""
 
+_HANGS_UP = "it stopped, or too many asked at once: its log tells what came of the reload"
 _REMEDIES = {
     errno.ENOENT: "start kkdcpd, or correct process.control if it runs with another one",
     errno.ECONNREFUSED: (
@@ -21,7 +22,8 @@ _REMEDIES = {
     errno.EPERM: "run this as root or as the user that kkdcpd runs as: sudo kkdcpd reload",
     errno.ENOTSOCK: "it is no socket: correct process.control",
     errno.EAGAIN: "kkdcpd is busy: its log tells what came of the reload",
-    errno.ECONNRESET: "it stopped, or too many asked at once: its log tells what came of the reload",
+    errno.ECONNRESET: _HANGS_UP,
+    errno.EPIPE: _HANGS_UP,
 }
 _ANY_REMEDY = "look whether kkdcpd runs and what it logs, or send SIGHUP to its first process"
 
