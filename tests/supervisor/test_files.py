@@ -138,7 +138,7 @@ def test_item_that_leaves_its_dates_is_told_once_and_so_is_its_return(
     expired = {
         "key": "tls.certificate",
         "problem": "the certificate in /a.pem expired on 2026-02-02 00:00 UTC",
-        "remedy": "renew it",
+        "remedy": "renew it; or set this host's clock right (it says 2026-02-03 00:00 UTC)",
     }
     assert told(caplog) == [("ERROR", "certificate_outside_dates", expired)]
     for _ in range(3):

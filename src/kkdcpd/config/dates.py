@@ -51,7 +51,8 @@ class DatedItem:
             remedy = f"set this host's clock right (it says {minute(now)}), or wait"
             return self._problem(f"is not valid before {minute(self.start)}", remedy)
         if self.end and now > self.end:
-            return self._problem(f"expired on {minute(self.end)}", _REMEDIES[self.kind])
+            clock = f"set this host's clock right (it says {minute(now)})"
+            return self._problem(f"expired on {minute(self.end)}", f"{_REMEDIES[self.kind]}; or {clock}")
         return None
 
     @property
