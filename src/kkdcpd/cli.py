@@ -17,6 +17,7 @@ from kkdcpd import __version__
 
 if TYPE_CHECKING:
     from kkdcpd.commands.service_user import Identity
+    from kkdcpd.errors import ConfigError
 
 __all__ = ["ExitCode", "main"]
 
@@ -71,9 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _COMMANDS[options.command](options)
     except ConfigError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return ExitCode.CONFIG
+        return _refuse(error)
+
+
+def _refuse(error: "ConfigError") -> ExitCode:
+    """Print each problem of the configuration."""
+    for problem in error.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return ExitCode.CONFIG
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,9 +151,10 @@ def _check(options: argparse.Namespace) -> int:
         for warning in (*loaded.warnings, *SystemFiles.read().warnings(loaded.config)):
             print(f"warning: {warning}", file=sys.stderr)
         loaded.expect_within_dates(now)
-    except ConfigError:
+    except ConfigError as error:
+        code = _refuse(error)
         print(f"the files were read as {reader.text}", file=sys.stderr)
-        raise
+        return code
     print(f"{path}: good; realms served: {', '.join(realm.name for realm in loaded.config.realms)}")
     print(f"the files were read as {reader.text}")
     return ExitCode.OK
@@ -204,7 +211,8 @@ def _healthcheck(options: argparse.Namespace) -> int:
     # Who serves isn't ill because the file is broken now, nor because we may not read keys and tokens.
     admin, problems = read_admin(Path(options.config))
     address = admin.address
-    reasons = reasons_against(address) if address else ["admin.address is empty: there is nobody to ask"]
+    no_listener = ["admin.address is empty, so there is no listener to ask; set it"]
+    reasons = reasons_against(address) if address else no_listener
     if reasons:
         for reason in (*problems, *reasons):
             print(f"error: {reason}", file=sys.stderr)

@@ -77,14 +77,17 @@ def check(directory: Path, address: str) -> int:
     return main(["healthcheck", "--config", str(path)])
 
 
+REMEDY = "start it, or correct admin.address"
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("", "error: admin.address is empty: there is nobody to ask\n"),
-        ("127.0.0.1:1", "error: nobody answers at 127.0.0.1:1: Connection refused\n"),
+        ("", "error: admin.address is empty, so there is no listener to ask; set it\n"),
+        ("127.0.0.1:1", f"error: no kkdcpd answers at 127.0.0.1:1: Connection refused; {REMEDY}\n"),
         (
             "unix:/nowhere/admin.sock",
-            "error: nobody answers at unix:/nowhere/admin.sock: No such file or directory\n",
+            f"error: no kkdcpd answers at unix:/nowhere/admin.sock: No such file or directory; {REMEDY}\n",
         ),
     ],
 )
@@ -99,7 +102,9 @@ def test_silence_is_not_waited_for_long(tmp_path: Path, capsys: pytest.CaptureFi
     with socket.create_server(("127.0.0.1", 0)) as sock:
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         assert check(tmp_path, address) == 1
-    assert capsys.readouterr().err == f"error: {address} doesn't answer within {TIMEOUT_SECONDS:g} s\n"
+    assert capsys.readouterr().err == (
+        f"error: {address} doesn't answer within {TIMEOUT_SECONDS:g} s; look at the log of kkdcpd\n"
+    )
 
 
 def test_something_else_at_the_address_is_not_ready(
@@ -112,7 +117,7 @@ def test_something_else_at_the_address_is_not_ready(
         assert check(tmp_path, address) == 1
         other.join()
     assert capsys.readouterr().err == (
-        f"error: what answers at {address} isn't kkdcpd's admin listener: BadStatusLine\n"
+        f"error: another program than kkdcpd answers at {address} (BadStatusLine); correct admin.address\n"
     )
 
 
@@ -137,9 +142,9 @@ def test_what_is_wrong_with_the_file_is_told_if_nobody_answers(
     # In a network of its own, nobody has the default port.
     with NetworkNamespace(tmp_path):
         assert main(["healthcheck", "--config", str(path)]) == 1
-    wrong, nobody = capsys.readouterr().err.splitlines()
+    wrong, silent = capsys.readouterr().err.splitlines()
     assert wrong.startswith(("error: admin.adress: ", f"error: {path}, line 1: "))
-    assert nobody == "error: nobody answers at 127.0.0.1:9088: Connection refused"
+    assert silent == f"error: no kkdcpd answers at 127.0.0.1:9088: Connection refused; {REMEDY}"
 
 
 def test_missing_configuration_is_exit_code_78(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_healthcheck_asks_it(tmp_path: Path) -> None:
         assert not (tmp_path / "a.sock").exists()
     done = house.command("healthcheck")
     assert done.exit_code == 1
-    assert done.output.startswith("error: nobody answers at unix:")
+    assert done.output.startswith("error: no kkdcpd answers at unix:")
 
 
 def test_without_an_address_there_is_no_admin_process(tmp_path: Path) -> None:

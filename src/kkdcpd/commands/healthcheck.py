@@ -39,11 +39,13 @@ def reasons_against(address: ListenAddress) -> list[str]:
         response = connection.getresponse()
         text = response.read(MAX_REASON_OCTETS).decode(errors="replace")
     except TimeoutError:
-        return [f"{address} doesn't answer within {TIMEOUT_SECONDS:g} s"]
+        return [f"{address} doesn't answer within {TIMEOUT_SECONDS:g} s; look at the log of kkdcpd"]
     except OSError as error:
-        return [f"nobody answers at {address}: {error.strerror or error}"]
+        reason = error.strerror or error
+        return [f"no kkdcpd answers at {address}: {reason}; start it, or correct admin.address"]
     except http.client.HTTPException as error:
-        return [f"what answers at {address} isn't kkdcpd's admin listener: {type(error).__name__}"]
+        problem = f"another program than kkdcpd answers at {address} ({type(error).__name__})"
+        return [f"{problem}; correct admin.address"]
     finally:
         connection.close()
     if response.status == http.client.OK:
