@@ -95,7 +95,7 @@ async def test_password_change_without_a_server_for_it_is_no_kdc_known() -> None
         assert kdc.connections == 0
     assert (result.outcome, result.detail) == (
         Outcome.NO_KDC_KNOWN,
-        'realms."EXAMPLE.COM" lists nobody for kpasswd and has no discovery',
+        'realms."EXAMPLE.COM" has neither kpasswd nor discovery; add one of them',
     )
 
 

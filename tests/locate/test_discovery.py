@@ -113,7 +113,7 @@ async def test_one_names_failure_does_not_lose_the_others() -> None:
 
 async def test_that_there_is_nobody_must_be_said_by_all_names() -> None:
     async with _bench() as bench:
-        with pytest.raises(NoKdcKnownError, match=r"DNS names nobody for kdc of example\.com"):
+        with pytest.raises(NoKdcKnownError, match=r"DNS names no server for kdc of example\.com"):
             await bench.locate()
     async with _bench() as bench:
         bench.dns.broken = {RecordType.URI}

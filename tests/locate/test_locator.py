@@ -52,7 +52,7 @@ async def test_a_configured_host_is_looked_up_without_admission() -> None:
 
 async def test_nobody_is_known_where_nothing_is_listed_nor_discovered() -> None:
     async with Bench(realm("EXAMPLE.COM", kdc=["192.0.2.1"])) as bench:
-        with pytest.raises(NoKdcKnownError, match=r'realms\."EXAMPLE\.COM" lists nobody for kpasswd'):
+        with pytest.raises(NoKdcKnownError, match=r'realms\."EXAMPLE\.COM" has neither kpasswd'):
             await bench.locate(service=KdcService.KPASSWD)
         assert bench.dns.count == 0
 

@@ -128,7 +128,9 @@ class Locator:
         """
         realm = self._realms.match(target_domain, flags)
         if realm is None:
-            raise RealmNotServedError("neither in [realms] nor an alias there")
+            raise RealmNotServedError(
+                "no realm in [realms] has this name or alias; add it there if it is yours"
+            )
         return realm
 
     async def locate(self, query: LocateQuery) -> Route:
@@ -258,7 +260,7 @@ class Locator:
         discoverer = self._discoverers.get(realm.config.discovery)
         if discoverer is None:
             raise NoKdcKnownError(
-                f'realms."{realm.config.name}" lists nobody for {service.value} and has no discovery'
+                f'realms."{realm.config.name}" has neither {service.value} nor discovery; add one of them'
             )
         query = LocateQuery(target_domain=realm.name, service=service, flags=locator_flags)
         return await discoverer.discover(realm.name, query, realm.config.site)
@@ -268,7 +270,7 @@ class Locator:
         self._tell(realm, (service, flags), found.refused)
         if not found.candidates:
             raise NoKdcKnownError(
-                _reasons(found.refused) or f"DNS names nobody for {service.value} of {realm.name}"
+                _reasons(found.refused) or f"DNS names no server for {service.value} of {realm.name}"
             )
         # Realms are in capitals by custom, and what a client wrote is no guide.
         kerberos_realm = realm.name.upper() if realm.config.is_wildcard else realm.config.name
