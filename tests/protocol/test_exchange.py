@@ -460,6 +460,17 @@ def test_dead_kdc_is_given_up_once_the_time_to_reach_one_is_over() -> None:
     assert play.probes.asked == [("a", 100.0)]
 
 
+def test_dead_kdc_is_given_up_no_later_if_connects_failed_before_it_got_the_message() -> None:
+    play = Play(PROOF, tcp("a"), udp("a", is_fallback=True))
+    play.step()
+    play.probes.dead.add("a")
+    assert play.after(1.5) == ["abandon a", "connect a/udp"]
+    play.connected("a/udp")
+    assert play.after(3.4) == []
+    assert play.after(0.1) == ["abandon a/udp"]
+    assert isinstance(play.exchange.error, NoKdcReplyError)
+
+
 def test_kdc_that_answers_probes_is_waited_for_and_watched() -> None:
     play = Play(PROOF, tcp("a"))
     play.step()

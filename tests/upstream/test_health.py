@@ -174,6 +174,24 @@ def test_silent_endpoint_is_dead_after_two_unanswered_probes_within_the_time_to_
     assert now <= sent_at + REACH_TIMEOUT
 
 
+def test_endpoint_that_answered_no_probe_before_is_dead_after_one_more(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.0)
+    probe(health, FailureReason.SILENT, 102.0)
+    probe(health, FailureReason.SILENT, 104.0)
+    sent_at = 160.0
+    health.report(TARGET, FailureReason.SILENT, sent_at + 0.4)
+    assert health.probes_due(sent_at + 0.4) == [TARGET]
+    assert not health.is_dead(KDC, since=sent_at)
+    probe(health, FailureReason.SILENT, sent_at + 0.4 + health.answer_seconds)
+    assert health.is_dead(KDC, since=sent_at)
+
+
+def test_one_unanswered_probe_is_no_verdict(health: HealthTable) -> None:
+    health.report(TARGET, FailureReason.SILENT, 100.4)
+    probe(health, FailureReason.SILENT, 102.4)
+    assert not health.is_dead(KDC, since=100.0)
+
+
 def test_message_is_not_judged_by_probes_that_were_sent_before_it(health: HealthTable) -> None:
     now = 100.0
     health.report(TARGET, FailureReason.SILENT, now)

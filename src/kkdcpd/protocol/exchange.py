@@ -371,7 +371,7 @@ class Exchange:
     def _notice_silence(self, holder: _Holder, now: float) -> None:
         """Report the silence, whatever the message, so that the next message need not meet it."""
         holder.silent_at = math.inf
-        holder.check_at = max(holder.sent_at + self._limits.reach_timeout, now)
+        holder.check_at = max(self._reach_deadline, now)
         self._commands.append(Report(holder.attempt.endpoint, FailureReason.SILENT))
         if is_repeatable(self._request) and self._untried and self._hedges.take():
             self._seek_holder(now)

@@ -231,8 +231,10 @@ class HealthTable:
     def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
         """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""
         trouble = self._troubles.get(endpoint)
-        # The second follows the first after `answer_seconds` at the earliest.
-        return trouble is not None and trouble.unanswered[0] >= since - self.answer_seconds
+        if trouble is None:
+            return False
+        first, second = trouble.unanswered
+        return first > -math.inf and second >= since
 
     def probes_due(self, now: float) -> list[ProbeTarget]:
         """Return which endpoints to probe now. None is returned twice before `probed` is told of it."""
