@@ -8,6 +8,7 @@ import pytest
 
 from kkdcpd.errors import DnsFailedError, NoKdcKnownError, RealmNotServedError
 from kkdcpd.locate.dns import Requester
+from kkdcpd.locate.dns_wire import RecordType
 from kkdcpd.locate.locator import HOLD_SECONDS
 from kkdcpd.locate.realms import IDLE_SECONDS, MAX_WAITING_TRIALS, TRIAL_SHARE
 from kkdcpd.metrics.columns import LookUp
@@ -163,6 +164,15 @@ async def test_rediscovery_that_finds_nobody_empties_nothing() -> None:
         bench.clock.turn(31)
         bench.dns.is_down = True
         assert endpoints(await bench.locate(flags=FORCE)) == ["tcp://192.0.2.1:88"]
+
+
+@pytest.mark.parametrize("silent", [RecordType.SRV, RecordType.A])
+async def test_rediscovery_that_gets_no_answer_goes_by_what_is_known(silent: RecordType) -> None:
+    async with _discovering() as bench:
+        known = await bench.locate()
+        bench.dns.silent = {silent}
+        async with asyncio.timeout(5):
+            assert await bench.locate(flags=FORCE) == known
 
 
 async def test_bits_that_mean_nothing_here_make_no_routes() -> None:

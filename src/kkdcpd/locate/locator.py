@@ -39,6 +39,9 @@ HOLD_SECONDS = 0.25
 TRIAL_WAIT_SECONDS = 1.0
 """How long a request for a new name under a wildcard waits for its turn to be looked up."""
 
+REDISCOVERY_SECONDS = 0.5
+"""How long a request that wishes for rediscovery waits for it, where a route is known."""
+
 MAX_REASONS = 4
 """So many servers that are refused are named in the log line of a request."""
 
@@ -244,10 +247,12 @@ class Locator:
     async def _rediscover(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
         """Find the servers anew for this request alone: a stranger wishes it, so nobody else is touched."""
         self._tell_look_up(LookUp.ROUTE_MISS)
+        is_known = (service, flags) in self._routes.get(realm.name, {})
         try:
-            found = await self._find(realm, service, flags | _FORCE)
+            async with asyncio.timeout(REDISCOVERY_SECONDS if is_known else None):
+                found = await self._find(realm, service, flags | _FORCE)
             return self._route(realm, service, flags, found)
-        except LocateError:
+        except (LocateError, TimeoutError):
             return await self.route(realm, service, DcLocatorFlags(flags))
 
     async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> Discovery:
