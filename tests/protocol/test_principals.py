@@ -1,6 +1,11 @@
 """Spellings of one principal. What real KDCs take as one is in tests/interop/test_guard_proofs.py."""
 
+import time
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kkdcpd.protocol.principals import fold_principal, plain_letters
 from kkdcpd.values import PrincipalName
@@ -74,3 +79,21 @@ def test_names_without_a_stem_stay_apart() -> None:
 def test_plain_letters_leave_ascii_alone() -> None:
     assert plain_letters("Admin-1") == "Admin-1"
     assert plain_letters("ádmin") == "admin"
+
+
+@given(st.text(max_size=30))
+def test_plain_letters_are_those_that_unicode_decomposes_the_text_into(text: str) -> None:
+    parts = unicodedata.normalize("NFKD", text)
+    assert plain_letters(text) == "".join(part for part in parts if not unicodedata.combining(part))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" + "\u0344" * 30_000 + "\u0316" * 30_000, "\u0f73" * 60_000, "\ufdfa" * 60_000],
+    ids=["combining characters out of order", "letters that decompose into such", "letters that grow"],
+)
+def test_long_names_fold_in_linear_time(text: str) -> None:
+    """Sorting the combining characters takes seconds for a text this long."""
+    started = time.process_time()
+    fold_principal(PrincipalName(name_type=1, components=(text,)))
+    assert time.process_time() - started < 0.5

@@ -38,8 +38,13 @@ def plain_letters(text: str) -> str:
     """Return the text without accents and unusual widths of letters: `ádmin` is `admin`."""
     if text.isascii():
         return text
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    # Letter by letter: unicodedata sorts a run of combining characters in quadratic time.
+    return text.translate({ord(letter): _plain_letter(letter) for letter in set(text)})
+
+
+def _plain_letter(letter: str) -> str:
+    parts = unicodedata.normalize("NFKD", letter)
+    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 def _fold_unusual(text: str) -> str:
