@@ -562,6 +562,26 @@ def test_guesses_from_many_networks_of_one_site_add_up(site: Site, networks: lis
     assert site.send("alice", GOOD, client=OFFICE) is None
 
 
+@pytest.mark.parametrize("outer", [None, "constant", "other{}"])
+@pytest.mark.parametrize(
+    ("networks", "limit"),
+    [
+        ([ipv6(number) for number in range(40)], 20),
+        ([ipv6(number << 8) for number in range(40)], 40),
+        ([f"198.51.100.{number}" for number in range(40)], 40),
+    ],
+    ids=["/56", "/48", "/24"],
+)
+def test_armored_guesses_past_the_block_of_a_site_block_each_client(
+    site: Site, networks: list[str], limit: int, outer: str | None
+) -> None:
+    for number in range(9):
+        for network in networks:
+            site.send_armored("alice", WRONG, outer=outer and outer.format(number), client=network)
+    assert limit < site.reached <= max(limit, len(networks)) + len(networks)
+    assert site.send("bob", GOOD, client=OFFICE) is None
+
+
 def test_carrier_whose_customers_mistype_or_attack_is_never_blocked_as_a_whole(site: Site) -> None:
     for number in range(1000):
         site.send(f"victim{number}", WRONG, client=ipv6(number))

@@ -63,6 +63,10 @@ WIDER_MULTIPLES = (2, 4)
 """How many times `guesses` may fail from the first and the last of a client's surrounding networks. An IPv4
 address has only the last, its /24."""
 
+GUESSES_PAST_A_BLOCK = 2
+"""So many failures block a client as a whole if they get past a block of the name for its network. One may be
+a stranger's, who mistypes a password once."""
+
 
 class _Column(enum.IntEnum):
     """The columns of the tally of principals that log on from one client."""
@@ -244,14 +248,16 @@ class FailureGate:
     ) -> tuple[Alert | Blocked, ...]:
         """Count a failure of the principal from the client and from the networks around it."""
         events: tuple[Alert | Blocked, ...] = ()
+        of_client = 0
         for network, multiple in _guessing_networks(client):
             limit = self._config.guesses * multiple
             count = self._tally(("guesses", realm, network, name), 0, None, now).counts[0]
+            of_client = of_client or count
             if count < limit:
                 continue
             key = _PAIR, realm, network, name
             events += self._block(key, Rule.GUESSING, now, client=network, realm=realm, principal=name)
-            if network == client and count > limit and not is_shown:
+            if count > limit and of_client >= GUESSES_PAST_A_BLOCK and not is_shown:
                 # The request got past the block of the name, and so would the next one.
                 whole = _CLIENT, realm, client
                 events += self._block(whole, Rule.GUESSING, now, client=client, realm=realm)
