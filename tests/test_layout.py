@@ -80,6 +80,51 @@ def test_imports_point_down() -> None:
     run(program, "--config", str(ROOT / "pyproject.toml"), "--no-cache", environment=os.environ).expect_ok()
 
 
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def settings_in_the_example() -> set[str]:
+    """Every setting of config.toml.example, as `section.key`."""
+    found, section = set(), ""
+    for line in (ROOT / "config.toml.example").read_text().splitlines():
+        if header := re.fullmatch(r"\[+([a-z_.]+).*\]+", line):
+            section = header[1].rstrip(".")
+        elif key := re.match(r"#?([a-z_0-9]+) = ", line):
+            found.add(f"{section}.{key[1]}")
+    return found
+
+
+def is_in_the_house(name: str) -> bool:
+    """Whether it is a file of the clone, a module or a folder of them, or a name in a module."""
+    if (ROOT / name).is_file() or (PACKAGE / name).is_file():
+        return True
+    path = PACKAGE / name.replace(".", "/")
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    module = path.parent.with_suffix(".py")
+    return module.is_file() and path.name in module.read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_modules_and_settings_that_a_document_names_exist(document: Path) -> None:
+    settings = settings_in_the_example()
+    sections = {setting.rpartition(".")[0] for setting in settings}
+    first_parts = {section.partition(".")[0] for section in sections}
+    first_parts |= {path.stem for path in PACKAGE.iterdir() if path.suffix in {"", ".py"}}
+    names = set(re.findall(r"`([a-z_]+(?:[./][a-zA-Z_0-9]+)+)`", document.read_text()))
+    named = {name for name in names if re.split("[./]", name)[0] in first_parts}
+    assert not {name for name in named - settings - sections if not is_in_the_house(name)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_and_benchmarks_that_a_document_names_exist(document: Path) -> None:
+    text = document.read_text()
+    known = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    assert not {name for name in re.findall(r"\b(test_[a-z0-9_]+\.py)", text) if name not in known}
+    paths = re.findall(r"\b((?:tests|bench|lab)/[a-z0-9_/-]+(?:\.py)?)", text)
+    assert not {path for path in paths if not (ROOT / path).exists()}
+
+
 def test_every_outcome_is_documented_once() -> None:
     documented = [word for row in rows("http.md", "status", "outcome in the log") for word in words(row[1])]
     assert sorted(documented) == sorted(outcome.value for outcome in Outcome)
