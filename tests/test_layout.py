@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kkdcpd import journal
+from kkdcpd.cli import ExitCode
 from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends import responses
 from kkdcpd.locate.locator import build_locator
@@ -123,6 +124,19 @@ def test_tests_and_benchmarks_that_a_document_names_exist(document: Path) -> Non
     assert not {name for name in re.findall(r"\b(test_[a-z0-9_]+\.py)", text) if name not in known}
     paths = re.findall(r"\b((?:tests|bench|lab)/[a-z0-9_/-]+(?:\.py)?)", text)
     assert not {path for path in paths if not (ROOT / path).exists()}
+
+
+def codes(table: Iterator[list[str]]) -> set[int]:
+    return {int(row[0]) for row in table}
+
+
+def test_exit_codes_are_the_same_in_the_readme_the_help_and_the_operations() -> None:
+    """docs/operations.md has those of serve in its table, and those of locate in a sentence."""
+    help_text = run(sys.executable, "-m", "kkdcpd", "--help", environment=os.environ).expect_ok().output
+    told = {int(code) for code in re.findall(r"^  (\d+) +\S", help_text, re.MULTILINE)}
+    assert told == codes(rows("../README.md", "exit code", "meaning")) == set(ExitCode)
+    served = codes(rows("operations.md", "code", "what it is"))
+    assert served == set(ExitCode) - {ExitCode.NOT_FOUND, ExitCode.NO_ANSWER}
 
 
 def test_every_outcome_is_documented_once() -> None:
