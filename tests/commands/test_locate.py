@@ -61,6 +61,8 @@ def config(tmp_path: Path, port: int, closed_port: int) -> Iterator[Path]:
             [realms."FROZEN.TEST"]
             kdc = ["tcp://127.0.0.1:{port}"]
             kpasswd = ["127.0.0.1:{closed_port}"]
+            [realms."ZONED.TEST"]
+            kdc = ["[fe80::77%absent0]"]
             [realms."OUTSIDE.TEST"]
             """
         )
@@ -143,6 +145,13 @@ def test_real_servers_answer_over_either_transport(
             file.write_text(config.read_text() + section)
             assert _run(file, "REAL.TEST") == ExitCode.OK
             assert [row[6][:3] for row in _rows(capsys.readouterr().out) if row[0] == "1"] == ["in ", "in "]
+
+
+def test_an_interface_that_is_not_there_is_named_as_the_reason(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(config, "zoned.test") == ExitCode.NO_ANSWER
+    assert capsys.readouterr().out.count("no: this host has no such network interface") == 2
 
 
 def test_a_hint_changes_who_is_asked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

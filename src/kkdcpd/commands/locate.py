@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import errno
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from kkdcpd.errors import LocateError, NoKdcKnownError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.locator import Locator, build_locator
 from kkdcpd.protocol.probe import build_kpasswd_probe, build_probe
+from kkdcpd.socket_address import socket_address
 from kkdcpd.values import (
     Candidate,
     DcLocatorFlags,
@@ -135,6 +137,7 @@ def _question(service: KdcService, route: Route, config: Config) -> bytes:
 async def _try(endpoint: KdcEndpoint, question: bytes, timeout: float) -> Answer:
     started = time.perf_counter()
     try:
+        socket_address(endpoint.address, endpoint.port)  # asyncio's error would not name the interface
         async with asyncio.timeout(timeout):
             if endpoint.transport is Transport.UDP:
                 await _ask(endpoint, question)
@@ -183,9 +186,15 @@ class _Correspondent(asyncio.DatagramProtocol):
             self._answer.set_exception(exc)
 
 
+_REASONS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENODEV: "this host has no such network interface",
+}
+
+
 def _reason(error: OSError) -> str:
     """Say what the system says, without asyncio's preface that repeats the address."""
-    return "refused" if isinstance(error, ConnectionRefusedError) else error.strerror or str(error)
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def judge(findings: Sequence[Finding | Missing]) -> Verdict:
