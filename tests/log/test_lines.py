@@ -2,6 +2,7 @@ import json
 import logging
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +162,16 @@ def test_traceback_tells_the_kinds_of_exceptions_and_not_what_they_say(form: Lin
     assert text.index("OSError (Too many open files)") < text.index("LookupError")
     assert "test_lines.py" in text
     assert text.count("stranger") == 1  # in our own line of source
+
+
+def test_traceback_tells_the_system_s_own_sentence() -> None:
+    made = record(logging.ERROR)
+    try:
+        Path("/nowhere/a stranger's name").read_bytes()
+    except OSError:
+        made.exc_info = sys.exc_info()
+    text = TextLines().render(made, {}).decode()
+    assert text.endswith("    FileNotFoundError (errno 2: No such file or directory)\n")
 
 
 def test_traceback_is_a_value_of_json() -> None:

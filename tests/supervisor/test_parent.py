@@ -425,7 +425,7 @@ def test_worker_that_cannot_start_is_exit_code_4_and_a_line_that_helps(
     assert re.search(
         r"error: can't start: worker \d ended by exit code 70; the log says what happened to it", done.output
     )
-    assert "OSError (Too many open files)" in done.output
+    assert "OSError (errno 24: Too many open files)" in done.output
     assert done.output.count("worker_died") == 1
 
 

@@ -154,9 +154,12 @@ def _traceback(record: logging.LogRecord, limit: int) -> str:
 
 
 def _kind(error: BaseException) -> str:
-    # The system's word for a number says nothing of any value.
-    code = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
-    return f"{type(error).__qualname__}{code}"
+    name = type(error).__qualname__
+    if not isinstance(error, OSError) or not error.errno:
+        return name
+    # The system's own sentence quotes no client. Libraries write sentences of their own.
+    sentence = f": {error.strerror}" if error.strerror == os.strerror(error.errno) else ""
+    return f"{name} (errno {error.errno}{sentence})"
 
 
 def _text_traceback(record: logging.LogRecord, prefix: str, limit: int) -> str:
