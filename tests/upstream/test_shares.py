@@ -33,6 +33,29 @@ def test_oldest_request_of_the_largest_network_yields() -> None:
     assert slots.yields_to("d") == "a2"
 
 
+def test_among_networks_with_one_request_each_the_oldest_that_was_passed_over_yields() -> None:
+    slots = full_slots("a", "b", "c", "d")
+    assert slots.yields_to("e") is None
+    slots.note_answer("c2")
+    slots.remove("c2")
+    slots.add("f", "f4")
+    for passed_over in ("a0", "b1"):
+        # A network that would only change places with another has no right to its own second slot.
+        assert slots.yields_to("f") is None
+        assert slots.yields_to("e") == passed_over
+        slots.remove(passed_over)
+        slots.add(passed_over, passed_over)
+    assert slots.yields_to("e") is None
+
+
+def test_requests_that_are_answered_in_turn_do_not_yield() -> None:
+    slots = full_slots("a", "b", "c")
+    slots.note_answer("a0")
+    slots.remove("a0")
+    slots.add("d", "d3")
+    assert slots.yields_to("e") is None
+
+
 def test_slots_remember_no_network_without_a_request() -> None:
     slots = full_slots("a")
     slots.remove("a0")

@@ -143,6 +143,9 @@ class _Conversation:
             self.step()
 
     def received(self, attempt: Attempt, payload: bytes) -> None:
+        way = self._ways.get(attempt.number)
+        if way:
+            way.slots.note_answer(way)
         if self._take_out(attempt):
             self._exchange.received(attempt, payload, self._loop.time())
             self.step()

@@ -11,12 +11,19 @@ Item = TypeVar("Item")
 
 
 class Slots(Generic[Item]):
-    """Requests in flight at one endpoint. When all slots are taken, the network with most of them yields."""
+    """Requests in flight at one endpoint. When all slots are taken, the network with most of them yields.
+
+    Where the networks are many and have equally few, a request yields that the endpoint has passed over: it
+    has answered a later one. An endpoint that is only slow answers in turn, and then none yields.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._networks: dict[Item, str] = {}  # by item, the oldest first
         self._counts: dict[str, int] = {}
+        self._numbers: dict[Item, int] = {}
+        self._last_number = 0
+        self._last_answered = 0
 
     @property
     def taken(self) -> int:
@@ -32,23 +39,30 @@ class Slots(Generic[Item]):
         """Take a slot."""
         self._networks[item] = network
         self._counts[network] = self._counts.get(network, 0) + 1
+        self._last_number += 1
+        self._numbers[item] = self._last_number
+
+    def note_answer(self, item: Item) -> None:
+        """Note that the endpoint has answered an item that has its slot still."""
+        self._last_answered = max(self._last_answered, self._numbers[item])
 
     def remove(self, item: Item) -> None:
         """Give the slot back."""
         network = self._networks.pop(item)
+        del self._numbers[item]
         left = self._counts.pop(network) - 1
         if left:
             self._counts[network] = left
 
     def yields_to(self, network: str) -> Item | None:
-        """Return the item that makes room for one of this network: the oldest of the largest network.
+        """Return the item that makes room for one of this network: the oldest of the largest networks.
 
-        None does if the largest would not be larger even then.
+        None does if these would not be larger even then, unless the item has been passed over.
         """
-        largest = max(self._counts, key=self._counts.__getitem__)
-        if self._counts[largest] <= self._counts.get(network, 0) + 1:
-            return None
-        return next(item for item, owner in self._networks.items() if owner == largest)
+        most, own = max(self._counts.values()), self._counts.get(network, 0)
+        oldest = next(item for item, owner in self._networks.items() if self._counts[owner] == most)
+        is_passed_over = self._numbers[oldest] < self._last_answered
+        return oldest if most > own + 1 or (most > own and is_passed_over) else None
 
 
 class Places:
