@@ -32,6 +32,8 @@ BULK_RATE = 8.6
 NAME_RATE = 44.0
 ATTACKERS = "127.66.0.1"
 HONEST = "127.200.0.1"
+NEW_REALMS = 50
+"""Fewer than a wildcard stands for at a time: beyond that a client's next realm gets no entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +117,14 @@ def _attack(names: Iterator[str], seconds: float, rate: float) -> Figures:
 
 
 class _NewRealms(HonestClient):
-    """An honest client that asks for a realm that no request named before, twice a second."""
+    """An honest client that asks twice a second for a realm, NEW_REALMS of which no request named before."""
 
     def __init__(self, port: int) -> None:
         super().__init__(b"", port=port, tls=None, source="127.201.0.1", interval=0.5)
         self._numbers = itertools.count()
 
     def _ask(self) -> int:
-        self._request = _request(f"GOOD{next(self._numbers)}.CORP.TEST")
+        self._request = _request(f"GOOD{next(self._numbers) % NEW_REALMS}.CORP.TEST")
         return super()._ask()
 
 
