@@ -70,7 +70,7 @@ KEPT_LIMIT, KEPT_MEGABYTES = 0.67, 10
 next crowd: a second attack takes no more than the first."""
 
 DRIP_SECONDS = 1.0
-BODY_OCTETS = 262144
+BODY_BYTES = 262144
 BIG_REALM = "BIG.TEST"
 REQUEST = post(envelope(as_req()))
 BIG_REQUEST = post(envelope(as_req(realm=BIG_REALM), BIG_REALM))
@@ -169,9 +169,9 @@ async def _go_slow(attack: Attack, reader: asyncio.StreamReader, writer: asyncio
         case Attack.HEADS:
             await _drip(reader, writer, b"POST /KdcProxy HTTP/1.1\r\nX: ")
         case Attack.BODIES:
-            await _drip(reader, writer, post(bytes(BODY_OCTETS))[: -BODY_OCTETS + 2])
+            await _drip(reader, writer, post(bytes(BODY_BYTES))[: -BODY_BYTES + 2])
         case Attack.BIG_BODIES:
-            await _drip(reader, writer, post(bytes(BODY_OCTETS))[:-BODY_OCTETS], bytes(BODY_OCTETS // 11))
+            await _drip(reader, writer, post(bytes(BODY_BYTES))[:-BODY_BYTES], bytes(BODY_BYTES // 11))
         case Attack.READERS:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(BIG_REQUEST)

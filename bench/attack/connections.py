@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.attack.background import Background
 from bench.attack.honest import HonestClient, Result
 from bench.slow import raise_descriptor_limit
 from lab.authority import Authority
@@ -144,7 +145,7 @@ KINDS: dict[str, Callable[[Field, str], socket.socket]] = {
 }
 
 
-class Holder:
+class Holder(Background):
     """Opens `most` connections, from each source in turn; from `go_on` on another one every `pace` seconds.
 
     It keeps the last `most` until the context ends. `opened` counts the connections, `refused` those that
@@ -160,22 +161,17 @@ class Holder:
         most: int,
         pace: float = PACE,
     ) -> None:
+        super().__init__("attack")
         self._field = field
         self._open_one = open_one
         self._sources = itertools.cycle(sources)
         self._held: deque[socket.socket] = deque()
         self._most = most
         self._pace = pace
-        self._is_over = threading.Event()
         self._has_all = threading.Event()
         self._may_go_on = threading.Event()
-        self._thread = threading.Thread(target=self._open_until_over, name="attack")
         self.opened = 0
         self.refused = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self,
@@ -185,7 +181,7 @@ class Holder:
     ) -> None:
         self._is_over.set()
         self.go_on()
-        self._thread.join()
+        super().__exit__(kind, error, traceback)
         for sock in self._held:
             sock.close()
 
@@ -198,7 +194,7 @@ class Holder:
         """Replace the oldest connection by a new one from now on."""
         self._may_go_on.set()
 
-    def _open_until_over(self) -> None:
+    def _work_until_over(self) -> None:
         while not self._is_over.is_set():
             if self._has_all.is_set():
                 self._may_go_on.wait()

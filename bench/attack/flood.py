@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
+
+from bench.attack.background import Background
 
 __all__ = ["Flood", "http_request"]
 
@@ -23,7 +22,7 @@ def http_request(body: bytes) -> bytes:
     return head.encode() + body
 
 
-class Flood:
+class Flood(Background):
     """Sends the requests that `make` returns at a steady rate, in turn from each source.
 
     It runs in a thread until its context ends. Each request has a connection of its own, by plain HTTP.
@@ -39,6 +38,7 @@ class Flood:
         rate: float,
         patience: float,
     ) -> None:
+        super().__init__("flood")
         self.statuses: Counter[int] = Counter()
         self.sent = 0
         self._make = make
@@ -46,21 +46,9 @@ class Flood:
         self._sources = sources
         self._interval = 1 / rate
         self._patience = patience
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._send_until_over()), name="flood")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._is_over.set()
-        self._thread.join()
+    def _work_until_over(self) -> None:
+        asyncio.run(self._send_until_over())
 
     async def _send_until_over(self) -> None:
         loop = asyncio.get_running_loop()

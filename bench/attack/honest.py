@@ -2,12 +2,11 @@
 
 import socket
 import ssl
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+
+from bench.attack.background import Background
 
 __all__ = ["HonestClient", "Result"]
 
@@ -34,7 +33,7 @@ class Result:
         return sorted(self.latencies)[int(0.99 * len(self.latencies))] if self.latencies else 0.0
 
 
-class HonestClient:
+class HonestClient(Background):
     """Sends `request` from the address `source` every `interval` seconds until the context ends.
 
     It runs in a thread; `result` is complete at the end. `host` and `port` are kkdcpd's.
@@ -50,6 +49,7 @@ class HonestClient:
         host: str = "127.0.0.1",
         interval: float = 0.02,
     ) -> None:
+        super().__init__("honest client")
         self._request = request
         self._place = host, port
         self._tls = tls
@@ -57,28 +57,13 @@ class HonestClient:
         self._interval = interval
         self._statuses: Counter[int] = Counter()
         self._latencies: list[float] = []
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._ask_until_over, name="honest client")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._is_over.set()
-        self._thread.join()
 
     @property
     def result(self) -> Result:
         """Return what the client saw so far."""
         return Result(statuses=Counter(self._statuses), latencies=tuple(self._latencies))
 
-    def _ask_until_over(self) -> None:
+    def _work_until_over(self) -> None:
         is_over = False
         while not is_over:
             started = time.perf_counter()

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from bench.attack.background import Background
 from bench.attack.flood import Flood, http_request
 from lab.daemon import Daemon
 from lab.namespace import NetworkNamespace
@@ -55,21 +56,16 @@ _REQUEST = _message("fast-00000000")
 _REPLY = messages.krb_error(25, realm=REALM, text="fast-00000000")
 
 
-class LateKdc:
+class LateKdc(Background):
     """A KDC of UDP, in a thread, whose replies bear the request's name. Names with `late` wait."""
 
     def __init__(self, late_seconds: float) -> None:
+        super().__init__("late KDC")
         self._late_seconds = late_seconds
         self._socket = socket.socket(type=socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._answer_until_over, name="late KDC")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self,
@@ -77,11 +73,10 @@ class LateKdc:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._is_over.set()
-        self._thread.join()
+        super().__exit__(kind, error, traceback)
         self._socket.close()
 
-    def _answer_until_over(self) -> None:
+    def _work_until_over(self) -> None:
         waiting: list[tuple[float, bytes, tuple[str, int]]] = []
         while not self._is_over.is_set():
             if select.select([self._socket], [], [], 0.005)[0]:
