@@ -91,19 +91,19 @@ class Guard:
     ) -> Verdict:
         """Learn from a reply, and say whether the client may have it."""
         now = self._clock()
+        asked = _asked_realm(request, realm)
         if self._failures_mode is not Mode.OFF:
             events = self._failures.note(
                 request,
                 facts,
                 client=client.network,
-                realm=_asked_realm(request, realm),
+                realm=asked,
                 now=now,
             )
             for event in events:
                 _tell(event, self._failures_mode)
         policy = self._policies[realm.name]
         findings = policy.check_reply(request, facts)
-        asked = _asked_realm(request, realm)
         many_services = policy.check_services(facts, asked, client.network, self._store, now)
         if many_services:
             findings.append(many_services)
