@@ -24,7 +24,7 @@ from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
-from tests.support.fake_kdc import FakeKdc, Link, reply
+from tests.support.fake_kdc import FakeKdc, Link, Script, reply
 from tests.support.http_client import post
 from tests.support.messages import krb_error
 from tests.support.shared import alone
@@ -203,17 +203,23 @@ async def test_connection_that_fails_in_a_way_that_nobody_thought_of_is_given_up
         assert HEAD_TIMEOUT / 2 < await elapsed_until_end(talk) < LONG
 
 
-async def test_client_that_goes_ends_its_exchange(
-    listener: Listener, kdc: FakeKdc, log: pytest.LogCaptureFixture
-) -> None:
-    has_ended = asyncio.Event()
+def held_until_it_ends(has_ended: asyncio.Event) -> Script:
+    """Say nothing to a message, and tell when its exchange is over."""
 
     async def script(link: Link) -> None:
         await link.message()
         await link.hold()
         has_ended.set()
 
-    kdc.tcp = script
+    return script
+
+
+async def test_client_that_goes_ends_its_exchange(
+    listener: Listener, kdc: FakeKdc, log: pytest.LogCaptureFixture
+) -> None:
+    has_ended = asyncio.Event()
+
+    kdc.tcp = held_until_it_ends(has_ended)
     async with Talk.to(listener) as talk:
         await talk.send(GOOD_REQUEST)
         await kdc.wait_for_messages()
@@ -828,12 +834,7 @@ async def test_client_that_ends_tcp_under_tls_has_left(
 ) -> None:
     has_ended = asyncio.Event()
 
-    async def script(link: Link) -> None:
-        await link.message()
-        await link.hold()
-        has_ended.set()
-
-    kdc.tcp = script
+    kdc.tcp = held_until_it_ends(has_ended)
     async with tls_client(kdc, tls_contexts) as client:
         await client.send_and_end(GOOD_REQUEST)
         await kdc.wait_for_messages()
@@ -869,12 +870,7 @@ async def test_client_that_closes_its_unix_socket_has_left(
 ) -> None:
     has_ended = asyncio.Event()
 
-    async def script(link: Link) -> None:
-        await link.message()
-        await link.hold()
-        has_ended.set()
-
-    kdc.tcp = script
+    kdc.tcp = held_until_it_ends(has_ended)
     async with (
         listening(unix_path=tmp_path / "http.sock") as listener,
         running_worker(slow_settings(kdc), listener),
