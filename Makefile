@@ -49,6 +49,10 @@ lint: $(VENV) ## Run the checks alone: style, types, layers
 bench: test-packages bench-packages $(VENV) $(BENCH_VENV) ## Measure, in interleaved runs; docs/performance.md gets the tables
 	$(BIN)/python -m bench
 
+.PHONY: bench-revision
+bench-revision: $(VENV) $(BENCH_VENV) ## Compare the CPU time of a request with that of another revision (REVISION=NAME)
+	$(BIN)/python -m bench.revision $(REVISION)
+
 .PHONY: soak
 soak: bench-packages $(VENV) $(BENCH_VENV) ## A million requests, with faults, and nothing may leak (REQUESTS=N for fewer)
 	$(BIN)/python -m bench.soak --requests $(or $(REQUESTS),1000000)

@@ -61,9 +61,10 @@ class Server:
         os.kill(self.pid, number)
 
 
-def start_kkdcpd(place: Place, stack: ExitStack, more: str = "") -> Server:
-    """Start kkdcpd with its default settings, and `more` of them."""
-    daemon = stack.enter_context(Daemon(place.directory, _kkdcpd_config(place, more), python=PYTHON))
+def start_kkdcpd(place: Place, stack: ExitStack, more: str = "", *, sources: Path = SOURCES) -> Server:
+    """Start the kkdcpd of these sources with its default settings, and `more` of them."""
+    config = _kkdcpd_config(place, more)
+    daemon = stack.enter_context(Daemon(place.directory, config, python=PYTHON, sources=sources))
     return Server(pid=daemon.pid, port=daemon.ports[0])
 
 

@@ -33,7 +33,8 @@ class Daemon(Program):
 
     Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. Unless
     `config` has sections for them, it has neither an admin listener nor a control socket: there are several
-    at a time, and one default place. `python` has its dependencies, `environment` is beside our own.
+    at a time, and one default place. `python` has its dependencies, `sources` its code, `environment` is
+    beside our own.
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class Daemon(Program):
         environment: Mapping[str, str] | None = None,
         timeout: float = PATIENCE_SECONDS,
         python: str = sys.executable,
+        sources: Path = _SOURCES,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.config = directory / "config.toml"
         self.config.write_text(without_defaults(config))
         super().__init__(
             *("kkdcpd", python, "-m", "kkdcpd", "--config", str(self.config)),
-            environment={**os.environ, "PYTHONPATH": str(_SOURCES), **(environment or {})},
+            environment={**os.environ, "PYTHONPATH": str(sources), **(environment or {})},
         )
         try:
             self.ports = _ports(self.wait_for_line(lambda line: bool(_READY.search(line)), timeout=timeout))
