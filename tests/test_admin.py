@@ -11,7 +11,7 @@ import pytest
 
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import WORKER_DEATHS, Metrics, make_metrics
-from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, Served, Transport
+from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, RequestResult, Transport
 from tests.frontends.inside import Talk, listening
 from tests.support.admin import PLAIN, STATUS, forked_admin, running_admin
 
@@ -19,7 +19,7 @@ SETTINGS = (
     f'{PLAIN}[admin]\nready_realms = ["EXAMPLE.COM"]\n[realms."EXAMPLE.COM"]\nkdc = ["tcp://192.0.2.1"]\n'
 )
 KDC = KdcEndpoint(name="192.0.2.1", address="192.0.2.1", port=88, transport=Transport.TCP)
-ANSWERED = Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", upstream_seconds=0.001)
+ANSWERED = RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", upstream_seconds=0.001)
 PATIENCE_SECONDS = 10.0
 
 
@@ -90,7 +90,7 @@ def test_readiness_follows_what_workers_meet(metrics: Metrics, port: int) -> Non
     assert get(port, "/livez")[0] == 200
     status = json.loads(get(port, "/status")[1])
     assert (status["ready"], status["realms"]["EXAMPLE.COM"]["kdc"][0]["state"]) == (False, "down")
-    counters.kdc_changed(KDC, KdcState.WELL)
+    counters.kdc_changed(KDC, KdcState.HEALTHY)
     assert get(port, "/readyz")[0] == 200
 
 

@@ -35,7 +35,7 @@ ENDS_A_REQUEST = [
 
 def failure(name: str, reason: FailureReason) -> AttemptFailure:
     endpoint = KdcEndpoint(name=name, address="192.0.2.10", port=88, transport=Transport.TCP)
-    return AttemptFailure(endpoint=endpoint, reason=reason, is_taken=False)
+    return AttemptFailure(endpoint=endpoint, reason=reason, may_be_delivered=False)
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -19,8 +19,8 @@ from kkdcpd.values import (
     ProxyRequest,
     Refusal,
     ReplyFacts,
+    RequestResult,
     Rule,
-    Served,
     Transport,
 )
 
@@ -53,9 +53,11 @@ UNKNOWN_PRINCIPAL = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=6)
 WRONG_PASSWORD = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=24)
 
 
-def answered(facts: ReplyFacts = AS_REP, endpoint: KdcEndpoint = ENDPOINT, attempts: int = 1) -> Served:
+def answered(
+    facts: ReplyFacts = AS_REP, endpoint: KdcEndpoint = ENDPOINT, attempts: int = 1
+) -> RequestResult:
     reply = KdcReply(payload=b"secret too", facts=facts, endpoint=endpoint, attempts=attempts)
-    return Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", reply=reply, attempts=attempts)
+    return RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", reply=reply, attempts=attempts)
 
 
 RECORD = ExchangeRecord(
@@ -182,7 +184,7 @@ def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> No
 
 
 def test_request_that_was_not_understood_has_no_fields_of_its_own(log: pytest.LogCaptureFixture) -> None:
-    served = Served(outcome=Outcome.MALFORMED_MESSAGE, detail="octet 0: no")
+    served = RequestResult(outcome=Outcome.MALFORMED_MESSAGE, detail="octet 0: no")
     record = replace(RECORD, request=None, served=served, status=400, bytes_out=90)
     assert list(written(record, log)) == [
         "id",
@@ -199,12 +201,12 @@ def test_request_that_was_not_understood_has_no_fields_of_its_own(log: pytest.Lo
 
 
 def test_realm_that_is_not_served_is_the_target_domain(log: pytest.LogCaptureFixture) -> None:
-    served = Served(outcome=Outcome.REALM_NOT_SERVED, detail="neither")
+    served = RequestResult(outcome=Outcome.REALM_NOT_SERVED, detail="neither")
     assert written(replace(RECORD, served=served, status=503), log)["realm"] == "example.com"
 
 
 def test_failure_tells_what_was_tried(log: pytest.LogCaptureFixture) -> None:
-    served = Served(
+    served = RequestResult(
         outcome=Outcome.NO_KDC_REACHED,
         realm="EXAMPLE.COM",
         attempts=2,
@@ -216,7 +218,7 @@ def test_failure_tells_what_was_tried(log: pytest.LogCaptureFixture) -> None:
 
 
 def test_client_that_is_gone_has_no_status(log: pytest.LogCaptureFixture) -> None:
-    record = replace(RECORD, served=Served(outcome=Outcome.CLIENT_GONE), status=None)
+    record = replace(RECORD, served=RequestResult(outcome=Outcome.CLIENT_GONE), status=None)
     assert "status" not in written(record, log)
 
 
@@ -263,7 +265,7 @@ def test_client_of_a_unix_socket_has_no_port(log: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixture, outcome: Outcome) -> None:
-    written(replace(RECORD, served=Served(outcome=outcome)), log)
+    written(replace(RECORD, served=RequestResult(outcome=outcome)), log)
     expected = {
         Outcome.NO_KDC_KNOWN: "WARNING",
         Outcome.DNS_FAILED: "WARNING",

@@ -10,10 +10,10 @@ from kkdcpd.metrics.columns import FIXED, REQUEST_SECONDS, REQUESTS
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import make_metrics
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import Outcome, Served
+from kkdcpd.values import Outcome, RequestResult
 from tests.test_journal import RECORD
 
-UNREAD = replace(RECORD, request=None, served=Served(outcome=Outcome.MALFORMED_HTTP), status=400)
+UNREAD = replace(RECORD, request=None, served=RequestResult(outcome=Outcome.MALFORMED_HTTP), status=400)
 
 
 def test_every_exchange_is_a_line_and_a_count(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,8 @@ from kkdcpd.values import (
     MessageKind,
     Outcome,
     ProxyRequest,
+    RequestResult,
     Rule,
-    Served,
     Transport,
 )
 from tests.support.fake_kdc import DROP, FakeKdc, close_after_message, garbage, reply, silent
@@ -40,7 +40,7 @@ async def served(
     kdcs: Sequence[EndpointSpec] = (),
     kpasswd: Sequence[EndpointSpec] = (),
     upstream: UpstreamConfig = TIMEOUTS,
-) -> Served:
+) -> RequestResult:
     realm = RealmConfig(
         name="EXAMPLE.COM",
         kdc=tuple(kdcs),

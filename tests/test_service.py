@@ -94,7 +94,7 @@ async def test_realm_that_matters_needs_one_kdc(metrics: Metrics, counters: Coun
         "EXAMPLE.COM: all KDCs are down: tcp://192.0.2.1:88 (192.0.2.1), tcp://192.0.2.2:1088 (192.0.2.2)"
     ]
     assert await reasons(metrics) == []
-    counters.kdc_changed(kdc("192.0.2.1"), KdcState.WELL)
+    counters.kdc_changed(kdc("192.0.2.1"), KdcState.HEALTHY)
     assert await reasons(metrics, ready_realms=listed) == []
 
 

@@ -201,7 +201,7 @@ async def test_drain_is_cut_off_when_its_time_is_over(
         await kdc.wait_for_messages()
         stop.set()
         assert (await idle.rest(), await busy.rest()) == (b"", b"")
-    (line,) = (line for line in caplog.records if line.message == "drain_cut_off")
+    (line,) = (line for line in caplog.records if line.message == "drain_timed_out")
     assert line.fields == {"connections": 2}  # type: ignore[attr-defined]
 
 

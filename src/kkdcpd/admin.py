@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Sequence
 
 from kkdcpd.config import AdminConfig, Config, DatedItem, SystemFiles
+from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
-from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.guard.occupancy import SECRET_BYTES, Occupancy, make_memory
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
@@ -49,12 +49,12 @@ class AdminProcess:
         self._frontend = AdminFrontend(
             Exposition(reader, self._facts), service, takes_names=_takes_names(config.admin)
         )
-        self._door = Door(
+        self._acceptor = Acceptor(
             listeners,
             CONNECTIONS,
             Occupancy(make_memory(1, bytes(SECRET_BYTES)), 0),
             handshake_timeout=HANDSHAKE_SECONDS,
-            counters=Counters.unread(),
+            counters=Counters.discarding(),
             make_connection=self._frontend.connection,
         )
 
@@ -66,10 +66,10 @@ class AdminProcess:
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop` is set."""
         async with self._locator, asyncio.TaskGroup() as tasks:
-            door = tasks.create_task(self._door.keep(), name="admin door")
+            acceptor = tasks.create_task(self._acceptor.keep(), name="admin acceptor")
             await stop.wait()
-            self._door.close()
-            await door
+            self._acceptor.close()
+            await acceptor
             await self._frontend.stop(STOP_SECONDS)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.error_codes import KrbErrorCode, error_name
-from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, RequestResult
 
 __all__ = ["ExchangeRecord", "write"]
 
@@ -41,7 +41,7 @@ class ExchangeRecord:
 
     request_id: str
     client: ClientConnection
-    served: Served
+    served: RequestResult
     request: ProxyRequest | None
     status: int | None
     milliseconds: float
@@ -91,7 +91,7 @@ def _fields(record: ExchangeRecord) -> dict[str, object]:
     return fields
 
 
-def _add_request(fields: dict[str, object], request: ProxyRequest, served: Served) -> None:
+def _add_request(fields: dict[str, object], request: ProxyRequest, served: RequestResult) -> None:
     fields["realm"] = served.realm or request.target_domain
     fields["kind"] = request.kind.value
     cname = request.cname or (served.reply and served.reply.facts.cname)
@@ -109,7 +109,7 @@ def _add_request(fields: dict[str, object], request: ProxyRequest, served: Serve
         fields["hint"] = f"{request.dclocator_hint & 0xFFFFFFFF:#x}"
 
 
-def _add_advice(fields: dict[str, object], request: ProxyRequest, served: Served) -> None:
+def _add_advice(fields: dict[str, object], request: ProxyRequest, served: RequestResult) -> None:
     """Say so where the KDC may not know the realm because of its case, which counts (RFC 4120 6.1)."""
     asked, known = request.realm, served.realm
     if served.reply is None or served.reply.facts.error_code not in _UNKNOWN_THERE or not (asked and known):
@@ -118,7 +118,7 @@ def _add_advice(fields: dict[str, object], request: ProxyRequest, served: Served
         fields["advice"] = f"the client asks for {asked}, the configuration has {known}: case counts"
 
 
-def _add_end(fields: dict[str, object], served: Served) -> None:
+def _add_end(fields: dict[str, object], served: RequestResult) -> None:
     if served.reply:
         endpoint, facts = served.reply.endpoint, served.reply.facts
         host = f"[{endpoint.name}]" if ":" in endpoint.name else endpoint.name

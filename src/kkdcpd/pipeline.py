@@ -12,7 +12,7 @@ from kkdcpd.locate.realms import ServedRealm
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.password_changes import PasswordChanges
-from kkdcpd.values import ClientConnection, DcLocatorFlags, KdcReply, Outcome, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, DcLocatorFlags, KdcReply, Outcome, ProxyRequest, RequestResult
 
 __all__ = ["Pipeline", "refused"]
 
@@ -32,13 +32,13 @@ class Pipeline:
         self.visit = guard.visit
         """Counts a request of a client for as long as its context lasts; its verdict is on their number."""
 
-    async def serve(self, request: ProxyRequest, client: ClientConnection) -> Served:
+    async def serve(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
         """Serve one request; whatever keeps it from a reply is in the outcome, never raised."""
         flags = flags_of(request.dclocator_hint, is_armored=request.is_armored)
         try:
             served_realm = self._locator.match(request.target_domain, flags)
         except LocateError as error:
-            return Served(outcome=error.outcome, detail=str(error))
+            return RequestResult(outcome=error.outcome, detail=str(error))
         realm = served_realm.config
         verdict = self._guard.admit(request, client, realm)
         if verdict.refusal:
@@ -58,18 +58,18 @@ class Pipeline:
 
     async def _exchange(
         self, request: ProxyRequest, client: ClientConnection, realm: ServedRealm, flags: DcLocatorFlags
-    ) -> Served:
+    ) -> RequestResult:
         name = realm.config.name
         try:
             route = await self._locator.route(realm, request.service, flags, network=client.network)
         except LocateError as error:
-            return Served(outcome=error.outcome, realm=name, detail=str(error))
+            return RequestResult(outcome=error.outcome, realm=name, detail=str(error))
         host = self._password_changes.host_for(request, realm.name, client.network)
         started = time.perf_counter()
         try:
             reply = await self._upstream.exchange(request, route, network=client.network, host=host)
         except ExchangeError as error:
-            return Served(
+            return RequestResult(
                 outcome=error.outcome,
                 realm=name,
                 attempts=len(error.failures),
@@ -77,7 +77,7 @@ class Pipeline:
                 upstream_seconds=time.perf_counter() - started,
             )
         self._password_changes.learn(request, reply, realm.name, client.network)
-        return Served(
+        return RequestResult(
             outcome=Outcome.ANSWERED,
             realm=name,
             reply=reply,
@@ -91,9 +91,9 @@ class Pipeline:
         request: ProxyRequest,
         client: ClientConnection,
         realm: RealmConfig,
-        served: Served,
+        served: RequestResult,
         reply: KdcReply,
-    ) -> Served:
+    ) -> RequestResult:
         verdict = self._guard.review(request, client, realm, reply.facts)
         if not verdict.refusal:
             return replace(served, monitored=verdict.monitored) if verdict.monitored else served
@@ -105,10 +105,10 @@ class Pipeline:
         )
 
 
-def refused(verdict: Verdict, realm: str | None = None) -> Served:
+def refused(verdict: Verdict, realm: str | None = None) -> RequestResult:
     """Make of a verdict with a refusal what a request comes to."""
     assert verdict.refusal
-    return Served(
+    return RequestResult(
         outcome=verdict.refusal.outcome,
         realm=realm,
         detail=verdict.refusal.detail,

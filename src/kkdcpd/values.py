@@ -18,13 +18,13 @@ __all__ = [
     "ClientConnection",
     "ConnectionActivity",
     "ConnectionRefusal",
-    "CrowdGone",
     "DcLocatorFlags",
     "FailureReason",
     "KdcEndpoint",
     "KdcReply",
     "KdcService",
     "KdcState",
+    "LoadDropped",
     "LocateQuery",
     "MessageKind",
     "Mode",
@@ -36,10 +36,10 @@ __all__ = [
     "RefusedCandidate",
     "ReloadResult",
     "ReplyFacts",
+    "RequestResult",
     "Retire",
     "Route",
     "Rule",
-    "Served",
     "ServiceStatus",
     "Transport",
 ]
@@ -117,7 +117,7 @@ class KdcState(Word):
     """
 
     UNKNOWN = "unknown"
-    WELL = "well"
+    HEALTHY = "healthy"
     SUSPECT = "suspect"
     DOWN = "down"
 
@@ -306,11 +306,11 @@ class Attempt:
 
 @frozen
 class AttemptFailure:
-    """Why an attempt brought no reply. `is_taken` tells whether a KDC may have got the message by it."""
+    """Why an attempt brought no reply. `may_be_delivered`: the KDC may have the message."""
 
     endpoint: KdcEndpoint
     reason: FailureReason
-    is_taken: bool
+    may_be_delivered: bool
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.reason.value}"
@@ -396,7 +396,7 @@ class Route:
 
 
 @frozen
-class Served:
+class RequestResult:
     """What the pipeline made of a request.
 
     There is a reply when the outcome is ANSWERED, and when a review refused one (for the log alone then).
@@ -469,7 +469,7 @@ class ReloadResult:
 
 
 @frozen
-class CrowdGone:
+class LoadDropped:
     """A worker had a crowd of connections once, hardly anybody is left, and Python keeps what they took."""
 
 

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import ctypes
-import logging
 import mmap
 import time
 from collections.abc import Callable, Sequence
 
 from kkdcpd.config import Config, SystemFiles
-from kkdcpd.frontends.door import Door, Listener
+from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.guard import Guard
@@ -18,6 +17,7 @@ from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.ledger import Ledger
 from kkdcpd.locate.locator import build_locator
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.pipeline import Pipeline
@@ -27,11 +27,11 @@ from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.shared_notes import SharedNotes
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import CrowdGone, Retire, ServiceStatus
+from kkdcpd.values import LoadDropped, Retire, ServiceStatus
 
 __all__ = ["SharedMemory", "Worker"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 MEMORY_SECONDS = 5.0
 """How soon after a crowd its memory is given back."""
@@ -74,7 +74,7 @@ class Worker:
         memory: SharedMemory,
         row: int,
         *,
-        tell: Callable[[HealthNotice | CrowdGone], object],
+        tell: Callable[[HealthNotice | LoadDropped], object],
     ) -> None:
         upstream = config.upstream
         self._tell = tell
@@ -101,7 +101,7 @@ class Worker:
             ),
         )
         self._frontend = HttpsFrontend(config, pipeline, Ledger(counters), counters)
-        self._door = Door(
+        self._acceptor = Acceptor(
             listeners,
             config.connections,
             Occupancy(memory.connections, row),
@@ -127,12 +127,12 @@ class Worker:
         async with self._locator, asyncio.TaskGroup() as tasks:
             prober = tasks.create_task(self._prober.run(), name="prober")
             memory = tasks.create_task(self._give_memory_back(), name="memory")
-            room = tasks.create_task(self._door.connections.keep_room(), name="room")
-            door = tasks.create_task(self._door.keep(), name="door")
-            finishing = tasks.create_task(self._finish(door, stop), name="finish")
+            room = tasks.create_task(self._acceptor.connections.keep_room(), name="room")
+            acceptor = tasks.create_task(self._acceptor.keep(), name="acceptor")
+            finishing = tasks.create_task(self._finish(acceptor, stop), name="finish")
             await stop.wait()
             self._let_nobody_in()
-            await self._drain(door, finishing)
+            await self._drain(acceptor, finishing)
             for task in (prober, memory, room):
                 task.cancel()
         self._ways_out.close()
@@ -140,24 +140,24 @@ class Worker:
     def _let_nobody_in(self) -> None:
         """Begin to end: who is here has one request more, so that none is lost on a connection."""
         self._frontend.drain()
-        self._door.close()
+        self._acceptor.close()
 
-    async def _finish(self, door: asyncio.Task[None], stop: asyncio.Event) -> None:
+    async def _finish(self, acceptor: asyncio.Task[None], stop: asyncio.Event) -> None:
         """Wait until nobody can come any more and everybody is gone."""
-        await asyncio.shield(door)
-        await self._door.connections.wait_until_empty()
+        await asyncio.shield(acceptor)
+        await self._acceptor.connections.wait_until_empty()
         stop.set()
 
-    async def _drain(self, door: asyncio.Task[None], finishing: asyncio.Task[None]) -> None:
+    async def _drain(self, acceptor: asyncio.Task[None], finishing: asyncio.Task[None]) -> None:
         """Let those who are here finish, and close what is left when their time is over."""
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await finishing
         except TimeoutError:
-            logger.info("drain_cut_off", extra={"fields": {"connections": self._door.connections.open}})
-            door.cancel()
+            logger.info("drain_timed_out", connections=self._acceptor.connections.open)
+            acceptor.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await door
+            await acceptor
         await self._frontend.stop()
 
     async def _give_memory_back(self) -> None:
@@ -172,8 +172,8 @@ class Worker:
             libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         while True:
             await asyncio.sleep(MEMORY_SECONDS)
-            if self._door.connections.has_load_dropped() and can_trim:
+            if self._acceptor.connections.has_load_dropped() and can_trim:
                 libc.malloc_trim(0)
             # A successor begins without what DNS has told this one, which may serve for a day after it fails.
-            if self._door.connections.has_outlived_load and await self._locator.could_begin_anew():
-                self._tell(CrowdGone())
+            if self._acceptor.connections.has_outlived_load and await self._locator.could_begin_anew():
+                self._tell(LoadDropped())

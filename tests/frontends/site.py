@@ -49,7 +49,7 @@ def parse_line(line: str) -> dict[str, Any]:
     return {"time": found["time"], "level": found["level"], "event": event, **fields}
 
 
-SUMMED = {"accept_failed", "accept_works_again", "kdc_in_trouble", "kdc_well_again"}
+SUMMED = {"accept_failed", "accept_recovered", "kdc_unhealthy", "kdc_recovered"}
 """Lines that may be due to a test before, as they are summed for some seconds."""
 
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.door import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Arrival, Door, Listener
+from kkdcpd.frontends.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Acceptor, Arrival, Listener
 from kkdcpd.guard.handshakes import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.metrics.counters import Counters
@@ -52,7 +52,7 @@ class Greeter(asyncio.Protocol):
 
 @pytest.fixture(scope="module")
 def server_context(authority: Authority) -> ssl.SSLContext:
-    pair = authority.issue("localhost", file_name="door")
+    pair = authority.issue("localhost", file_name="acceptor")
     return build_server_context(TlsConfig(certificate=pair.certificate, key=pair.key))
 
 
@@ -67,7 +67,7 @@ def distrust() -> ssl.SSLContext:
 
 
 class Log(logging.Handler):
-    """What the door tells, as one can wait for it."""
+    """What the acceptor tells, as one can wait for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Log(logging.Handler):
 @pytest.fixture
 async def log() -> AsyncIterator[Log]:
     log = Log()
-    logger = logging.getLogger("kkdcpd.frontends.door")
+    logger = logging.getLogger("kkdcpd.frontends.acceptor")
     logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
     yield log
@@ -96,23 +96,23 @@ async def log() -> AsyncIterator[Log]:
 
 @contextlib.asynccontextmanager
 async def keeping_door(*listeners: Listener) -> AsyncIterator[None]:
-    door = Door(
+    acceptor = Acceptor(
         listeners,
         ConnectionsConfig(),
         alone(),
         handshake_timeout=HANDSHAKE_TIMEOUT,
-        counters=Counters.unread(),
+        counters=Counters.discarding(),
         make_connection=Greeter,
     )
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(door.keep(), name="door")
+        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
         yield
         keeping.cancel()
 
 
 @pytest.fixture
 async def listener(server_context: ssl.SSLContext) -> AsyncIterator[Listener]:
-    """A listener that speaks TLS, with the door behind it."""
+    """A listener that speaks TLS, with the acceptor behind it."""
     async with listening(tls=server_context) as listener, keeping_door(listener):
         yield listener
 
@@ -268,18 +268,18 @@ async def hosting_door(
     handshake_rate: HandshakeRate | None = None,
     **settings: Any,
 ) -> AsyncIterator[None]:
-    """A door that guests stay behind."""
-    door = Door(
+    """An acceptor that guests stay behind."""
+    acceptor = Acceptor(
         listeners,
         ConnectionsConfig(**settings),
         alone(),
         handshake_timeout=timeout,
         handshake_rate=handshake_rate,
-        counters=Counters.unread(),
+        counters=Counters.discarding(),
         make_connection=guest,
     )
     async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(door.keep(), name="door")
+        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
         yield
         keeping.cancel()
 
@@ -442,7 +442,7 @@ async def test_beyond_some_handshakes_each_begins_when_its_hello_is_there(
             if is_ended:
                 assert await slow.rest() == b""
             else:
-                assert len(tls_objects()) <= before + 2  # those of the other client, and of the door for it
+                assert len(tls_objects()) <= before + 2  # of the other client and of the acceptor
 
 
 async def test_hello_in_pieces_is_served_beside_many_handshakes(
@@ -526,7 +526,7 @@ async def test_trusted_proxy_is_no_one_client() -> None:
 
 async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
     async with (
-        listening(unix_path=tmp_path / "door.sock") as listener,
+        listening(unix_path=tmp_path / "acceptor.sock") as listener,
         hosting_door(listener, per_client=1),
         contextlib.AsyncExitStack() as stack,
     ):
@@ -557,7 +557,7 @@ def test_lack_of_descriptors_is_told_once_by_each_worker_and_gets_over(site: Sit
             limit_workers(site, limits)
     told = parse_line(line)
     assert (told["level"], told["reason"]) == ("warning", "[Errno 24] Too many open files")
-    again = site.daemon.wait_for_line(lambda line: "accept_works_again" in line, after=after)
+    again = site.daemon.wait_for_line(lambda line: "accept_recovered" in line, after=after)
     assert parse_line(again)["listen"] == told["listen"]
     times = sum("accept_failed" in line for line in site.daemon.lines[after:])
     assert 1 <= times <= len(site.daemon.workers)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import DatedItem, DatedKind
+from kkdcpd.frontends.acceptor import Listener
 from kkdcpd.frontends.admin import CONNECTIONS, HTTP
-from kkdcpd.frontends.door import Listener
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import make_metrics
-from kkdcpd.values import MessageKind, Outcome, Served
+from kkdcpd.values import MessageKind, Outcome, RequestResult
 from tests.frontends.inside import Talk, listening
 from tests.support.admin import PLAIN, running_admin
 
@@ -36,7 +36,7 @@ LABELS = f'{{certificate="{CERTIFICATE.path}",kind="server",subject="CN=kdc.exam
 async def listener() -> AsyncIterator[Listener]:
     metrics = make_metrics(rows=2)
     metrics.take_row(1)
-    served = Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM")
+    served = RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM")
     Counters(metrics.row(1)).request_ended(served, MessageKind.AS_REQ, 0.1)
     async with (
         listening() as listener,

@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
+from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.connection import MAX_HEAD_BYTES, Connection, HttpServer
-from kkdcpd.frontends.door import Door, Listener
 from kkdcpd.frontends.holdings import Holdings
 from kkdcpd.frontends.responses import Response
 from kkdcpd.metrics.counters import Counters
@@ -303,7 +303,7 @@ async def unread(
 
 async def is_cut_off(log: pytest.LogCaptureFixture, reason: str) -> bool:
     return any(
-        record.message == "connection_cut_off" and record.fields["reason"] == reason  # type: ignore[attr-defined]
+        record.message == "connection_aborted" and record.fields["reason"] == reason  # type: ignore[attr-defined]
         for record in log.records
     )
 
@@ -574,13 +574,13 @@ class Answering:
 @contextlib.asynccontextmanager
 async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIterator[Listener]:
     """Connections without the rest of the way in."""
-    counters = Counters.unread()
+    counters = Counters.discarding()
     server = HttpServer(
         Answering(handle), HttpConfig(head_timeout=HEAD_TIMEOUT), ConnectionsConfig(), counters
     )
     server.holdings = holdings or server.holdings
     async with listening() as listener, asyncio.TaskGroup() as tasks:
-        door = Door(
+        acceptor = Acceptor(
             [listener],
             ConnectionsConfig(),
             alone(),
@@ -588,7 +588,7 @@ async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIte
             counters=counters,
             make_connection=server.connection,
         )
-        keeping = tasks.create_task(door.keep(), name="door")
+        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
         yield listener
         keeping.cancel()
     await server.stop(LONG)

@@ -27,7 +27,7 @@ PER_NETWORK = ConnectionRefusal.PER_NETWORK
 
 
 def limits_of(counts: Occupancy | None = None, **settings: Any) -> ConnectionLimits:
-    return ConnectionLimits(counts or alone(), ConnectionsConfig(**settings), Counters.unread())
+    return ConnectionLimits(counts or alone(), ConnectionsConfig(**settings), Counters.discarding())
 
 
 class Connection:
@@ -119,7 +119,7 @@ async def test_processes_count_together() -> None:
     memory = shared_memory().connections
     settings = ConnectionsConfig(maximum=16, per_client=2)
     first, second = (
-        ConnectionLimits(Occupancy(memory, row), settings, Counters.unread()) for row in range(2)
+        ConnectionLimits(Occupancy(memory, row), settings, Counters.discarding()) for row in range(2)
     )
     assert refusals(connect(first, "192.0.2.1")) == refusals(connect(second, "192.0.2.1")) == [None]
     assert refusals(connect(first, "192.0.2.1")) == [PER_CLIENT]
@@ -230,7 +230,7 @@ async def test_process_that_accepts_nothing_closes_its_share_before_the_maximum_
     memory = shared_memory().connections
     settings = ConnectionsConfig(maximum=64)
     draining, serving = (
-        ConnectionLimits(Occupancy(memory, row), settings, Counters.unread()) for row in range(2)
+        ConnectionLimits(Occupancy(memory, row), settings, Counters.discarding()) for row in range(2)
     )
     old = connect(draining, *["192.0.2.1"] * 60, activity=IDLE)
     connect(serving, *["198.51.100.1"] * 4)

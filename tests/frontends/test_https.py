@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import Config, ConnectionsConfig
-from kkdcpd.frontends.door import Door
+from kkdcpd.frontends.acceptor import Acceptor
 from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.guard.guard import Verdict
 from kkdcpd.ledger import Ledger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline
-from kkdcpd.values import ClientConnection, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, ProxyRequest, RequestResult
 from lab.authority import Authority
 from tests.frontends.inside import Talk, listening
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, Site
@@ -655,16 +655,16 @@ class BrokenPipeline(Pipeline):
         del client
         return contextlib.nullcontext(Verdict())
 
-    async def serve(self, request: ProxyRequest, client: ClientConnection) -> Served:
+    async def serve(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
         raise LookupError(f"a bug with {request.realm} of {client.address}")
 
 
 async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kkdcpd")
-    counters = Counters.unread()
+    counters = Counters.discarding()
     frontend = HttpsFrontend(Config(realms=()), BrokenPipeline(), Ledger(counters), counters)
     async with listening() as listener, asyncio.TaskGroup() as tasks:
-        door = Door(
+        acceptor = Acceptor(
             [listener],
             ConnectionsConfig(),
             alone(),
@@ -672,7 +672,7 @@ async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogC
             counters=counters,
             make_connection=frontend.connection,
         )
-        keeping = tasks.create_task(door.keep(), name="door")
+        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
         async with Talk.to(listener) as talk:
             await talk.send(GOOD_REQUEST)
             status, body = await talk.response()

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from kkdcpd.config import TlsConfig
-from kkdcpd.frontends.door import Listener
+from kkdcpd.frontends.acceptor import Listener
 from kkdcpd.frontends.tls_advice import ADVICE
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from lab.program import find_program
 from tests.frontends.inside import Talk, listening
-from tests.frontends.test_door import Log, keeping_door, log
+from tests.frontends.test_acceptor import Log, keeping_door, log
 from tests.support.http_client import HttpClient
 
 __all__ = ["log"]  # a fixture

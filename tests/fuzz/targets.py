@@ -69,7 +69,7 @@ from kkdcpd.values import (
     ProxyMessage,
     ProxyRequest,
     ReplyFacts,
-    Served,
+    RequestResult,
     Transport,
 )
 from tests.fuzz import seeds
@@ -279,7 +279,7 @@ def _log(octets: bytes) -> None:
         return
     for facts in SOME_REPLIES[request.kind]:
         reply = KdcReply(payload=b"", facts=facts, endpoint=ENDPOINT, attempts=1)
-        served = Served(outcome=Outcome.ANSWERED, reply=reply, attempts=1, detail=request.realm)
+        served = RequestResult(outcome=Outcome.ANSWERED, reply=reply, attempts=1, detail=request.realm)
         record = replace(RECORD, request=request, served=served)
         for line in _lines_of(record):
             assert line.isprintable()
@@ -290,7 +290,7 @@ ENDPOINT = KdcEndpoint(name="kdc1", address="192.0.2.1", port=88, transport=Tran
 RECORD = ExchangeRecord(
     request_id="0123abcd",
     client=ClientConnection(address="192.0.2.7"),
-    served=Served(outcome=Outcome.ANSWERED),
+    served=RequestResult(outcome=Outcome.ANSWERED),
     request=None,
     status=200,
     milliseconds=1.0,

@@ -61,14 +61,14 @@ def test_tcp_that_is_known_to_be_down_is_not_waited_for_and_used_again_once_it_w
     site = make_front(realm, *realm.kdc.endpoints, sections=IMPATIENT)
     network.filter("input", f"tcp dport {realm.kdc.port} {verdict}")
     log_in(site)
-    site.daemon.wait_for_line(lambda line: "kdc_in_trouble" in line and "state=down" in line)
+    site.daemon.wait_for_line(lambda line: "kdc_unhealthy" in line and "state=down" in line)
     before = len(site.daemon.lines)
     log_in(site)
     exchanges = site.wait_for_exchanges(3, after=before)
     # One attempt: no connect was waited for.
     assert {(line["transport"], line["attempts"]) for line in exchanges} == {("udp", "1")}
     network.unfilter()
-    site.daemon.wait_for_line(lambda line: "kdc_well_again" in line, after=before)
+    site.daemon.wait_for_line(lambda line: "kdc_recovered" in line, after=before)
     before = len(site.daemon.lines)
     log_in(site)
     assert {line["transport"] for line in site.wait_for_exchanges(3, after=before)} == {"tcp"}
@@ -80,7 +80,7 @@ def test_tcp_that_accepts_and_stays_silent_gives_way_to_udp(
     site = make_front(realm, *realm.kdc.endpoints, sections=IMPATIENT)
     network.filter("output", f"tcp sport {realm.kdc.port} tcp flags & psh == psh drop")
     assert site.ask(FIRST_AS_REQ).status == 200
-    site.daemon.wait_for_line(lambda line: "kdc_in_trouble" in line and "state=down" in line)
+    site.daemon.wait_for_line(lambda line: "kdc_unhealthy" in line and "state=down" in line)
     log_in(site)
 
 
@@ -157,7 +157,7 @@ def test_only_kdc_that_is_dead_costs_the_time_to_reach_one(
     assert line["detail"].endswith("silent")
     realm.kdc.program.send_signal(signal.SIGCONT)
     network.unfilter()
-    site.daemon.wait_for_line(lambda line: "kdc_well_again" in line)
+    site.daemon.wait_for_line(lambda line: "kdc_recovered" in line)
     log_in(site)
 
 
@@ -185,7 +185,7 @@ def assert_that_this_host_is_blamed(site: Site, error: str, advice: str) -> None
     line = site.daemon.wait_for_line(lambda line: " local_error " in line)
     assert f"error={error}" in line
     assert advice in line
-    assert not any("kdc_in_trouble" in line for line in site.daemon.lines)
+    assert not any("kdc_unhealthy" in line for line in site.daemon.lines)
 
 
 ONE_WORKER = "[process]\nworkers = 1\ncontrol = ''"

@@ -24,7 +24,7 @@ from kkdcpd.values import (
     KdcState,
     MessageKind,
     Outcome,
-    Served,
+    RequestResult,
     Transport,
 )
 from lab.ports import free_port
@@ -38,7 +38,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 SETTINGS = f'{PLAIN}[realms."EXAMPLE.COM"]\nkdc = ["192.0.2.1"]\n'
 PROCESSES = 3  # two workers, forked first, and the admin process
 KDC = KdcEndpoint(name="dc1.example.com", address="2001:db8::1", port=88, transport=Transport.TCP)
-ANSWERED = Served(outcome=Outcome.ANSWERED, realm='ODD "\\ REALM', upstream_seconds=0.001)
+ANSWERED = RequestResult(outcome=Outcome.ANSWERED, realm='ODD "\\ REALM', upstream_seconds=0.001)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_promtool_finds_nothing_to_say_of_the_metrics(metrics: Metrics, target: 
     counters = Counters(metrics.take_row(0))
     counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.004)
     counters.kdc_tried(KDC)
-    counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.CLOSED, is_taken=True))
+    counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.CLOSED, may_be_delivered=True))
     with urllib.request.urlopen(f"http://{target}/metrics", timeout=PATIENCE_SECONDS) as response:
         text = response.read().decode()
     assert text.count("kkdcpd_kdc_failures_total{") == 1

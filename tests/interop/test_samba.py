@@ -130,7 +130,7 @@ async def test_the_kpasswd_service_is_found(discoverer: Discoverer) -> None:
     assert str(candidate.endpoint) == "tcp://dc1.ad.test:464"
 
 
-# Served through kkdcpd ------------------------------------------------------------------------------------
+# Served through kkdcpd -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,7 +190,7 @@ async def test_what_held_is_used_while_dns_fails_and_nobody_waits(caplog: pytest
         memory.dns.gate.set()
         await memory.settle()
         assert not (await memory.ipv4(NAME)).is_stale
-    assert [record.message for record in caplog.records] == ["dns_fails", "dns_answers_again"]
+    assert [record.message for record in caplog.records] == ["dns_failing", "dns_recovered"]
 
 
 async def test_what_held_is_given_up_in_the_end() -> None:
@@ -320,7 +320,7 @@ async def test_the_log_tells_once_of_a_question_that_is_never_answered(
         memory.clock.turn(SILENCE_SECONDS_MOST)
         await memory.uri(NAME)
         await memory.settle()
-    assert [record.message for record in caplog.records] == ["dns_fails", "dns_answers_again"]
+    assert [record.message for record in caplog.records] == ["dns_failing", "dns_recovered"]
 
 
 async def test_realms_under_wildcards_push_out_nothing_of_the_configured() -> None:

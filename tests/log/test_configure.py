@@ -11,10 +11,11 @@ import pytest
 
 from kkdcpd.config import LogConfig
 from kkdcpd.log import configure_logging
+from kkdcpd.log.events import EventLogger
 from kkdcpd.values import PrincipalName
 from tests.frontends.site import parse_line
 
-logger = logging.getLogger("kkdcpd.test")
+logger = EventLogger("kkdcpd.test")
 
 Read = Callable[[], list[str]]
 
@@ -37,7 +38,7 @@ def log(tmp_path: Path) -> Iterator[tuple[int, Read]]:
 def test_event_and_fields_are_written(log: tuple[int, Read], form: str) -> None:
     descriptor, read = log
     configure_logging(LogConfig(format=form), descriptor)  # type: ignore[arg-type]
-    logger.info("some_event", extra={"fields": {"a": "b c"}})
+    logger.info("some_event", a="b c")
     (line,) = map(parse_line, read())
     assert (line["level"], line["event"], line["a"]) == ("info", "some_event", "b c")
 
@@ -48,7 +49,7 @@ def test_nothing_below_the_level_is_written(log: tuple[int, Read], level: str) -
     levels = ["debug", "info", "warning", "error"]
     configure_logging(LogConfig(level=level), descriptor)  # type: ignore[arg-type]
     for name in levels:
-        logger.log(logging.getLevelNamesMapping()[name.upper()], "event")
+        getattr(logger, name)("event")
     assert [line.split(" ")[1] for line in read()] == levels[levels.index(level) :]
 
 
@@ -114,10 +115,10 @@ def test_journal_gets_priorities_and_no_time() -> None:
     with ours, journal:
         status = os.fstat(ours.fileno())
         configure_logging(LogConfig(), ours.fileno(), journal_stream=f"{status.st_dev}:{status.st_ino}")
-        logger.warning("event", extra={"fields": {"a": 1}})
+        logger.warning("event", a=1)
         assert journal.recv(999) == b"<4>warning event a=1\n"
         configure_logging(LogConfig(), ours.fileno(), journal_stream="1:2")
-        logger.warning("event", extra={"fields": {"a": 1}})
+        logger.warning("event", a=1)
         assert journal.recv(999).startswith(b"20")
 
 
@@ -125,7 +126,7 @@ def test_principals_are_hidden_in_every_line(log: tuple[int, Read]) -> None:
     descriptor, read = log
     configure_logging(LogConfig(principals="omitted"), descriptor)
     cname = PrincipalName(name_type=1, components=("alice",))
-    logger.info("exchange", extra={"fields": {"id": "1", "cname": cname}})
+    logger.info("exchange", id="1", cname=cname)
     assert read()[0].endswith("info exchange id=1")
 
 
@@ -134,10 +135,10 @@ def test_lines_that_nobody_reads_are_counted_and_told() -> None:
     configure_logging(LogConfig(), writer)
     started = time.monotonic()
     for number in range(40000):
-        logger.info("event", extra={"fields": {"number": number}})
+        logger.info("event", number=number)
     assert time.monotonic() - started < 10
     octets = os.read(reader, 1 << 20)
-    logger.info("event", extra={"fields": {"number": 40000}})
+    logger.info("event", number=40000)
     octets += os.read(reader, 1 << 20)
     os.close(reader)
     os.close(writer)
@@ -161,7 +162,7 @@ async def test_lines_with_one_key_are_summed() -> None:
     os.set_blocking(reader, False)
     configure_logging(LogConfig(), writer)
     for number in range(5):
-        logger.warning("event", extra={"fields": {"number": number}, "repeats": "key"})
+        logger.warning("event", number=number, sum_by="key")
         logging.getLogger("asyncio").warning("socket.send() raised exception.")
     logging.getLogger().handlers[0].flush()
     lines = [parse_line(line) for line in os.read(reader, 65536).decode().splitlines()]

@@ -32,13 +32,13 @@ from kkdcpd.values import (
     MessageKind,
     Outcome,
     Refusal,
+    RequestResult,
     Rule,
-    Served,
     Transport,
 )
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
-ANSWERED = Served(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", upstream_seconds=0.0015)
+ANSWERED = RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", upstream_seconds=0.0015)
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_request_is_counted_by_realm_outcome_and_kind(metrics: Metrics, counters
     counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.002)
     counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.002)
     counters.request_ended(ANSWERED, MessageKind.KPASSWD_REQ, 0.002)
-    counters.request_ended(Served(outcome=Outcome.MALFORMED_HTTP), None, 0.001)
-    counters.request_ended(Served(outcome=Outcome.REALM_NOT_SERVED), MessageKind.TGS_REQ, 0.001)
+    counters.request_ended(RequestResult(outcome=Outcome.MALFORMED_HTTP), None, 0.001)
+    counters.request_ended(RequestResult(outcome=Outcome.REALM_NOT_SERVED), MessageKind.TGS_REQ, 0.001)
     assert requests(metrics) == {
         ("EXAMPLE.COM", "answered", "AS_REQ"): 2,
         ("EXAMPLE.COM", "answered", "KPASSWD_REQ"): 1,
@@ -98,14 +98,14 @@ def test_request_is_counted_by_realm_outcome_and_kind(metrics: Metrics, counters
 def test_each_outcome_has_a_word_of_its_own(
     metrics: Metrics, counters: Counters, outcome: Outcome, kind: MessageKind | None
 ) -> None:
-    counters.request_ended(Served(outcome=outcome, realm="EXAMPLE.COM"), kind, 0.002)
+    counters.request_ended(RequestResult(outcome=outcome, realm="EXAMPLE.COM"), kind, 0.002)
     assert requests(metrics) == {("EXAMPLE.COM", outcome.value, kind.value if kind else ""): 1}
 
 
 def test_durations_are_in_the_bucket_that_is_not_below_them(metrics: Metrics, counters: Counters) -> None:
     kind = MessageKind.TGS_REQ
     for seconds in (0.0001, BUCKETS[0], 0.0006, 19.0, 20.5):
-        counters.request_ended(Served(outcome=Outcome.ANSWERED), kind, seconds)
+        counters.request_ended(RequestResult(outcome=Outcome.ANSWERED), kind, seconds)
     counters.request_ended(ANSWERED, kind, 0.0030)
     found = histogram(metrics, REQUEST_SECONDS, kind)
     assert found == [2, 1, 0, 1, *[0] * 10, 1, 1, 39504200]
@@ -115,7 +115,7 @@ def test_durations_are_in_the_bucket_that_is_not_below_them(metrics: Metrics, co
 
 def test_rules_are_counted_by_what_they_did(metrics: Metrics, counters: Counters) -> None:
     refusal = Refusal(rule=Rule.SPRAYING, outcome=Outcome.REFUSED, text="no")
-    served = Served(
+    served = RequestResult(
         outcome=Outcome.REFUSED, refusal=refusal, monitored=(Rule.WEAK_ETYPES, Rule.MANY_SERVICES)
     )
     counters.request_ended(served, MessageKind.AS_REQ, 0.001)
@@ -162,7 +162,7 @@ def test_connections_and_look_ups_are_counted(metrics: Metrics, counters: Counte
 def test_endpoints_are_counted_each_for_itself(metrics: Metrics, counters: Counters) -> None:
     counters.kdc_tried(KDC)
     counters.kdc_replied(KDC)
-    failure = AttemptFailure(endpoint=KDC, reason=FailureReason.CLOSED, is_taken=True)
+    failure = AttemptFailure(endpoint=KDC, reason=FailureReason.CLOSED, may_be_delivered=True)
     counters.kdc_failed(failure)
     counters.kdc_changed(KDC, KdcState.SUSPECT)
     words = MetricsReader(metrics).kdcs()[KDC]

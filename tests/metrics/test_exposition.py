@@ -20,7 +20,7 @@ from kkdcpd.values import (
     MessageKind,
     Outcome,
     ReloadResult,
-    Served,
+    RequestResult,
     ServiceStatus,
     Transport,
 )
@@ -56,7 +56,7 @@ def found(series: Series, name: str, **labels: str) -> float | None:
 def test_histogram_adds_up_and_has_its_sum_in_seconds(metrics: Metrics) -> None:
     counters = Counters(metrics.row(0))
     for seconds in (0.0004, 0.0009, 30.0):
-        counters.request_ended(Served(outcome=Outcome.ANSWERED), MessageKind.AS_REQ, seconds)
+        counters.request_ended(RequestResult(outcome=Outcome.ANSWERED), MessageKind.AS_REQ, seconds)
     series = scrape(metrics)
     name = "kkdcpd_request_duration_seconds"
     counts = [
@@ -77,7 +77,7 @@ def test_what_never_happened_is_there_only_where_it_may_be_awaited(metrics: Metr
 
 def test_names_are_told_as_they_are(metrics: Metrics) -> None:
     odd = 'a "b" \\ c'
-    Counters(metrics.row(0)).request_ended(Served(outcome=Outcome.ANSWERED, realm=odd), None, 0.1)
+    Counters(metrics.row(0)).request_ended(RequestResult(outcome=Outcome.ANSWERED, realm=odd), None, 0.1)
     series = scrape(metrics, dated=[dated("/etc/a b.pem", odd, end=datetime.fromtimestamp(1.5e9, UTC))])
     assert found(series, "kkdcpd_requests_total", realm=odd, outcome="answered", kind="") == 1
     labels = {"certificate": "/etc/a b.pem", "kind": "server", "subject": odd}
@@ -102,7 +102,7 @@ def test_item_without_an_end_is_valid_and_one_that_is_named_twice_is_told_once(m
 def test_endpoint_is_told_as_the_log_does(metrics: Metrics) -> None:
     counters = Counters(metrics.row(0))
     counters.kdc_tried(KDC)
-    counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.SILENT, is_taken=True))
+    counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.SILENT, may_be_delivered=True))
     counters.kdc_changed(KDC, KdcState.SUSPECT)
     labels = {"kdc": "[2001:db8::1]:88", "address": "2001:db8::1", "transport": "udp"}
     series = scrape(metrics)

@@ -67,7 +67,7 @@ def test_counters_stay_and_gauges_go_with_their_worker() -> None:
     reader = MetricsReader(metrics)
     assert (reader.value(CONNECTIONS_OPEN), reader.kdc_states()) == (7, {KDC: KdcState.DOWN})
     metrics.clear_gauges(0)
-    assert (reader.value(CONNECTIONS_OPEN), reader.kdc_states()) == (0, {KDC: KdcState.WELL})
+    assert (reader.value(CONNECTIONS_OPEN), reader.kdc_states()) == (0, {KDC: KdcState.HEALTHY})
     Counters(metrics.take_row(0)).hedged()
     assert reader.value(HEDGES) == 2
 

@@ -4,7 +4,7 @@ from kkdcpd.metrics.columns import CONNECTIONS_OPEN, HEDGES
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import WORKER_DEATHS, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, Served, Transport
+from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, RequestResult, Transport
 
 NAMED = KdcEndpoint(name="kdc1.example.com", address="2001:db8::1", port=88, transport=Transport.TCP)
 BY_ADDRESS = KdcEndpoint(name="2001:db8::1", address="2001:db8::1", port=1088, transport=Transport.UDP)
@@ -18,8 +18,8 @@ def test_rows_are_added_up() -> None:
         counters = Counters(metrics.row(number))
         counters.hedged()
         counters.connections_are(number)
-        counters.request_ended(Served(outcome=Outcome.ANSWERED, realm="A"), MessageKind.AS_REQ, 0.1)
-        counters.request_ended(Served(outcome=Outcome.ANSWERED, realm=f"B{number}"), None, 0.1)
+        counters.request_ended(RequestResult(outcome=Outcome.ANSWERED, realm="A"), MessageKind.AS_REQ, 0.1)
+        counters.request_ended(RequestResult(outcome=Outcome.ANSWERED, realm=f"B{number}"), None, 0.1)
         counters.kdc_tried(NAMED)
     assert (reader.value(HEDGES), reader.value(CONNECTIONS_OPEN)) == (3, 3)
     assert {name: sum(words) for name, words in reader.realms().items()} == {
@@ -34,11 +34,11 @@ def test_rows_are_added_up() -> None:
 
 def test_worst_that_is_known_of_an_endpoint_counts() -> None:
     metrics = make_metrics(rows=3)
-    for number, state in enumerate((KdcState.SUSPECT, KdcState.DOWN, KdcState.WELL)):
+    for number, state in enumerate((KdcState.SUSPECT, KdcState.DOWN, KdcState.HEALTHY)):
         metrics.take_row(number)
         Counters(metrics.row(number)).kdc_changed(NAMED, state)
     Counters(metrics.row(0)).kdc_tried(BY_ADDRESS)
-    assert MetricsReader(metrics).kdc_states() == {NAMED: KdcState.DOWN, BY_ADDRESS: KdcState.WELL}
+    assert MetricsReader(metrics).kdc_states() == {NAMED: KdcState.DOWN, BY_ADDRESS: KdcState.HEALTHY}
 
 
 def test_row_that_nobody_had_is_not_read() -> None:
@@ -52,7 +52,7 @@ def test_realm_that_is_called_other_is_told_with_the_others() -> None:
     metrics.take_row(0)
     counters = Counters(metrics.row(0))
     for realm in ("other", "more"):
-        counters.request_ended(Served(outcome=Outcome.ANSWERED, realm=realm), None, 0.1)
+        counters.request_ended(RequestResult(outcome=Outcome.ANSWERED, realm=realm), None, 0.1)
     assert {name: sum(words) for name, words in MetricsReader(metrics).realms().items()} == {"other": 2}
 
 

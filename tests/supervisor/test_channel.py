@@ -8,10 +8,10 @@ import pytest
 from kkdcpd.supervisor.channel import Alive, Channel, Message
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
 from kkdcpd.values import (
-    CrowdGone,
     FailureReason,
     KdcEndpoint,
     KdcState,
+    LoadDropped,
     ReloadResult,
     Retire,
     ServiceStatus,
@@ -26,7 +26,7 @@ NOTICES = [
         reason=FailureReason.REFUSED,
         probe_in=1.5,
     ),
-    HealthNotice(target=ProbeTarget(endpoint=ENDPOINT, realm=None), state=KdcState.WELL),
+    HealthNotice(target=ProbeTarget(endpoint=ENDPOINT, realm=None), state=KdcState.HEALTHY),
 ]
 
 STATUS = ServiceStatus(
@@ -38,7 +38,7 @@ STATUSES = [
 ]
 
 
-@pytest.mark.parametrize("message", [Alive(), CrowdGone(), Retire(), *NOTICES, *STATUSES], ids=str)
+@pytest.mark.parametrize("message", [Alive(), LoadDropped(), Retire(), *NOTICES, *STATUSES], ids=str)
 def test_message_arrives_as_it_was_sent(message: Message) -> None:
     ours, theirs = Channel.pair()
     assert ours.send(message)

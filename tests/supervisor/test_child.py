@@ -19,7 +19,7 @@ NOTICE = HealthNotice(
     target=ProbeTarget(
         endpoint=KdcEndpoint(name="dc1", address="192.0.2.1", port=88, transport=Transport.TCP), realm="R"
     ),
-    state=KdcState.WELL,
+    state=KdcState.HEALTHY,
 )
 
 Work = Callable[[Channel], Coroutine[None, None, None]]

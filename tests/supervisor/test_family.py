@@ -117,7 +117,7 @@ def test_child_that_is_born_later_hears_what_is_known(home: Home) -> None:
 def test_what_is_well_again_is_known_no_more(home: Home) -> None:
     home.fork(FOUND)
     home.wait_until(lambda: home.known == {"dc1"})
-    home.fork(trouble("dc1", KdcState.WELL))
+    home.fork(trouble("dc1", KdcState.HEALTHY))
     home.wait_until(lambda: "dc1" not in home.known)
 
 
@@ -178,7 +178,7 @@ def test_child_that_says_nothing_is_aborted_then_killed(home: Home, caplog: pyte
 
     home.wait_until(is_dead)
     assert [(death.child, death.words) for death in home.deaths] == [(stopped, "signal SIGKILL")]
-    (line,) = (record for record in caplog.records if record.message == "worker_hangs")
+    (line,) = (record for record in caplog.records if record.message == "worker_hung")
     assert line.fields["pid"] == stopped.pid  # type: ignore[attr-defined]
 
 

@@ -158,7 +158,7 @@ def test_who_has_outlived_a_crowd_is_to_have_a_successor_but_not_too_soon(
     assert slot.is_due(now)
     slot.take(child)
     assert not slot.is_due(now)
-    child.crowd_gone_at = now - 0.1
+    child.load_dropped_at = now - 0.1
     assert not slot.is_due(now - 0.1)
     assert slot.is_due(now)
     # It may have another crowd by then.
@@ -173,7 +173,7 @@ def test_who_has_outlived_a_crowd_is_to_have_a_successor_but_not_too_soon(
 
 def test_nobody_is_renewed_while_a_former_finishes(child: Child, successor: Child) -> None:
     slot = Slot(name="worker 1", child=successor, former=child)
-    now = successor.crowd_gone_at = successor.started_at + RENEWAL_SECONDS
+    now = successor.load_dropped_at = successor.started_at + RENEWAL_SECONDS
     assert not slot.is_due(now)
     slot.child_died(child, now)
     assert slot.is_due(now)
@@ -190,7 +190,7 @@ def test_who_dies_is_replaced_while_a_former_finishes(child: Child, successor: C
 def test_successor_that_dies_is_tried_again_later(child: Child, successor: Child) -> None:
     slot = Slot(name="worker 1", child=child, successor=successor, deaths=1)
     now = child.started_at + RENEWAL_SECONDS
-    child.crowd_gone_at = now + RESTART_SECONDS[1]
+    child.load_dropped_at = now + RESTART_SECONDS[1]
     slot.child_died(successor, now)
     assert slot.child is child
     assert slot.successor is None

@@ -142,7 +142,7 @@ def test_idle_connections_are_waited_for_as_long_as_drain_timeout(start: Start) 
         assert used.is_closed_in_time()
         assert unused.is_closed_in_time()
         assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
-    cut_off = [parse_line(line) for line in daemon.lines if "drain_cut_off" in line]
+    cut_off = [parse_line(line) for line in daemon.lines if "drain_timed_out" in line]
     assert [line["connections"] for line in cut_off] == ["1"]
 
 
@@ -178,8 +178,8 @@ def test_request_in_flight_is_cut_off_after_drain_timeout(
         kdc.wait_for_messages()
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(timeout=SECONDS_TO_STOP) == 0
-    events = [parse_line(line)["event"] for line in daemon.lines if "kdc_in_trouble" not in line]
-    assert events[-4:] == ["stopping", "drain_cut_off", "exchange", "stopped"]
+    events = [parse_line(line)["event"] for line in daemon.lines if "kdc_unhealthy" not in line]
+    assert events[-4:] == ["stopping", "drain_timed_out", "exchange", "stopped"]
 
 
 def test_signal_to_the_whole_group_is_one_signal(start: Start) -> None:

@@ -87,7 +87,7 @@ def test_twenty_reloads_and_the_end_lose_no_request(house: House) -> None:
     assert len(tally.certificates) == 2
     assert len(house.lines("reloaded")) == 3 * 3 + 5
     assert len(house.lines("reload_failed")) == 3 * 2
-    assert not house.lines("drain_cut_off", "worker_died", "worker_hangs", "bug_in_child", "bug_in_request")
+    assert not house.lines("drain_timed_out", "worker_died", "worker_hung", "bug_in_child", "bug_in_request")
 
 
 def test_killed_worker_costs_what_it_had_in_flight_and_is_replaced(house: House) -> None:

@@ -204,7 +204,7 @@ def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_pat
             with house.connect() as idle:
                 assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
                 come_and_go(house, LARGE_LOAD)
-                renewed = house.wait_for_event("worker_renewed")
+                renewed = house.wait_for_event("worker_recycled")
                 assert len(house.daemon.workers) == 2
                 wait_until(lambda: is_told_to_close(idle))
             wait_until(lambda: former not in house.daemon.workers)
@@ -213,7 +213,7 @@ def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_pat
         assert (renewed["process"], renewed["pid"]) == ("worker 1", str(former))
         assert len(house.daemon.workers) == 1
         assert house.ask().status == 200
-        assert not house.lines("worker_died", "drained", "drain_cut_off", "bug_in_child", "bug_in_request")
+        assert not house.lines("worker_died", "drained", "drain_timed_out", "bug_in_child", "bug_in_request")
 
 
 def test_reload_waits_for_a_former_worker_too(tmp_path: Path) -> None:
@@ -222,14 +222,14 @@ def test_reload_waits_for_a_former_worker_too(tmp_path: Path) -> None:
         with house.connect() as idle:
             assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
             come_and_go(house, LARGE_LOAD)
-            house.wait_for_event("worker_renewed")
+            house.wait_for_event("worker_recycled")
             house.reload().expect_ok()
             wait_until(lambda: len(house.daemon.workers) == 2)
             assert not house.lines("drained")
             assert idle.ask(GOOD_REQUEST).body == GOOD_REPLY
         house.wait_for_event("drained")
         assert former not in house.daemon.workers
-        assert not house.lines("worker_died", "drain_cut_off")
+        assert not house.lines("worker_died", "drain_timed_out")
 
 
 def test_successor_that_dies_before_it_serves_is_followed_by_another(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_successor_that_dies_before_it_serves_is_followed_by_another(tmp_path: P
         os.kill(successor, signal.SIGKILL)
         assert house.wait_for_event("worker_died")["pid"] == str(successor)
         assert house.ask().status == 200
-        assert house.wait_for_event("worker_renewed")["pid"] == str(former)
+        assert house.wait_for_event("worker_recycled")["pid"] == str(former)
         assert house.ask().status == 200
 
 
@@ -392,21 +392,21 @@ def test_trouble_that_one_worker_finds_is_known_to_all_and_so_is_its_end(tmp_pat
                 house.kdc.play(tcp=fake_kdc.silent())
                 assert seconds_of(house, finder, request) > HEDGE_SECONDS
                 assert seconds_of(house, hearer, request) < HEDGE_SECONDS / 2
-                house.wait_for_event("kdc_in_trouble")
+                house.wait_for_event("kdc_unhealthy")
                 first, second = reload(house)
             for worker in (first, second):
                 with connect_to(house, worker) as client:
                     assert seconds_of(house, client, request) < HEDGE_SECONDS / 2
-            states = [line["state"] for line in house.lines("kdc_in_trouble")]
+            states = [line["state"] for line in house.lines("kdc_unhealthy")]
             assert len(states) == len(set(states))
             house.kdc.play(tcp=reply(REPLY_PAYLOAD))
-            house.wait_for_event("kdc_well_again")
+            house.wait_for_event("kdc_recovered")
             for worker in (first, second):
                 with connect_to(house, worker) as client:
                     before = len(house.kdc.messages)
                     client.ask(request)
                     assert len(house.kdc.messages) > before
-            assert len(house.lines("kdc_well_again")) == 1
+            assert len(house.lines("kdc_recovered")) == 1
 
 
 def test_endpoint_that_is_not_configured_any_more_is_not_probed(tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ def test_endpoint_that_is_not_configured_any_more_is_not_probed(tmp_path: Path) 
             house.kdc.play(tcp=fake_kdc.silent())
             with house.connect() as client:
                 find_user_of(client, house.kdc)
-            house.wait_for_event("kdc_in_trouble")
+            house.wait_for_event("kdc_unhealthy")
             house.write(house.text.replace(f'"tcp://127.0.0.1:{house.kdc.port}", ', ""))
             house.reload().expect_ok()
             wait_until(lambda: len(house.daemon.workers) == 2)

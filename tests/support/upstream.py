@@ -101,5 +101,5 @@ async def _running(
     with contextlib.closing(ways_out):
         async with asyncio.TaskGroup() as tasks:
             probing = tasks.create_task(prober.run(), name="prober")
-            yield Upstream(config, ways_out, health, prober, counters or Counters.unread()), health
+            yield Upstream(config, ways_out, health, prober, counters or Counters.discarding()), health
             probing.cancel()

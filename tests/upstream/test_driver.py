@@ -430,7 +430,7 @@ async def test_kdc_in_trouble_that_answers_is_well_again() -> None:
         health.report(ProbeTarget(endpoint=endpoint(kdc), realm=None), FailureReason.RESET, time.monotonic())
         assert health.state(endpoint(kdc)) is KdcState.SUSPECT
         await upstream.exchange(request_of(PROOF), route_to(kdc))
-        assert health.state(endpoint(kdc)) is KdcState.WELL
+        assert health.state(endpoint(kdc)) is KdcState.HEALTHY
 
 
 async def test_nobody_reached_is_told_with_every_endpoint_and_its_reason() -> None:
@@ -531,7 +531,7 @@ async def test_message_too_big_for_udp_goes_elsewhere_and_blames_nobody() -> Non
         route = Route(realm="EXAMPLE.COM", kerberos_realm="EXAMPLE.COM", candidates=candidates)
         reply = await upstream.exchange(request_of(huge), route)
         assert reply.endpoint.port == second.port
-        assert health.state(candidates[0].endpoint) is KdcState.WELL
+        assert health.state(candidates[0].endpoint) is KdcState.HEALTHY
 
 
 async def test_unavailable_kdc_is_not_asked_again_by_its_other_transport() -> None:

@@ -61,7 +61,7 @@ def probe(health: HealthTable, failure: FailureReason | None, now: float) -> Non
 
 
 def test_endpoint_of_which_nothing_is_known_is_well(health: HealthTable) -> None:
-    assert health.state(KDC) is KdcState.WELL
+    assert health.state(KDC) is KdcState.HEALTHY
     assert health.next_probe_at == NEVER
 
 
@@ -87,7 +87,7 @@ def test_password_server_that_fails_once_connected_stays_suspect_for_long(
         assert health.state(KDC) is KdcState.SUSPECT
         assert health.next_probe_at == 110.0
     health.probed(PASSWORD_SERVER, None, 110.0, sent_at=110.0)
-    assert health.state(KDC) is KdcState.WELL
+    assert health.state(KDC) is KdcState.HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_process_whose_request_waits_probes_by_itself(health: HealthTable) -> No
     health.heard(HealthNotice(target=TARGET, state=KdcState.SUSPECT, probe_in=0.0), 100.0)
     health.report(TARGET, FailureReason.SILENT, 100.4)
     assert health.probes_due(100.4) == [TARGET]
-    health.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 100.5)
+    health.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 100.5)
     assert not health.is_dead(KDC, since=100.0)
 
 
@@ -263,7 +263,7 @@ def test_probe_or_request_that_succeeds_makes_it_well() -> None:
             probe(health, None, 100.0)
         else:
             health.report(TARGET, None, 100.0)
-        assert health.state(KDC) is KdcState.WELL
+        assert health.state(KDC) is KdcState.HEALTHY
         assert health.next_probe_at == NEVER
 
 
@@ -271,7 +271,7 @@ def test_late_probe_of_an_endpoint_that_recovered_changes_nothing(health: Health
     health.report(TARGET, FailureReason.SILENT, 100.0)
     health.report(TARGET, None, 100.0)
     probe(health, FailureReason.SILENT, 101.0)
-    assert health.state(KDC) is KdcState.WELL
+    assert health.state(KDC) is KdcState.HEALTHY
 
 
 def test_processes_tell_each_other_that_udp_reaches_an_endpoint() -> None:
@@ -306,7 +306,7 @@ def test_each_change_is_one_log_line_however_often_it_fails(
     probe(health, FailureReason.CONNECT_TIMEOUT, 103.0)
     health.report(TARGET, None, 110.0)
     lines = [(record.levelname, record.fields["state"]) for record in caplog.records]  # type: ignore[attr-defined]
-    assert lines == [("WARNING", "suspect"), ("WARNING", "down"), ("INFO", "well")]
+    assert lines == [("WARNING", "suspect"), ("WARNING", "down"), ("INFO", "healthy")]
 
 
 def test_table_is_bounded(health: HealthTable) -> None:
@@ -323,7 +323,7 @@ def test_each_change_is_told_once(health: HealthTable, told: list[tuple[KdcEndpo
         probe(health, FailureReason.REFUSED, 1.0)
     for _ in range(2):
         health.report(TARGET, None, 2.0)
-    assert told == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.WELL)]
+    assert told == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.HEALTHY)]
 
 
 def test_what_strangers_can_bring_about_is_summed(
@@ -334,7 +334,7 @@ def test_what_strangers_can_bring_about_is_summed(
     probe(health, None, 100.1)
     health.report(TARGET, FailureReason.REFUSED, 101.0)
     probe(health, None, 103.0)
-    keys = [getattr(record, "repeats", None) for record in caplog.records]
+    keys = [getattr(record, "sum_by", None) for record in caplog.records]
     assert keys == [("kdc_suspect", KDC), ("kdc_suspect", KDC), None, None]
 
 
@@ -356,7 +356,7 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
     assert first.next_probe_at > 101.0
     assert second.next_probe_at == first.next_probe_at + 2.0
     assert first.probes_due(first.next_probe_at) == [TARGET]
-    second.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 120.0)
+    second.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 120.0)
     assert second.next_probe_at == NEVER
 
 
@@ -368,7 +368,7 @@ def test_it_is_known_at_a_glance_whether_anybody_is_in_trouble(health: HealthTab
     assert not health.has_troubles
     health.heard(HealthNotice(target=TARGET, state=KdcState.DOWN), 102.0)
     assert health.has_troubles
-    health.heard(HealthNotice(target=TARGET, state=KdcState.WELL), 103.0)
+    health.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 103.0)
     assert not health.has_troubles
 
 
@@ -414,8 +414,8 @@ def test_an_endpoint_that_no_request_might_go_to_is_forgotten(
             health.probed(target, FailureReason.REFUSED, now, sent_at=now)
     assert FORGET_SECONDS <= now - 100.0 < FORGET_SECONDS + 20.0
     assert probes > 50
-    assert health.state(KDC) is KdcState.WELL
-    assert told[-1] == (KDC, KdcState.WELL)
+    assert health.state(KDC) is KdcState.HEALTHY
+    assert told[-1] == (KDC, KdcState.HEALTHY)
 
 
 def test_an_endpoint_that_requests_might_go_to_is_probed_on(health: HealthTable) -> None:

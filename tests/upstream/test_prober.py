@@ -44,7 +44,7 @@ async def test_kdc_that_answers_a_probe_is_well(transport: Transport) -> None:
         async with probing(kdc, realm="EXAMPLE.COM", transport=transport) as health:
 
             async def is_well() -> bool:
-                return health.state(endpoint(kdc, transport)) is KdcState.WELL
+                return health.state(endpoint(kdc, transport)) is KdcState.HEALTHY
 
             await eventually(is_well)
         request = classify(decode_proxy_message(messages.envelope(kdc.messages[0])))
@@ -82,7 +82,7 @@ async def test_password_server_is_only_connected_to() -> None:
         async with probing(kdc, realm=None, transport=Transport.TCP) as health:
 
             async def is_well() -> bool:
-                return health.state(endpoint(kdc)) is KdcState.WELL
+                return health.state(endpoint(kdc)) is KdcState.HEALTHY
 
             await eventually(is_well)
         assert kdc.messages == []
@@ -93,7 +93,7 @@ async def test_password_server_of_udp_alone_is_given_another_chance_unprobed() -
         async with probing(kdc, realm=None, transport=Transport.UDP) as health:
 
             async def is_well() -> bool:
-                return health.state(endpoint(kdc, Transport.UDP)) is KdcState.WELL
+                return health.state(endpoint(kdc, Transport.UDP)) is KdcState.HEALTHY
 
             await eventually(is_well)
         assert kdc.messages == []

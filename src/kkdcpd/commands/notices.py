@@ -3,7 +3,6 @@
 Results go to standard output, problems to standard error. Where the format can't be read, it is plain text.
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Protocol
 from kkdcpd.config import LogConfig, read_log_format
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.log import configure_logging
+from kkdcpd.log.events import EventLogger
 
 __all__ = ["Notices", "notices_for"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
@@ -65,25 +65,22 @@ class _JsonNotices:
 
     def start_failed(self, problem: object) -> None:
         _log_to(STANDARD_ERROR)
-        logger.error("start_failed", extra={"fields": _fields(problem)})
+        # Each field is short enough for a line to hold it whole.
+        if isinstance(problem, ConfigProblem):
+            logger.error("start_failed", key=problem.key, problem=problem.problem, remedy=problem.remedy)
+        else:
+            logger.error("start_failed", problem=problem)
 
     def reload_failed(self, problem: object) -> None:
         _log_to(STANDARD_ERROR)
-        logger.error("reload_failed", extra={"fields": {"problem": problem}})
+        logger.error("reload_failed", problem=problem)
 
     def nothing_changed(self, generation: int) -> None:
         """Leave it out: the event says so."""
 
     def reloaded(self, generation: int) -> None:
         _log_to(STANDARD_OUTPUT)
-        logger.info("reloaded", extra={"fields": {"generation": generation}})
-
-
-def _fields(problem: object) -> dict[str, object]:
-    """Return the parts of a problem: each is short enough for a line to hold it whole."""
-    if isinstance(problem, ConfigProblem):
-        return {"key": problem.key, "problem": problem.problem, "remedy": problem.remedy}
-    return {"problem": problem}
+        logger.info("reloaded", generation=generation)
 
 
 def _log_to(descriptor: int) -> None:

@@ -7,7 +7,6 @@ for all that comes before TLS: the limits on connections, and the PROXY header. 
 import asyncio
 import contextlib
 import errno
-import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from kkdcpd.frontends.tls_advice import ADVICE
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.handshakes import HandshakeRate
 from kkdcpd.guard.occupancy import Occupancy
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol import client_hello, proxy_header
@@ -29,9 +29,9 @@ from kkdcpd.protocol.ip_addresses import network_of, networks_of, parse_address
 from kkdcpd.protocol.proxy_header import ProxyHeader
 from kkdcpd.values import ClientConnection, ConnectionActivity, ConnectionRefusal
 
-__all__ = ["Arrival", "Door", "Listener", "Occupant"]
+__all__ = ["Acceptor", "Arrival", "Listener", "Occupant"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 UNIX_PEER = "unix"
 
@@ -75,7 +75,7 @@ class _RefusedError(Exception):
 
 
 class Occupant(Protocol):
-    """The way in's part of a connection, as the door asks it when it needs room for another one."""
+    """The way in's part of a connection, as the acceptor asks it when it needs room for another one."""
 
     @property
     def activity(self) -> ConnectionActivity:
@@ -163,21 +163,24 @@ class Arrival:
 
 
 def _tell_evicted(client: ClientConnection, reason: ConnectionRefusal, activity: ConnectionActivity) -> None:
-    fields = {"client": client.address, "reason": reason.value, "activity": activity.value}
     logger.warning(
-        "connection_evicted", extra={"fields": fields, "repeats": ("connection_evicted", reason.value)}
+        "connection_evicted",
+        sum_by=("connection_evicted", reason.value),
+        client=client.address,
+        reason=reason.value,
+        activity=activity.value,
     )
 
 
 def _tell_refused(client: ClientConnection, refusal: _RefusedError) -> None:
     reason = str(refusal)
-    fields: dict[str, object] = {"client": client.address, "reason": reason}
-    if client.proxy:
-        fields["proxy"] = client.proxy
-    if refusal.detail:
-        fields["detail"] = refusal.detail
     logger.warning(
-        "connections_refused", extra={"fields": fields, "repeats": ("connections_refused", reason)}
+        "connections_refused",
+        sum_by=("connections_refused", reason),
+        client=client.address,
+        reason=reason,
+        proxy=client.proxy,
+        detail=refusal.detail or None,
     )
 
 
@@ -244,7 +247,7 @@ class _Entrance:
         self._pause = loop.call_later(ACCEPT_RETRY_SECONDS, self._open)
 
 
-class Door:
+class Acceptor:
     """Lets connections in until it is closed."""
 
     def __init__(
@@ -462,32 +465,28 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 def _tell_accept_failed(listener: Listener, error: OSError) -> None:
-    fields = {"listen": listener.url, "reason": str(error)}
-    logger.warning("accept_failed", extra={"fields": fields, "repeats": ("accept", listener.url)})
+    logger.warning("accept_failed", sum_by=("accept", listener.url), listen=listener.url, reason=str(error))
 
 
 def _tell_accept_works(listener: Listener) -> None:
     # The same key: of what goes up and down, the last word is told last.
-    fields = {"listen": listener.url}
-    logger.info("accept_works_again", extra={"fields": fields, "repeats": ("accept", listener.url)})
+    logger.info("accept_recovered", sum_by=("accept", listener.url), listen=listener.url)
 
 
 def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
     """Say why a handshake failed; that somebody only knocked is nothing to tell."""
-    fields: dict[str, object] = {"client": client.address}
-    if client.port:
-        fields["port"] = client.port
-    if client.proxy:
-        fields["proxy"] = client.proxy
+    peer = {"client": client.address, "port": client.port or None, "proxy": client.proxy}
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     if reason is None:
-        logger.debug("tls_handshake_broken_off", extra={"fields": fields | {"reason": _words(error)}})
+        logger.debug("tls_handshake_aborted", **peer, reason=_words(error))
         return
-    fields["reason"] = reason
-    if reason in ADVICE:
-        fields["advice"] = ADVICE[reason]
-    repeats = ("tls_handshake_failed", client.network, reason)
-    logger.info("tls_handshake_failed", extra={"fields": fields, "repeats": repeats})
+    logger.info(
+        "tls_handshake_failed",
+        sum_by=("tls_handshake_failed", client.network, reason),
+        **peer,
+        reason=reason,
+        advice=ADVICE.get(reason),
+    )
 
 
 def _words(error: OSError) -> str:

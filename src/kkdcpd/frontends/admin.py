@@ -6,7 +6,6 @@ that a health check always gets one. It takes no bodies, and shows nothing that 
 """
 
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -16,13 +15,14 @@ from aiohttp import hdrs, web
 from kkdcpd.config import ConnectionsConfig, HttpConfig
 from kkdcpd.frontends.connection import Connection, HttpServer
 from kkdcpd.frontends.responses import Response
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition
 from kkdcpd.service import Service
 
 __all__ = ["CONNECTIONS", "AdminFrontend"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 CONNECTIONS = ConnectionsConfig(maximum=64, per_client=16)
 """Some Prometheus and some load balancers, each with a connection that it keeps."""
@@ -54,7 +54,7 @@ class AdminFrontend:
             "/status": self._status,
         }
         # What asks here is no client, and none of the connections that are counted.
-        self._server = HttpServer(self, HTTP, CONNECTIONS, Counters.unread())
+        self._server = HttpServer(self, HTTP, CONNECTIONS, Counters.discarding())
         self.connection = self._server.connection
         """Makes the protocol of a new connection."""
         self.stop = self._server.stop

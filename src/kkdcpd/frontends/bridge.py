@@ -5,7 +5,6 @@ classes hold nothing for us: the subclasses override public names and keep no st
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
@@ -13,10 +12,11 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
 from kkdcpd.frontends.outgoing import Outgoing
+from kkdcpd.log.events import EventLogger
 
 __all__ = ["KEPT", "LAST", "HttpProtocol", "Owner", "make_server"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 
 class Owner(Protocol):
@@ -64,8 +64,7 @@ class HttpProtocol(web.RequestHandler):
 
     def log_exception(self, *_words: object, **keywords: object) -> None:
         """Log a bug by its kind alone."""
-        fields = {"error": type(keywords.get("exc_info")).__name__}
-        logger.error("bug_in_connection", extra={"fields": fields})
+        logger.error("bug_in_connection", error=type(keywords.get("exc_info")).__name__)
 
 
 class _Written(web.StreamResponse):

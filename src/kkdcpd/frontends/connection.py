@@ -9,7 +9,6 @@ sees a transport of ours, and asks its handler for responses.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable
 from typing import Protocol
@@ -18,13 +17,14 @@ from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
 from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError
+from kkdcpd.frontends.acceptor import UNIX_PEER, Arrival
 from kkdcpd.frontends.bridge import KEPT, LAST, HttpProtocol, make_server
-from kkdcpd.frontends.door import UNIX_PEER, Arrival
 from kkdcpd.frontends.gate import Fault, Gate, Limits
 from kkdcpd.frontends.holdings import FREE_BYTES, Holdings
 from kkdcpd.frontends.malformed import name_rule, name_start
 from kkdcpd.frontends.outgoing import Outgoing
 from kkdcpd.frontends.responses import Response, encode
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import Connection as TlsConnection
@@ -33,7 +33,7 @@ from kkdcpd.values import ClientConnection, ConnectionActivity
 
 __all__ = ["BrokenBodyError", "Connection", "HttpServer"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 MAX_HEAD_BYTES = 8192
 """Request line and headers together. MIT's client sends 150 bytes, Windows 250, and proxies add as many."""
@@ -244,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def activity(self) -> ConnectionActivity:
-        """What the connection does at this moment, for the door, which may need room for another one."""
+        """What the connection does at this moment, for the acceptor, which may need room for another one."""
         is_response_unread = self._outgoing is not None and self._outgoing.is_paused
         return ConnectionActivity.SERVING if is_response_unread else self._gate.activity
 
@@ -252,8 +252,8 @@ class Connection(asyncio.BufferedProtocol):
         """Drop what the client does not take, and the connection with it."""
         if not self._outgoing:
             return
-        fields = {"client": self.client.address, "port": self.client.port, "reason": reason}
-        logger.debug("connection_cut_off", extra={"fields": fields})
+        client = self.client
+        logger.debug("connection_aborted", client=client.address, port=client.port, reason=reason)
         if self._gate.activity is ConnectionActivity.IDLE:
             # The last response may still be on its way: the event loop writes after its callbacks, and the
             # kernel sends as fast as the client takes it.

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import logging
 import random
 import time
 
@@ -16,17 +15,18 @@ from kkdcpd.frontends.paths import Paths
 from kkdcpd.frontends.responses import Response
 from kkdcpd.journal import ExchangeRecord
 from kkdcpd.ledger import Ledger
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline, refused
 from kkdcpd.protocol import framing, kkdcp, messages
 from kkdcpd.protocol.forwarded import client_address
 from kkdcpd.protocol.ip_addresses import network_of
 from kkdcpd.protocol.krb_error import build_policy_error
-from kkdcpd.values import ClientConnection, Outcome, ProxyMessage, ProxyRequest, Served
+from kkdcpd.values import ClientConnection, Outcome, ProxyMessage, ProxyRequest, RequestResult
 
 __all__ = ["HttpsFrontend"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 _VERSIONS = (HttpVersion10, HttpVersion11)
 """aiohttp's parser also takes 0.9, and 2.0 where it can't be meant."""
@@ -84,19 +84,22 @@ class HttpsFrontend:
             raise
         except asyncio.CancelledError:
             call.bytes_in = connection.bytes_read
-            self._close(call, Served(outcome=Outcome.CLIENT_GONE), status=None, bytes_out=0)
+            self._close(call, RequestResult(outcome=Outcome.CLIENT_GONE), status=None, bytes_out=0)
             raise
         except Exception as error:
             # The last resort: what is not ours is a bug, and the client gets its answer all the same.
-            extra = {"fields": {"id": call.request_id}, "repeats": ("bug_in_request", type(error))}
-            logger.exception("bug_in_request", extra=extra)
-            return self._respond(call, Served(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__))
+            logger.exception("bug_in_request", sum_by=("bug_in_request", type(error)), id=call.request_id)
+            return self._respond(
+                call, RequestResult(outcome=Outcome.INTERNAL_ERROR, detail=type(error).__name__)
+            )
         finally:
             self._counters.request_leaves()
 
     def refuse_malformed(self, connection: Connection, detail: str) -> Response:
         """Answer what is no HTTP, and enter it in the ledger."""
-        return self._respond(_Call(connection.client), Served(outcome=Outcome.MALFORMED_HTTP, detail=detail))
+        return self._respond(
+            _Call(connection.client), RequestResult(outcome=Outcome.MALFORMED_HTTP, detail=detail)
+        )
 
     def _client_behind(self, proxy: ClientConnection, request: web.BaseRequest) -> ClientConnection:
         """Return the client: a proxy that is trusted may name its client in the request (RFC 7239)."""
@@ -111,7 +114,7 @@ class HttpsFrontend:
             proxy, address=address, port=0, network=network_of(address), proxy=proxy.address
         )
 
-    async def _serve(self, http: web.BaseRequest, connection: Connection, call: _Call) -> Served:
+    async def _serve(self, http: web.BaseRequest, connection: Connection, call: _Call) -> RequestResult:
         """Serve the request unless the client sends too many.
 
         The client pays for the head, so that a head without a body is not free. The request takes its slot
@@ -136,24 +139,24 @@ class HttpsFrontend:
 
     async def _read(
         self, http: web.BaseRequest, connection: Connection, call: _Call
-    ) -> ProxyRequest | Served:
+    ) -> ProxyRequest | RequestResult:
         """Read what is asked for. Of what is no request of Kerberos, say what it comes to."""
         objection = _objection(http)
         if objection:
-            return Served(outcome=Outcome.MALFORMED_HTTP, detail=objection)
+            return RequestResult(outcome=Outcome.MALFORMED_HTTP, detail=objection)
         method = http.method
         place = self._paths.find(http.raw_path)
         if place is None:
-            return Served(
+            return RequestResult(
                 outcome=Outcome.PATH_NOT_FOUND, detail=f"{method} {self._paths.describe(http.raw_path)}"
             )
         if method != hdrs.METH_POST:
-            return Served(outcome=Outcome.METHOD_NOT_ALLOWED, detail=method)
+            return RequestResult(outcome=Outcome.METHOD_NOT_ALLOWED, detail=method)
         try:
             body = await self._read_body(http, connection)
             request = messages.classify(kkdcp.decode_proxy_message(body))
         except RequestError as error:
-            return Served(outcome=error.outcome, detail=str(error))
+            return RequestResult(outcome=error.outcome, detail=str(error))
         if place.token:
             call.client = dataclasses.replace(call.client, token=place.token)
         return request
@@ -171,7 +174,7 @@ class HttpsFrontend:
             connection.write_continue()
         return await connection.read_body(limit)
 
-    def _respond(self, call: _Call, served: Served) -> Response:
+    def _respond(self, call: _Call, served: RequestResult) -> Response:
         """Build the response and enter the exchange."""
         payload = self._payload(call, served)
         if payload is None:
@@ -183,7 +186,7 @@ class HttpsFrontend:
         self._close(call, served, status=200, bytes_out=len(body))
         return responses.answer(body, call.request_id)
 
-    def _close(self, call: _Call, served: Served, *, status: int | None, bytes_out: int) -> None:
+    def _close(self, call: _Call, served: RequestResult, *, status: int | None, bytes_out: int) -> None:
         self._ledger.enter(
             ExchangeRecord(
                 request_id=call.request_id,
@@ -197,7 +200,7 @@ class HttpsFrontend:
             )
         )
 
-    def _payload(self, call: _Call, served: Served) -> bytes | None:
+    def _payload(self, call: _Call, served: RequestResult) -> bytes | None:
         """Return the Kerberos message to answer with: the KDC's, or where so configured our own refusal."""
         if served.outcome is Outcome.ANSWERED and served.reply:
             return served.reply.payload

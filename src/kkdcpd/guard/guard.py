@@ -4,7 +4,6 @@ Rules are in the modules beside; here is only their order. What is cheap to ask 
 """
 
 import contextlib
-import logging
 from collections.abc import Callable
 
 from kkdcpd.config import Config, RealmConfig
@@ -15,12 +14,13 @@ from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.policy import Finding, RealmPolicy, found
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
+from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import ClientConnection, Mode, ProxyRequest, Refusal, ReplyFacts, Rule
 
 __all__ = ["Guard", "Verdict"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 
 @frozen
@@ -159,12 +159,14 @@ def _verdict(findings: list[Finding]) -> Verdict:
 def _tell(event: Alert | Blocked, mode: Mode) -> None:
     match event:
         case Alert(realm=realm, principal=principal, clients=clients):
-            fields: dict[str, object] = {"realm": realm, "cname": principal, "clients": clients}
-            logger.warning("principal_under_attack", extra={"fields": fields})
+            logger.warning("principal_under_attack", realm=realm, cname=principal, clients=clients)
         case Blocked(rule=rule, client=client, realm=realm, principal=principal, seconds=seconds):
-            fields = {"rule": rule.value, "client": client, "realm": realm, "seconds": round(seconds)}
-            if principal is not None:
-                fields["cname"] = principal
-            if mode is Mode.MONITOR:
-                fields["mode"] = mode.value
-            logger.warning("client_blocked", extra={"fields": fields})
+            logger.warning(
+                "client_blocked",
+                rule=rule.value,
+                client=client,
+                realm=realm,
+                seconds=round(seconds),
+                cname=principal,
+                mode=mode.value if mode is Mode.MONITOR else None,
+            )

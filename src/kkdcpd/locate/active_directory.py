@@ -6,7 +6,6 @@ don't. We stand for our clients, so the site is ours, not theirs. Sockets are `c
 """
 
 import asyncio
-import logging
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -22,13 +21,14 @@ from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.patience import gather_enough
 from kkdcpd.locate.records import SrvRecord, Target, read_srv
 from kkdcpd.locate.validity import FOREVER, Validity
+from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.cldap import DomainControllerFacts, DomainControllerFlags
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
 
 __all__ = ["ActiveDirectory"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 PING_SECONDS = 1.0
 """For all pings of a domain. Controllers answer within a round trip."""
@@ -166,7 +166,7 @@ class ActiveDirectory:
         found = await self._explore(*key, afresh=afresh)
         domain = replace(found, site=found.site or before.site, facts=found.facts or before.facts)
         if not key[1] and domain.site != before.site:
-            logger.info("site_found", extra={"fields": {"domain": key[0], "site": domain.site}})
+            logger.info("site_found", domain=key[0], site=domain.site)
         # A name without controllers may be made up by a stranger, and takes nobody's place.
         if found.has_controllers or key in self._domains:
             self._domains[key] = domain

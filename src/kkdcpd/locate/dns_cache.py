@@ -6,10 +6,9 @@ RFC 2308 (negative answers), RFC 8767 (stale answers), RFC 9520 (failures).
 """
 
 import asyncio
-import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
@@ -23,11 +22,12 @@ from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.patience import GRACE_SECONDS
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 from kkdcpd.locate.validity import Validity
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import LookUp
 
 __all__ = ["DnsAnswer", "DnsCache", "Query"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 REFRESH_AT = 0.9
 """The part of its TTL after which a used answer is asked for again; Unbound's prefetch has the same."""
@@ -286,7 +286,8 @@ class DnsCache:
             del self._begun[question]
         before = self._recall(question)
         if before is not None and before.is_told:
-            logger.info("dns_answers_again", extra=_extra(question))
+            name, record_type = question
+            logger.info("dns_recovered", sum_by=_sum_key(), name=name, type=record_type.value)
         now, ttl = self._clock(), self._ttl(result)
         self._answered_at = now
         entry = _Entry(
@@ -313,7 +314,10 @@ class DnsCache:
         # Requests are served nevertheless, so no line of theirs tells. All other failures end up in one.
         if not entry.is_told and (entry.found or is_silent):
             entry.is_told = True
-            logger.warning("dns_fails", extra=_extra(question, reason=failure))
+            name, record_type = question
+            logger.warning(
+                "dns_failing", sum_by=_sum_key(), name=name, type=record_type.value, reason=failure
+            )
         self._keep(question, entry)
         return entry
 
@@ -348,10 +352,6 @@ def _failed(entry: _Entry, now: float) -> DnsAnswer[Record]:
     return DnsAnswer(validity=validity, failure=DnsFailedError(entry.failure))
 
 
-def _extra(question: _Question, **fields: str) -> dict[str, object]:
-    name, record_type = question
-    extra: dict[str, object] = {"fields": {"name": name, "type": record_type.value} | fields}
-    if requester.get().is_wildcard:
-        # Whoever owns a domain under a wildcard can have it fail and answer as often as they like.
-        extra["repeats"] = ("dns", requester.get())
-    return extra
+def _sum_key() -> Hashable:
+    """Return by what to sum events: the owner of a domain under a wildcard can cause as many as they like."""
+    return ("dns", requester.get()) if requester.get().is_wildcard else None

@@ -4,15 +4,15 @@ Nothing here knows what the work is.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from kkdcpd.errors import KkdcpdError
+from kkdcpd.log.events import EventLogger
 
 __all__ = ["Flights"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
@@ -61,5 +61,6 @@ class Flights(Generic[_Key, _Result]):
         # Work that nobody waits for may fail: who asks next will see. Only a bug must not go unnoticed.
         error = task.exception()
         if error is not None and not isinstance(error, KkdcpdError):
-            extra = {"fields": {"task": task.get_name()}, "repeats": ("bug_in_look_up", type(error))}
-            logger.error("bug_in_look_up", exc_info=error, extra=extra)
+            logger.error(
+                "bug_in_lookup", exc_info=error, sum_by=("bug_in_lookup", type(error)), task=task.get_name()
+            )

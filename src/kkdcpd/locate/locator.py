@@ -5,7 +5,6 @@ kind; and it is made anew while the old one still serves.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +25,13 @@ from kkdcpd.locate.flights import Flights
 from kkdcpd.locate.hosts import HostResolver
 from kkdcpd.locate.realms import Newcomer, RealmTable, ServedRealm, WildcardRealms
 from kkdcpd.locate.static import listed_targets
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
 
 __all__ = ["Locator", "assemble_locator", "build_locator"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 HOLD_SECONDS = 0.25
 """A route is made anew no more often than this, whatever TTLs say: it takes some hundred microseconds."""
@@ -294,13 +294,13 @@ class Locator:
         before = self._told.get((realm.name, key), frozenset())
         for each in refused if now_refused != before else ():
             if each not in before:
-                fields = {
-                    "realm": realm.name,
-                    "source": each.source,
-                    "target": each.target,
-                    "reason": each.reason,
-                }
-                logger.warning("server_refused", extra={"fields": fields})
+                logger.warning(
+                    "server_refused",
+                    realm=realm.name,
+                    source=each.source,
+                    target=each.target,
+                    reason=each.reason,
+                )
         if now_refused:
             self._told[realm.name, key] = now_refused
         else:

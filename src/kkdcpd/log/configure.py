@@ -5,6 +5,7 @@ import sys
 
 from kkdcpd.config import LogConfig
 from kkdcpd.log.areas import set_levels
+from kkdcpd.log.events import EventLogger
 from kkdcpd.log.lines import JsonLines, Lines, TextLines
 from kkdcpd.log.output import Output, is_journal
 from kkdcpd.log.principals import Fields, Principals
@@ -12,7 +13,7 @@ from kkdcpd.log.repeats import Repeats
 
 __all__ = ["configure_logging"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 
 def configure_logging(config: LogConfig, descriptor: int, *, journal_stream: str | None = None) -> None:
@@ -53,7 +54,7 @@ class LineHandler(logging.Handler):
             try:
                 if not record.name.startswith("kkdcpd"):
                     record = _translated(record)
-                key = getattr(record, "repeats", None)
+                key = getattr(record, "sum_by", None)
                 if key is None or not self._repeats.is_held_back(record, key):
                     self.emit(record)
             except Exception:  # noqa: BLE001 - as logging's own handlers do: who logs can't be blamed
@@ -70,7 +71,7 @@ class LineHandler(logging.Handler):
         """Write a record."""
         if self._lost:
             lost, self._lost = self._lost, 0
-            logger.warning("lines_lost", extra={"fields": {"count": lost}})
+            logger.warning("lines_lost", count=lost)
             if self._lost:
                 # That line was lost as well; this one is in its stead.
                 self._lost += lost
@@ -99,13 +100,12 @@ def _translated(record: logging.LogRecord) -> logging.LogRecord:
     )
     ours.created = record.created
     ours.fields = fields
-    ours.repeats = record.name, record.msg
+    ours.sum_by = record.name, record.msg
     return ours
 
 
 def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    fields = {"error": unraisable.exc_type.__name__}
-    logger.debug("unraisable_error", extra={"fields": fields})
+    logger.debug("unraisable_error", error=unraisable.exc_type.__name__)
 
 
 def _leave_out_what_no_line_has() -> None:

@@ -144,7 +144,7 @@ CONNECTIONS_OPENED = Family(
 CONNECTIONS_REFUSED = Family(
     name="kkdcpd_connections_refused",
     kind="counter",
-    text="Connections that were closed at the door.",
+    text="Connections that were closed at the acceptor.",
     labels=("reason",),
     series=_words_of(ConnectionRefusal),
 )

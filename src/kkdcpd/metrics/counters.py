@@ -33,13 +33,13 @@ from kkdcpd.values import (
     KdcState,
     MessageKind,
     Outcome,
+    RequestResult,
     Rule,
-    Served,
 )
 
 __all__ = ["KDC_STATES", "Counters", "kdc_name"]
 
-KDC_STATES = (KdcState.WELL, KdcState.SUSPECT, KdcState.DOWN)
+KDC_STATES = (KdcState.HEALTHY, KdcState.SUSPECT, KdcState.DOWN)
 """In memory and in the metric a state is its place here."""
 
 _MICROSECONDS = 1_000_000
@@ -98,7 +98,7 @@ class Counters:
         self._in_flight = 0
 
     @classmethod
-    def unread(cls) -> "Counters":
+    def discarding(cls) -> "Counters":
         """Return counters of which nobody reads what they count."""
         return cls(make_metrics(rows=1, realm_slots=2, kdc_slots=2).row(0))
 
@@ -114,7 +114,7 @@ class Counters:
         self._in_flight -= 1
         self._words[self._at[REQUESTS_IN_FLIGHT]] = self._in_flight
 
-    def request_ended(self, served: Served, kind: MessageKind | None, seconds: float) -> None:
+    def request_ended(self, served: RequestResult, kind: MessageKind | None, seconds: float) -> None:
         """Count a request that has ended, after `seconds`. Each is told here once."""
         words = self._words
         number = _KIND_AT[kind]

@@ -270,15 +270,17 @@ class Exchange:
         if not holder and not self._connecting.pop(attempt.number, None):
             return
         endpoint = attempt.endpoint
-        is_taken = holder is not None and _is_taken(endpoint.transport, reason)
-        self.failures.append(AttemptFailure(endpoint=endpoint, reason=reason, is_taken=is_taken))
+        may_be_delivered = holder is not None and _is_taken(endpoint.transport, reason)
+        self.failures.append(
+            AttemptFailure(endpoint=endpoint, reason=reason, may_be_delivered=may_be_delivered)
+        )
         if reason not in _NOT_ITS_FAULT:
             self._commands.append(Report(endpoint, reason))
-        self._was_taken = self._was_taken or is_taken
-        if is_taken and not is_repeatable(self._request):
+        self._was_taken = self._was_taken or may_be_delivered
+        if may_be_delivered and not is_repeatable(self._request):
             self._give_up()
             return
-        self._learn_from(reason, endpoint, is_taken=is_taken)
+        self._learn_from(reason, endpoint, may_be_delivered=may_be_delivered)
         self._seek_holder(now)
 
     def received(self, attempt: Attempt, payload: bytes, now: float) -> None:
@@ -422,7 +424,7 @@ class Exchange:
     def _time_out_holders(self) -> None:
         self.failures += [
             AttemptFailure(
-                endpoint=holder.attempt.endpoint, reason=FailureReason.REPLY_TIMEOUT, is_taken=True
+                endpoint=holder.attempt.endpoint, reason=FailureReason.REPLY_TIMEOUT, may_be_delivered=True
             )
             for holder in self._holders.values()
         ]
@@ -446,8 +448,8 @@ class Exchange:
             self._seeks_holder = True
             self._next_connect_at = now
 
-    def _learn_from(self, reason: FailureReason, endpoint: KdcEndpoint, *, is_taken: bool) -> None:
-        if is_taken and reason in _HAS_DECIDED:
+    def _learn_from(self, reason: FailureReason, endpoint: KdcEndpoint, *, may_be_delivered: bool) -> None:
+        if may_be_delivered and reason in _HAS_DECIDED:
             self._forget(endpoint)
         elif reason is FailureReason.REFUSED:
             self._prefer_fallback(endpoint)
@@ -462,7 +464,9 @@ class Exchange:
         endpoint = unavailable.endpoint
         self._unavailable = unavailable
         self.failures.append(
-            AttemptFailure(endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, is_taken=False)
+            AttemptFailure(
+                endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, may_be_delivered=False
+            )
         )
         self._forget(endpoint)
         self._seek_holder(now)
@@ -501,8 +505,8 @@ class Exchange:
         if self._unavailable:
             self.reply = self._unavailable
         else:
-            is_taken = self._was_taken or self._holders
-            self.error = (NoKdcReplyError if is_taken else NoKdcReachedError)(self.failures)
+            may_be_delivered = self._was_taken or self._holders
+            self.error = (NoKdcReplyError if may_be_delivered else NoKdcReachedError)(self.failures)
         self._end()
 
     def _end(self) -> None:

@@ -14,10 +14,10 @@ from typing import Self
 
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
 from kkdcpd.values import (
-    CrowdGone,
     FailureReason,
     KdcEndpoint,
     KdcState,
+    LoadDropped,
     ReloadResult,
     Retire,
     ServiceStatus,
@@ -39,7 +39,7 @@ class Alive:
     """A child's event loop runs. When it first says so, it serves."""
 
 
-Message = Alive | CrowdGone | HealthNotice | Retire | ServiceStatus
+Message = Alive | LoadDropped | HealthNotice | Retire | ServiceStatus
 
 
 class Channel:
@@ -98,8 +98,8 @@ def _encode(message: Message) -> bytes:
     match message:
         case Alive():
             fields: list[object] = ["alive"]
-        case CrowdGone():
-            fields = ["crowd gone"]
+        case LoadDropped():
+            fields = ["load dropped"]
         case Retire():
             fields = ["retire"]
         case HealthNotice(target=ProbeTarget(endpoint=endpoint, realm=realm)):
@@ -131,8 +131,8 @@ def _decode(data: bytes) -> Message:
         case ["status", told, last]:
             reload = ReloadResult(at=last[0], is_ok=last[1], problems=tuple(last[2])) if last else None
             return ServiceStatus(**told | {"last_reload": reload})
-        case ["crowd gone"]:
-            return CrowdGone()
+        case ["load dropped"]:
+            return LoadDropped()
         case ["retire"]:
             return Retire()
         case _:

@@ -14,13 +14,14 @@ from typing import NoReturn, Protocol
 
 import uvloop
 
+from kkdcpd.log.events import EventLogger
 from kkdcpd.supervisor.channel import Alive, Channel
 from kkdcpd.upstream.health import HealthNotice
 from kkdcpd.values import Retire, ServiceStatus
 
 __all__ = ["ALIVE_SECONDS", "Child", "Service", "fork_child", "serve_with_channel"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 ALIVE_SECONDS = 1.0
 """How often a child says that its event loop runs."""
@@ -43,7 +44,7 @@ class Child:
     started_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
     is_ready: bool = False
-    crowd_gone_at: float = -math.inf
+    load_dropped_at: float = -math.inf
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal. It isn't reaped yet, so that its pid is nobody else's."""

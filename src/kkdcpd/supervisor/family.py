@@ -1,7 +1,6 @@
 """The parent's children: forked, listened to, ended and reaped; what one says for the others is passed on."""
 
 import contextlib
-import logging
 import os
 import selectors
 import signal
@@ -11,16 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from kkdcpd.frozen import frozen
+from kkdcpd.log.events import EventLogger
 from kkdcpd.supervisor.channel import Channel, Message
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.supervisor.rows import Rows
 from kkdcpd.upstream.endpoint_table import EndpointTable
 from kkdcpd.upstream.health import HealthNotice
-from kkdcpd.values import CrowdGone, KdcState
+from kkdcpd.values import KdcState, LoadDropped
 
 __all__ = ["Death", "Family", "Patience"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 
 @frozen
@@ -124,8 +124,8 @@ class Family:
                 if now - self._aborted[pid] > self._patience.abort:
                     child.kill()
             elif now - child.heard_at > self._patience.hung:
-                fields = {"process": child.name, "pid": pid, "seconds": round(now - child.heard_at)}
-                logger.error("worker_hangs", extra={"fields": fields})
+                silent = round(now - child.heard_at)
+                logger.error("worker_hung", process=child.name, pid=pid, seconds=silent)
                 self._aborted[pid] = now
                 child.kill(signal.SIGABRT)
 
@@ -151,8 +151,8 @@ class Family:
 
     def _take_in(self, child: Child, message: Message) -> None:
         child.is_ready = True
-        if isinstance(message, CrowdGone):
-            child.crowd_gone_at = child.heard_at
+        if isinstance(message, LoadDropped):
+            child.load_dropped_at = child.heard_at
         elif isinstance(message, HealthNotice):
             self._remember(message)
             for other in self._children.values():
@@ -162,7 +162,7 @@ class Family:
     def _remember(self, notice: HealthNotice) -> None:
         endpoint = notice.target.endpoint
         self._health.pop(endpoint)
-        if notice.state is not KdcState.WELL and self._health.has_room(endpoint):
+        if notice.state is not KdcState.HEALTHY and self._health.has_room(endpoint):
             self._health.add(endpoint, notice)
 
     def _detach(self, forget: Callable[[], None]) -> None:

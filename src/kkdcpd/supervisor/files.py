@@ -4,16 +4,16 @@ The parent looks at them every second, as a program that renews them may do it i
 rename others to them, or turn a symbolic link. It also looks whether what is in use is within its dates.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from kkdcpd.config import AdditionalCertificate, DatedItem, TlsConfig
+from kkdcpd.log.events import EventLogger
 
 __all__ = ["DateWatch", "FileWatch", "tell_changes", "tls_files"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 _Stamp = tuple[int, int, int] | None
 
@@ -49,12 +49,17 @@ class DateWatch:
         problems = {item: problem for item in items if (problem := item.problem(now))}
         for item, problem in problems.items():
             if item not in self._outside:
-                fields = {"key": problem.key, "problem": problem.problem, "remedy": problem.remedy}
-                logger.error("certificate_outside_dates", extra={"fields": fields})
+                logger.error(
+                    "certificate_outside_dates",
+                    key=problem.key,
+                    problem=problem.problem,
+                    remedy=problem.remedy,
+                )
         for item in items:
             if item in self._outside and item not in problems:
-                fields = {"key": item.key, "file": str(item.path), "subject": item.subject}
-                logger.info("certificate_within_dates", extra={"fields": fields})
+                logger.info(
+                    "certificate_within_dates", key=item.key, file=str(item.path), subject=item.subject
+                )
         self._outside = frozenset(problems)
 
 
@@ -63,15 +68,15 @@ def tell_changes(changed: Iterable[Path], items: Sequence[DatedItem]) -> None:
     for path in changed:
         held = [item for item in items if item.path == path]
         for item in held:
-            fields = {
-                "file": str(path),
-                "subject": item.subject,
-                "names": ",".join(item.names),
-                "expires": f"{item.end:%Y-%m-%dT%H:%M:%SZ}" if item.end else "unknown",
-            }
-            logger.info("certificate_changed", extra={"fields": fields})
+            logger.info(
+                "certificate_changed",
+                file=str(path),
+                subject=item.subject,
+                names=",".join(item.names),
+                expires=f"{item.end:%Y-%m-%dT%H:%M:%SZ}" if item.end else "unknown",
+            )
         if not held:
-            logger.info("certificate_changed", extra={"fields": {"file": str(path)}})
+            logger.info("certificate_changed", file=str(path))
 
 
 def tls_files(tls: TlsConfig | None) -> list[Path]:

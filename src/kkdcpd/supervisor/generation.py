@@ -11,7 +11,7 @@ from socket import socket
 from typing import Self
 
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
-from kkdcpd.frontends.door import Listener
+from kkdcpd.frontends.acceptor import Listener
 from kkdcpd.frozen import Word
 from kkdcpd.socket_address import zoned_host
 from kkdcpd.supervisor.child import Child
@@ -77,7 +77,7 @@ class Slot:
         return not self.child or (not self.former and self._is_to_be_renewed(self.child, now))
 
     def _is_to_be_renewed(self, child: Child, now: float) -> bool:
-        return now - child.crowd_gone_at < NEWS_SECONDS and now - child.started_at >= RENEWAL_SECONDS
+        return now - child.load_dropped_at < NEWS_SECONDS and now - child.started_at >= RENEWAL_SECONDS
 
     def take(self, child: Child) -> None:
         """Have the place taken, or a successor for who has it."""

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import gc
-import logging
 import secrets
 import selectors
 import signal
@@ -17,6 +16,7 @@ import kkdcpd
 from kkdcpd.config import DatedItem, LoadedConfig, LogConfig, load_config, newly_outside_dates
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError, unix_remedy
 from kkdcpd.guard import occupancy, shared_table
+from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, make_metrics
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child
@@ -36,7 +36,7 @@ from kkdcpd.worker import SharedMemory
 
 __all__ = ["Parent", "serve"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 TURN_SECONDS = 0.5
 """How often the parent looks after what has a time of its own."""
@@ -193,8 +193,8 @@ class Parent:
         has_failed = not may_end or death.code
         # Those that were killed beside another one are nothing new.
         if has_failed and generation.phase is not Phase.FAILED:
-            fields = {"process": slot.name, "pid": death.child.pid, "reason": death.words, "lived": lived}
-            logger.error("worker_died", extra={"fields": fields})
+            pid = death.child.pid
+            logger.error("worker_died", process=slot.name, pid=pid, reason=death.words, lived=lived)
             self._memory.metrics.add(WORKER_DEATHS)
         if generation.phase is Phase.STARTING:
             self._give_up(f"{slot.name} ended by {death.words}")
@@ -208,7 +208,7 @@ class Parent:
         if not generation.children:
             self._ending.remove(generation)
             if generation.phase is Phase.DRAINING and not self._is_stopping:
-                logger.info("drained", extra={"fields": {"generation": generation.number}})
+                logger.info("drained", generation=generation.number)
 
     # -- A generation's beginning ----------------------------------------------------------------------------
 
@@ -307,14 +307,13 @@ class Parent:
             "realms": realms,
         }
         if event == "ready":
-            logger.info("ready", extra={"fields": fields})
+            logger.info("ready", **fields)
         else:
-            logger.info("reloaded", extra={"fields": fields})
+            logger.info("reloaded", **fields)
         for address in self._sockets.unclaimed():
-            fields = {"address": address, "advice": UNCLAIMED_ADVICE}
-            logger.error("socket_unclaimed", extra={"fields": fields})
+            logger.error("socket_unclaimed", address=address, advice=UNCLAIMED_ADVICE)
         for problem in self._sockets.unreachable():
-            logger.error("socket_unreachable", extra={"fields": {"problem": problem}})
+            logger.error("socket_unreachable", problem=problem)
         self._notifier.ready(_status(generation))
 
     def _give_up(self, reason: str) -> None:
@@ -391,7 +390,7 @@ class Parent:
             self._log_as(self._serving.config.log)
         lines = tuple(problems)
         for line in lines:
-            logger.error("reload_failed", extra={"fields": {"problem": line}})
+            logger.error("reload_failed", problem=line)
         self._reload_ended(lines)
         self._answer(ReloadOutcome(is_done=False, generation=self._serving.number, problems=lines))
         self._notifier.ready(f"{_status(self._serving)}; the last reload failed")
@@ -449,7 +448,7 @@ class Parent:
                 try:
                     slot.take(self._fork(generation, slot))
                 except OSError as error:
-                    logger.error("fork_failed", extra={"fields": {"reason": str(error)}})  # noqa: TRY400
+                    logger.error("fork_failed", reason=str(error))  # noqa: TRY400
                     slot.start_at = now + GRACE_SECONDS
 
     def _renew(self, slot: Slot, now: float) -> None:
@@ -457,8 +456,8 @@ class Parent:
         assert slot.child
         if not slot.child.channel.send(Retire()):
             return
-        fields = {"process": slot.name, "pid": slot.child.pid, "lived": round(now - slot.child.started_at, 1)}
-        logger.info("worker_renewed", extra={"fields": fields})
+        lived = round(now - slot.child.started_at, 1)
+        logger.info("worker_recycled", process=slot.name, pid=slot.child.pid, lived=lived)
         slot.change()
 
     def _look_for_news(self, generation: Generation, now: float) -> None:
@@ -547,10 +546,7 @@ def _keep_memory_shared() -> None:
 def _warn(problems: Iterable[ConfigProblem]) -> None:
     """Log what the operator should mend, though it keeps nothing from running."""
     for problem in problems:
-        logger.warning(
-            "check",
-            extra={"fields": {"key": problem.key, "problem": problem.problem, "remedy": problem.remedy}},
-        )
+        logger.warning("config_warning", key=problem.key, problem=problem.problem, remedy=problem.remedy)
 
 
 def _now() -> datetime.datetime:

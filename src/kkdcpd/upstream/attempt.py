@@ -5,11 +5,11 @@ attempts it makes, and closing an attempt is immediate.
 """
 
 import errno
-import logging
 import socket
 from collections.abc import Mapping
 from typing import Protocol
 
+from kkdcpd.log.events import EventLogger
 from kkdcpd.socket_address import socket_address
 from kkdcpd.values import Attempt, FailureReason, KdcEndpoint, ProxyRequest
 
@@ -23,7 +23,7 @@ __all__ = [
     "receive",
 ]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 SourceAddresses = Mapping[socket.AddressFamily, str]
 
@@ -134,6 +134,11 @@ def log_local_error(endpoint: KdcEndpoint, error: OSError | None, sources: Sourc
     advice = _LOCAL_ERRORS[number]
     if error and number == errno.EADDRNOTAVAIL and sources:
         advice += "; or correct upstream.source_addresses, if this host has no such address"
-    fields = {"kdc": str(endpoint), "address": endpoint.address, "error": errno.errorcode[number]}
-    extra = {"fields": fields | {"advice": advice}, "repeats": ("local_error", number)}
-    logger.warning("local_error", extra=extra)
+    logger.warning(
+        "local_error",
+        sum_by=("local_error", number),
+        kdc=str(endpoint),
+        address=endpoint.address,
+        error=errno.errorcode[number],
+        advice=advice,
+    )

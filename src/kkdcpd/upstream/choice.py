@@ -91,7 +91,7 @@ class Choice:
         is_down = state is KdcState.DOWN
         if candidate.is_fallback and not self._health.has_answered(candidate.endpoint):
             is_down = True
-        return is_down, candidate.is_fallback, state is not KdcState.WELL
+        return is_down, candidate.is_fallback, state is not KdcState.HEALTHY
 
 
 def host_mark(endpoint: KdcEndpoint) -> int:

@@ -12,18 +12,18 @@ steady pace for as long as the request reports the silence. Two unanswered probe
 endpoint does not respond (`is_dead`). An answered probe means that the message alone takes its time.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kkdcpd.frozen import frozen
+from kkdcpd.log.events import EventLogger
 from kkdcpd.upstream.endpoint_table import EndpointTable
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 __all__ = ["FAILS_TO_CONNECT", "HealthNotice", "HealthTable", "ProbeTarget"]
 
-logger = logging.getLogger(__name__)
+logger = EventLogger(__name__)
 
 FORGET_SECONDS = 600.0
 """An endpoint that no request might go to for so long is forgotten: DNS may not list it any more."""
@@ -148,7 +148,7 @@ class HealthTable:
         """Return what is known of the endpoint."""
         trouble = self._troubles.get(endpoint)
         if trouble is None:
-            return KdcState.WELL
+            return KdcState.HEALTHY
         trouble.is_wanted = True
         return trouble.state
 
@@ -156,7 +156,7 @@ class HealthTable:
         """Take in what another process found out. It has told it to the log, and it is first to probe."""
         endpoint = notice.target.endpoint
         trouble = self._troubles.get(endpoint)
-        if notice.state is KdcState.WELL:
+        if notice.state is KdcState.HEALTHY:
             self._note_answer(endpoint, now)
             if endpoint.transport is Transport.UDP:
                 self._learn_of_answer(endpoint)
@@ -165,7 +165,7 @@ class HealthTable:
         if trouble is None:
             trouble = _Trouble(
                 target=notice.target,
-                state=KdcState.WELL,
+                state=KdcState.HEALTHY,
                 probe_at=0.0,
                 interval=self._first_interval,
                 is_ours=False,
@@ -187,7 +187,7 @@ class HealthTable:
         """
         if failure is None:
             if target.endpoint.transport is Transport.UDP and self._learn_of_answer(target.endpoint):
-                self._tell(HealthNotice(target=target, state=KdcState.WELL))
+                self._tell(HealthNotice(target=target, state=KdcState.HEALTHY))
             self._recover(target)
             return
         trouble = self._troubles.get(target.endpoint)
@@ -267,7 +267,7 @@ class HealthTable:
             return False
         displaced = self._troubles.add(endpoint, trouble)
         if displaced:
-            self._noted(displaced, KdcState.WELL)
+            self._noted(displaced, KdcState.HEALTHY)
         self.has_troubles = True
         return True
 
@@ -277,7 +277,7 @@ class HealthTable:
         grace = self._grace(target, failure)
         trouble = _Trouble(
             target=target,
-            state=KdcState.WELL,
+            state=KdcState.HEALTHY,
             probe_at=max(now + grace, rests_until),
             interval=self._first_interval,
             is_ours=True,
@@ -350,17 +350,17 @@ class HealthTable:
 
     def _recover(self, target: ProbeTarget) -> None:
         before = self._drop(target.endpoint)
-        if before is not KdcState.WELL:
-            self._log_change(target.endpoint, KdcState.WELL, None, before)
-            self._tell(HealthNotice(target=target, state=KdcState.WELL))
+        if before is not KdcState.HEALTHY:
+            self._log_change(target.endpoint, KdcState.HEALTHY, None, before)
+            self._tell(HealthNotice(target=target, state=KdcState.HEALTHY))
 
     def _drop(self, endpoint: KdcEndpoint) -> KdcState:
         """Take the endpoint out of the table, and return its state there."""
         trouble = self._troubles.pop(endpoint)
         self.has_troubles = bool(self._troubles)
-        if trouble is None or trouble.state is KdcState.WELL:
-            return KdcState.WELL
-        self._noted(endpoint, KdcState.WELL)
+        if trouble is None or trouble.state is KdcState.HEALTHY:
+            return KdcState.HEALTHY
+        self._noted(endpoint, KdcState.HEALTHY)
         return trouble.state
 
     def _turn(self, trouble: _Trouble, state: KdcState, failure: FailureReason, now: float) -> None:
@@ -380,17 +380,15 @@ class HealthTable:
     def _log_change(
         self, endpoint: KdcEndpoint, state: KdcState, failure: FailureReason | None, before: KdcState
     ) -> None:
-        fields: dict[str, object] = {"kdc": str(endpoint), "address": endpoint.address, "state": state.value}
-        if failure:
-            fields["reason"] = failure.value
-        extra: dict[str, object] = {"fields": fields}
-        if state is not KdcState.DOWN and KdcState.SUSPECT in (state, before):
-            # Strangers can bring it about again and again, by messages that a KDC doesn't answer.
-            extra["repeats"] = ("kdc_suspect", endpoint)
-        if state is KdcState.WELL:
-            logger.info("kdc_well_again", extra=extra)
+        # A client can make an endpoint suspect again and again, by messages that a KDC does not answer.
+        is_repeatable = state is not KdcState.DOWN and KdcState.SUSPECT in (state, before)
+        sum_by = ("kdc_suspect", endpoint) if is_repeatable else None
+        fields = {"kdc": str(endpoint), "address": endpoint.address, "state": state.value}
+        if state is KdcState.HEALTHY:
+            logger.info("kdc_recovered", sum_by=sum_by, **fields)
         else:
-            logger.warning("kdc_in_trouble", extra=extra)
+            reason = failure.value if failure else None
+            logger.warning("kdc_unhealthy", sum_by=sum_by, **fields, reason=reason)
 
     def _noted(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         self.version += 1
@@ -403,4 +401,4 @@ def _state_after(failure: FailureReason) -> KdcState:
 
 
 def _worse(state: KdcState) -> KdcState:
-    return KdcState.SUSPECT if state is KdcState.WELL else state
+    return KdcState.SUSPECT if state is KdcState.HEALTHY else state
