@@ -2,8 +2,9 @@
 
     python -m bench.revision REVISION [ROUNDS]
 
-In each round both revisions serve the same load, one after the other, and the order changes. The result is
-the median of the rounds' ratios.
+Both have the dependencies of this revision, so those of the other one must be among them. In each round both
+revisions serve the same load, one after the other, and the order changes. The result is the median of the
+rounds' ratios.
 """
 
 import io
@@ -21,7 +22,7 @@ from bench.document import table
 from bench.kdc_process import start_kdcs
 from bench.load import Clients, Job
 from bench.servers import ROOT, SOURCES, Place, Server, start_kkdcpd
-from bench.stage import NO_LIMITS
+from bench.stage import NO_RATES
 from lab.authority import Authority
 
 __all__ = ["run"]
@@ -71,7 +72,7 @@ def _start_pairs(directory: Path, base: Path, stack: ExitStack) -> dict[str, tup
         for name, sources in (("ours", SOURCES), ("base", base)):
             folder = directory / f"{way_out}-{name}"
             place = Place(directory=folder, pair=pair, way_out=way_out, kdc_ports=kdc_ports)
-            servers.append(start_kkdcpd(place, stack, NO_LIMITS, sources=sources))
+            servers.append(start_kkdcpd(place, stack, NO_RATES, sources=sources))
         pairs[way_out] = (servers[0], servers[1])
     return pairs
 

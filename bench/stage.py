@@ -10,9 +10,9 @@ from bench.load import CLIENTS, Clients, Job
 from bench.servers import Place, Server, start_kkdcpd
 from lab.authority import Authority
 
-__all__ = ["NO_LIMITS", "Stage"]
+__all__ = ["NO_LIMITS", "NO_RATES", "Stage"]
 
-NO_LIMITS = """
+NO_RATES = """
     [guard.rates]
     client_rate = 1000000
     client_burst = 10000000
@@ -20,15 +20,16 @@ NO_LIMITS = """
     realm_burst = 10000000
     total_rate = 1000000
     total_burst = 10000000
+    """
+"""For more requests than all clients of a real kkdcpd send. The rules work all the same."""
+
+NO_LIMITS = f"""{NO_RATES}
     [connections]
     per_network = 1048576
     handshake_rate = 1000000
     handshake_burst = 10000000
     """
-"""For more requests than all clients of a real kkdcpd send. The rules work all the same.
-
-It ends with [connections]: settings of that section may follow at once.
-"""
+"""For more connections, too. Settings of [connections] may follow at once."""
 
 
 class Stage:
