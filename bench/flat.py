@@ -19,11 +19,11 @@ from bench.stage import NO_LIMITS, Stage
 from kkdcpd.config import Config, GuardConfig, ListenConfig, RealmConfig
 from kkdcpd.config.addresses import ListenAddress
 from kkdcpd.guard.guard import Guard
-from kkdcpd.guard.shared_table import ENTRY_SIZE, SECRET_SIZE, SharedTable, make_memory
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify, inspect_reply
+from kkdcpd.shared_memory.entries import ENTRY_BYTES
 from kkdcpd.values import ClientConnection
-from tests.support.shared import alone
+from tests.support.shared import own_counts, own_table
 
 __all__ = ["run"]
 
@@ -63,7 +63,7 @@ def run() -> bool:
         (request_cost + later - sooner) / request_cost for sooner, later in zip(early, late, strict=True)
     ]
     rows = [[name, _told(samples)] for name, samples in ratios.items()]
-    memory = GuardConfig().table_entries * ENTRY_SIZE / 1048576
+    memory = GuardConfig().table_entries * ENTRY_BYTES / 1048576
     text = "\n".join(
         (
             f"CPU per request, much to little; {ROUNDS} rounds, median (quartiles), limit {LIMIT}\n",
@@ -96,8 +96,7 @@ def _guard_costs() -> tuple[list[float], list[float]]:
     config = Config(listen=(listen,), realms=(realm,))
     rates = replace(config.guard.rates, realm_rate=1e6, realm_burst=10**7, total_rate=1e6, total_burst=10**7)
     config = replace(config, guard=replace(config.guard, rates=rates))
-    memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
-    guard = Guard(config, SharedTable(memory), alone(), time.monotonic)
+    guard = Guard(config, own_table(config.guard.table_entries), own_counts(), time.monotonic)
     asked = classify(decode_proxy_message(request("AS-REQ")))
     facts = inspect_reply(asked.kind, reply_to(asked.payload))
     costs = []

@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 10.0
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return make_metrics(rows=4)
+    return make_metrics(4)
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_every_metric_is_documented_with_its_labels_and_type() -> None:
         for row in rows("metrics.md", "metric", "labels", "type")
     }
     status = ServiceStatus(generation=1, workers_ready=1, workers_wanted=1, started_at=0.0)
-    exposition = Exposition(MetricsReader(make_metrics(rows=1)), ServiceFacts(status=status))
+    exposition = Exposition(MetricsReader(make_metrics(1)), ServiceFacts(status=status))
     told = {
         family.name + ("_total" if family.type == "counter" else ""): (
             sorted(family._labelnames),  # type: ignore[attr-defined]
@@ -263,7 +263,7 @@ def test_every_field_of_status_is_documented(tmp_path: Path) -> None:
         config = read_config('[realms."A"]\nkdc = ["192.0.2.1"]\n', source=tmp_path / "config.toml")
         status = ServiceStatus(generation=1, workers_ready=1, workers_wanted=1, started_at=0.0)
         async with build_locator(config, SystemFiles()) as locator:
-            reader = MetricsReader(make_metrics(rows=1))
+            reader = MetricsReader(make_metrics(1))
             return await Service(config, locator, reader, ServiceFacts(status=status)).describe()
 
     assert documented == list(asyncio.run(describe()))

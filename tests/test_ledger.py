@@ -18,7 +18,7 @@ UNREAD = replace(RECORD, request=None, served=RequestResult(outcome=Outcome.MALF
 
 def test_every_exchange_is_a_line_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kkdcpd")
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     ledger = Ledger(Counters(metrics.row(0)))
     for record in (RECORD, RECORD, UNREAD):

@@ -38,7 +38,7 @@ def kdc(address: str, port: int = 88) -> KdcEndpoint:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return make_metrics(rows=2)
+    return make_metrics(2)
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def series(metrics: Metrics) -> dict[str, float]:
 async def test_all_that_happens_is_counted_once(
     kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext, may_answer: asyncio.Event
 ) -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     unserved = post(envelope(as_req(), "OTHER.TEST"))
     async with (
@@ -281,7 +281,7 @@ async def test_all_that_happens_is_counted_once(
 async def test_resumed_session_is_counted_as_such(
     kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext
 ) -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     async with (
         listening(tls=server_context) as listener,
@@ -307,7 +307,7 @@ def _shake_hands_twice(place: tuple[str, int], trust: ssl.SSLContext) -> None:
 
 
 async def test_refused_connection_is_counted_by_its_reason(kdc: FakeKdc) -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     bounded = f"connections.per_client = 1\n{settings(kdc)}"
 
@@ -331,7 +331,7 @@ async def test_refused_connection_is_counted_by_its_reason(kdc: FakeKdc) -> None
 
 
 async def test_connection_that_makes_room_is_counted_by_what_it_did(kdc: FakeKdc) -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     bounded = f"connections.per_client = 1\n{settings(kdc)}"
     async with (

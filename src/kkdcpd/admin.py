@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from kkdcpd.config import AdminConfig, Config, DatedItem, SystemFiles
 from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
-from kkdcpd.guard.occupancy import SECRET_BYTES, Occupancy, make_memory
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.service import Service
+from kkdcpd.shared_memory.areas import make_area
+from kkdcpd.shared_memory.network_counts import NetworkCounts, counts_bytes
 from kkdcpd.upstream.health import HealthNotice
 from kkdcpd.values import Retire, ServiceStatus
 
@@ -52,7 +53,7 @@ class AdminProcess:
         self._acceptor = Acceptor(
             listeners,
             CONNECTIONS,
-            Occupancy(make_memory(1, bytes(SECRET_BYTES)), 0),
+            NetworkCounts(make_area(counts_bytes(1)), 0),
             handshake_timeout=HANDSHAKE_SECONDS,
             counters=Counters.discarding(),
             make_connection=self._frontend.connection,

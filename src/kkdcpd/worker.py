@@ -3,17 +3,14 @@
 import asyncio
 import contextlib
 import ctypes
-import mmap
 import time
 from collections.abc import Callable, Sequence
 
 from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.https import HttpsFrontend
-from kkdcpd.frozen import frozen
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.handshakes import HandshakeRate
-from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.ledger import Ledger
 from kkdcpd.locate.locator import build_locator
@@ -21,15 +18,17 @@ from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.pipeline import Pipeline
+from kkdcpd.shared_memory.memory import SharedMemory
+from kkdcpd.shared_memory.network_counts import NetworkCounts
+from kkdcpd.shared_memory.notes import Notes
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthNotice, HealthTable
 from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
-from kkdcpd.upstream.shared_notes import SharedNotes
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import LoadDropped, Retire, ServiceStatus
 
-__all__ = ["SharedMemory", "Worker"]
+__all__ = ["Worker"]
 
 logger = EventLogger(__name__)
 
@@ -43,21 +42,6 @@ LARGE_BLOCK_BYTES = 65536
 Left to itself, glibc raises its threshold when a TLS connection of uvloop's frees its buffer of 256 KiB; from
 then on such buffers are cut out of the heap, and what is small between them keeps all of it.
 """
-
-
-@frozen
-class SharedMemory:
-    """What all processes share; it is made before any of them, and outlives them.
-
-    `guard` is what the guard remembers, `password_changes` which hosts took users' changes; `connections` and
-    `requests` count who is here now, `metrics` all that has been.
-    """
-
-    guard: mmap.mmap
-    password_changes: mmap.mmap
-    connections: mmap.mmap
-    requests: mmap.mmap
-    metrics: Metrics
 
 
 class Worker:
@@ -79,7 +63,7 @@ class Worker:
         upstream = config.upstream
         self._tell = tell
         self._drain_timeout = config.process.drain_timeout
-        counters = Counters(memory.metrics.take_row(row))
+        counters = Counters(Metrics(memory.metrics).take_row(row))
         self._health = HealthTable(
             turn=row,
             probe_interval=upstream.probe_interval,
@@ -93,18 +77,18 @@ class Worker:
         self._locator = build_locator(config, system, tell=counters.looked_up)
         table = SharedTable(memory.guard)
         pipeline = Pipeline(
-            guard=Guard(config, table, Occupancy(memory.requests, row), clock=time.monotonic),
+            guard=Guard(config, table, NetworkCounts(memory.requests, row), clock=time.monotonic),
             locator=self._locator,
             upstream=Upstream(upstream, self._ways_out, self._health, self._prober, counters),
             password_changes=PasswordChanges(
-                SharedNotes(memory.password_changes), upstream.password_change_preference, time.monotonic
+                Notes(memory.password_changes), upstream.password_change_preference, time.monotonic
             ),
         )
         self._frontend = HttpsFrontend(config, pipeline, Ledger(counters), counters)
         self._acceptor = Acceptor(
             listeners,
             config.connections,
-            Occupancy(memory.connections, row),
+            NetworkCounts(memory.connections, row),
             handshake_timeout=config.http.handshake_timeout,
             counters=counters,
             make_connection=self._frontend.connection,

@@ -24,7 +24,7 @@ KDC = KdcEndpoint(name="192.0.2.1", address="192.0.2.1", port=88, transport=Tran
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return make_metrics(rows=1)
+    return make_metrics(1)
 
 
 @pytest.fixture(params=["127.0.0.1", "*", "0.0.0.0", "[::1]", "[::]", "unix"])

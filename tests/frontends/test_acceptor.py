@@ -19,7 +19,6 @@ import pytest
 from kkdcpd.config import ConnectionsConfig, TlsConfig
 from kkdcpd.frontends.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Acceptor, Arrival, Listener
 from kkdcpd.guard.handshakes import HandshakeRate
-from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from kkdcpd.values import ConnectionActivity
@@ -28,7 +27,7 @@ from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening
 from tests.frontends.site import Site, parse_line
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope
-from tests.support.shared import alone
+from tests.support.shared import own_counts, own_table
 from tests.support.waiting import eventually
 
 HANDSHAKE_TIMEOUT = 0.3
@@ -99,7 +98,7 @@ async def keeping_door(*listeners: Listener) -> AsyncIterator[None]:
     acceptor = Acceptor(
         listeners,
         ConnectionsConfig(),
-        alone(),
+        own_counts(),
         handshake_timeout=HANDSHAKE_TIMEOUT,
         counters=Counters.discarding(),
         make_connection=Greeter,
@@ -272,7 +271,7 @@ async def hosting_door(
     acceptor = Acceptor(
         listeners,
         ConnectionsConfig(**settings),
-        alone(),
+        own_counts(),
         handshake_timeout=timeout,
         handshake_rate=handshake_rate,
         counters=Counters.discarding(),
@@ -479,7 +478,7 @@ async def test_client_that_begins_too_many_handshakes_is_refused_before_tls(
     server_context: ssl.SSLContext, trust: ssl.SSLContext, log: Log
 ) -> None:
     connections = ConnectionsConfig(handshake_rate=0.1, handshake_burst=3)
-    rate = HandshakeRate(connections, SharedTable(make_memory(1024, bytes(16))), lambda: 1000.0)
+    rate = HandshakeRate(connections, own_table(1024), lambda: 1000.0)
     async with (
         listening(tls=server_context) as listener,
         listening() as plain,

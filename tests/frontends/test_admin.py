@@ -34,7 +34,7 @@ LABELS = f'{{certificate="{CERTIFICATE.path}",kind="server",subject="CN=kdc.exam
 
 @pytest.fixture
 async def listener() -> AsyncIterator[Listener]:
-    metrics = make_metrics(rows=2)
+    metrics = make_metrics(2)
     metrics.take_row(1)
     served = RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM")
     Counters(metrics.row(1)).request_ended(served, MessageKind.AS_REQ, 0.1)
@@ -93,7 +93,7 @@ async def test_name_that_may_be_a_stranger_s_is_not_answered(listener: Listener,
 
 async def test_names_are_taken_where_anybody_may_connect() -> None:
     settings = f"{SETTINGS}[admin]\nanywhere = true\n"
-    async with listening() as listener, running_admin(settings, listener, make_metrics(rows=1)):
+    async with listening() as listener, running_admin(settings, listener, make_metrics(1)):
         assert (await ask(listener, "GET /livez", host="kdc.example.com"))[0] == 200
 
 
@@ -180,7 +180,7 @@ async def test_head_has_little_time(listener: Listener) -> None:
 
 async def test_stop_ends_idle_connections_at_once() -> None:
     async with listening() as listener, contextlib.AsyncExitStack() as stack:
-        async with running_admin(SETTINGS, listener, make_metrics(rows=1)):
+        async with running_admin(SETTINGS, listener, make_metrics(1)):
             talk = await stack.enter_async_context(Talk.to(listener))
             await talk.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await talk.response()
@@ -202,7 +202,7 @@ async def test_waiting_connections_make_room_for_a_health_check(
     assert CONNECTIONS.maximum < IDLE_CONNECTIONS
     async with (
         listening(unix_path=tmp_path / "admin.sock" if is_unix else None) as listener,
-        running_admin(SETTINGS, listener, make_metrics(rows=1)),
+        running_admin(SETTINGS, listener, make_metrics(1)),
         contextlib.AsyncExitStack() as stack,
     ):
         waiting = []

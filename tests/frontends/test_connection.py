@@ -27,7 +27,7 @@ from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYL
 from tests.support.fake_kdc import FakeKdc, Link, Script, reply
 from tests.support.http_client import post
 from tests.support.messages import krb_error
-from tests.support.shared import alone
+from tests.support.shared import own_counts
 from tests.support.waiting import eventually
 
 HEAD_TIMEOUT = 0.2
@@ -583,7 +583,7 @@ async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIte
         acceptor = Acceptor(
             [listener],
             ConnectionsConfig(),
-            alone(),
+            own_counts(),
             handshake_timeout=1,
             counters=counters,
             make_connection=server.connection,

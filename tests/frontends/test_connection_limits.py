@@ -14,11 +14,11 @@ from kkdcpd.frontends.connection_limits import (
     PROXIES,
     ConnectionLimits,
 )
-from kkdcpd.guard.occupancy import Occupancy, clear_row
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol.ip_addresses import networks_of
+from kkdcpd.shared_memory.network_counts import NetworkCounts, clear_row
 from kkdcpd.values import ConnectionActivity, ConnectionRefusal
-from tests.support.shared import alone, shared_memory
+from tests.support.shared import own_counts, shared_memory
 from tests.support.waiting import eventually
 
 IDLE, RECEIVING, SERVING = ConnectionActivity.IDLE, ConnectionActivity.RECEIVING, ConnectionActivity.SERVING
@@ -26,8 +26,8 @@ MAXIMUM, PER_CLIENT = ConnectionRefusal.MAXIMUM, ConnectionRefusal.PER_CLIENT
 PER_NETWORK = ConnectionRefusal.PER_NETWORK
 
 
-def limits_of(counts: Occupancy | None = None, **settings: Any) -> ConnectionLimits:
-    return ConnectionLimits(counts or alone(), ConnectionsConfig(**settings), Counters.discarding())
+def limits_of(counts: NetworkCounts | None = None, **settings: Any) -> ConnectionLimits:
+    return ConnectionLimits(counts or own_counts(), ConnectionsConfig(**settings), Counters.discarding())
 
 
 class Connection:
@@ -119,7 +119,7 @@ async def test_processes_count_together() -> None:
     memory = shared_memory().connections
     settings = ConnectionsConfig(maximum=16, per_client=2)
     first, second = (
-        ConnectionLimits(Occupancy(memory, row), settings, Counters.discarding()) for row in range(2)
+        ConnectionLimits(NetworkCounts(memory, row), settings, Counters.discarding()) for row in range(2)
     )
     assert refusals(connect(first, "192.0.2.1")) == refusals(connect(second, "192.0.2.1")) == [None]
     assert refusals(connect(first, "192.0.2.1")) == [PER_CLIENT]
@@ -230,7 +230,7 @@ async def test_process_that_accepts_nothing_closes_its_share_before_the_maximum_
     memory = shared_memory().connections
     settings = ConnectionsConfig(maximum=64)
     draining, serving = (
-        ConnectionLimits(Occupancy(memory, row), settings, Counters.discarding()) for row in range(2)
+        ConnectionLimits(NetworkCounts(memory, row), settings, Counters.discarding()) for row in range(2)
     )
     old = connect(draining, *["192.0.2.1"] * 60, activity=IDLE)
     connect(serving, *["198.51.100.1"] * 4)

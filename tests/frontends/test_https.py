@@ -26,7 +26,7 @@ from tests.support.captured import CAPTURED, captured
 from tests.support.fake_kdc import Link, garbage, reply
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_req, krb_error, prefixed, tgs_req
-from tests.support.shared import alone
+from tests.support.shared import own_counts
 
 ODD_BODY = envelope(as_req(realm="ODD.TEST"), "ODD.TEST")
 MAX_BODY_BYTES = 262144
@@ -667,7 +667,7 @@ async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogC
         acceptor = Acceptor(
             [listener],
             ConnectionsConfig(),
-            alone(),
+            own_counts(),
             handshake_timeout=1,
             counters=counters,
             make_connection=frontend.connection,

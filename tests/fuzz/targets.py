@@ -36,7 +36,6 @@ from kkdcpd.config.resolv_conf import read_resolv_conf
 from kkdcpd.errors import ConfigError, MalformedError, NoTargetDomainError, SettingError
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
-from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.guard.subject import find_subject
 from kkdcpd.journal import ExchangeRecord, write
 from kkdcpd.locate.dns_wire import MAX_RECORDS, RecordType, build_query, read_response
@@ -74,6 +73,7 @@ from kkdcpd.values import (
 )
 from tests.fuzz import seeds
 from tests.support import messages
+from tests.support.shared import own_table
 
 __all__ = ["TARGETS", "Target", "request_in"]
 
@@ -152,7 +152,7 @@ _ENFORCING = PolicyConfig(
 POLICIES = tuple(
     map(RealmPolicy, (REALM, replace(REALM, policy=_ENFORCING), RealmConfig(name="*.COM", policy=_ENFORCING)))
 )
-STORE = SharedTable(make_memory(1024, bytes(range(16))))
+STORE = own_table(1024)
 GATE = FailureGate(FailuresConfig(), STORE)
 CLOCK = itertools.count(1000)
 

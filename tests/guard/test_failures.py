@@ -7,8 +7,10 @@ import pytest
 
 from kkdcpd.config import FailuresConfig
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
-from kkdcpd.guard.shared_table import SharedTable, make_memory
+from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.protocol.error_codes import KrbErrorCode
+from kkdcpd.shared_memory.areas import make_area
+from kkdcpd.shared_memory.entries import entries_bytes
 from kkdcpd.values import (
     KdcService,
     MessageKind,
@@ -18,6 +20,7 @@ from kkdcpd.values import (
     ReplyFacts,
     Rule,
 )
+from tests.support.shared import own_table
 
 REALM = "EXAMPLE.COM"
 ATTACKER = "198.51.100.66"
@@ -145,7 +148,7 @@ def site() -> Site:
 
 
 def make_site(config: FailuresConfig | None = None) -> Site:
-    return Site(FailureGate(config or FailuresConfig(), SharedTable(make_memory(65536, bytes(16)))))
+    return Site(FailureGate(config or FailuresConfig(), own_table(65536)))
 
 
 # Guessing
@@ -634,7 +637,7 @@ def test_one_client_that_fails_often_is_no_alert(site: Site) -> None:
 
 
 def test_workers_and_generations_share_what_was_noted() -> None:
-    memory = make_memory(65536, bytes(16))
+    memory = make_area(entries_bytes(65536))
     sites = [Site(FailureGate(FailuresConfig(), SharedTable(memory))) for _ in range(4)]
     for number in range(500):
         sites[number % 4].send(f"user{number}", WRONG)

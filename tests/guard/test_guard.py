@@ -18,7 +18,6 @@ from kkdcpd.config import (
     RealmConfig,
 )
 from kkdcpd.guard.guard import Guard, Verdict
-from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.guard.store import Store
 from kkdcpd.protocol.messages import classify, inspect_reply
 from kkdcpd.values import (
@@ -32,7 +31,7 @@ from kkdcpd.values import (
     Rule,
 )
 from tests.support import messages
-from tests.support.shared import alone
+from tests.support.shared import own_counts, own_table
 
 GOOD = Verdict()
 TOKEN = hashlib.sha256(b"correct-horse-battery-staple").digest()
@@ -81,8 +80,8 @@ def house(
     guard_config = GuardConfig(rates=rates or RatesConfig(), failures=failures or FailuresConfig())
     guard = Guard(
         Config(realms=(realm,), guard=guard_config),
-        store or SharedTable(make_memory(1024, bytes(16))),
-        alone(),
+        store or own_table(1024),
+        own_counts(),
         lambda: 5000.0,
     )
     return House(guard, realm)
@@ -265,7 +264,7 @@ def test_failures_are_refused_or_told_or_not_counted(
 
 
 def test_guards_with_one_store_know_the_same() -> None:
-    store = SharedTable(make_memory(1024, bytes(16)))
+    store = own_table(1024)
     first, second = house(store=store), house(store=store)
     first.fail("alice", times=10)
     assert rule_of(second.admit()) is Rule.GUESSING
@@ -276,7 +275,7 @@ def test_each_realm_has_its_own_policy() -> None:
         RealmConfig(name="A.TEST", policy=PolicyConfig(message_kinds=(MessageKind.TGS_REQ,))),
         RealmConfig(name="B.TEST"),
     )
-    guard = Guard(Config(realms=realms), SharedTable(make_memory(1024, bytes(16))), alone(), lambda: 1.0)
+    guard = Guard(Config(realms=realms), own_table(1024), own_counts(), lambda: 1.0)
 
     def admit(realm: RealmConfig) -> Verdict:
         message = messages.prefixed(messages.as_req(realm=realm.name))
@@ -310,7 +309,7 @@ def test_many_services_are_told_beside_what_else_is_against_a_reply() -> None:
 
 def test_realms_below_a_wildcard_are_counted_each_by_itself() -> None:
     realm = RealmConfig(name="*.example.com", policy=PolicyConfig(services=1, initial_service=Mode.OFF))
-    guard = Guard(Config(realms=(realm,)), SharedTable(make_memory(1024, bytes(16))), alone(), lambda: 1.0)
+    guard = Guard(Config(realms=(realm,)), own_table(1024), own_counts(), lambda: 1.0)
 
     def fail(child: str) -> Verdict:
         message = messages.prefixed(messages.as_req(realm=child, padata=PROOF))

@@ -4,8 +4,8 @@ import pytest
 
 from kkdcpd.config import ConnectionsConfig
 from kkdcpd.guard.handshakes import NETWORK_FACTOR, HandshakeRate
-from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.protocol.ip_addresses import networks_of
+from tests.support.shared import own_table
 
 BURST = 5
 
@@ -27,7 +27,7 @@ def clock() -> Clock:
 @pytest.fixture
 def rate(clock: Clock) -> HandshakeRate:
     config = ConnectionsConfig(handshake_rate=2, handshake_burst=BURST)
-    return HandshakeRate(config, SharedTable(make_memory(1024, bytes(16))), clock)
+    return HandshakeRate(config, own_table(1024), clock)
 
 
 def admitted(rate: HandshakeRate, *addresses: str) -> int:
@@ -64,5 +64,5 @@ def test_refused_handshake_costs_the_others_of_its_network_nothing(rate: Handsha
 def test_default_lets_an_office_log_on() -> None:
     """A hundred people in the same second, at ten requests for each log-on and a connection for each."""
     config = ConnectionsConfig()
-    rate = HandshakeRate(config, SharedTable(make_memory(1024, bytes(16))), lambda: 1000.0)
+    rate = HandshakeRate(config, own_table(1024), lambda: 1000.0)
     assert admitted(rate, *["192.0.2.1"] * 1000) == 1000

@@ -4,9 +4,12 @@ import pytest
 
 from kkdcpd.config import RatesConfig
 from kkdcpd.guard.rates import Rates
-from kkdcpd.guard.shared_table import SharedTable, make_memory
+from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.guard.store import Store
+from kkdcpd.shared_memory.areas import make_area
+from kkdcpd.shared_memory.entries import entries_bytes
 from kkdcpd.values import Outcome, Refusal, Rule
+from tests.support.shared import own_table
 
 NOW = 5000.0
 REALM = "EXAMPLE.COM"
@@ -14,7 +17,7 @@ REALM = "EXAMPLE.COM"
 
 @pytest.fixture
 def store() -> Store:
-    return SharedTable(make_memory(65536, bytes(16)))
+    return own_table(65536)
 
 
 def check(rates: Rates, *, client: str, realm: str | None, now: float) -> Refusal | None:
@@ -108,6 +111,6 @@ def test_hundred_people_log_in_at_the_same_moment(store: Store) -> None:
 
 
 def test_limit_holds_for_all_workers_together() -> None:
-    memory = make_memory(1024, bytes(16))
+    memory = make_area(entries_bytes(1024))
     workers = [Rates(RatesConfig(client_burst=10), SharedTable(memory)) for _ in range(4)]
     assert sum(len(refused(worker, 10)) for worker in workers) == 30

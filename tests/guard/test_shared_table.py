@@ -1,6 +1,5 @@
-"""The table in shared memory: what it counts, what it forgets, and what other processes can do to it."""
+"""Tests of the table in shared memory: its counts, its evictions, and races between processes."""
 
-import mmap
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -8,10 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from kkdcpd.guard.shared_table import ENTRY_SIZE, SharedTable, make_memory
+from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.guard.store import Block, Growth, Limit, Shortage
+from kkdcpd.shared_memory.areas import Area, make_area
+from kkdcpd.shared_memory.entries import entries_bytes
 
-SECRET = b"0123456789abcdef"
 NOW = 5000.0
 LIMIT = Limit(rate=50.0, burst=1000)
 GROWTH = Growth(first=60.0, longest=3600.0, forgiven_after=600.0)
@@ -22,48 +22,32 @@ TOTAL = ("total",)
 
 
 @pytest.fixture
-def memory() -> mmap.mmap:
-    return make_memory(1024, SECRET)
+def area() -> Area:
+    return make_area(entries_bytes(1024))
 
 
 @pytest.fixture
-def table(memory: mmap.mmap) -> SharedTable:
-    return SharedTable(memory)
+def table(area: Area) -> SharedTable:
+    return SharedTable(area)
 
 
 def take(table: SharedTable, count: int, limit: Limit = LIMIT, *, now: float = NOW) -> int:
-    """How many of so many tokens could be taken."""
+    """Try to take as many tokens as `count`, and return how many were there."""
     return sum(table.take(((CLIENT, limit),), now) is None for _ in range(count))
 
 
 def names_of_one_bucket(table: SharedTable, count: int) -> list[str]:
-    """Names that have their place in the same bucket."""
+    """Names whose entries are in the same bucket."""
     names = (str(number) for number in range(1_000_000))
-    place = table._name(("name", "0")).first
-    found = (name for name in names if table._name(("name", name)).first == place)
+    first = table._table.name(("name", "0")).first
+    found = (name for name in names if table._table.name(("name", name)).first == first)
     return [next(found) for _ in range(count)]
 
 
-# Memory
+# Keys
 
 
-@pytest.mark.parametrize("entries", [8, 1024, 65536])
-def test_memory_has_one_size(entries: int) -> None:
-    assert len(make_memory(entries, SECRET)) == 64 + entries * ENTRY_SIZE
-
-
-@pytest.mark.parametrize(("entries", "secret"), [(0, SECRET), (12, SECRET), (8, b"short")])
-def test_memory_that_could_hold_no_table_is_not_made(entries: int, secret: bytes) -> None:
-    with pytest.raises(ValueError, match="multiple of 8"):
-        make_memory(entries, secret)
-
-
-def test_place_of_a_name_depends_on_the_secret() -> None:
-    tables = [SharedTable(make_memory(65536, bytes([number]) * 16)) for number in range(20)]
-    assert len({table._name(CLIENT).first for table in tables}) == 20
-
-
-def test_names_of_any_octets_and_length_have_a_place(table: SharedTable) -> None:
+def test_key_may_have_any_text_of_any_length(table: SharedTable) -> None:
     for name in ("", "\udcff", "x" * 100_000, "\0"):
         assert table.tally(("name", name), 0, None, window=600.0, now=NOW).counts[0] == 1
         assert table.tally(("name", name), 0, None, window=600.0, now=NOW).counts[0] == 2
@@ -72,7 +56,7 @@ def test_names_of_any_octets_and_length_have_a_place(table: SharedTable) -> None
 # Tokens
 
 
-def test_burst_may_come_at_once_and_the_rate_after_it(table: SharedTable) -> None:
+def test_burst_passes_at_once_and_then_the_rate(table: SharedTable) -> None:
     assert take(table, 1100) == 1000
     assert take(table, 100, now=NOW + 1.0) == 50
     assert take(table, 2000, now=NOW + 1000.0) == 1000
@@ -90,7 +74,7 @@ def test_rate_is_exact_in_the_long_run(table: SharedTable, rate: float) -> None:
     assert 1990 <= taken <= 2001
 
 
-def test_shortage_tells_which_bucket_and_how_long(table: SharedTable) -> None:
+def test_shortage_names_the_bucket_and_the_wait(table: SharedTable) -> None:
     narrow = Limit(rate=0.5, burst=1)
     buckets = ((CLIENT, LIMIT), (TOTAL, narrow))
     assert table.take(buckets, NOW) is None
@@ -106,7 +90,7 @@ def test_request_that_finds_one_bucket_empty_takes_nothing_from_the_others(table
     assert take(table, 1000) == 999
 
 
-def test_lower_limit_after_a_reload_doesnt_wait_for_what_the_higher_allowed(table: SharedTable) -> None:
+def test_lower_limit_after_a_reload_does_not_wait_for_tokens_of_the_higher_limit(table: SharedTable) -> None:
     take(table, 10_000, Limit(rate=1.0, burst=10_000))
     lower = Limit(rate=1.0, burst=5)
     assert table.take(((CLIENT, lower),), NOW) == Shortage(index=0, wait=1.0)
@@ -117,12 +101,12 @@ def test_lower_limit_after_a_reload_doesnt_wait_for_what_the_higher_allowed(tabl
 
 
 def test_tally_counts_each_member_once_in_a_column(table: SharedTable) -> None:
-    told = [
+    tallies = [
         table.tally(LOGINS, column, member, window=600.0, now=NOW)
         for column, member in [(0, "alice"), (0, "alice"), (0, "bob"), (1, "alice"), (2, "carol")]
     ]
-    assert [tally.is_new for tally in told] == [True, False, True, True, True]
-    assert told[-1].counts == (2, 1, 1)
+    assert [tally.is_new for tally in tallies] == [True, False, True, True, True]
+    assert tallies[-1].counts == (2, 1, 1)
 
 
 def test_without_a_member_everything_counts(table: SharedTable) -> None:
@@ -144,11 +128,11 @@ def test_tally_begins_at_any_reading_of_the_clock(table: SharedTable) -> None:
         assert table.tally(LOGINS, 0, "bob", window=600.0, now=now).counts[0] == 2
 
 
-def test_count_stays_at_its_end(table: SharedTable) -> None:
-    name = table._name(LOGINS)
+def test_count_stays_at_its_maximum(table: SharedTable) -> None:
     table.tally(LOGINS, 0, None, window=600.0, now=NOW)
-    place, _ = table._find(name)
-    table._write(name, place, name.seen[1] | (1 << 20) - 1, 1)
+    name = table._table.name(LOGINS)
+    at, _ = table._table.find(name)
+    table._table.write(name, at, name.seen[1] | (1 << 20) - 1, 1)
     assert table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] == (1 << 20) - 1
 
 
@@ -163,8 +147,8 @@ def test_block_ends_by_itself(table: SharedTable) -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.01, 0.12, 0.13, 0.24, 0.26, 0.37, 0.99])
-def test_block_is_never_longer_than_it_is_told_to_be(table: SharedTable, fraction: float) -> None:
-    """So who is told the rest in whole seconds hears of 60, not of 61."""
+def test_block_is_never_longer_than_its_seconds(table: SharedTable, fraction: float) -> None:
+    """The client reads the rest in whole seconds: 60, not 61."""
     table.block(BLOCKED, 0, GROWTH, NOW + fraction)
     block = table.blocked(BLOCKED, NOW + fraction)
     assert block
@@ -179,13 +163,13 @@ def test_block_grows_each_time_up_to_a_maximum(table: SharedTable) -> None:
     assert lengths == [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0, 3600.0]
 
 
-def test_what_was_under_way_when_the_block_fell_doesnt_make_it_longer(table: SharedTable) -> None:
+def test_requests_in_flight_when_a_block_begins_do_not_prolong_it(table: SharedTable) -> None:
     table.block(BLOCKED, 0, GROWTH, NOW)
     assert [table.block(BLOCKED, 0, GROWTH, NOW + 1.0) for _ in range(100)] == [0.0] * 100
     assert table.block(BLOCKED, 0, GROWTH, NOW + 60.0) == 120.0
 
 
-def test_quiet_time_takes_back_one_doubling_after_the_other(table: SharedTable) -> None:
+def test_quiet_time_takes_back_one_doubling_after_another(table: SharedTable) -> None:
     now = NOW
     for _ in range(9):
         now += table.block(BLOCKED, 0, GROWTH, now)
@@ -194,24 +178,23 @@ def test_quiet_time_takes_back_one_doubling_after_the_other(table: SharedTable) 
     assert table.block(BLOCKED, 0, GROWTH, now + 100_000.0) == 60.0
 
 
-# What is forgotten
+# Eviction
 
 
-def test_flood_of_addresses_takes_no_more_memory_and_lets_nothing_that_matters_be_forgotten() -> None:
-    memory = make_memory(1024, SECRET)
-    table = SharedTable(memory)
+def test_flood_of_addresses_takes_no_more_memory_and_evicts_no_count_in_use() -> None:
+    area = make_area(entries_bytes(1024))
+    table = SharedTable(area)
     take(table, 900)
     table.tally(LOGINS, 0, "alice", window=600.0, now=NOW)
     for number in range(50_000):
         table.take(((("client", str(number)), LIMIT),), NOW + number / 5000)
-    assert len(memory) == 64 + 1024 * ENTRY_SIZE
-    assert len(table._names) <= 1024
-    after = SharedTable(memory)
+    assert len(area.memory) == entries_bytes(1024)
+    after = SharedTable(area)
     assert not after.tally(LOGINS, 0, "alice", window=600.0, now=NOW + 10.0).is_new
     assert take(after, 1000, now=NOW + 10.0) == 600
 
 
-def test_what_means_nothing_any_more_is_forgotten_first(table: SharedTable) -> None:
+def test_tally_whose_window_is_over_is_evicted_first(table: SharedTable) -> None:
     *names, late = names_of_one_bucket(table, 9)
     for name in names[:7]:
         table.tally(("name", name), 0, None, window=600.0, now=NOW)
@@ -223,18 +206,7 @@ def test_what_means_nothing_any_more_is_forgotten_first(table: SharedTable) -> N
     assert counts == [2] * 7
 
 
-def test_what_was_unused_for_longest_is_forgotten_then(memory: mmap.mmap, table: SharedTable) -> None:
-    *names, late = names_of_one_bucket(table, 9)
-    for seconds, name in enumerate(names):
-        table.tally(("name", name), 0, None, window=600.0, now=NOW + seconds)
-    table.tally(("name", names[0]), 0, None, window=600.0, now=NOW + 20.0)
-    table.tally(("name", late), 0, None, window=600.0, now=NOW + 21.0)
-    other = SharedTable(memory)
-    found = [name for name in names if other._find(other._name(("name", name)))[0]]
-    assert found == [names[0], *names[2:]]
-
-
-def test_what_is_blocked_is_forgotten_only_for_what_is_blocked(table: SharedTable) -> None:
+def test_block_is_evicted_only_for_another_block(table: SharedTable) -> None:
     *names, late = names_of_one_bucket(table, 200)
     early, tallied = names[:8], names[8:]
     for seconds, name in enumerate(early[:7]):
@@ -253,7 +225,7 @@ def test_what_is_blocked_is_forgotten_only_for_what_is_blocked(table: SharedTabl
 
 @contextmanager
 def children(count: int, work: Callable[[], None]) -> Iterator[list[int]]:
-    """Processes that begin their work together; all have ended afterwards."""
+    """Run processes that begin their work together, and wait for their ends."""
     start, go = os.pipe()
     pids = []
     for _ in range(count):
@@ -275,7 +247,7 @@ def children(count: int, work: Callable[[], None]) -> Iterator[list[int]]:
             os.waitpid(pid, 0)
 
 
-def test_processes_share_what_they_count_and_block(table: SharedTable) -> None:
+def test_processes_share_counts_and_blocks(table: SharedTable) -> None:
     def work() -> None:
         take(table, 400)
         table.tally(LOGINS, 0, f"principal of {os.getpid()}", window=600.0, now=NOW)
@@ -289,12 +261,12 @@ def test_processes_share_what_they_count_and_block(table: SharedTable) -> None:
     assert table.blocked(BLOCKED, NOW) == Block(reason=1, seconds=60.0)
 
 
-def test_next_generation_finds_everything_in_the_same_memory(memory: mmap.mmap) -> None:
-    old = SharedTable(memory)
+def test_next_generation_finds_all_counts_and_blocks(area: Area) -> None:
+    old = SharedTable(area)
     take(old, 900)
     old.tally(LOGINS, 0, "alice", window=600.0, now=NOW)
     old.block(BLOCKED, 1, GROWTH, NOW)
-    new = SharedTable(memory)
+    new = SharedTable(area)
     assert take(new, 1000) == 100
     assert not new.tally(LOGINS, 0, "alice", window=600.0, now=NOW).is_new
     assert new.blocked(BLOCKED, NOW) == Block(reason=1, seconds=60.0)
@@ -310,36 +282,27 @@ def test_racing_processes_lose_few_counts_and_invent_none(table: SharedTable) ->
     with children(processes, work):
         pass
     counted = table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] - 1
-    # They do nothing but count the same, more of them than there are processors: nothing could be worse.
+    # The worst case: more processes than processors do nothing but count under one key.
     assert each // 2 <= counted <= each * processes
 
 
-def test_process_that_slept_between_reading_and_writing_takes_nothing_back(memory: mmap.mmap) -> None:
-    awake = SharedTable(memory)
+def test_process_that_slept_between_reading_and_writing_takes_no_count_back(area: Area) -> None:
+    awake = SharedTable(area)
     take(awake, 10)
     awake.tally(LOGINS, 0, None, window=600.0, now=NOW)
-    stale = memory[:]
+    stale = area.memory.tobytes()
     take(awake, 500)
     for _ in range(50):
         awake.tally(LOGINS, 0, None, window=600.0, now=NOW)
-    memory[:] = stale
+    area.memory[:] = stale
     assert take(awake, 1) == 1
     assert awake.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] == 52
-    assert take(SharedTable(memory), 1000) == 489
+    assert take(SharedTable(area), 1000) == 489
 
 
-def test_who_lost_an_entry_to_another_name_finds_none_of_its_counts(memory: mmap.mmap) -> None:
-    table = SharedTable(memory)
-    loser, winner = names_of_one_bucket(table, 2)
-    take(table, 900)
-    table.tally(("name", loser), 0, None, window=600.0, now=NOW)
-    table._words[table._find(table._name(("name", loser)))[0]] = table._name(("name", winner)).digest
-    assert SharedTable(memory).tally(("name", winner), 0, None, window=600.0, now=NOW).counts[0] == 1
-
-
-def test_counts_of_a_window_that_another_process_began_go_on(memory: mmap.mmap) -> None:
-    memory = make_memory(8, SECRET)
-    ours, theirs = SharedTable(memory), SharedTable(memory)
+def test_counts_continue_in_a_window_that_another_process_began(area: Area) -> None:
+    area = make_area(entries_bytes(8))
+    ours, theirs = SharedTable(area), SharedTable(area)
 
     def count(table: SharedTable, now: float) -> int:
         return table.tally(LOGINS, 0, None, window=600.0, now=NOW + now).counts[0]
@@ -358,8 +321,8 @@ def test_counts_of_a_window_that_another_process_began_go_on(memory: mmap.mmap) 
     assert later[0] >= 1
 
 
-def test_processes_killed_while_they_write_leave_a_table_of_use(memory: mmap.mmap) -> None:
-    table = SharedTable(memory)
+def test_processes_killed_while_they_write_leave_a_usable_table(area: Area) -> None:
+    table = SharedTable(area)
 
     def work() -> None:
         number = 0
@@ -371,14 +334,14 @@ def test_processes_killed_while_they_write_leave_a_table_of_use(memory: mmap.mma
             table.block(("blocked", name), 1, GROWTH, NOW + number / 1e4)
 
     for _ in range(20):
-        before = memory[:]
+        before = area.memory.tobytes()
         with children(2, work) as pids:
-            while memory[:] == before:
+            while area.memory == before:
                 pass
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
     later = NOW + 1e6
-    assert take(SharedTable(memory), 1100, now=later) == 1000
+    assert take(SharedTable(area), 1100, now=later) == 1000
     for number in range(3000):
         later += 1.0
         tallies = [

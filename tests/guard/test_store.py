@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from kkdcpd.config import RatesConfig
 from kkdcpd.guard.rates import Rates
-from kkdcpd.guard.shared_table import SharedTable, make_memory
 from kkdcpd.guard.store import Block, Growth, Key, Limit, Shortage, Store, Tally
 from kkdcpd.values import Rule
+from tests.support.shared import own_table
 
 GROWTH = Growth(first=60.0, longest=3600.0, forgiven_after=600.0)
 
@@ -16,7 +16,7 @@ class SharedByHosts:
 
     def __init__(self) -> None:
         self.outbox: list[Callable[[Store, float], object]] = []
-        self._own = SharedTable(make_memory(1024, b"secret of a host"))
+        self._own = own_table(1024)
 
     def take(self, buckets: Sequence[tuple[Key, Limit]], now: float) -> Shortage | None:
         shortage = self._own.take(buckets, now)

@@ -43,7 +43,7 @@ ANSWERED = RequestResult(outcome=Outcome.ANSWERED, realm='ODD "\\ REALM', upstre
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return make_metrics(rows=4)
+    return make_metrics(4)
 
 
 @pytest.fixture

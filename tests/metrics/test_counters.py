@@ -20,7 +20,7 @@ from kkdcpd.metrics.columns import (
     LookUp,
 )
 from kkdcpd.metrics.counters import Counters, kdc_name
-from kkdcpd.metrics.memory import BRANCH_KDC_SLOTS, Metrics, make_metrics
+from kkdcpd.metrics.memory import Metrics, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.values import (
     AttemptFailure,
@@ -43,7 +43,7 @@ ANSWERED = RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", upstream
 
 @pytest.fixture
 def metrics() -> Metrics:
-    metrics = make_metrics(rows=1, realm_slots=8, kdc_slots=3)
+    metrics = make_metrics(1, RowLayout(realm_entries=8, kdc_entries=3))
     metrics.take_row(0)
     return metrics
 
@@ -189,8 +189,8 @@ def test_endpoints_under_wildcards_take_no_slots_from_those_of_configured_realms
     counters.kdc_tried(KDC)
     kdcs = MetricsReader(metrics).kdcs()
     assert kdcs[KDC][0] == 1
-    assert len(kdcs) == BRANCH_KDC_SLOTS + 1
-    assert kdcs[None][0] == 2000 - BRANCH_KDC_SLOTS + 1
+    assert len(kdcs) == RowLayout().branch_kdc_entries + 1
+    assert kdcs[None][0] == 2000 - RowLayout().branch_kdc_entries + 1
 
 
 def test_name_of_an_endpoint_fits_its_slot() -> None:

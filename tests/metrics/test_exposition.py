@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kkdcpd.config import DatedItem, DatedKind
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
-from kkdcpd.metrics.memory import RELOADS_FAILED, Metrics, make_metrics
+from kkdcpd.metrics.memory import RELOADS_FAILED, Metrics, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.values import (
     AttemptFailure,
@@ -33,7 +33,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture
 def metrics() -> Metrics:
-    metrics = make_metrics(rows=2, kdc_slots=2)
+    metrics = make_metrics(2, RowLayout(kdc_entries=2))
     metrics.take_row(0)
     return metrics
 

@@ -2,7 +2,7 @@
 
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, HEDGES
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.metrics.memory import WORKER_DEATHS, make_metrics
+from kkdcpd.metrics.memory import WORKER_DEATHS, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, RequestResult, Transport
 
@@ -11,7 +11,7 @@ BY_ADDRESS = KdcEndpoint(name="2001:db8::1", address="2001:db8::1", port=1088, t
 
 
 def test_rows_are_added_up() -> None:
-    metrics = make_metrics(rows=3)
+    metrics = make_metrics(3)
     reader = MetricsReader(metrics)
     for number in range(3):
         metrics.take_row(number)
@@ -33,7 +33,7 @@ def test_rows_are_added_up() -> None:
 
 
 def test_worst_that_is_known_of_an_endpoint_counts() -> None:
-    metrics = make_metrics(rows=3)
+    metrics = make_metrics(3)
     for number, state in enumerate((KdcState.SUSPECT, KdcState.DOWN, KdcState.HEALTHY)):
         metrics.take_row(number)
         Counters(metrics.row(number)).kdc_changed(NAMED, state)
@@ -42,13 +42,13 @@ def test_worst_that_is_known_of_an_endpoint_counts() -> None:
 
 
 def test_row_that_nobody_had_is_not_read() -> None:
-    metrics = make_metrics(rows=2)
+    metrics = make_metrics(2)
     Counters(metrics.row(1)).hedged()
     assert MetricsReader(metrics).value(HEDGES) == 0
 
 
 def test_realm_that_is_called_other_is_told_with_the_others() -> None:
-    metrics = make_metrics(rows=1, realm_slots=2)
+    metrics = make_metrics(1, RowLayout(realm_entries=2))
     metrics.take_row(0)
     counters = Counters(metrics.row(0))
     for realm in ("other", "more"):
@@ -57,7 +57,7 @@ def test_realm_that_is_called_other_is_told_with_the_others() -> None:
 
 
 def test_words_of_the_parent_are_its_own() -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.add(WORKER_DEATHS)
     assert MetricsReader(metrics).service(WORKER_DEATHS) == 1
     assert not any(MetricsReader(metrics).fixed())

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kkdcpd.shared_memory.rows import Rows
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child, serve_with_channel
 from kkdcpd.supervisor.events import take_turn
 from kkdcpd.supervisor.family import Death, Family, Patience
-from kkdcpd.supervisor.rows import Rows
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Retire, ServiceStatus, Transport
 from tests.support.waiting import wait_until

@@ -1,31 +1,36 @@
-"""Shared memory as a process has it that has no others beside it."""
+"""Shared memory for a process that has no others beside it."""
 
-import mmap
+from dataclasses import replace
 
-from kkdcpd.guard import occupancy, shared_table
-from kkdcpd.guard.occupancy import Occupancy
-from kkdcpd.metrics.memory import Metrics, make_metrics
-from kkdcpd.upstream import shared_notes
-from kkdcpd.worker import SharedMemory
+from kkdcpd.guard.shared_table import SharedTable
+from kkdcpd.metrics.memory import Metrics, metrics_bytes
+from kkdcpd.shared_memory.areas import make_area
+from kkdcpd.shared_memory.entries import entries_bytes
+from kkdcpd.shared_memory.memory import SharedMemory
+from kkdcpd.shared_memory.network_counts import NetworkCounts, counts_bytes
+from kkdcpd.shared_memory.notes import Notes, notes_bytes
 
-__all__ = ["alone", "shared_memory"]
+__all__ = ["own_counts", "own_notes", "own_table", "shared_memory"]
 
 
-def alone() -> Occupancy:
-    """A count that nobody else adds to."""
-    return Occupancy(_counters(1), 0)
+def own_counts() -> NetworkCounts:
+    """Make counts that no other process adds to."""
+    return NetworkCounts(make_area(counts_bytes(1)), 0)
+
+
+def own_table(entries: int = 65536) -> SharedTable:
+    """Make a table that no other process uses."""
+    return SharedTable(make_area(entries_bytes(entries)))
+
+
+def own_notes() -> Notes:
+    """Make notes that no other process uses."""
+    return Notes(make_area(notes_bytes()))
 
 
 def shared_memory(table_entries: int = 65536, metrics: Metrics | None = None) -> SharedMemory:
-    """All that processes share, for as many as a test may have."""
-    return SharedMemory(
-        guard=shared_table.make_memory(table_entries, bytes(shared_table.SECRET_SIZE)),
-        password_changes=shared_notes.make_memory(bytes(shared_notes.SECRET_BYTES)),
-        connections=_counters(8),
-        requests=_counters(8),
-        metrics=metrics or make_metrics(rows=8),
-    )
-
-
-def _counters(rows: int) -> mmap.mmap:
-    return occupancy.make_memory(rows, bytes(occupancy.SECRET_BYTES))
+    """Make all that processes share, for as many as a test may have; `metrics` takes the place of its own."""
+    memory = SharedMemory.make(guard_entries=table_entries, metrics_bytes=metrics_bytes(8), rows=8)
+    if metrics is None:
+        return memory
+    return replace(memory, metrics=metrics.area)

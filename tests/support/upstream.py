@@ -9,7 +9,6 @@ from typing import Any
 
 from kkdcpd.config import Config, SystemFiles, UpstreamConfig
 from kkdcpd.guard.guard import Guard
-from kkdcpd.guard.shared_table import SECRET_SIZE, SharedTable, make_memory
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline import Pipeline
@@ -19,13 +18,11 @@ from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
-from kkdcpd.upstream.shared_notes import SECRET_BYTES, SharedNotes
-from kkdcpd.upstream.shared_notes import make_memory as make_notes
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import Candidate, KdcEndpoint, ProxyRequest, Route, Transport
 from tests.support import messages
 from tests.support.fake_kdc import FakeKdc
-from tests.support.shared import alone
+from tests.support.shared import own_counts, own_notes, own_table
 
 __all__ = [
     "candidate",
@@ -75,10 +72,9 @@ async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
         build_locator(config, SystemFiles()) as locator,
         _running(config.upstream) as (upstream, _),
     ):
-        memory = make_memory(config.guard.table_entries, bytes(SECRET_SIZE))
-        guard = Guard(config, SharedTable(memory), alone(), time.monotonic)
-        notes = SharedNotes(make_notes(bytes(SECRET_BYTES)))
-        changes = PasswordChanges(notes, config.upstream.password_change_preference, time.monotonic)
+        table = own_table(config.guard.table_entries)
+        guard = Guard(config, table, own_counts(), time.monotonic)
+        changes = PasswordChanges(own_notes(), config.upstream.password_change_preference, time.monotonic)
         yield Pipeline(guard=guard, locator=locator, upstream=upstream, password_changes=changes)
 
 

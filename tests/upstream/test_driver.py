@@ -552,7 +552,7 @@ def counts_of(metrics: Metrics, kdc: FakeKdc) -> dict[str, int]:
 
 
 async def test_attempts_are_counted_with_what_became_of_them() -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     async with (
         FakeKdc() as refuses,
@@ -567,7 +567,7 @@ async def test_attempts_are_counted_with_what_became_of_them() -> None:
 
 
 async def test_reply_of_a_kdc_that_says_it_is_unavailable_counts_as_its_failure() -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     async with (
         FakeKdc(tcp=fake_kdc.reply(messages.krb_error(29))) as kdc,
@@ -578,7 +578,7 @@ async def test_reply_of_a_kdc_that_says_it_is_unavailable_counts_as_its_failure(
 
 
 async def test_hedge_is_counted() -> None:
-    metrics = make_metrics(rows=1)
+    metrics = make_metrics(1)
     metrics.take_row(0)
     async with (
         FakeKdc(tcp=fake_kdc.silent()) as silent,

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from kkdcpd.protocol.messages import inspect_reply
+from kkdcpd.shared_memory.areas import make_area
+from kkdcpd.shared_memory.notes import Notes, notes_bytes
 from kkdcpd.upstream.choice import host_mark
 from kkdcpd.upstream.password_changes import TICKET_SECONDS, PasswordChanges
-from kkdcpd.upstream.shared_notes import SECRET_BYTES, SharedNotes, make_memory
 from kkdcpd.values import KdcEndpoint, KdcReply, Transport
 from tests.support import messages
 from tests.support.messages import Name
@@ -31,9 +32,9 @@ class Site:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.now = 1000.0
-        memory = make_memory(bytes(SECRET_BYTES))
+        area = make_area(notes_bytes())
         self._learner, self._asked = (
-            PasswordChanges(SharedNotes(memory), seconds, lambda: self.now) for _ in range(2)
+            PasswordChanges(Notes(area), seconds, lambda: self.now) for _ in range(2)
         )
 
     def issue_ticket(

@@ -20,13 +20,13 @@ from kkdcpd.frontends.connection_limits import PROXIES, ConnectionLimits
 from kkdcpd.frontends.tls_advice import ADVICE
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.handshakes import HandshakeRate
-from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol import client_hello, proxy_header
 from kkdcpd.protocol.ip_addresses import network_of, networks_of, parse_address
 from kkdcpd.protocol.proxy_header import ProxyHeader
+from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.values import ClientConnection, ConnectionActivity, ConnectionRefusal
 
 __all__ = ["Acceptor", "Arrival", "Listener", "Occupant"]
@@ -254,7 +254,7 @@ class Acceptor:
         self,
         listeners: Sequence[Listener],
         connections: ConnectionsConfig,
-        counts: Occupancy,
+        counts: NetworkCounts,
         *,
         handshake_timeout: float,
         counters: Counters,

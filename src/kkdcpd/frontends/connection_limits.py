@@ -17,8 +17,8 @@ from itertools import islice
 from typing import Protocol
 
 from kkdcpd.config import ConnectionsConfig
-from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.metrics.counters import Counters
+from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.values import ConnectionActivity, ConnectionRefusal
 
 __all__ = ["PROXIES", "ConnectionLimits", "Member"]
@@ -113,7 +113,7 @@ class ConnectionLimits:
     `open` is how many this process has.
     """
 
-    def __init__(self, counts: Occupancy, config: ConnectionsConfig, counters: Counters) -> None:
+    def __init__(self, counts: NetworkCounts, config: ConnectionsConfig, counters: Counters) -> None:
         self._counts = counts
         self._counters = counters
         self._maximum = config.maximum
@@ -146,7 +146,7 @@ class ConnectionLimits:
         networks = self._networks.pop(member, None)
         if networks is None:
             return
-        self._counts.leave(*networks)
+        self._counts.remove(*networks)
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.remove(network, member)
         self._counters.connections_are(self.open)
@@ -200,7 +200,7 @@ class ConnectionLimits:
 
     def _add(self, member: Member, networks: tuple[str, ...]) -> None:
         self._networks[member] = networks
-        self._counts.enter(*networks)
+        self._counts.add(*networks)
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.add(network, member)
         self._counters.connections_are(self.open)

@@ -1,8 +1,8 @@
 """Limits the requests in flight of each client, of its wider IPv6 networks, and in all. Plain code."""
 
 from kkdcpd.config import RatesConfig
-from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.protocol.ip_addresses import limited_networks
+from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.values import Outcome, Refusal, Rule
 
 __all__ = ["Slots"]
@@ -22,7 +22,7 @@ class Slots:
     is carried out.
     """
 
-    def __init__(self, config: RatesConfig, requests: Occupancy) -> None:
+    def __init__(self, config: RatesConfig, requests: NetworkCounts) -> None:
         self._client_limit = config.client_concurrency
         self._wider_limits = tuple(multiple * config.client_concurrency for multiple in WIDER_MULTIPLES)
         self._total_limit = config.total_concurrency
@@ -31,7 +31,7 @@ class Slots:
     def enter(self, client: str) -> Refusal | None:
         """Count a request of a client's network. `leave` has to be called for it in any case."""
         networks = limited_networks(client)
-        of_client, of_all = self._requests.enter(*networks)
+        of_client, of_all = self._requests.add(*networks)
         if of_client > self._client_limit or self._is_wider_full(networks):
             return Refusal(
                 rule=Rule.CLIENT_CONCURRENCY,
@@ -50,7 +50,7 @@ class Slots:
 
     def leave(self, client: str) -> None:
         """End a request that entered."""
-        self._requests.leave(*limited_networks(client))
+        self._requests.remove(*limited_networks(client))
 
     def _is_wider_full(self, networks: tuple[str, ...]) -> bool:
         wider = zip(networks[1:], self._wider_limits, strict=False)

@@ -10,12 +10,12 @@ from kkdcpd.config import Config, RealmConfig
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.concurrency import Slots
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
-from kkdcpd.guard.occupancy import Occupancy
 from kkdcpd.guard.policy import Finding, RealmPolicy, found
 from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
 from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.realms import fold_realm
+from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.values import ClientConnection, Mode, ProxyRequest, Refusal, ReplyFacts, Rule
 
 __all__ = ["Guard", "Verdict"]
@@ -41,7 +41,9 @@ class Guard:
     workers.
     """
 
-    def __init__(self, config: Config, store: Store, requests: Occupancy, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, store: Store, requests: NetworkCounts, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._rates_mode = config.guard.rates.mode

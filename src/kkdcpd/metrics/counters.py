@@ -23,7 +23,7 @@ from kkdcpd.metrics.columns import (
     Handshake,
     LookUp,
 )
-from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, make_metrics
+from kkdcpd.metrics.memory import KDC_STATE_WORD, Row, RowLayout, make_metrics
 from kkdcpd.values import (
     AttemptFailure,
     ConnectionActivity,
@@ -63,7 +63,7 @@ class _RealmPlaces(dict[str, int]):
         self._slots = row.realms
 
     def __missing__(self, name: str) -> int:
-        place = self._slots.place(name)
+        place = self._slots.index(name)
         if place != self._slots.other:
             self[name] = place
         return place
@@ -78,7 +78,7 @@ class _KdcPlaces(dict[KdcEndpoint, int]):
 
     def __missing__(self, endpoint: KdcEndpoint) -> int:
         slots = self._row.branch_kdcs if endpoint.branch else self._row.kdcs
-        place = slots.place(kdc_name(endpoint))
+        place = slots.index(kdc_name(endpoint))
         if place != slots.other:
             self[endpoint] = place
         return place
@@ -100,7 +100,7 @@ class Counters:
     @classmethod
     def discarding(cls) -> "Counters":
         """Return counters of which nobody reads what they count."""
-        return cls(make_metrics(rows=1, realm_slots=2, kdc_slots=2).row(0))
+        return cls(make_metrics(1, RowLayout(realm_entries=2, kdc_entries=2, branch_kdc_entries=2)).row(0))
 
     # -- Requests
 

@@ -11,9 +11,9 @@ from functools import partial
 
 from kkdcpd.frozen import frozen
 from kkdcpd.log.events import EventLogger
+from kkdcpd.shared_memory.rows import Rows
 from kkdcpd.supervisor.channel import Channel, Message
 from kkdcpd.supervisor.child import Child, fork_child
-from kkdcpd.supervisor.rows import Rows
 from kkdcpd.upstream.endpoint_table import EndpointTable
 from kkdcpd.upstream.health import HealthNotice
 from kkdcpd.values import KdcState, LoadDropped

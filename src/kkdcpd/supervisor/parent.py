@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import gc
-import secrets
 import selectors
 import signal
 import socket
@@ -15,9 +14,10 @@ from pathlib import Path
 import kkdcpd
 from kkdcpd.config import DatedItem, LoadedConfig, LogConfig, load_config, newly_outside_dates
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError, unix_remedy
-from kkdcpd.guard import occupancy, shared_table
 from kkdcpd.log.events import EventLogger
-from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, make_metrics
+from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, Metrics, metrics_bytes
+from kkdcpd.shared_memory.memory import SharedMemory
+from kkdcpd.shared_memory.rows import MAX_ROWS, Rows
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.control import Asker, Control, ReloadOutcome
@@ -26,13 +26,10 @@ from kkdcpd.supervisor.family import Death, Family
 from kkdcpd.supervisor.files import DateWatch, tell_changes
 from kkdcpd.supervisor.generation import Generation, Phase, Role, Slot, admin_places, places
 from kkdcpd.supervisor.limits import fit_to_descriptors
-from kkdcpd.supervisor.rows import MAX_ROWS, Rows
 from kkdcpd.supervisor.services import serve_admin, serve_clients
 from kkdcpd.supervisor.sockets import Sockets
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
-from kkdcpd.upstream import shared_notes
 from kkdcpd.values import ReloadResult, Retire, ServiceStatus
-from kkdcpd.worker import SharedMemory
 
 __all__ = ["Parent", "serve"]
 
@@ -101,9 +98,11 @@ class Parent:
         self._turn_seconds = min(TURN_SECONDS, (watchdog_interval or TURN_SECONDS) / 2)
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_end = socket.socketpair()
-        self._memory = memory = _make_memory(loaded.config.guard.table_entries)
-        clear = [partial(occupancy.clear_row, counters) for counters in (memory.connections, memory.requests)]
-        self._family = Family(self._selector, Rows([*clear, memory.metrics.clear_gauges]))
+        self._memory = memory = SharedMemory.make(
+            guard_entries=loaded.config.guard.table_entries, metrics_bytes=metrics_bytes(MAX_ROWS)
+        )
+        self._metrics = Metrics(memory.metrics)
+        self._family = Family(self._selector, Rows([memory.clear_counts, self._metrics.clear_gauges]))
         self._started_at = time.time()
         self._last_reload: ReloadResult | None = None
         self._told: ServiceStatus | None = None
@@ -195,7 +194,7 @@ class Parent:
         if has_failed and generation.phase is not Phase.FAILED:
             pid = death.child.pid
             logger.error("worker_died", process=slot.name, pid=pid, reason=death.words, lived=lived)
-            self._memory.metrics.add(WORKER_DEATHS)
+            self._metrics.add(WORKER_DEATHS)
         if generation.phase is Phase.STARTING:
             self._give_up(f"{slot.name} ended by {death.words}")
         elif generation in self._ending:
@@ -397,7 +396,7 @@ class Parent:
 
     def _reload_ended(self, problems: tuple[str, ...] = ()) -> None:
         self._last_reload = ReloadResult(at=time.time(), is_ok=not problems, problems=problems)
-        self._memory.metrics.add(RELOADS_FAILED if problems else RELOADS_OK)
+        self._metrics.add(RELOADS_FAILED if problems else RELOADS_OK)
 
     def _log_as(self, config: LogConfig) -> None:
         """Have the log configured like this: anew only if it isn't, as that takes a file descriptor.
@@ -523,17 +522,6 @@ class Parent:
             asker.socket.close()
         kept = generation.admin_listeners if slot.role is Role.ADMIN else generation.listeners
         self._sockets.detach(kept=[listener.socket for listener in kept])
-
-
-def _make_memory(table_entries: int) -> SharedMemory:
-    """Make what all processes share. It has its size for ever, whatever a reload says."""
-    return SharedMemory(
-        guard=shared_table.make_memory(table_entries, secrets.token_bytes(shared_table.SECRET_SIZE)),
-        password_changes=shared_notes.make_memory(secrets.token_bytes(shared_notes.SECRET_BYTES)),
-        connections=occupancy.make_memory(MAX_ROWS, secrets.token_bytes(occupancy.SECRET_BYTES)),
-        requests=occupancy.make_memory(MAX_ROWS, secrets.token_bytes(occupancy.SECRET_BYTES)),
-        metrics=make_metrics(rows=MAX_ROWS),
-    )
 
 
 def _keep_memory_shared() -> None:

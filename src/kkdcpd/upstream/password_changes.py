@@ -11,8 +11,8 @@ The notes are shared by all worker processes. They hold keyed digests, no names.
 from collections.abc import Callable, Iterable
 
 from kkdcpd.protocol.principals import fold_principal, is_anonymous
+from kkdcpd.shared_memory.notes import Notes
 from kkdcpd.upstream.choice import host_mark
-from kkdcpd.upstream.shared_notes import SharedNotes
 from kkdcpd.values import KdcReply, MessageKind, PrincipalName, ProxyRequest, ReplyFacts
 
 __all__ = ["TICKET_SECONDS", "PasswordChanges"]
@@ -31,7 +31,7 @@ _OWNERS = range(2)
 class PasswordChanges:
     """Learns from requests and their replies. `seconds` is how long a host is preferred; 0 is never."""
 
-    def __init__(self, notes: SharedNotes, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, notes: Notes, seconds: float, clock: Callable[[], float]) -> None:
         self._notes = notes
         self._seconds = seconds
         self._clock = clock

@@ -1,6 +1,6 @@
 import pytest
 
-from kkdcpd.supervisor.rows import MAX_ROWS, Rows
+from kkdcpd.shared_memory.rows import MAX_ROWS, Rows
 
 
 def test_lowest_free_row_is_taken() -> None:
@@ -21,7 +21,7 @@ def test_row_that_is_given_back_is_cleared_first() -> None:
     assert cleared == [0, 0]
 
 
-def test_there_is_an_end_to_them() -> None:
+def test_number_of_rows_is_limited() -> None:
     rows = Rows()
     for _ in range(MAX_ROWS):
         rows.take()

@@ -1,4 +1,4 @@
-"""Rows of the shared memories: each process has one, in which nobody else writes."""
+"""Hands out rows of the shared memory. Each process has one row, and only this process writes to it."""
 
 import heapq
 from collections.abc import Callable, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 __all__ = ["MAX_ROWS", "Rows"]
 
 MAX_ROWS = 128
-"""So many processes may live at a time: some generations of workers, of which all but one finish."""
+"""Processes that may live at a time: several generations of workers, of which all but one are ending."""
 
 
 class Rows:
-    """Which rows are free. `clear` are told of each row that is taken, and when it is given back."""
+    """The free rows. The callbacks `clear` get the number of each row that is given back."""
 
     def __init__(self, clear: Sequence[Callable[[int], None]] = (), count: int = MAX_ROWS) -> None:
         self._clear = clear
@@ -18,21 +18,21 @@ class Rows:
 
     @property
     def free(self) -> int:
-        """How many are free."""
+        """The number of free rows."""
         return len(self._free)
 
     def take(self) -> int:
         """Take the lowest free row.
 
         Raises:
-            OSError: none is free.
+            OSError: no row is free.
         """
         if not self._free:
-            raise OSError("too many processes still finish what they have begun")
+            raise OSError("too many processes still finish their requests")
         return heapq.heappop(self._free)
 
     def give_back(self, row: int) -> None:
-        """Let another process have the row of one that has ended."""
+        """Clear the row of a process that has ended, and make it free."""
         for clear in self._clear:
             clear(row)
         heapq.heappush(self._free, row)

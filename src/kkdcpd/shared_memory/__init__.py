@@ -1,0 +1,1 @@
+"""Memory that all processes of one service share: its areas, and the kinds of tables in them."""

@@ -1,0 +1,167 @@
+"""Keeps entries under keys, in a table of fixed size for all processes.
+
+Processes read and write aligned words of 8 bytes, which no other process sees half written. A race between
+two processes costs a count:
+
+- Two processes that add to one value at the same moment may add only one. So they read as late as they can.
+- A process that sleeps between reading and writing writes an outdated value. Values never get smaller, so
+  each process remembers the values that it saw under the keys that it knows, and the greater value holds.
+- Two processes may claim one entry for different keys at the same moment. Each value holds some bits of its
+  key's digest, so that the process that lost the entry finds no value of the other key in it.
+- A process that is killed between two writes leaves an entry that has lost its values.
+
+The digest of a key selects a bucket of 8 entries, and the entry may be any of the 8. When all are taken, an
+expired entry goes first, then the entry that was unused for longest. A guarded entry goes only when all 8 are
+guarded.
+
+A bucket has 64 words: 8 of each kind, in this order, so that those of one kind are read at once.
+
+    tag         the key's digest; 0 in a free entry
+    used        when the entry was used last, in seconds
+    expires     when the entry expires
+    guarded     until when the entry is guarded
+    4 values    10 bits of the digest, then 54 bits that begin with a time
+"""
+
+import struct
+from collections.abc import Sequence
+
+from kkdcpd.shared_memory.areas import Area
+
+__all__ = ["ENTRY_BYTES", "EXPIRES", "USED", "VALUES", "VALUE_END", "EntryTable", "Name", "entries_bytes"]
+
+ENTRY_BYTES = 64
+"""65536 entries are 4 MiB."""
+
+WAYS = 8
+"""Entries in a bucket. With 8, nearly the whole table gets used. The tags of a bucket are one cache line."""
+
+BUCKET_WORDS = WAYS * ENTRY_BYTES // 8
+
+USED, EXPIRES, GUARDED, VALUES = 8, 16, 24, 32
+"""Distances in words from the tag. The further values follow the first, 8 words apart."""
+
+VALUE_END = 1 << 54
+"""Values are less. A word that is not, once its key's bits are taken off, holds another key's value."""
+
+CHECK = 0x3FF << 54
+"""The bits of the digest in a value."""
+
+MOST_KNOWN = 1024
+LONGEST_KNOWN = 64
+"""Keys that a process remembers, and the longest last part of such a key: some hundred KiB in all."""
+
+NO_ENTRY = -1
+
+# Native sizes and byte order: so each word is read at once, and not byte by byte.
+_eight_tags = struct.Struct("8Q").unpack_from
+_eight_times = struct.Struct("8d").unpack_from
+
+
+def entries_bytes(entries: int) -> int:
+    """Return the size of an area for as many entries.
+
+    Raises:
+        ValueError: it is no multiple of 8.
+    """
+    if entries < WAYS or entries % WAYS:
+        raise ValueError(f"{entries} is no multiple of {WAYS}")
+    return entries * ENTRY_BYTES
+
+
+class Name:
+    """A key's digest, the first word of its bucket, and the values that this process saw under the key."""
+
+    __slots__ = ("check", "digest", "first", "seen")
+
+    def __init__(self, digest: int, buckets: int) -> None:
+        self.digest = digest or 1
+        self.check = digest & CHECK
+        self.first = digest % buckets * BUCKET_WORDS
+        self.seen = [0, 0, 0, 0]
+
+
+class EntryTable:
+    """One process's view of the entries in an area."""
+
+    __slots__ = ("_area", "_buckets", "_memory", "_names", "times", "words")
+
+    def __init__(self, area: Area) -> None:
+        self._area = area
+        self._memory = area.memory
+        self._buckets = len(area.memory) // (WAYS * ENTRY_BYTES)
+        self._names: dict[Sequence[str], Name] = {}
+        self.words = area.memory.cast("Q")
+        self.times = area.memory.cast("d")
+
+    def name(self, key: tuple[str, ...]) -> Name:
+        """Return what is known of the key, and remember it."""
+        name = self._names.get(key)
+        if name is None:
+            name = self.passing_name(key)
+            if len(self._names) >= MOST_KNOWN:
+                self._names.clear()
+            if len(key[-1]) <= LONGEST_KNOWN:
+                self._names[key] = name
+        return name
+
+    def passing_name(self, key: tuple[str, ...]) -> Name:
+        """Return the name of a key that is used only once or twice: it is not remembered."""
+        return Name(self._area.digest(*key), self._buckets)
+
+    def find(self, name: Name, number: int = 0) -> tuple[int, int]:
+        """Return the position of the name's entry and a value: the greater of the one there and the one seen.
+
+        Without an entry the position is `NO_ENTRY`. Without a value the value is 0.
+        """
+        digest = name.digest
+        seen = name.seen[number]
+        tags = _eight_tags(self._memory, name.first * 8)
+        if digest not in tags:
+            return NO_ENTRY, seen
+        at = name.first + tags.index(digest)
+        value = self.words[at + VALUES + WAYS * number] ^ name.check
+        return at, value if seen < value < VALUE_END else seen
+
+    def claim(self, name: Name, now: float) -> int:
+        """Give the name an entry of its bucket, and return its position."""
+        first = name.first
+        expires = _eight_times(self._memory, (first + EXPIRES) * 8)
+        soonest = min(expires)
+        at = first + (expires.index(soonest) if soonest <= now else self._least(first, now))
+        # The tag comes last: until then, the other words belong to no key.
+        for word in range(at + EXPIRES, at + BUCKET_WORDS, WAYS):
+            self.words[word] = 0
+        self.words[at] = name.digest
+        return at
+
+    def _least(self, first: int, now: float) -> int:
+        """Return which of the 8 entries has to go when none has expired."""
+        used = _eight_times(self._memory, (first + USED) * 8)
+        guarded = _eight_times(self._memory, (first + GUARDED) * 8)
+        if max(guarded) <= now:
+            return used.index(min(used))
+        soonest = min(guarded)
+        if soonest > now:
+            return guarded.index(soonest)
+        return min((way for way in range(WAYS) if guarded[way] <= now), key=used.__getitem__)
+
+    def latest(self, name: Name, at: int, number: int = 0) -> int:
+        """Read a value again just before it is changed: another process may have changed it."""
+        value = self.words[at + VALUES + WAYS * number] ^ name.check
+        seen = name.seen[number]
+        return value if seen < value < VALUE_END else seen
+
+    def write(self, name: Name, at: int, value: int, number: int = 0) -> None:
+        """Write a value."""
+        self.words[at + VALUES + WAYS * number] = name.check | value
+        name.seen[number] = value
+
+    def keep(self, at: int, now: float, expires: float) -> None:
+        """Note that the entry is used now, and until when it is needed."""
+        self.times[at + USED] = now
+        self.times[at + EXPIRES] = expires
+
+    def guard(self, at: int, until: float) -> None:
+        """Let the entry go only for another guarded entry, until this time."""
+        self.times[at + GUARDED] = until
