@@ -10,7 +10,7 @@ from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.https import HttpsFrontend
 from kkdcpd.guard.guard import Guard
-from kkdcpd.guard.handshakes import HandshakeRate
+from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable
 from kkdcpd.ledger import Ledger
 from kkdcpd.locate.locator import build_locator

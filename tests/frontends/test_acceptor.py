@@ -18,7 +18,7 @@ import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
 from kkdcpd.frontends.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Acceptor, Arrival, Listener
-from kkdcpd.guard.handshakes import HandshakeRate
+from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from kkdcpd.values import ConnectionActivity

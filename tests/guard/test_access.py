@@ -55,7 +55,7 @@ def test_certificate_like_any_pattern_lets_in(client: ClientConnection) -> None:
         (STRANGER, "no certificate"),
         (
             _client("dns:host.example.net", "upn:ann@EXAMPLE.COM", subject="CN=Ann"),
-            "no pattern of the realm is like subject:CN=Ann dns:host.example.net upn:ann@EXAMPLE.COM",
+            "no pattern of the realm matches subject:CN=Ann dns:host.example.net upn:ann@EXAMPLE.COM",
         ),
     ],
 )

@@ -195,7 +195,7 @@ def test_refusal_tells_how_long_it_lasts(site: Site) -> None:
     assert refusal is not None
     assert refusal.retry_after == pytest.approx(40.0, abs=0.3)
     assert refusal.text.startswith(
-        "logging in by this name failed too often from your network; try again in "
+        "logging on with this name failed too often from your network; try again in "
     )
     assert "alice" not in refusal.text
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kkdcpd.config import PolicyConfig, PrincipalPattern
-from kkdcpd.guard.realm_names import RealmNames
+from kkdcpd.guard.names import RealmNames
 from kkdcpd.guard.reply_rules import REPLY_RULES, service_of
 from kkdcpd.protocol.messages import classify, inspect_reply
 from kkdcpd.values import MessageKind, PrincipalName, ProxyMessage, ProxyRequest, ReplyFacts, Rule
@@ -78,7 +78,7 @@ CASES: dict[Rule, list[Case]] = {
             name="armor that hid another realm",
             request=FAST,
             reply=messages.as_rep(realm=ELSEWHERE, padata=_padata(136)),
-            finding="asked for EXAMPLE.COM, but the ticket is of EXAMPLE.ORG",
+            finding="requested EXAMPLE.COM, but the ticket is of EXAMPLE.ORG",
         ),
         Case(
             name="armor that hid another realm's service",
@@ -171,7 +171,7 @@ CASES: dict[Rule, list[Case]] = {
             name="whom the KDC hides",
             request=FAST,
             reply=messages.as_rep(cname=ANONYMOUS),
-            finding="not among those allowed",
+            finding="not among the allowed names",
         ),
     ],
     Rule.SNAME: [
@@ -189,7 +189,7 @@ CASES: dict[Rule, list[Case]] = {
             name="others, in an AS-REP",
             request=FAST,
             reply=messages.as_rep(sname=(2, ("kadmin", "changepw"))),
-            finding="not among those allowed",
+            finding="not among the allowed names",
         ),
     ],
 }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kkdcpd.config import PolicyConfig, PrincipalPattern
-from kkdcpd.guard.realm_names import RealmNames
+from kkdcpd.guard.names import RealmNames
 from kkdcpd.guard.request_rules import REQUEST_RULES
 from kkdcpd.protocol.messages import classify
 from kkdcpd.values import MessageKind, ProxyMessage, ProxyRequest, Rule
@@ -118,7 +118,7 @@ CASES: dict[Rule, list[Case]] = {
         Case(
             name="another realm",
             payload=messages.as_req(realm="EXAMPLE.ORG"),
-            finding="asked for EXAMPLE.COM, but the message names EXAMPLE.ORG",
+            finding="requested EXAMPLE.COM, but the message names EXAMPLE.ORG",
         ),
         Case(
             name="another realm within armor",
@@ -155,28 +155,32 @@ CASES: dict[Rule, list[Case]] = {
         Case(
             name="a user's timestamp",
             payload=messages.as_req(padata=_padata(133, 2, 150, 149)),
-            finding="a password's proof in clear",
+            finding="a proof of a password in clear",
         ),
-        Case(name="SPAKE", payload=messages.as_req(padata=_padata(133, 151)), finding="a password's proof"),
+        Case(
+            name="SPAKE",
+            payload=messages.as_req(padata=_padata(133, 151)),
+            finding="a proof of a password",
+        ),
         Case(
             name="an unknown proof",
             payload=messages.as_req(padata=_padata(-77, 149)),
-            finding="what may be a password's proof",
+            finding="a possible proof of a password",
         ),
         Case(
             name="a timestamp beside a FAST that is none",
             payload=messages.as_req(padata=_padata(136, 2)),
-            finding="a password's proof",
+            finding="a proof of a password",
         ),
         Case(
             name="a timestamp beside a PKINIT that is none",
             payload=messages.as_req(padata=_padata(16, 2)),
-            finding="a password's proof",
+            finding="a proof of a password",
         ),
         Case(
             name="a timestamp of nobody",
             payload=messages.as_req(cname=None, padata=_padata(2)),
-            finding="a password's proof",
+            finding="a proof of a password",
         ),
     ],
     Rule.WEAK_ETYPES: [
@@ -256,8 +260,10 @@ CASES: dict[Rule, list[Case]] = {
             payload=messages.as_req(cname=ADMIN, padata=_padata(136)),
             finding="denied",
         ),
-        Case(name="others", payload=messages.as_req(cname=(1, ("bob",))), finding="not among those allowed"),
-        Case(name="nobody", payload=messages.as_req(cname=ANONYMOUS), finding="not among those allowed"),
+        Case(
+            name="others", payload=messages.as_req(cname=(1, ("bob",))), finding="not among the allowed names"
+        ),
+        Case(name="nobody", payload=messages.as_req(cname=ANONYMOUS), finding="not among the allowed names"),
     ],
     Rule.SNAME: [
         Case(name="the ticket-granting service", payload=messages.as_req()),
@@ -270,16 +276,16 @@ CASES: dict[Rule, list[Case]] = {
             payload=messages.tgs_req(sname=(2, ("CIFS", "DC1.example.com"))),
             finding='denied by "cifs/dc*"',
         ),
-        Case(name="others", payload=messages.tgs_req(sname=HOST), finding="not among those allowed"),
+        Case(name="others", payload=messages.tgs_req(sname=HOST), finding="not among the allowed names"),
         Case(
             name="a password change",
             payload=messages.as_req(sname=(2, ("kadmin", "changepw"))),
-            finding="not among those allowed",
+            finding="not among the allowed names",
         ),
         Case(
             name="a ticket-granting service in one component",
             payload=messages.tgs_req(sname=(1, ("krbtgt/EXAMPLE.COM",))),
-            finding="not among those allowed",
+            finding="not among the allowed names",
         ),
     ],
 }

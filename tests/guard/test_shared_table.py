@@ -39,8 +39,8 @@ def take(table: SharedTable, count: int, limit: Limit = LIMIT, *, now: float = N
 def names_of_one_bucket(table: SharedTable, count: int) -> list[str]:
     """Names whose entries are in the same bucket."""
     names = (str(number) for number in range(1_000_000))
-    first = table._table.name(("name", "0")).first
-    found = (name for name in names if table._table.name(("name", name)).first == first)
+    first = table._table.names[("name", "0")].first
+    found = (name for name in names if table._table.names[("name", name)].first == first)
     return [next(found) for _ in range(count)]
 
 
@@ -130,9 +130,9 @@ def test_tally_begins_at_any_reading_of_the_clock(table: SharedTable) -> None:
 
 def test_count_stays_at_its_maximum(table: SharedTable) -> None:
     table.tally(LOGINS, 0, None, window=600.0, now=NOW)
-    name = table._table.name(LOGINS)
+    name = table._table.names[LOGINS]
     at, _ = table._table.find(name)
-    table._table.write(name, at, name.seen[1] | (1 << 20) - 1, 1)
+    table._table.write(name, at, 1, name.seen[1] | (1 << 20) - 1)
     assert table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] == (1 << 20) - 1
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from kkdcpd.config import RatesConfig
-from kkdcpd.guard.rates import Rates
+from kkdcpd.guard.limits import RequestRates
 from kkdcpd.guard.store import Block, Growth, Key, Limit, Shortage, Store, Tally
 from kkdcpd.values import Rule
 from tests.support.shared import own_table
@@ -44,7 +44,7 @@ class SharedByHosts:
 def test_hosts_can_share_their_state_by_passing_on_operations_between_clocks_of_their_own() -> None:
     here: Store = (first := SharedByHosts())
     there: Store = (second := SharedByHosts())
-    rules = [Rates(RatesConfig(client_burst=4), store) for store in (here, there)]
+    rules = [RequestRates(RatesConfig(client_burst=4), store) for store in (here, there)]
     for _ in range(4):
         assert rules[0].check_client("192.0.2.1", now=1000.0) is None
     here.tally(("logins", "192.0.2.1"), 0, "alice", window=600.0, now=1000.0)

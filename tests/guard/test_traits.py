@@ -85,8 +85,8 @@ def test_a_client_hides_in_armor_as_nobody(cname: tuple[str, ...], padata: list[
 def test_proofs_are_known_by_their_padata(padata_type: int, is_password: bool, is_pkinit: bool) -> None:
     request = _request(messages.as_req(padata=[(149, b""), (padata_type, b"")]))
 
-    assert traits.bears_password_proof(request) is is_password
-    assert traits.bears_pkinit(request) is is_pkinit
+    assert traits.has_password_proof(request) is is_password
+    assert traits.has_pkinit(request) is is_pkinit
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_a_ticket_proves_its_client_by_what_kdcs_never_ignore(
 def test_a_proof_may_be_within(padata_type: int, may_bear: bool, is_possible: bool) -> None:
     request = _request(messages.as_req(padata=[(padata_type, b"")]))
 
-    assert traits.may_bear_proof(request) is may_bear
-    assert traits.bears_possible_proof(request) is is_possible
+    assert traits.may_have_proof(request) is may_bear
+    assert traits.has_possible_proof(request) is is_possible
 
 
 @pytest.mark.parametrize(
@@ -144,15 +144,15 @@ def test_a_proof_may_be_within(padata_type: int, may_bear: bool, is_possible: bo
     ],
 )
 def test_log_ons_ask_for_two_services(components: tuple[str, ...], is_for_logon: bool) -> None:
-    assert traits.is_ticket_for_logon(_name(*components)) is is_for_logon
+    assert traits.is_logon_service(_name(*components)) is is_for_logon
 
 
 @pytest.mark.parametrize(
     ("padata_types", "is_armored"),
     [((), False), ((19,), False), ((19, 136), True), ((17,), True), ((15,), True), ((16, 133), False)],
 )
-def test_a_reply_shows_armor_by_its_padata(padata_types: tuple[int, ...], is_armored: bool) -> None:
-    assert traits.shows_armor(ReplyFacts(kind=MessageKind.AS_REP, padata_types=padata_types)) is is_armored
+def test_a_reply_has_armor_by_its_padata(padata_types: tuple[int, ...], is_armored: bool) -> None:
+    assert traits.has_armor(ReplyFacts(kind=MessageKind.AS_REP, padata_types=padata_types)) is is_armored
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_an_etype_is_strong_that_is_not_deprecated(etypes: tuple[int, ...], is_s
 @pytest.mark.parametrize("padata_type", [129, 130])
 @pytest.mark.parametrize("build", [messages.tgs_req, messages.as_req])
 def test_s4u2self_is_known_by_its_padata(build: type, padata_type: int) -> None:
-    assert traits.asks_s4u2self(_request(build(padata=[(padata_type, b"")])))
-    assert not traits.asks_s4u2self(_request(build(padata=[(128, b"")])))
+    assert traits.is_s4u2self(_request(build(padata=[(padata_type, b"")])))
+    assert not traits.is_s4u2self(_request(build(padata=[(128, b"")])))
 
 
 def test_s4u2proxy_is_known_by_its_option_and_ticket() -> None:
     request = _request(messages.tgs_req(options=CNAME_IN_ADDL_TKT, tickets=TICKETS))
 
-    assert traits.asks_s4u2proxy(request)
-    assert not traits.asks_s4u2proxy(replace(request, kind=MessageKind.AS_REQ))
-    assert not traits.asks_s4u2proxy(_request(messages.tgs_req(options=CNAME_IN_ADDL_TKT)))
-    assert not traits.asks_s4u2proxy(_request(messages.tgs_req(options=b"\x00\x00\x00\x08", tickets=TICKETS)))
+    assert traits.is_s4u2proxy(request)
+    assert not traits.is_s4u2proxy(replace(request, kind=MessageKind.AS_REQ))
+    assert not traits.is_s4u2proxy(_request(messages.tgs_req(options=CNAME_IN_ADDL_TKT)))
+    assert not traits.is_s4u2proxy(_request(messages.tgs_req(options=b"\x00\x00\x00\x08", tickets=TICKETS)))

@@ -159,12 +159,12 @@ def test_kinit_gets_in_where_a_certificate_is_optional(open_realm: Certificates)
         (
             "optional",
             ["other"],
-            "no pattern of the realm is like subject:CN=printer,O=Example dns:printer.example.net",
+            "no pattern of the realm matches subject:CN=printer,O=Example dns:printer.example.net",
         ),
         (
             "required",
             ["other"],
-            "no pattern of the realm is like subject:CN=printer,O=Example dns:printer.example.net",
+            "no pattern of the realm matches subject:CN=printer,O=Example dns:printer.example.net",
         ),
     ],
 )

@@ -241,17 +241,17 @@ BY_HAND = (
     Message(
         rule="realm_mismatch",
         payload=messages.as_req(realm="OTHER.TEST"),
-        detail="asked for KK.TEST, but the message names OTHER.TEST",
+        detail="requested KK.TEST, but the message names OTHER.TEST",
     ),
     Message(
         rule="realm_mismatch",
         payload=messages.tgs_req(realm="OTHER.TEST"),
-        detail="asked for KK.TEST, but the message names OTHER.TEST",
+        detail="requested KK.TEST, but the message names OTHER.TEST",
     ),
     Message(
         rule="realm_mismatch",
         payload=messages.kpasswd_req(realm="OTHER.TEST"),
-        detail="asked for KK.TEST, but the message names OTHER.TEST",
+        detail="requested KK.TEST, but the message names OTHER.TEST",
     ),
     Message(
         rule="kpasswd_set",

@@ -59,33 +59,33 @@ def test_entries_must_fill_whole_buckets(entries: int) -> None:
 
 def test_bucket_of_a_key_depends_on_the_secret() -> None:
     tables = [EntryTable(make_area(entries_bytes(65536))) for _ in range(20)]
-    assert len({table.name(KEY).first for table in tables}) > 15
+    assert len({table.names[KEY].first for table in tables}) > 15
 
 
 def test_key_has_no_entry_before_it_claims_one(table: EntryTable) -> None:
-    name = table.name(KEY)
+    name = table.names[KEY]
     assert table.find(name) == (NO_ENTRY, 0)
     at = table.claim(name, NOW)
     assert table.find(name) == (at, 0)
 
 
 def test_every_process_finds_a_value(area: Area, table: EntryTable) -> None:
-    name = table.name(KEY)
+    name = table.names[KEY]
     at = table.claim(name, NOW)
     for number in range(4):
-        table.write(name, at, VALUE_END - 1 - number, number)
+        table.write(name, at, number, VALUE_END - 1 - number)
     other = EntryTable(area)
-    found = [other.find(other.name(KEY), number) for number in range(4)]
+    found = [other.find(other.names[KEY], number) for number in range(4)]
     assert found == [(at, VALUE_END - 1 - number) for number in range(4)]
 
 
 def test_number_of_known_keys_and_their_length_are_limited(table: EntryTable) -> None:
     for number in range(3 * MOST_KNOWN):
-        table.name(("name", str(number)))
-    assert len(table._names) <= MOST_KNOWN
-    long = table.name(("name", "x" * (LONGEST_KNOWN + 1)))
-    assert long is not table.name(("name", "x" * (LONGEST_KNOWN + 1)))
-    assert table.name(KEY) is table.name(KEY)
+        table.names["name", str(number)].seen[0] = number
+    assert len(table.names) <= MOST_KNOWN
+    long = table.names[("name", "x" * (LONGEST_KNOWN + 1))]
+    assert long is not table.names[("name", "x" * (LONGEST_KNOWN + 1))]
+    assert table.names[KEY] is table.names[KEY]
 
 
 def test_expired_entry_is_evicted_first(table: EntryTable) -> None:
@@ -118,14 +118,15 @@ def test_guarded_entry_is_evicted_only_for_another_guarded_entry(table: EntryTab
 
 
 def test_outdated_write_of_a_process_that_slept_takes_nothing_back(area: Area, table: EntryTable) -> None:
-    name = table.name(KEY)
+    name = table.names[KEY]
     at = table.claim(name, NOW)
-    table.write(name, at, 10)
+    table.write(name, at, 0, 10)
     stale = area.memory.tobytes()
-    table.write(name, at, 500)
+    table.write(name, at, 0, 500)
     area.memory[:] = stale
     assert table.find(name) == (at, 500)
-    assert table.latest(name, at) == 500
+    assert table.values(name, at) == [500, 0, 0, 0]
+    assert table.add(name, at, 0, 0, 1) == 501
 
 
 def test_process_that_lost_an_entry_to_another_key_finds_none_of_its_values(
@@ -134,7 +135,17 @@ def test_process_that_lost_an_entry_to_another_key_finds_none_of_its_values(
     loser, winner = names_of_one_bucket(table, 2)
     at = put(table, loser, NOW, NOW + 600)
     for number in range(4):
-        table.write(loser, at, 900, number)
+        table.write(loser, at, number, 900)
     table.words[at] = winner.digest
     other = EntryTable(area)
     assert [other.find(winner, number) for number in range(4)] == [(at, 0)] * 4
+    assert other.values(winner, at) == [0] * 4
+
+
+def test_value_is_raised_before_it_is_added_to(area: Area, table: EntryTable) -> None:
+    name = table.names[KEY]
+    at = table.claim(name, NOW)
+    assert table.add(name, at, 1, 100, 5) == 105
+    assert table.add(name, at, 1, 50, 5) == 110
+    other = EntryTable(area)
+    assert other.values(other.names[KEY], at) == [0, 110, 0, 0]

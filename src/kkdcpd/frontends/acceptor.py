@@ -19,7 +19,7 @@ from kkdcpd.errors import MalformedError
 from kkdcpd.frontends.connection_limits import PROXIES, ConnectionLimits
 from kkdcpd.frontends.tls_advice import ADVICE
 from kkdcpd.frozen import frozen
-from kkdcpd.guard.handshakes import HandshakeRate
+from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters

@@ -1,1 +1,1 @@
-"""Who may pass, and with what: pure rules and bounded state. What is refused is told by values.Rule."""
+"""Rules about clients, requests and replies, and the bounded state behind them."""

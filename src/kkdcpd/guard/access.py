@@ -1,6 +1,6 @@
-"""Whether a client may use a realm at all: by its certificate, and by the token in the path it asked for.
+"""Checks the TLS client certificate and the token of a client against a realm's settings.
 
-Pure. That a certificate is true was seen to by TLS; here it is only asked whose it is.
+TLS has already verified the certificate. This module only compares its names.
 """
 
 import hmac
@@ -12,7 +12,7 @@ __all__ = ["check_access"]
 
 
 def check_access(client: ClientConnection, realm: RealmConfig) -> tuple[Refusal, ...]:
-    """Return what is against the client's using the realm."""
+    """Return the refusals of a client that may not use the realm."""
     checks = _check_certificate(client.certificate, realm), _check_token(client.token, realm)
     return tuple(refusal for refusal in checks if refusal)
 
@@ -23,7 +23,7 @@ def _check_certificate(certificate: ClientCertificate | None, realm: RealmConfig
     if certificate is None:
         return _refusal(
             Rule.CLIENT_CERTIFICATE,
-            "This realm needs a TLS client certificate, and the client has shown none.",
+            "This realm needs a TLS client certificate, and the client has sent none.",
             "no certificate",
         )
     if any(pattern.matches(certificate) for pattern in realm.client_certificates):
@@ -31,8 +31,8 @@ def _check_certificate(certificate: ClientCertificate | None, realm: RealmConfig
     names = " ".join((f"subject:{certificate.subject}", *certificate.names))
     return _refusal(
         Rule.CLIENT_CERTIFICATE,
-        "The client's TLS certificate is good, but its owner may not use this realm.",
-        f"no pattern of the realm is like {names}",
+        "The client's TLS certificate is valid, but its owner may not use this realm.",
+        f"no pattern of the realm matches {names}",
     )
 
 
@@ -42,15 +42,15 @@ def _check_token(digest: bytes | None, realm: RealmConfig) -> Refusal | None:
     if digest is None:
         return _refusal(
             Rule.TOKEN,
-            "This realm is only reached by a URL that ends in a secret token, and this one has none.",
+            "This realm needs a URL that ends in a secret token, and this URL has no token.",
             "no token",
         )
-    # All are compared, and each in full: the time taken tells nothing of them.
+    # Every token is compared in full, so that the time shows nothing about the tokens.
     if sum(hmac.compare_digest(digest, token) for token in realm.tokens):
         return None
     return _refusal(
         Rule.TOKEN,
-        "The token at the end of the URL is not one of this realm's: it may have been replaced.",
+        "The token at the end of the URL is not a token of this realm: it may have been replaced.",
         "unknown token",
     )
 

@@ -1,18 +1,21 @@
-"""Counts failed log-ons by what KDCs say in clear, and blocks the clients that they come from.
+"""Counts failed log-ons by the replies of KDCs, and blocks the clients that they come from.
 
-Only clients are blocked, or one principal for one client or its wider networks. No principal is blocked for
-all clients, and no wider network as a whole: nobody can lock another user out through the proxy. Each count
-and block is for one realm, so that no realm's KDC can change what another realm's clients may do. In a window
-are counted:
+A block is for one client, or for one principal from one client's network or its wider networks. No principal
+is blocked for all clients, and no wider network as a whole: no client can lock another user out through the
+proxy. Each count and block is for one realm, so that the KDC of one realm cannot change the limits in another
+realm. Within a window, the rules count:
 
 - failures of one principal from one client, and from its wider networks (GUESSING);
-- principals that failed from one client (SPRAYING), and names that the KDC doesn't know (ENUMERATION), beside
-  the principals that logged on from there: where many people are, many mistype;
-- errors of the password service, by client only, for its requests hide the principal (KPASSWD_FAILURES);
-- clients from which one principal fails: that is logged, and nothing else.
+- principals that failed from one client (SPRAYING) and unknown names (ENUMERATION), in relation to the
+  principals that logged on from there: many users at one address mistype many passwords;
+- errors of the password service per client, because its requests hide the principal (KPASSWD_FAILURES);
+- clients from which one principal fails. This count is only logged.
 
-A principal that fails twice counts once for SPRAYING, as GUESSING stops it. Where the request hides or forges
-the name (FAST), no block of the name can stop the next request: then each failure counts for the client.
+A principal that fails twice counts once for SPRAYING, because GUESSING stops it. An unknown name counts once
+for each spelling of it. Where the request hides or forges the name (FAST), no block of the name can stop the
+next request: then each failure counts for the client.
+
+Errors in reply to TGS-REQs do not count. Such a request tries no password, and its ticket shows a log-on.
 """
 
 import enum
@@ -22,8 +25,8 @@ from collections.abc import Iterator
 from kkdcpd.config import FailuresConfig
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.store import Block, Growth, Key, Store, Tally
-from kkdcpd.guard.subject import Subject, find_subject, fold_named, hides_names
-from kkdcpd.guard.traits import may_bear_proof, proves_client
+from kkdcpd.guard.subject import Subject, find_spelling, find_subject, fold_named, hides_names
+from kkdcpd.guard.traits import may_have_proof, proves_client
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.ip_addresses import networks_of
 from kkdcpd.protocol.principals import fold_principal
@@ -35,37 +38,37 @@ _FAILURES = frozenset(
     {
         KrbErrorCode.KDC_ERR_PREAUTH_FAILED,
         KrbErrorCode.KDC_ERR_CLIENT_REVOKED,
-        # What Heimdal's KDC says of a wrong password within FAST, and of a malformed proof.
+        # Heimdal's KDC sends it for a wrong password within FAST, and for a malformed proof.
         KrbErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
     }
 )
 _UNKNOWN = frozenset({KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN})
-_NOT_THE_CLIENTS_FAULT = frozenset({KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE})
+_SERVER_FAULTS = frozenset({KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE})
 
 _REASONS = (Rule.GUESSING, Rule.SPRAYING, Rule.ENUMERATION, Rule.KPASSWD_FAILURES)
-"""A block's reason is the index herein."""
+"""The reason of a block is an index into this tuple."""
 
 _TEXTS = {
-    Rule.GUESSING: "logging in by this name failed too often from your network",
-    Rule.SPRAYING: "logging in failed too often from your network",
-    Rule.ENUMERATION: "too many unknown names were asked for from your network",
+    Rule.GUESSING: "logging on with this name failed too often from your network",
+    Rule.SPRAYING: "logging on failed too often from your network",
+    Rule.ENUMERATION: "your network requested too many unknown names",
     Rule.KPASSWD_FAILURES: "changing passwords failed too often from your network",
 }
 
-# Kinds of what is blocked.
+# The first parts of the keys of blocks.
 _CLIENT, _KPASSWD, _PAIR = "blocked", "blocked_kpasswd", "blocked_principal"
 
 DEPARTURE_SECONDS = 0.75
-"""KDCs answer in milliseconds, and no client gives up so soon: MIT's asks its next proxy after a second."""
-
+"""KDCs answer in milliseconds, and no honest client gives up earlier: MIT's client tries its next proxy after
+a second."""
 
 WIDER_MULTIPLES = (2, 4)
-"""How many times `guesses` may fail from the first and the last of a client's surrounding networks. An IPv4
-address has only the last, its /24."""
+"""Multiples of `guesses` that may fail from a /56 and a /48. An IPv4 address is only in a /24, which has the
+last multiple."""
 
 GUESSES_PAST_A_BLOCK = 2
-"""So many failures block a client as a whole if they get past a block of the name for its network. One may be
-a stranger's, who mistypes a password once."""
+"""Failures that block a client as a whole if they get past a block of the name for its network. A single
+failure may come from a user that mistypes a password once."""
 
 
 class _Column(enum.IntEnum):
@@ -77,7 +80,7 @@ class _Column(enum.IntEnum):
 
 
 class _Step(enum.IntEnum):
-    """The columns of the tally of one principal's way to a ticket."""
+    """The columns of the tally of proofs for one principal: demanded by the KDC, and tickets granted."""
 
     DEMANDED = 0
     GRANTED = 1
@@ -85,7 +88,7 @@ class _Step(enum.IntEnum):
 
 @frozen
 class Alert:
-    """A principal failed from so many clients. This is told once in a window."""
+    """A principal failed from several clients. This is reported once in a window."""
 
     realm: str
     principal: str
@@ -94,9 +97,9 @@ class Alert:
 
 @frozen
 class Blocked:
-    """A client has been blocked for so many seconds, as a whole or (GUESSING) for one principal.
+    """A client is blocked for some seconds, as a whole or (GUESSING) for one principal.
 
-    `client` is its network, or with GUESSING perhaps a wider one.
+    `client` is its network, or a wider network with GUESSING.
     """
 
     rule: Rule
@@ -109,7 +112,7 @@ class Blocked:
 class FailureGate:
     """The rules GUESSING, SPRAYING, ENUMERATION and KPASSWD_FAILURES.
 
-    `check` tells who is blocked, before a request goes to a KDC; `note` learns from what came of it.
+    `check` finds blocks before a request goes to a KDC. `note` counts by the reply.
     """
 
     def __init__(self, config: FailuresConfig, store: Store) -> None:
@@ -118,7 +121,7 @@ class FailureGate:
         self._growth = Growth(first=config.block, longest=config.block_maximum, forgiven_after=config.window)
 
     def check(self, request: ProxyRequest, *, client: str, realm: str, now: float) -> Refusal | None:
-        """Return why the client is blocked. A TGS-REQ passes: its ticket shows that its user logged on."""
+        """Return the refusal of a blocked client. A TGS-REQ passes, because its ticket shows a log-on."""
         if request.kind is MessageKind.TGS_REQ:
             return None
         block = self._store.blocked((_CLIENT, realm, client), now)
@@ -139,7 +142,7 @@ class FailureGate:
     def note(
         self, request: ProxyRequest, facts: ReplyFacts, *, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
-        """Learn from a reply."""
+        """Count what a reply says about the client."""
         if request.kind is MessageKind.KPASSWD_REQ:
             return self._note_kpasswd(facts, client, realm, now)
         if request.kind is not MessageKind.AS_REQ:
@@ -155,25 +158,26 @@ class FailureGate:
     def note_departure(
         self, request: ProxyRequest, *, client: str, realm: str, seconds: float, now: float
     ) -> tuple[Alert | Blocked, ...]:
-        """Learn that a client left, so many seconds after its request was passed on and without a reply.
+        """Count a client that left without a reply, `seconds` after its request was passed on.
 
-        What it tried may have counted at a KDC all the same: it counts here as if it had failed, or accounts
-        could be locked out by proofs whose failing nobody sees. Who waits longer has a slow KDC before it.
+        The KDC may have counted the attempt all the same. So it counts as a failure here: otherwise a client
+        could lock accounts by wrong proofs without waiting for the errors. A client that waited longer left
+        because the KDC is slow.
         """
         if seconds >= DEPARTURE_SECONDS:
             return ()
         if request.kind is MessageKind.KPASSWD_REQ:
             return self._note_kpasswd_failure(client, realm, now)
-        if request.kind is not MessageKind.AS_REQ or not may_bear_proof(request):
+        if request.kind is not MessageKind.AS_REQ or not may_have_proof(request):
             return ()
         return self._note_failure(find_subject(request), client, realm, now)
 
     def _note_ticket(
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> None:
-        """Count a log-on if the client is known to have proved it, for some tickets are issued to anybody.
+        """Count a log-on if the client has proved itself: KDCs issue some tickets to any client.
 
-        The name is the reply's: by the request's own words one account could pass for many.
+        The name is that of the reply, because a request could show many names for one account.
         """
         name = fold_named(facts.cname)
         if name is None:
@@ -184,7 +188,7 @@ class FailureGate:
     def _was_demanded(
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> bool:
-        """Whether the KDC has refused this principal a ticket without a proof, within the window."""
+        """Whether the KDC has demanded a proof from this principal within the window."""
         name = find_subject(request, facts).name
         if name is None:
             return False
@@ -194,10 +198,10 @@ class FailureGate:
     def _note_demand(
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> None:
-        """Note that the KDC issues no ticket for this principal without a proof, if that may be asked for.
+        """Note that the KDC demands a proof from this principal.
 
-        It is for log-ons with FAST and SPAKE. Where FAST hides the name and the KDC's errors name no client,
-        the name is the request's.
+        Only log-ons with FAST and SPAKE need this note. If FAST hides the name and the KDC's errors name no
+        client, the name is that of the request.
         """
         if not (request.is_armored or facts.offers_spake):
             return
@@ -211,8 +215,9 @@ class FailureGate:
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
         if facts.error_code in _UNKNOWN:
-            subject = find_subject(request, facts)
-            return self._note_failed_logon(subject, _Column.UNKNOWN, client, realm, now)
+            is_shown = find_subject(request, facts).is_shown
+            member = find_spelling(request, facts) if is_shown else None
+            return self._note_failed_logon(member, _Column.UNKNOWN, client, realm, now)
         if facts.error_code in _FAILURES:
             return self._note_failure(find_subject(request, facts), client, realm, now)
         return ()
@@ -220,7 +225,7 @@ class FailureGate:
     def _note_kpasswd(
         self, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
-        if facts.error_code is None or facts.error_code in _NOT_THE_CLIENTS_FAULT:
+        if facts.error_code is None or facts.error_code in _SERVER_FAULTS:
             return ()
         return self._note_kpasswd_failure(client, realm, now)
 
@@ -233,8 +238,9 @@ class FailureGate:
     def _note_failure(
         self, subject: Subject, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
-        events = self._note_failed_logon(subject, _Column.FAILED, client, realm, now)
         name = subject.name
+        member = name if subject.is_shown else None
+        events = self._note_failed_logon(member, _Column.FAILED, client, realm, now)
         if name is None:
             return events
         events += self._note_guess(name, client, realm, now, is_shown=subject.is_shown)
@@ -264,15 +270,14 @@ class FailureGate:
         return events
 
     def _note_failed_logon(
-        self, subject: Subject, column: _Column, client: str, realm: str, now: float
+        self, member: str | None, column: _Column, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
-        member = subject.name if subject.is_shown else None
         return self._judge(self._tally_logon(client, realm, member, column, now), client, realm, now)
 
     def _judge(self, tally: Tally, client: str, realm: str, now: float) -> tuple[Alert | Blocked, ...]:
-        """Block the client if those who fail have no fair share beside those who log in.
+        """Block the client if its failures exceed the limit that its log-ons allow.
 
-        What failed and what is unknown add up, each as a share of its limit: who mixes them gains nothing.
+        Failed and unknown names add up, each as a share of its limit: a client gains nothing by mixing them.
         """
         allowance = self._config.principals_per_success * tally.counts[_Column.SUCCEEDED]
         failed = tally.counts[_Column.FAILED] / (self._config.sprayed_principals + allowance)

@@ -1,19 +1,19 @@
-"""The guard: puts every rule to a request and a reply, and does with what they find as their mode says.
+"""Applies every rule to a request and its reply, and refuses or only reports by the mode of the broken rule.
 
-Rules are in the modules beside; here is only their order. What is cheap to ask and tells most comes first.
+The rules are in the modules beside this one. This module sets their order: cheap and decisive rules first.
 """
 
-import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from kkdcpd.config import Config, RealmConfig
 from kkdcpd.frozen import frozen
-from kkdcpd.guard.concurrency import Slots
 from kkdcpd.guard.failures import Alert, Blocked, FailureGate
+from kkdcpd.guard.limits import ConcurrencyLimit, RequestRates
 from kkdcpd.guard.policy import Finding, RealmPolicy, found
-from kkdcpd.guard.rates import Rates
 from kkdcpd.guard.store import Store
 from kkdcpd.log.events import EventLogger
+from kkdcpd.protocol.ip_addresses import limited_networks
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.values import ClientConnection, Mode, ProxyRequest, Refusal, ReplyFacts, Rule
@@ -25,7 +25,7 @@ logger = EventLogger(__name__)
 
 @frozen
 class Verdict:
-    """Why a request or reply is refused, if it is, and which rules would have refused it."""
+    """The refusal of a request or reply, if there is one, and the broken rules in monitor mode."""
 
     refusal: Refusal | None = None
     monitored: tuple[Rule, ...] = ()
@@ -35,10 +35,10 @@ GOOD = Verdict()
 
 
 class Guard:
-    """Decides who may pass.
+    """Decides which requests and replies pass.
 
-    `store` is what it remembers, `requests` counts who is served now; `clock` is monotonic and shared by all
-    workers.
+    `store` holds the counts and blocks, `requests` counts the requests in flight. All worker processes share
+    both, and a monotonic `clock`.
     """
 
     def __init__(
@@ -47,38 +47,31 @@ class Guard:
         self._store = store
         self._clock = clock
         self._rates_mode = config.guard.rates.mode
-        self._rates = Rates(config.guard.rates, store)
-        self._slots = Slots(config.guard.rates, requests)
+        self._rates = RequestRates(config.guard.rates, store)
+        self._concurrency = ConcurrencyLimit(config.guard.rates, requests)
         self._failures_mode = config.guard.failures.mode
         self._failures = FailureGate(config.guard.failures, store)
         self._policies = {realm.name: RealmPolicy(realm) for realm in config.realms}
 
     def charge(self, client: ClientConnection) -> Verdict:
-        """Charge the client for a request's head; say whether its network sends too many."""
+        """Count the head of a request, and judge the rate of the client's network."""
         if self._rates_mode is Mode.OFF:
             return GOOD
         refusal = self._rates.check_client(client.network, now=self._clock())
         return _verdict([found(refusal, self._rates_mode)]) if refusal else GOOD
 
-    def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
-        """Count a request of the client from its body to its response; say whether there are too many."""
-        return _Visit(self.enter, self._slots.leave, client.network)
-
-    def enter(self, network: str) -> Verdict:
-        """Begin a visit."""
-        refusal = self._slots.enter(network)
-        if refusal is None or self._rates_mode is Mode.OFF:
-            return GOOD
-        return _verdict([found(refusal, self._rates_mode)])
+    def visit(self, client: ClientConnection) -> AbstractContextManager[Verdict]:
+        """Count a request in flight while the context lasts, and judge the number of such requests."""
+        return _Visit(self._concurrency, self._rates_mode, client.network)
 
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
-        """Say whether the request may go to the realm's servers."""
+        """Judge a request before it goes to the realm's servers."""
         now = self._clock()
         policy = self._policies[realm.name]
         findings = [] if policy.is_open else policy.check_access(client)
         if self._failures_mode is not Mode.OFF:
-            asked = _asked_realm(request, realm)
-            block = self._failures.check(request, client=client.network, realm=asked, now=now)
+            counted = policy.counted_as or fold_realm(request.target_domain)
+            block = self._failures.check(request, client=client.network, realm=counted, now=now)
             if block:
                 findings.append(found(block, self._failures_mode))
         findings += policy.check_request(request)
@@ -91,22 +84,15 @@ class Guard:
     def review(
         self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig, facts: ReplyFacts
     ) -> Verdict:
-        """Learn from a reply, and say whether the client may have it."""
+        """Count what a reply says about the client, and judge the reply before the client gets it."""
         now = self._clock()
-        asked = _asked_realm(request, realm)
-        if self._failures_mode is not Mode.OFF:
-            events = self._failures.note(
-                request,
-                facts,
-                client=client.network,
-                realm=asked,
-                now=now,
-            )
-            for event in events:
-                _tell(event, self._failures_mode)
         policy = self._policies[realm.name]
+        counted = policy.counted_as or fold_realm(request.target_domain)
+        if self._failures_mode is not Mode.OFF:
+            for event in self._failures.note(request, facts, client=client.network, realm=counted, now=now):
+                _log(event, self._failures_mode)
         findings = policy.check_reply(request, facts)
-        many_services = policy.check_services(facts, asked, client.network, self._store, now)
+        many_services = policy.check_services(facts, counted, client.network, self._store, now)
         if many_services:
             findings.append(many_services)
         return _verdict(findings) if findings else GOOD
@@ -114,51 +100,46 @@ class Guard:
     def note_departure(
         self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig, *, seconds: float
     ) -> None:
-        """Learn that the client left, so many seconds after its request was passed on."""
+        """Count a client that left without its reply, `seconds` after its request was passed on."""
         if self._failures_mode is Mode.OFF:
             return
+        counted = self._policies[realm.name].counted_as or fold_realm(request.target_domain)
         events = self._failures.note_departure(
-            request,
-            client=client.network,
-            realm=_asked_realm(request, realm),
-            seconds=seconds,
-            now=self._clock(),
+            request, client=client.network, realm=counted, seconds=seconds, now=self._clock()
         )
         for event in events:
-            _tell(event, self._failures_mode)
+            _log(event, self._failures_mode)
 
 
-class _Visit(contextlib.AbstractContextManager[Verdict]):
-    """A request, from its body to its response."""
+class _Visit(AbstractContextManager[Verdict]):
+    """A request in flight."""
 
-    __slots__ = ("_enter", "_leave", "_network")
+    __slots__ = ("_limit", "_mode", "_networks")
 
-    def __init__(self, enter: Callable[[str], Verdict], leave: Callable[[str], None], network: str) -> None:
-        self._enter = enter
-        self._leave = leave
-        self._network = network
+    def __init__(self, limit: ConcurrencyLimit, mode: Mode, network: str) -> None:
+        self._limit = limit
+        self._mode = mode
+        self._networks = limited_networks(network)
 
     def __enter__(self) -> Verdict:
-        return self._enter(self._network)
+        refusal = self._limit.enter(self._networks)
+        if refusal is None or self._mode is Mode.OFF:
+            return GOOD
+        return _verdict([found(refusal, self._mode)])
 
     def __exit__(self, *_error: object) -> None:
-        self._leave(self._network)
-
-
-def _asked_realm(request: ProxyRequest, realm: RealmConfig) -> str:
-    """Return the name by which the realm is counted: realms of one wildcard have nothing in common."""
-    return fold_realm(request.target_domain) if realm.is_wildcard else realm.name
+        self._limit.leave(self._networks)
 
 
 def _verdict(findings: list[Finding]) -> Verdict:
-    """Refuse by the first rule that is enforced; of those that aren't, tell."""
+    """Refuse by the first enforced rule, and name the rules in monitor mode."""
     return Verdict(
         refusal=next((finding.refusal for finding in findings if finding.is_enforced), None),
         monitored=tuple(finding.refusal.rule for finding in findings if not finding.is_enforced),
     )
 
 
-def _tell(event: Alert | Blocked, mode: Mode) -> None:
+def _log(event: Alert | Blocked, mode: Mode) -> None:
     match event:
         case Alert(realm=realm, principal=principal, clients=clients):
             logger.warning("principal_under_attack", realm=realm, cname=principal, clients=clients)

@@ -1,6 +1,6 @@
-"""A realm's policy: who may use it, and the rules about messages as far as it turns them on. Pure.
+"""Applies a realm's policy: access to the realm, and the rules about messages that the policy turns on.
 
-A rule's mode is the setting of its name.
+The mode of a rule is the setting of the same name.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import TypeVar
 from kkdcpd.config import PolicyConfig, RealmConfig
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.access import check_access
-from kkdcpd.guard.realm_names import names_of
+from kkdcpd.guard.names import names_of
 from kkdcpd.guard.reply_rules import REPLY_RULES, service_of
 from kkdcpd.guard.request_rules import REQUEST_RULES
 from kkdcpd.guard.store import Store
@@ -28,32 +28,31 @@ from kkdcpd.values import (
 __all__ = ["Finding", "RealmPolicy", "found"]
 
 _TEXTS: Mapping[Rule, str] = {
-    Rule.MESSAGE_KIND: "Requests of this kind are not relayed by this proxy: "
+    Rule.MESSAGE_KIND: "This proxy does not relay requests of this kind: "
     "send them to the realm's servers directly, from inside the network.",
     Rule.KPASSWD_SET: "Passwords can't be changed through this proxy by the set protocol (RFC 3244): "
     "use a client that speaks version 1, or change them from inside the network.",
-    Rule.REALM_MISMATCH: "The message names another realm than the proxy was asked for: "
-    "see to it that the client's mapping of realms to proxies names the right one.",
-    Rule.REQUIRE_ARMOR: "This proxy takes no passwords without FAST armor: have the client use it "
+    Rule.REALM_MISMATCH: "The message and the request to the proxy name different realms: "
+    "correct the client's mapping of realms to proxies.",
+    Rule.REQUIRE_ARMOR: "This proxy takes no passwords without FAST armor: let the client use FAST "
     "(kinit -T with a host's or an anonymous ticket), or log on with a certificate.",
-    Rule.WEAK_ETYPES: "The client offers none but deprecated encryption types such as RC4 and DES: "
-    "let it use AES.",
-    Rule.UNPROVEN_TICKET: "This proxy hands out no ticket that was had without preauthentication: "
-    "have the realm's administrator require it for the account.",
-    Rule.INITIAL_SERVICE: "This proxy relays no log-on that asks for a service's ticket directly: "
-    "log on first, then ask for the service's ticket (kinit without -S).",
-    Rule.MANY_SERVICES: "Tickets for too many services were asked for from this network: "
-    "wait some minutes, and ask for fewer.",
-    Rule.S4U2SELF: "Tickets for other users to oneself (S4U2Self) are not relayed by this proxy: "
-    "get them from inside the network.",
-    Rule.S4U2PROXY: "Tickets by constrained delegation (S4U2Proxy) are not relayed by this proxy: "
-    "get them from inside the network.",
+    Rule.WEAK_ETYPES: "The client offers only deprecated encryption types such as RC4 and DES: "
+    "let the client use AES.",
+    Rule.UNPROVEN_TICKET: "This proxy passes on no ticket that the KDC issued without preauthentication: "
+    "the realm's administrator should require preauthentication for the account.",
+    Rule.INITIAL_SERVICE: "This proxy relays no log-on that requests a service's ticket directly: "
+    "log on first, then request the service's ticket (kinit without -S).",
+    Rule.MANY_SERVICES: "This network requested tickets for too many services: "
+    "wait some minutes, and request fewer.",
+    Rule.S4U2SELF: "This proxy does not relay tickets for other users to oneself (S4U2Self): "
+    "request them from inside the network.",
+    Rule.S4U2PROXY: "This proxy does not relay tickets by constrained delegation (S4U2Proxy): "
+    "request them from inside the network.",
     Rule.CNAME: "This principal gets no tickets through this proxy: "
-    "use another one, or log on from inside the network.",
-    Rule.SNAME: "Tickets for this service are not to be had through this proxy: "
-    "get them from inside the network.",
+    "use another principal, or log on from inside the network.",
+    Rule.SNAME: "This proxy does not relay tickets for this service: request them from inside the network.",
 }
-"""What the client's administrator is told. ASCII, as KRB-ERROR's e-text has to be (RFC 4120 5.2.1)."""
+"""Texts for the client's administrator. They are ASCII, because e-text of a KRB-ERROR is (RFC 4120 5.2.1)."""
 
 _ACCESS_RULES = (Rule.CLIENT_CERTIFICATE, Rule.TOKEN)
 
@@ -64,24 +63,24 @@ _IS_MOOT: Mapping[Rule, Callable[[PolicyConfig], bool]] = {
     Rule.CNAME: lambda policy: not (policy.cname_allow or policy.cname_deny),
     Rule.SNAME: lambda policy: not (policy.sname_allow or policy.sname_deny),
 }
-"""Rules that go by a list, and whether it leaves them nothing to find."""
+"""Rules with a list, each with a test that the list allows all requests."""
 
 MOST_KNOWN = 256
-"""Realms below a wildcard whose names are remembered."""
+"""Realms below a wildcard whose names are cached."""
 
 _Check = TypeVar("_Check")
 
 
 @frozen
 class Finding:
-    """What a rule is broken by: to be refused for, or only to be told of."""
+    """A broken rule. If the rule is not enforced, the refusal is only reported."""
 
     refusal: Refusal
     is_enforced: bool
 
 
 class RealmPolicy:
-    """What one realm's policy has to say about requests and replies; made once, asked for each."""
+    """One realm's policy, ready for its requests and replies."""
 
     def __init__(self, realm: RealmConfig) -> None:
         self._realm = realm
@@ -89,14 +88,16 @@ class RealmPolicy:
         self._names = None if realm.is_wildcard else names_of(realm, realm.name)
         self._names_below = lru_cache(MOST_KNOWN)(partial(names_of, realm))
         self.is_open = not (realm.client_certificates or realm.tokens)
-        """Whether `check_access` has nothing to say."""
+        """Whether `check_access` allows every client."""
+        self.counted_as = None if realm.is_wildcard else realm.name
+        """The name by which the realm is counted. Each realm below a wildcard is counted by its own name."""
         self._modes = {rule: _mode_of(rule, realm.policy) for rule in (*_TEXTS, *_ACCESS_RULES)}
-        self._request_rules = self._asked(REQUEST_RULES)
-        self._reply_rules = self._asked(REPLY_RULES)
+        self._request_rules = self._active(REQUEST_RULES)
+        self._reply_rules = self._active(REPLY_RULES)
         self._counts_services = self._modes[Rule.MANY_SERVICES] is not Mode.OFF
 
     def check_access(self, client: ClientConnection) -> list[Finding]:
-        """Return what is against the client's using the realm."""
+        """Return the broken rules about access to the realm."""
         return [
             found(refusal, mode)
             for refusal in check_access(client, self._realm)
@@ -104,7 +105,7 @@ class RealmPolicy:
         ]
 
     def check_request(self, request: ProxyRequest) -> list[Finding]:
-        """Return what is against relaying the request, the gravest rules first."""
+        """Return the rules that the request breaks, the gravest first."""
         names = self._names or self._names_below(request.target_domain)
         findings = []
         for rule, check in self._request_rules:
@@ -114,7 +115,7 @@ class RealmPolicy:
         return findings
 
     def check_reply(self, request: ProxyRequest, facts: ReplyFacts) -> list[Finding]:
-        """Return what is against handing on the reply."""
+        """Return the rules that the reply breaks."""
         names = self._names or self._names_below(request.target_domain)
         findings = []
         for rule, check in self._reply_rules:
@@ -126,7 +127,7 @@ class RealmPolicy:
     def check_services(
         self, facts: ReplyFacts, realm: str, network: str, store: Store, now: float
     ) -> Finding | None:
-        """Count the service that the reply bears a ticket for, and judge how many the network has."""
+        """Count the service of the ticket in a reply, and judge how many services the network has."""
         service = service_of(facts) if self._counts_services else None
         if service is None:
             return None
@@ -138,8 +139,8 @@ class RealmPolicy:
         detail = f"tickets for {count} services within {window:g} s"
         return self._finding(Rule.MANY_SERVICES, detail, retry_after=window)
 
-    def _asked(self, rules: Mapping[Rule, _Check]) -> list[tuple[Rule, _Check]]:
-        """Leave out what is off, and what goes by a list that leaves nothing to find."""
+    def _active(self, rules: Mapping[Rule, _Check]) -> list[tuple[Rule, _Check]]:
+        """Leave out rules that are off, and rules whose list allows all requests."""
         return [
             (rule, check)
             for rule, check in rules.items()
@@ -154,7 +155,7 @@ class RealmPolicy:
 
 
 def found(refusal: Refusal, mode: Mode) -> Finding:
-    """Return what a rule that isn't off is broken by."""
+    """Return the finding of a rule that is not off."""
     return Finding(refusal=refusal, is_enforced=mode is Mode.ENFORCE)
 
 

@@ -1,15 +1,14 @@
-"""The policy's rules about replies, each a function of request, reply, the realm's names and policy. Pure.
+"""The rules about replies: functions of the request, the reply, the realm's names and the realm's policy.
 
-They see to what a request doesn't show: what FAST hides, who a ticket is for, and whether a proof was asked
-for at all. As in `request_rules`, a rule tells what is against it or None, and modes are not asked here.
+They see what a request does not show: names that FAST hides, the client of a ticket, and a ticket without a
+proof. As in `request_rules`, a rule returns a detail for the log or None.
 """
 
 from collections.abc import Callable, Mapping
 
 from kkdcpd.config import PolicyConfig
 from kkdcpd.guard import traits
-from kkdcpd.guard.name_patterns import find_objection
-from kkdcpd.guard.realm_names import RealmNames
+from kkdcpd.guard.names import RealmNames, find_objection
 from kkdcpd.values import MessageKind, ProxyRequest, ReplyFacts, Rule
 
 __all__ = ["REPLY_RULES", "ReplyRule", "service_of"]
@@ -20,10 +19,10 @@ _TICKETS = (MessageKind.AS_REP, MessageKind.TGS_REP)
 
 
 def service_of(facts: ReplyFacts) -> str | None:
-    """Return the service that a reply bears a ticket for, equal for equal ones; None if there is none.
+    """Return the service of the ticket in a reply, folded, or None.
 
-    Ticket-granting tickets are for nobody's service. An AS-REP counts like a TGS-REP: a service's ticket can
-    be asked for by an AS-REQ as well.
+    A ticket-granting ticket is for no service. An AS-REP counts like a TGS-REP: an AS-REQ can request a
+    service's ticket as well.
     """
     if facts.kind not in _TICKETS or facts.sname is None or traits.is_krbtgt(facts.sname):
         return None
@@ -35,13 +34,13 @@ def _check_realm(
 ) -> str | None:
     if not request.is_armored or facts.srealm is None or facts.srealm in names:
         return None
-    return f"asked for {request.target_domain}, but the ticket is of {facts.srealm}"
+    return f"requested {request.target_domain}, but the ticket is of {facts.srealm}"
 
 
 def _check_armor(
     request: ProxyRequest, facts: ReplyFacts, _names: RealmNames, _policy: PolicyConfig
 ) -> str | None:
-    if facts.kind is not MessageKind.AS_REP or traits.shows_armor(facts):
+    if facts.kind is not MessageKind.AS_REP or traits.has_armor(facts):
         return None
     cname = facts.cname or request.cname
     return None if cname and traits.is_machine(cname) else f"a ticket for {cname} without armor"
@@ -50,14 +49,14 @@ def _check_armor(
 def _check_proof(
     request: ProxyRequest, facts: ReplyFacts, _names: RealmNames, _policy: PolicyConfig
 ) -> str | None:
-    """Find AS-REPs that any client can get, with something in them that is made of the user's password.
+    """Find AS-REPs that any client can get, with a part that is encrypted in a key made from a password.
 
-    Whether armor hides a proof can't be told. A machine's key is not made of a password.
+    The armor may hide a proof, so an armored reply passes. A machine's key is not made from a password.
     """
-    if facts.kind is not MessageKind.AS_REP or traits.bears_possible_proof(request):
+    if facts.kind is not MessageKind.AS_REP or traits.has_possible_proof(request):
         return None
     cname = facts.cname or request.cname
-    if traits.shows_armor(facts) or (cname and traits.is_machine(cname)):
+    if traits.has_armor(facts) or (cname and traits.is_machine(cname)):
         return None
     return f"a ticket for {cname} without preauthentication"
 
@@ -67,7 +66,7 @@ def _check_initial_service(
 ) -> str | None:
     if facts.kind is not MessageKind.AS_REP or facts.sname is None:
         return None
-    return None if traits.is_ticket_for_logon(facts.sname) else f"AS-REP for {facts.sname}"
+    return None if traits.is_logon_service(facts.sname) else f"AS-REP for {facts.sname}"
 
 
 def _check_cname(

@@ -8,9 +8,9 @@ its level of growth and its reason.
 
 from collections.abc import Sequence
 
-from kkdcpd.guard.store import COLUMNS, Block, Growth, Key, Limit, Shortage, Tally
+from kkdcpd.guard.store import Block, Growth, Key, Limit, Shortage, Tally
 from kkdcpd.shared_memory.areas import Area
-from kkdcpd.shared_memory.entries import EntryTable, Name
+from kkdcpd.shared_memory.entries import NO_ENTRY, EntryTable, Name
 
 __all__ = ["SharedTable"]
 
@@ -45,49 +45,48 @@ class SharedTable:
         instant = int(now * INSTANTS)
         taken: list[tuple[Name, int, int]] = []
         for key, limit in buckets:
-            name = table.name(key)
+            name = table.names[key]
             at, full_at = table.find(name)
             interval = int(INSTANTS / limit.rate)
             fullest = instant + interval * limit.burst
             excess = full_at + interval - fullest
             if excess > 0:
-                if excess > interval and at >= 0:
+                if excess > interval and at != NO_ENTRY:
                     # The tokens were taken under a higher limit: this limit does not wait for them.
-                    table.write(name, at, fullest)
+                    table.write(name, at, 0, fullest)
                 return Shortage(index=len(taken), wait=min(excess, interval) / INSTANTS)
             taken.append((name, at, interval))
-        for name, at, interval in taken:
-            if at < 0:
-                at = table.claim(name, now)  # noqa: PLW2901 - the entry's position from here on
-            full_at = max(table.latest(name, at), instant) + interval
-            table.write(name, at, full_at)
+        for name, found, interval in taken:
+            at = found if found != NO_ENTRY else table.claim(name, now)
+            full_at = table.add(name, at, 0, instant, interval)
             table.keep(at, now, full_at / INSTANTS)
         return None
 
     def tally(self, key: Key, column: int, member: str | None, *, window: float, now: float) -> Tally:
         """Count the member in a column of the key's tally, but only once in a window; None counts always."""
         table = self._table
-        name = table.name(key)
+        name = table.names[key]
         at, value = table.find(name)
-        if at < 0:
+        if at == NO_ENTRY:
             at = table.claim(name, now)
         start = value >> COUNT_BITS
         tick = int(now * TICKS) + 1
         if not start or not 0 <= tick - start < window * TICKS:
             start = tick
-            table.write(name, at, start << COUNT_BITS)
+            table.write(name, at, 0, start << COUNT_BITS)
         expires = start / TICKS + window
         table.keep(at, now, expires)
         is_new = member is None or self._joins((*key, member), column, start, expires, now)
-        if is_new:
-            self._count(name, at, 1 + column, start)
-        first, second, third = (self._counted(name, at, 1 + number, start) for number in range(COLUMNS))
-        return Tally(counts=(first, second, third), is_new=is_new)
+        values = table.values(name, at)
+        counts = [value & MOST_COUNTED if value >> COUNT_BITS >= start else 0 for value in values[1:]]
+        if is_new and counts[column] < MOST_COUNTED:
+            counts[column] = table.add(name, at, 1 + column, start << COUNT_BITS, 1) & MOST_COUNTED
+        return Tally(counts=(counts[0], counts[1], counts[2]), is_new=is_new)
 
     def blocked(self, key: Key, now: float) -> Block | None:
         """Return the block that is on the key."""
-        at, value = self._table.find(self._table.name(key))
-        if at < 0:
+        at, value = self._table.find(self._table.names[key])
+        if at == NO_ENTRY:
             return None
         seconds = (value >> COUNT_BITS) / TICKS - now
         return Block(reason=value & (1 << REASON_BITS) - 1, seconds=seconds) if seconds > 0 else None
@@ -95,9 +94,9 @@ class SharedTable:
     def block(self, key: Key, reason: int, growth: Growth, now: float) -> float:
         """Block the key and return for how many seconds: none if it was blocked already."""
         table = self._table
-        name = table.name(key)
+        name = table.names[key]
         at, value = table.find(name)
-        if at < 0:
+        if at == NO_ENTRY:
             at = table.claim(name, now)
         quiet = now - (value >> COUNT_BITS) / TICKS
         if quiet < 0:
@@ -105,33 +104,22 @@ class SharedTable:
         level = _next_level(value, quiet, growth)
         seconds = min(growth.first * (1 << level), growth.longest)
         until = int((now + seconds) * TICKS)  # rounded down: no block is longer than the client hears
-        table.write(name, at, until << COUNT_BITS | level << REASON_BITS | reason)
+        table.write(name, at, 0, until << COUNT_BITS | level << REASON_BITS | reason)
         table.keep(at, now, now + seconds + (level + 1) * growth.forgiven_after)
         table.guard(at, now + seconds)
         return seconds
-
-    def _count(self, name: Name, at: int, number: int, start: int) -> None:
-        """Count one more in a column, with nothing between reading and writing."""
-        latest = max(self._table.latest(name, at, number), start << COUNT_BITS)
-        if latest & MOST_COUNTED < MOST_COUNTED:
-            self._table.write(name, at, latest + 1, number)
-
-    def _counted(self, name: Name, at: int, number: int, start: int) -> int:
-        """Return the count of a column since the window began."""
-        latest = self._table.latest(name, at, number)
-        return latest & MOST_COUNTED if latest >> COUNT_BITS >= start else 0
 
     def _joins(self, key: Key, column: int, start: int, expires: float, now: float) -> bool:
         """Note that a member is in a column since the window began, and return whether that is new."""
         table = self._table
         name = table.passing_name(key)
         at, value = table.find(name, column)
-        if at < 0:
+        if at == NO_ENTRY:
             at = table.claim(name, now)
         table.keep(at, now, expires)
         if value >> COUNT_BITS == start:
             return False
-        table.write(name, at, start << COUNT_BITS, column)
+        table.write(name, at, column, start << COUNT_BITS)
         return True
 
 

@@ -1,13 +1,13 @@
-"""What the guard remembers, as its rules see it: four operations on names.
+"""Defines the store of the guard's counts and blocks: four operations on keys.
 
-Rules use nothing else, so that the state may be a table in this host's memory (shared_table) or one that many
-hosts share. What makes both possible: names and numbers go in and plain values come out; every operation adds
-to what is there, so that those of many hosts may come in any order; and what is told are durations, never
-times, since clocks differ between hosts.
+The rules use only these operations. So the store may be a table in this host's memory (shared_table) or one
+that several hosts share: arguments and results are plain values; every operation adds to the state, so that
+the operations of several hosts may come in any order; results are durations and not times, because the clocks
+of hosts differ.
 
-The operations are plain functions, not coroutines. A login must not wait for a store on the network, nor fail
-because that store does: where hosts share their state, each decides by its own table and passes on what it
-did, in batches (an operation is its name and its arguments), for the others to do to theirs.
+The operations are plain functions, not coroutines. A log-on must not wait for a store on the network, nor
+fail when that store fails. Hosts that share their state each decide by their own table. They send the
+operations (name and arguments) in batches to the other hosts, which apply them to their tables.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,17 @@ from kkdcpd.frozen import frozen
 __all__ = ["COLUMNS", "Block", "Growth", "Key", "Limit", "Shortage", "Store", "Tally"]
 
 Key = tuple[str, ...]
-"""What is remembered, first of which kind: a kind is for one operation, and has a fixed number of parts.
-
-None but the last part has a NUL.
+"""The first part is the kind of the key. Keys of a kind are used with one operation and have the same number
+of parts. Only the last part may have a NUL.
 """
 
 COLUMNS = 3
-"""Counts that a tally has."""
+"""The counts in a tally."""
 
 
 @frozen
 class Limit:
-    """A token bucket: it holds `burst` tokens, and `rate` of them come back in a second."""
+    """A token bucket: it holds `burst` tokens, and gets back `rate` tokens in a second."""
 
     rate: float
     burst: int
@@ -45,7 +44,7 @@ class Shortage:
 
 @frozen
 class Tally:
-    """The counts of the window, and whether the one that was told is among them for the first time."""
+    """The counts of the window, and whether the member counted for the first time."""
 
     counts: tuple[int, int, int]
     is_new: bool
@@ -53,9 +52,9 @@ class Tally:
 
 @frozen
 class Growth:
-    """How long a block lasts: `first` seconds, then twice the last one, at most `longest`.
+    """The length of blocks: `first` seconds, then twice the last block, at most `longest`.
 
-    For each `forgiven_after` seconds that passed since the last one ended, one doubling is taken back.
+    Each `forgiven_after` seconds since the end of the last block take back one doubling.
     """
 
     first: float
@@ -65,14 +64,14 @@ class Growth:
 
 @frozen
 class Block:
-    """A block that lasts for another `seconds`; `reason` is what it was made with."""
+    """A block that lasts for another `seconds`, with the `reason` that it was made with."""
 
     reason: int
     seconds: float
 
 
 class Store(Protocol):
-    """What is remembered. `now` is the reading of a monotonic clock that all processes of the host share."""
+    """The operations. `now` is the reading of a monotonic clock that all processes of the host share."""
 
     def take(self, buckets: Sequence[tuple[Key, Limit]], now: float) -> Shortage | None:
         """Take a token from each bucket, or from none if one of them is empty."""
@@ -81,7 +80,7 @@ class Store(Protocol):
     def tally(self, key: Key, column: int, member: str | None, *, window: float, now: float) -> Tally:
         """Count the member in a column of the key's tally, but only once in a window; None counts always.
 
-        The window begins with what is counted first. All columns begin anew together, `window` seconds later.
+        The window begins with the first count. All columns begin again together, `window` seconds later.
         """
         ...
 
@@ -92,7 +91,6 @@ class Store(Protocol):
     def block(self, key: Key, reason: int, growth: Growth, now: float) -> float:
         """Block the key and return for how many seconds: none if it was blocked already.
 
-        So a block grows by what comes after it, not by what was under way when it fell. `reason` is from 0
-        to 255.
+        So requests that were in flight when a block began do not prolong it. `reason` is from 0 to 255.
         """
         ...

@@ -1,7 +1,7 @@
-"""Finds the principal that a KDC's reply is about, and says whether the request shows it.
+"""Finds the principal that a KDC's reply is about, and says whether the request shows this principal.
 
-What a request with FAST shows need not be what it means (RFC 6113 5.4.2). The reply names the client: MIT's,
-Heimdal's and Samba's KDCs do so in each KRB-ERROR, to requests with FAST too, unless the client asks them to
+A request with FAST may show another name than it hides (RFC 6113 5.4.2). The reply names the client: the KDCs
+of MIT, Heimdal and Samba do so in each KRB-ERROR, to requests with FAST too, unless the client asks them to
 hide the names. Active Directory leaves the client's name out of its errors: then the name stays unknown.
 """
 
@@ -10,17 +10,17 @@ from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.principals import fold_principal
 from kkdcpd.values import PrincipalName, ProxyRequest, ReplyFacts
 
-__all__ = ["Subject", "find_subject", "fold_named", "hides_names"]
+__all__ = ["Subject", "find_spelling", "find_subject", "fold_named", "hides_names"]
 
 _ANONYMOUS = "wellknown/anonymous"
 
 
 @frozen
 class Subject:
-    """The folded `name` of a principal, None where it is hidden.
+    """A principal. `name` is folded, and None where it is hidden.
 
-    `is_shown` tells whether the request shows that name. Only then can a block of the name refuse the next
-    request for it, and only then is it known that two failures are of the same principal.
+    With `is_shown`, the request shows the name. Only then a block of the name can refuse the next request for
+    it, and only then two failures are known to be of the same principal.
     """
 
     name: str | None
@@ -28,25 +28,35 @@ class Subject:
 
 
 def find_subject(request: ProxyRequest, facts: ReplyFacts | None = None) -> Subject:
-    """Return the principal that the reply is about; without a reply, the one that the request asks for.
+    """Return the principal that the reply is about or, without a reply, the request's client.
 
-    It is the client, but the service where the KDC doesn't know the service.
+    It is the client, but the service if the KDC does not know the service.
     """
-    is_service = facts is not None and facts.error_code == KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN
+    is_service = _is_about_service(facts)
     shown = fold_named(request.sname if is_service else request.cname)
     if not request.is_armored:
         return Subject(name=shown, is_shown=shown is not None)
-    told = fold_named(facts.sname if is_service else facts.cname) if facts else None
-    return Subject(name=told, is_shown=told is not None and told == shown)
+    named = fold_named(facts.sname if is_service else facts.cname) if facts else None
+    return Subject(name=named, is_shown=named is not None and named == shown)
+
+
+def find_spelling(request: ProxyRequest, facts: ReplyFacts) -> str:
+    """Return the name that the reply is about, as the request spells it."""
+    name = request.sname if _is_about_service(facts) else request.cname
+    return "/".join(name.components) if name else ""
+
+
+def _is_about_service(facts: ReplyFacts | None) -> bool:
+    return facts is not None and facts.error_code == KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN
 
 
 def fold_named(name: PrincipalName | None) -> str | None:
-    """Fold a name; a name that hides the client, or has no component, is none."""
+    """Fold a name. A name that hides the client, or has no component, is None."""
     folded = fold_principal(name) if name else ""
     return folded if folded not in {"", _ANONYMOUS} else None
 
 
 def hides_names(facts: ReplyFacts) -> bool:
-    """Whether the KDC was asked to hide the names: MIT names an anonymous client, Samba an empty service."""
+    """Whether the KDC hides the names: MIT names an anonymous client, Samba an empty service."""
     names = facts.cname, facts.sname
     return any(name is not None and fold_named(name) is None for name in names)

@@ -24,11 +24,11 @@ A bucket has 64 words: 8 of each kind, in this order, so that those of one kind 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from kkdcpd.shared_memory.areas import Area
 
-__all__ = ["ENTRY_BYTES", "EXPIRES", "USED", "VALUES", "VALUE_END", "EntryTable", "Name", "entries_bytes"]
+__all__ = ["ENTRY_BYTES", "NO_ENTRY", "EntryTable", "Name", "entries_bytes"]
 
 ENTRY_BYTES = 64
 """65536 entries are 4 MiB."""
@@ -81,32 +81,40 @@ class Name:
         self.seen = [0, 0, 0, 0]
 
 
-class EntryTable:
-    """One process's view of the entries in an area."""
+class _Names(dict[tuple[str, ...], Name]):
+    """The names of the keys that this process used last."""
 
-    __slots__ = ("_area", "_buckets", "_memory", "_names", "times", "words")
+    def __init__(self, make: Callable[[tuple[str, ...]], Name]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: tuple[str, ...]) -> Name:
+        if len(self) >= MOST_KNOWN:
+            self.clear()
+        name = self._make(key)
+        if len(key[-1]) <= LONGEST_KNOWN:
+            self[key] = name
+        return name
+
+
+class EntryTable:
+    """One process's view of the entries in an area.
+
+    `names` has the name of each key. It remembers the keys that are used often.
+    """
+
+    __slots__ = ("_area", "_buckets", "_memory", "_times", "names", "words")
 
     def __init__(self, area: Area) -> None:
         self._area = area
         self._memory = area.memory
         self._buckets = len(area.memory) // (WAYS * ENTRY_BYTES)
-        self._names: dict[Sequence[str], Name] = {}
+        self._times = area.memory.cast("d")
         self.words = area.memory.cast("Q")
-        self.times = area.memory.cast("d")
-
-    def name(self, key: tuple[str, ...]) -> Name:
-        """Return what is known of the key, and remember it."""
-        name = self._names.get(key)
-        if name is None:
-            name = self.passing_name(key)
-            if len(self._names) >= MOST_KNOWN:
-                self._names.clear()
-            if len(key[-1]) <= LONGEST_KNOWN:
-                self._names[key] = name
-        return name
+        self.names = _Names(self.passing_name)
 
     def passing_name(self, key: tuple[str, ...]) -> Name:
-        """Return the name of a key that is used only once or twice: it is not remembered."""
+        """Return the name of a key that is used only once or twice, and do not remember it."""
         return Name(self._area.digest(*key), self._buckets)
 
     def find(self, name: Name, number: int = 0) -> tuple[int, int]:
@@ -146,22 +154,38 @@ class EntryTable:
             return guarded.index(soonest)
         return min((way for way in range(WAYS) if guarded[way] <= now), key=used.__getitem__)
 
-    def latest(self, name: Name, at: int, number: int = 0) -> int:
-        """Read a value again just before it is changed: another process may have changed it."""
-        value = self.words[at + VALUES + WAYS * number] ^ name.check
-        seen = name.seen[number]
-        return value if seen < value < VALUE_END else seen
+    def values(self, name: Name, at: int) -> list[int]:
+        """Return the four values of an entry: the greater of each one there and each one seen."""
+        values = name.seen.copy()
+        check = name.check
+        for number, word in enumerate(self.words[at + VALUES : at + BUCKET_WORDS : WAYS]):
+            if values[number] < word ^ check < VALUE_END:
+                values[number] = word ^ check
+        return values
 
-    def write(self, name: Name, at: int, value: int, number: int = 0) -> None:
-        """Write a value."""
+    def add(self, name: Name, at: int, number: int, least: int, step: int) -> int:
+        """Raise a value to `least`, add `step`, and return the sum. Nothing comes between read and write."""
+        word = at + VALUES + WAYS * number
+        value = self.words[word] ^ name.check
+        seen = name.seen[number]
+        if not seen < value < VALUE_END:
+            value = seen
+        value = (max(least, value)) + step
+        self.words[word] = name.check | value
+        name.seen[number] = value
+        return value
+
+    def write(self, name: Name, at: int, number: int, value: int) -> None:
+        """Replace a value."""
         self.words[at + VALUES + WAYS * number] = name.check | value
         name.seen[number] = value
 
     def keep(self, at: int, now: float, expires: float) -> None:
-        """Note that the entry is used now, and until when it is needed."""
-        self.times[at + USED] = now
-        self.times[at + EXPIRES] = expires
+        """Note that the entry is used now, and when it expires."""
+        times = self._times
+        times[at + USED] = now
+        times[at + EXPIRES] = expires
 
     def guard(self, at: int, until: float) -> None:
         """Let the entry go only for another guarded entry, until this time."""
-        self.times[at + GUARDED] = until
+        self._times[at + GUARDED] = until

@@ -23,7 +23,7 @@ HEADER_BYTES = 256
 """One byte for each row: 1 while its process lives."""
 
 MOST_KNOWN = 1024
-"""Networks with their counters that a process remembers, beside the networks that it counts at present."""
+"""Networks whose counters a process remembers: a network that sends often needs no digest each time."""
 
 
 def counts_bytes(rows: int) -> int:
@@ -42,83 +42,81 @@ def clear_row(area: Area, row: int) -> None:
     area.memory[row] = 0
 
 
+class _Counters(dict[str, int]):
+    """The counters of the networks that this process counted last."""
+
+    def __init__(self, area: Area) -> None:
+        super().__init__()
+        self._area = area
+
+    def __missing__(self, network: str) -> int:
+        if len(self) >= MOST_KNOWN:
+            self.clear()
+        counter = self[network] = 1 + self._area.digest(network) % COUNTERS
+        return counter
+
+
 class NetworkCounts:
     """One process's view of the counts. Only this process adds to its `row`."""
 
-    __slots__ = ("_area", "_header", "_known", "_live", "_mine", "_own", "_words")
+    __slots__ = ("_counters", "_header", "_live", "_live_rows", "_own", "_words")
 
     def __init__(self, area: Area, row: int) -> None:
-        self._area = area
         self._words = area.memory.cast("I")
         self._own = _first(row)
-        self._mine: dict[str, tuple[int, int]] = {}  # of each network: its counter, and the count of this row
-        self._known: dict[str, int] = {}
-        self._header = b""
-        self._live: tuple[int, ...] = ()
+        self._counters = _Counters(area)
+        self._header = area.memory[:HEADER_BYTES]
+        self._live = b""
+        self._live_rows: tuple[int, ...] = ()
         mine = area.memory[HEADER_BYTES + row * ROW_BYTES :][:ROW_BYTES]
         # A killed process leaves its counts. Writing to a row of zeros would only take memory.
         if self._words[self._own] or any(mine):
             mine[:] = bytes(ROW_BYTES)
-        area.memory[row] = 1
+        self._header[row] = 1
 
     def add(self, network: str, *wider: str) -> tuple[int, int]:
         """Add one to the count of a client network, and to the counts of wider networks that it is in.
 
         Return the count of the network and the total.
         """
+        words, own = self._words, self._own
         for each in wider:
-            self._add(each)
-        counter = self._add(network)
-        self._words[self._own] += 1
+            words[own + self._counters[each]] += 1
+        counter = self._counters[network]
+        words[own + counter] += 1
+        words[own] += 1
         return self._sums(counter)
 
     def remove(self, network: str, *wider: str) -> None:
-        """Undo one `add` of the same networks."""
-        self._remove(network)
+        """Undo one `add` of the same networks.
+
+        Raises:
+            ValueError: the network's counter is at zero.
+        """
+        words, own = self._words, self._own
+        words[own + self._counters[network]] -= 1
         for each in wider:
-            self._remove(each)
-        self._words[self._own] -= 1
+            words[own + self._counters[each]] -= 1
+        words[own] -= 1
 
     def count(self, network: str) -> int:
         """Return the network's count over all processes."""
-        return self._sums(self._counter(network))[0]
+        return self._sums(self._counters[network])[0]
 
     @property
     def total(self) -> int:
         """The count of all networks over all processes."""
         return self._sums(0)[1]
 
-    def _add(self, network: str) -> int:
-        counter, count = self._mine.get(network) or (self._counter(network), 0)
-        self._mine[network] = counter, count + 1
-        self._words[self._own + counter] += 1
-        return counter
-
-    def _remove(self, network: str) -> None:
-        counter, count = self._mine[network]
-        if count > 1:
-            self._mine[network] = counter, count - 1
-        else:
-            del self._mine[network]
-        self._words[self._own + counter] -= 1
-
-    def _counter(self, network: str) -> int:
-        counter = self._known.get(network)
-        if counter is None:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            counter = self._known[network] = 1 + self._area.digest(network) % COUNTERS
-        return counter
-
     def _sums(self, counter: int) -> tuple[int, int]:
         """Return the sum of one counter over the rows of living processes, and the sum of their totals."""
-        header = self._area.memory[:HEADER_BYTES].tobytes()
-        if header != self._header:  # processes come and go rarely
-            self._header = header
-            self._live = tuple(_first(row) for row, is_live in enumerate(header) if is_live)
+        live = self._header.tobytes()
+        if live != self._live:  # processes come and go rarely
+            self._live = live
+            self._live_rows = tuple(_first(row) for row, is_live in enumerate(live) if is_live)
         words = self._words
         of_network = of_all = 0
-        for first in self._live:
+        for first in self._live_rows:
             of_network += words[first + counter]
             of_all += words[first]
         return of_network, of_all
