@@ -77,11 +77,18 @@ class SharedTable:
         expires = start / TICKS + window
         table.keep(at, now, expires)
         is_new = member is None or self._joins((*key, member), column, start, expires, now)
-        values = table.values(name, at)
-        counts = [value & MOST_COUNTED if value >> COUNT_BITS >= start else 0 for value in values[1:]]
-        if is_new and counts[column] < MOST_COUNTED:
-            counts[column] = table.add(name, at, 1 + column, start << COUNT_BITS, 1) & MOST_COUNTED
-        return Tally(counts=(counts[0], counts[1], counts[2]), is_new=is_new)
+        least = start << COUNT_BITS
+        if is_new:
+            value = table.add(name, at, 1 + column, least, 1)
+            if value & MOST_COUNTED == MOST_COUNTED:
+                table.write(name, at, 1 + column, value - 1)  # the next count would change the time
+        _, first, second, third = table.values(name, at)
+        counts = (
+            first & MOST_COUNTED if first >= least else 0,
+            second & MOST_COUNTED if second >= least else 0,
+            third & MOST_COUNTED if third >= least else 0,
+        )
+        return Tally(counts=counts, is_new=is_new)
 
     def blocked(self, key: Key, now: float) -> Block | None:
         """Return the block that is on the key."""

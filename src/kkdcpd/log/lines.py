@@ -11,8 +11,7 @@ import re
 import select
 import time
 import traceback
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 __all__ = ["JsonLines", "Lines", "TextLines", "cut"]
@@ -79,13 +78,13 @@ class TextLines:
             prefix = ""
         else:
             prefix = _prefix(record)
-        for limit in VALUE_LIMITS:
+        for shown in _TEXTS:
             text = f"{prefix}{head}"
             for key, value in fields.items():
-                text += f" {key}={value if type(value) in _NUMBERS else _text(str(value), limit)}"
+                text += f" {key}={value if type(value) in _NUMBERS else shown[str(value)]}"
             text += "\n"
             if record.exc_info:
-                text += _text_traceback(record, prefix, limit)
+                text += _text_traceback(record, prefix, shown.limit)
             line = text.encode("ascii", "backslashreplace")
             if len(line) <= MAX_LINE_BYTES:
                 break
@@ -104,12 +103,12 @@ class JsonLines:
         prefix = _prefix(record) if self._for_journal else ""
         moment = self._clock.write(record.created)
         head = f'{prefix}{{"time": "{moment}", "level": "{record.levelname.lower()}", "event": "{record.msg}"'
-        for limit in VALUE_LIMITS:
+        for quoted in _QUOTED:
             line = head
             for key, value in fields.items():
-                line += f', "{key}": {value if type(value) in _NUMBERS else _quoted(str(value), limit)}'
+                line += f', "{key}": {value if type(value) in _NUMBERS else quoted[str(value)]}'
             if record.exc_info:
-                line += f', "traceback": {json.dumps(_traceback(record, limit))}'
+                line += f', "traceback": {json.dumps(_traceback(record, quoted.limit))}'
             line += "}\n"
             if len(line) <= MAX_LINE_BYTES:
                 break
@@ -125,21 +124,32 @@ def cut(value: str, limit: int = VALUE_LIMITS[0]) -> str:
     return value if len(value) <= limit else f"{value[:limit]}...({len(value)} characters)"
 
 
-def _text(value: str, limit: int) -> str:
-    return _plain(value) if len(value) <= limit else json.dumps(cut(value, limit))
+class _Written(dict[str, str]):
+    """Values as lines show them. Most values are those of the line before: addresses, realms, our own words.
+
+    It keeps no value that is longer than its limit: a stranger can make values long.
+    """
+
+    def __init__(self, limit: int, write: Callable[[str], str]) -> None:
+        super().__init__()
+        self.limit = limit
+        self._write = write
+
+    def __missing__(self, value: str) -> str:
+        if len(value) > self.limit:
+            return json.dumps(cut(value, self.limit))
+        if len(self) >= _CACHED_VALUES:
+            self.clear()
+        written = self[value] = self._write(value)
+        return written
 
 
-def _quoted(value: str, limit: int) -> str:
-    return _json(value) if len(value) <= limit else json.dumps(cut(value, limit))
-
-
-# Most values are those of the line before: addresses, realms, words of ours. None is longer than a limit.
-@lru_cache(_CACHED_VALUES)
-def _plain(value: str) -> str:
+def _text(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
-_json = lru_cache(_CACHED_VALUES)(json.dumps)
+_TEXTS = [_Written(limit, _text) for limit in VALUE_LIMITS]
+_QUOTED = [_Written(limit, json.dumps) for limit in VALUE_LIMITS]
 
 
 def _traceback(record: logging.LogRecord, limit: int) -> str:

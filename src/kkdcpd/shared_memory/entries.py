@@ -56,6 +56,7 @@ NO_ENTRY = -1
 # Native sizes and byte order: so each word is read at once, and not byte by byte.
 _eight_tags = struct.Struct("8Q").unpack_from
 _eight_times = struct.Struct("8d").unpack_from
+_four_values = struct.Struct("Q56xQ56xQ56xQ").unpack_from
 
 
 def entries_bytes(entries: int) -> int:
@@ -156,11 +157,12 @@ class EntryTable:
 
     def values(self, name: Name, at: int) -> list[int]:
         """Return the four values of an entry: the greater of each one there and each one seen."""
-        values = name.seen.copy()
         check = name.check
-        for number, word in enumerate(self.words[at + VALUES : at + BUCKET_WORDS : WAYS]):
-            if values[number] < word ^ check < VALUE_END:
-                values[number] = word ^ check
+        values = name.seen.copy()
+        for number, word in enumerate(_four_values(self._memory, (at + VALUES) * 8)):
+            value = word ^ check
+            if values[number] < value < VALUE_END:
+                values[number] = value
         return values
 
     def add(self, name: Name, at: int, number: int, least: int, step: int) -> int:
