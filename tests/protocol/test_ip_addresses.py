@@ -106,6 +106,10 @@ def test_mapped_network_holds_what_its_ipv4_network_holds(bits: int, prefix: int
         ("2001:0DB8::", ("2001:db8::/64", "2001:db8::/56", "2001:db8::/48")),
         ("fe80::1%eth0", ("fe80::/64", "fe80::/56", "fe80::/48")),
         ("2001:db8:1:2345::/64", ("2001:db8:1:2345::/64", "2001:db8:1:2300::/56", "2001:db8:1::/48")),
+        ("64:ff9b::192.0.2.1", ("192.0.2.1", "192.0.2.0/24")),
+        ("64:FF9B::C000:201", ("192.0.2.1", "192.0.2.0/24")),
+        ("64:ff9b::1:c000:201", ("64:ff9b::/64", "64:ff9b::/56", "64:ff9b::/48")),
+        ("64:ff9b:1::c000:201", ("64:ff9b:1::/64", "64:ff9b:1::/56", "64:ff9b:1::/48")),
         ("unix", ("unix",)),
         ("", ("",)),
     ],
@@ -120,6 +124,14 @@ def test_address_is_in_each_of_its_networks(bits: int) -> None:
     address = str(ip_address(bits) if bits >= 2**32 else IPv6Address(bits))
     for network in networks_of(address):
         assert parse_address(address) in parse_network(network)
+
+
+@given(bits=st.integers(0, 2**32 - 1))
+def test_ipv4_client_counts_the_same_through_a_translator(bits: int) -> None:
+    plain = str(IPv4Address(bits))
+    translated = str(IPv6Address((0x64FF9B << 96) + bits))
+    assert networks_of(translated) == networks_of(plain)
+    assert limited_networks(translated) == limited_networks(plain)
 
 
 def test_a_million_networks_leave_a_bounded_cache() -> None:

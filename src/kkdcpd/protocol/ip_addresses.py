@@ -22,6 +22,9 @@ Network = IPv4Network | IPv6Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""RFC 6052 2.1. Translators in front of an IPv6-only host give IPv4 clients these addresses (RFC 7755)."""
+
 _IPV4_BITS = (32, 24)
 _IPV6_BITS = (64, 56, 48)
 """RFC 4291 2.5.1: one link, and so one host, has a /64. RFC 6177 2: a home has a /56, a site a /48.
@@ -67,12 +70,15 @@ def networks_of(client: str) -> tuple[str, ...]:
     """Return the client's network and the wider ones that it is in, the narrowest first.
 
     `client` is its address, or its network as `network_of` returns it. Of IPv4 these are the address and its
-    /24, of IPv6 the /64, the /56 and the /48. A unix socket's name is a network of its own.
+    /24, of IPv6 the /64, the /56 and the /48. A translated IPv4 address counts as the IPv4 address, because
+    otherwise all IPv4 clients would be one client. A unix socket's name is a network of its own.
     """
     try:
         parsed = parse_address(client.partition("/")[0])
     except ValueError:
         return (client,)
+    if isinstance(parsed, IPv6Address) and parsed in _NAT64:
+        parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
     if isinstance(parsed, IPv4Address):
         host, site = (IPv4Network((int(parsed), bits), strict=False) for bits in _IPV4_BITS)
         return str(host.network_address), str(site)
@@ -84,4 +90,7 @@ def limited_networks(client: str) -> tuple[str, ...]:
 
     Of IPv6 these are all of `networks_of`. Of IPv4 it is the address: its neighbours are other customers.
     """
-    return networks_of(client) if ":" in client else (client,)
+    if ":" not in client:
+        return (client,)
+    networks = networks_of(client)
+    return networks if ":" in networks[0] else networks[:1]
