@@ -1,4 +1,4 @@
-"""Who may use a realm, by certificate and token; how patterns match is in tests/config/test_patterns.py."""
+"""Tests of access by certificate and token. tests/config/test_patterns.py has the matching of patterns."""
 
 import hashlib
 
@@ -26,7 +26,7 @@ def _digest(token: str) -> bytes:
 SECRET = RealmConfig(name="EXAMPLE.COM", tokens=(_digest("first-of-the-two"), _digest("second-of-the-two")))
 
 
-def _client(*names: str, subject: str = "CN=nobody", token: str | None = None) -> ClientConnection:
+def _client(*names: str, subject: str = "CN=Guest", token: str | None = None) -> ClientConnection:
     return ClientConnection(
         address="192.0.2.1",
         certificate=ClientCertificate(subject=subject, names=names) if names or subject else None,
@@ -37,7 +37,7 @@ def _client(*names: str, subject: str = "CN=nobody", token: str | None = None) -
 STRANGER = ClientConnection(address="192.0.2.1")
 
 
-def test_realm_that_needs_nothing_is_open_to_all() -> None:
+def test_realm_without_settings_is_open_to_all_clients() -> None:
     assert check_access(STRANGER, OPEN) == ()
     assert check_access(_client("dns:host.example.com", token="whatever"), OPEN) == ()
 
@@ -45,7 +45,7 @@ def test_realm_that_needs_nothing_is_open_to_all() -> None:
 @pytest.mark.parametrize(
     "client", [_client("dns:other.test", "dns:HOST.example.com"), _client(subject="CN=Ann,O=Example")]
 )
-def test_certificate_like_any_pattern_lets_in(client: ClientConnection) -> None:
+def test_certificate_that_matches_any_pattern_passes(client: ClientConnection) -> None:
     assert check_access(client, CERTIFIED) == ()
 
 
@@ -69,7 +69,7 @@ def test_any_other_certificate_is_refused(client: ClientConnection, detail: str)
 
 
 @pytest.mark.parametrize("token", ["first-of-the-two", "second-of-the-two"])
-def test_each_token_lets_in(token: str) -> None:
+def test_each_token_passes(token: str) -> None:
     assert check_access(_client(token=token), SECRET) == ()
 
 
@@ -81,7 +81,7 @@ def test_any_other_token_is_refused(token: str | None, detail: str) -> None:
     assert (refusal.rule, refusal.outcome, refusal.detail) == (Rule.TOKEN, Outcome.REFUSED, detail)
 
 
-def test_both_are_needed_where_both_are_configured() -> None:
+def test_certificate_and_token_are_both_needed_if_both_are_configured() -> None:
     realm = RealmConfig(
         name="EXAMPLE.COM", client_certificates=CERTIFIED.client_certificates, tokens=SECRET.tokens
     )
@@ -97,7 +97,7 @@ def test_both_are_needed_where_both_are_configured() -> None:
     assert rules(STRANGER) == [Rule.CLIENT_CERTIFICATE, Rule.TOKEN]
 
 
-def test_refusals_are_one_sentence_that_reveals_neither_tokens_nor_patterns() -> None:
+def test_refusals_are_one_sentence_without_tokens_or_patterns() -> None:
     clients = (STRANGER, _client("dns:a.test", token="third-of-the-two"), _client(token="third-of-the-two"))
     for realm in (CERTIFIED, SECRET):
         for client in clients:

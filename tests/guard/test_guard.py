@@ -1,4 +1,4 @@
-"""The rules put together: who is asked first, what their modes do, and what is logged of attacks."""
+"""Tests of all rules together: their order, their modes, and the log events of attacks."""
 
 import hashlib
 import logging
@@ -52,7 +52,7 @@ def login(user: str = "alice", **fields: Any) -> ProxyRequest:
 
 @dataclass
 class House:
-    """A guard with the clock standing still."""
+    """A guard with a clock that stands still."""
 
     guard: Guard
     realm: RealmConfig
@@ -104,7 +104,7 @@ def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, obje
     ]
 
 
-def test_by_default_nothing_is_against_a_log_on() -> None:
+def test_log_on_breaks_no_rule_by_default() -> None:
     subject = house()
     with subject.guard.visit(CLIENT) as verdict:
         assert verdict == GOOD
@@ -112,10 +112,10 @@ def test_by_default_nothing_is_against_a_log_on() -> None:
         assert subject.review(login(), messages.as_rep()) == GOOD
 
 
-# Visits
+# Requests in flight
 
 
-def test_visit_over_the_limit_is_refused_and_ends_as_any_other() -> None:
+def test_request_over_the_limit_is_refused_and_uncounted_at_its_end() -> None:
     subject = house(rates=RatesConfig(client_concurrency=1))
     with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
         assert rule_of(verdict) is Rule.CLIENT_CONCURRENCY
@@ -123,7 +123,7 @@ def test_visit_over_the_limit_is_refused_and_ends_as_any_other() -> None:
         assert verdict == GOOD
 
 
-def test_visit_that_fails_ends_too() -> None:
+def test_request_that_fails_is_uncounted_too() -> None:
     subject = house(rates=RatesConfig(client_concurrency=1))
     with pytest.raises(RuntimeError), subject.guard.visit(CLIENT):
         raise RuntimeError
@@ -131,7 +131,7 @@ def test_visit_that_fails_ends_too() -> None:
         assert verdict == GOOD
 
 
-def test_heads_too_fast_are_refused_and_others_are_not() -> None:
+def test_heads_over_the_rate_are_refused_for_their_client_only() -> None:
     subject = house(rates=RatesConfig(client_burst=2))
     verdicts = [rule_of(subject.guard.charge(client)) for client in (CLIENT, CLIENT, CLIENT, OTHER)]
     assert verdicts == [None, None, Rule.CLIENT_RATE, None]
@@ -140,13 +140,13 @@ def test_heads_too_fast_are_refused_and_others_are_not() -> None:
 @pytest.mark.parametrize(
     ("mode", "expected"), [(Mode.OFF, GOOD), (Mode.MONITOR, Verdict(monitored=(Rule.CLIENT_RATE,)))]
 )
-def test_heads_over_the_rate_pass_unless_that_is_enforced(mode: Mode, expected: Verdict) -> None:
+def test_heads_over_the_rate_follow_the_mode(mode: Mode, expected: Verdict) -> None:
     subject = house(rates=RatesConfig(mode=mode, client_burst=1))
     subject.guard.charge(CLIENT)
     assert subject.guard.charge(CLIENT) == expected
 
 
-def test_visit_takes_nothing_from_the_rate() -> None:
+def test_request_in_flight_takes_no_token_of_the_rate() -> None:
     subject = house(rates=RatesConfig(client_burst=1))
     for _ in range(3):
         with subject.guard.visit(CLIENT) as verdict:
@@ -158,14 +158,14 @@ def test_visit_takes_nothing_from_the_rate() -> None:
     ("mode", "expected"),
     [(Mode.OFF, GOOD), (Mode.MONITOR, Verdict(monitored=(Rule.CLIENT_CONCURRENCY,)))],
 )
-def test_visits_over_the_limit_pass_unless_that_is_enforced(mode: Mode, expected: Verdict) -> None:
+def test_requests_over_the_limit_follow_the_mode(mode: Mode, expected: Verdict) -> None:
     subject = house(rates=RatesConfig(mode=mode, client_concurrency=1))
     with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
         assert verdict == expected
 
 
 def flood(subject: House, numbers: range) -> None:
-    """Let each of many IPv6 networks, of many sites, fail once and leave."""
+    """Let many IPv6 networks of many sites each fail once."""
     asked = login()
     facts = inspect_reply(asked.kind, WRONG_PASSWORD)
     for number in numbers:
@@ -177,7 +177,7 @@ def flood(subject: House, numbers: range) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_networks() -> None:
-    """All that is remembered of them is in the table and in caches of some thousand entries."""
+    """The state of networks is in the table, and in caches of some thousand entries."""
     rates = RatesConfig(total_rate=1e6, total_burst=10**7)
     subject = house(rates=rates)
     flood(subject, range(1_500))
@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_the_number_of_networks() -> None:
 # Requests
 
 
-def test_refusal_is_by_the_first_rule_that_is_enforced_and_those_on_monitor_are_told() -> None:
+def test_first_enforced_rule_refuses_and_rules_in_monitor_mode_are_reported() -> None:
     policy = PolicyConfig(
         require_armor=Mode.MONITOR, weak_etypes=Mode.MONITOR, cname_deny=(PrincipalPattern("alice"),)
     )
@@ -218,20 +218,20 @@ def test_refusal_is_by_the_first_rule_that_is_enforced_and_those_on_monitor_are_
     ("mode", "refusal", "monitored"),
     [(Mode.OFF, None, ()), (Mode.MONITOR, None, (Rule.TOKEN,)), (Mode.ENFORCE, Rule.TOKEN, ())],
 )
-def test_who_has_no_token_is_refused_or_told_or_let_in(
+def test_missing_token_follows_the_mode(
     mode: Mode, refusal: Rule | None, monitored: tuple[Rule, ...]
 ) -> None:
     verdict = house(PolicyConfig(token=mode), tokens=(TOKEN,)).admit()
     assert (rule_of(verdict), verdict.monitored) == (refusal, monitored)
 
 
-def test_realm_rate_is_for_what_is_relayed_alone() -> None:
+def test_realm_rate_counts_only_relayed_requests() -> None:
     policy = PolicyConfig(cname_deny=(PrincipalPattern("mallory"),), require_armor=Mode.MONITOR)
     subject = house(policy, RatesConfig(realm_burst=2))
     for _ in range(10):
         assert rule_of(subject.admit(login("mallory"))) is Rule.CNAME
-    told = Verdict(monitored=(Rule.REQUIRE_ARMOR,))
-    assert [subject.admit(), subject.admit()] == [told, told]
+    monitored = Verdict(monitored=(Rule.REQUIRE_ARMOR,))
+    assert [subject.admit(), subject.admit()] == [monitored, monitored]
     refused = subject.admit()
     assert (rule_of(refused), refused.monitored) == (Rule.REALM_RATE, (Rule.REQUIRE_ARMOR,))
 
@@ -239,7 +239,7 @@ def test_realm_rate_is_for_what_is_relayed_alone() -> None:
 @pytest.mark.parametrize(
     ("mode", "expected"), [(Mode.OFF, GOOD), (Mode.MONITOR, Verdict(monitored=(Rule.REALM_RATE,)))]
 )
-def test_realm_rate_lets_pass_unless_it_is_enforced(mode: Mode, expected: Verdict) -> None:
+def test_realm_rate_follows_the_mode(mode: Mode, expected: Verdict) -> None:
     subject = house(rates=RatesConfig(mode=mode, realm_burst=1))
     subject.admit()
     assert subject.admit() == expected
@@ -253,9 +253,7 @@ def test_realm_rate_lets_pass_unless_it_is_enforced(mode: Mode, expected: Verdic
         (Mode.ENFORCE, Rule.GUESSING, ()),
     ],
 )
-def test_failures_are_refused_or_told_or_not_counted(
-    mode: Mode, refusal: Rule | None, monitored: tuple[Rule, ...]
-) -> None:
+def test_failures_follow_the_mode(mode: Mode, refusal: Rule | None, monitored: tuple[Rule, ...]) -> None:
     subject = house(failures=FailuresConfig(mode=mode, guesses=3))
     subject.fail("alice", times=3)
     verdict = subject.admit()
@@ -263,7 +261,7 @@ def test_failures_are_refused_or_told_or_not_counted(
     assert subject.admit(login("bob")) == GOOD
 
 
-def test_guards_with_one_store_know_the_same() -> None:
+def test_guards_with_one_store_share_its_blocks() -> None:
     store = own_table(1024)
     first, second = house(store=store), house(store=store)
     first.fail("alice", times=10)
@@ -288,7 +286,7 @@ def test_each_realm_has_its_own_policy() -> None:
 # Replies
 
 
-def test_reply_is_refused_by_what_it_shows() -> None:
+def test_reply_that_breaks_a_rule_is_refused() -> None:
     subject = house(PolicyConfig(unproven_ticket=Mode.ENFORCE))
     unproven = request(messages.as_req())
     assert subject.admit(unproven) == GOOD
@@ -297,7 +295,7 @@ def test_reply_is_refused_by_what_it_shows() -> None:
     assert (verdict.refusal.rule, verdict.refusal.outcome) == (Rule.UNPROVEN_TICKET, Outcome.REFUSED)
 
 
-def test_many_services_are_told_beside_what_else_is_against_a_reply() -> None:
+def test_many_services_are_reported_beside_other_rules() -> None:
     policy = PolicyConfig(services=1, unproven_ticket=Mode.MONITOR, initial_service=Mode.OFF)
     subject = house(policy)
     unproven = request(messages.as_req())
@@ -307,7 +305,7 @@ def test_many_services_are_told_beside_what_else_is_against_a_reply() -> None:
     assert rules == [(Rule.UNPROVEN_TICKET,), (Rule.UNPROVEN_TICKET, Rule.MANY_SERVICES)]
 
 
-def test_realms_below_a_wildcard_are_counted_each_by_itself() -> None:
+def test_each_realm_below_a_wildcard_has_its_own_counts() -> None:
     realm = RealmConfig(name="*.example.com", policy=PolicyConfig(services=1, initial_service=Mode.OFF))
     guard = Guard(Config(realms=(realm,)), own_table(1024), own_counts(), lambda: 1.0)
 
@@ -336,7 +334,7 @@ def test_realms_below_a_wildcard_are_counted_each_by_itself() -> None:
 
 
 @pytest.mark.parametrize(("padata", "refusal"), [(PROOF, None), ([], Rule.SPRAYING)])
-def test_only_a_log_on_with_a_proof_makes_room_for_failures(padata: Any, refusal: Rule | None) -> None:
+def test_only_a_log_on_with_a_proof_raises_the_limit(padata: Any, refusal: Rule | None) -> None:
     subject = house(failures=FailuresConfig(sprayed_principals=1, principals_per_success=1.0))
     subject.review(request(messages.as_req(padata=padata)), messages.as_rep())
     subject.fail("bob")
@@ -344,7 +342,7 @@ def test_only_a_log_on_with_a_proof_makes_room_for_failures(padata: Any, refusal
     assert rule_of(subject.admit(login("dave"))) is refusal
 
 
-def test_block_is_logged_with_whom_it_hits(log: pytest.LogCaptureFixture) -> None:
+def test_block_is_logged_with_its_client_and_principal(log: pytest.LogCaptureFixture) -> None:
     subject = house(failures=FailuresConfig(guesses=2, sprayed_principals=1, block=30.0))
     subject.fail("Alice", times=2)
     subject.fail("bob")
@@ -355,14 +353,14 @@ def test_block_is_logged_with_whom_it_hits(log: pytest.LogCaptureFixture) -> Non
     ]
 
 
-def test_block_that_hits_nobody_is_logged_as_such(log: pytest.LogCaptureFixture) -> None:
+def test_block_in_monitor_mode_is_logged_with_the_mode(log: pytest.LogCaptureFixture) -> None:
     subject = house(failures=FailuresConfig(mode=Mode.MONITOR, guesses=1))
     subject.fail("alice")
     ((_level, event, fields),) = logged(log)
     assert (event, fields["mode"]) == ("client_blocked", "monitor")
 
 
-def test_principal_under_attack_is_logged_once_and_let_in(log: pytest.LogCaptureFixture) -> None:
+def test_principal_under_attack_is_logged_once_and_may_log_on(log: pytest.LogCaptureFixture) -> None:
     subject = house(failures=FailuresConfig(alert_clients=2))
     for number in range(4):
         address = f"203.0.113.{number}"
@@ -372,7 +370,7 @@ def test_principal_under_attack_is_logged_once_and_let_in(log: pytest.LogCapture
     assert subject.admit() == GOOD
 
 
-def test_nothing_is_logged_where_failures_are_off(log: pytest.LogCaptureFixture) -> None:
+def test_no_event_is_logged_if_failures_are_off(log: pytest.LogCaptureFixture) -> None:
     subject = house(failures=FailuresConfig(mode=Mode.OFF, guesses=1, alert_clients=2))
     subject.fail("alice", times=3)
     subject.fail("alice", client=OTHER)

@@ -1,4 +1,4 @@
-"""A realm's policy as a whole: which rules are on, how they are enforced, and what is said of it."""
+"""Tests of a realm's policy as a whole: active rules, modes, and texts."""
 
 import re
 from collections.abc import Sequence
@@ -48,11 +48,11 @@ RESTRICTIONS = {
     "cname_deny": (PrincipalPattern("alice"),),
     "sname_deny": (PrincipalPattern("HTTP/*"),),
 }
-"""For the rules that are about a list, and harmless with the lists that they have by default."""
+"""Lists for the rules that need a list, because the default lists allow all requests."""
 
 
 class OneTally:
-    """A store that remembers what it was told to count, and has but one tally."""
+    """A store with a single tally. It keeps the arguments of its calls."""
 
     def __init__(self) -> None:
         self.keys: set[Key] = set()
@@ -103,7 +103,7 @@ def _service(name: str) -> ReplyFacts:
 
 
 @pytest.mark.parametrize("rule", BREACHES, ids=lambda rule: rule.value)
-def test_a_rule_is_off_or_tells_or_enforces_as_it_is_set(rule: Rule) -> None:
+def test_rule_follows_its_mode(rule: Rule) -> None:
     payload, reply = BREACHES[rule]
 
     def check(mode: Mode) -> dict[Rule, Finding]:
@@ -115,7 +115,7 @@ def test_a_rule_is_off_or_tells_or_enforces_as_it_is_set(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", [Rule.CNAME, Rule.SNAME], ids=lambda rule: rule.value)
-def test_a_list_of_names_is_off_or_tells_or_enforces_in_replies_too(rule: Rule) -> None:
+def test_list_of_names_follows_its_mode_in_replies_too(rule: Rule) -> None:
     for mode in Mode:
         policy = _policy(**RESTRICTIONS, **{rule.value: mode})
         found = _check(policy, messages.tgs_req(), messages.tgs_rep())
@@ -133,14 +133,14 @@ def test_a_list_of_names_is_off_or_tells_or_enforces_in_replies_too(rule: Rule) 
         ({"sname_allow": (PrincipalPattern("cifs/*"),)}, messages.tgs_req(), Rule.SNAME),
     ],
 )
-def test_kinds_and_lists_of_names_are_enforced_by_default_where_they_restrict(
+def test_lists_that_restrict_are_enforced_by_default(
     settings: dict[str, Any], payload: bytes, rule: Rule
 ) -> None:
     assert _check(_policy(**settings), payload)[rule].is_enforced
     assert rule not in _check(_policy(), payload)
 
 
-def test_a_finding_says_what_to_do_and_apart_from_that_what_was_found() -> None:
+def test_finding_has_a_text_with_the_remedy_and_a_detail() -> None:
     refusal = _check(_policy(), messages.as_req(etypes=(23,)))[Rule.WEAK_ETYPES].refusal
 
     assert refusal.outcome is Outcome.REFUSED
@@ -148,7 +148,7 @@ def test_a_finding_says_what_to_do_and_apart_from_that_what_was_found() -> None:
     assert "AES" in refusal.text
 
 
-def test_everything_that_is_against_a_request_is_found() -> None:
+def test_all_broken_rules_are_found() -> None:
     policy = _policy(require_armor=Mode.ENFORCE)
 
     assert set(_check(policy, RC4_TIMESTAMP)) == {
@@ -159,13 +159,13 @@ def test_everything_that_is_against_a_request_is_found() -> None:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_by_default_nothing_is_against_a_captured_request(name: str) -> None:
+def test_captured_request_breaks_no_rule_by_default(name: str) -> None:
     request = classify(decode_proxy_message(captured(name)))
 
     assert RealmPolicy(RealmConfig(name="FREEIPA.LOCAL")).check_request(request) == []
 
 
-def test_a_realm_under_a_wildcard_is_the_one_that_was_asked_for() -> None:
+def test_realm_under_a_wildcard_is_the_requested_realm() -> None:
     policy = _policy(RealmConfig(name="*.EXAMPLE.COM"))
     payload = messages.as_req(realm="SUB.EXAMPLE.COM")
 
@@ -174,7 +174,7 @@ def test_a_realm_under_a_wildcard_is_the_one_that_was_asked_for() -> None:
     assert finding.refusal.rule is Rule.REALM_MISMATCH
 
 
-def test_services_are_counted_once_each_and_more_than_the_limit_are_many() -> None:
+def test_each_service_counts_once_and_the_limit_holds() -> None:
     policy, store = _policy(services=3, services_window=60.0), OneTally()
 
     def check(facts: ReplyFacts) -> Finding | None:
@@ -192,7 +192,7 @@ def test_services_are_counted_once_each_and_more_than_the_limit_are_many() -> No
     assert (store.windows, store.times) == ({60.0}, {1.0})
 
 
-def test_many_services_are_refused_only_if_that_is_enforced() -> None:
+def test_many_services_follow_the_mode() -> None:
     for mode in Mode:
         policy, store = _policy(services=1, many_services=mode), OneTally()
         for name in ("a", "b"):
@@ -219,7 +219,7 @@ def test_only_tickets_for_services_are_counted(facts: ReplyFacts) -> None:
 
 
 @given(requests, replies)
-def test_nothing_raises_with_every_rule_enforced(payload: bytes, reply: tuple[MessageKind, bytes]) -> None:
+def test_no_message_raises_with_every_rule_enforced(payload: bytes, reply: tuple[MessageKind, bytes]) -> None:
     lists = ("cname_allow", "cname_deny", "sname_allow", "sname_deny")
     policy = _policy(
         message_kinds=(MessageKind.AS_REQ,),
@@ -233,7 +233,7 @@ def test_nothing_raises_with_every_rule_enforced(payload: bytes, reply: tuple[Me
         assert finding.refusal.detail
 
 
-def test_texts_are_a_sentence_that_every_client_can_show() -> None:
+def test_texts_are_one_ascii_sentence_each() -> None:
     texts = {
         rule: _check(_policy(**RESTRICTIONS, **{rule.value: Mode.ENFORCE}), *breach)[rule].refusal.text
         for rule, breach in BREACHES.items()
@@ -250,7 +250,7 @@ def test_texts_are_a_sentence_that_every_client_can_show() -> None:
 @pytest.mark.parametrize(
     "rule", [*sorted(POLICY_RULES, key=lambda rule: rule.value), Rule.CLIENT_CERTIFICATE, Rule.TOKEN]
 )
-def test_a_rules_default_is_documented(rule: Rule) -> None:
+def test_default_of_each_rule_is_documented(rule: Rule) -> None:
     document = (Path(__file__).parents[2] / "docs" / "guard.md").read_text()
     rows = re.findall(rf"^\| `{rule.value}` \| (\w+) \|", document, re.MULTILINE)
     mode: Mode = getattr(PolicyConfig(), rule.value)

@@ -1,4 +1,4 @@
-"""Each rule about replies, in both directions: what a request didn't show."""
+"""Tests of each rule about replies: replies that keep the rule, and replies that break it."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ LISTS = PolicyConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A request, its reply, and what the rule finds, in part; None is nothing."""
+    """A request, its reply, and a part of the finding, or None."""
 
     name: str
     request: bytes
@@ -99,10 +99,10 @@ CASES: dict[Rule, list[Case]] = {
             reply=PLAIN_REP,
             finding="a ticket for alice without armor",
         ),
-        Case(name="FAST that wasn't heeded", request=FAST, reply=PLAIN_REP, finding="without armor"),
-        Case(name="PKINIT that wasn't heeded", request=PKINIT, reply=PLAIN_REP, finding="without armor"),
+        Case(name="FAST that the KDC ignored", request=FAST, reply=PLAIN_REP, finding="without armor"),
+        Case(name="PKINIT that the KDC ignored", request=PKINIT, reply=PLAIN_REP, finding="without armor"),
         Case(
-            name="a user who came as a host",
+            name="a user with the name of a host",
             request=messages.as_req(cname=(10, ("host/x",)), padata=_padata(2)),
             reply=PLAIN_REP,
             finding="a ticket for alice",
@@ -129,13 +129,13 @@ CASES: dict[Rule, list[Case]] = {
             finding="without preauthentication",
         ),
         Case(
-            name="padata that nobody knows",
+            name="unknown padata",
             request=messages.as_req(padata=_padata(149, -77)),
             reply=PLAIN_REP,
             finding="without preauthentication",
         ),
-        Case(name="FAST that wasn't heeded", request=FAST, reply=PLAIN_REP, finding="without"),
-        Case(name="PKINIT that wasn't heeded", request=PKINIT, reply=PLAIN_REP, finding="without"),
+        Case(name="FAST that the KDC ignored", request=FAST, reply=PLAIN_REP, finding="without"),
+        Case(name="PKINIT that the KDC ignored", request=PKINIT, reply=PLAIN_REP, finding="without"),
     ],
     Rule.INITIAL_SERVICE: [
         Case(name="a ticket-granting ticket", request=FAST, reply=FAST_REP),
@@ -145,30 +145,30 @@ CASES: dict[Rule, list[Case]] = {
         Case(name="a service's ticket by a TGS-REQ", request=TGS, reply=messages.tgs_rep()),
         Case(name="an error", request=FAST, reply=messages.krb_error(7, sname=(1, ("bob",)))),
         Case(
-            name="another user's ticket, asked for within armor",
+            name="another user's ticket, requested within armor",
             request=FAST,
             reply=messages.as_rep(sname=(1, ("bob",))),
             finding="AS-REP for bob",
         ),
     ],
     Rule.CNAME: [
-        Case(name="who is allowed", request=FAST, reply=FAST_REP),
+        Case(name="an allowed client", request=FAST, reply=FAST_REP),
         Case(name="an error", request=FAST, reply=messages.krb_error(24, cname=(1, ("bob",)))),
         Case(name="a password change", request=messages.kpasswd_req(), reply=messages.kpasswd_rep()),
         Case(
-            name="who is denied",
+            name="a denied client",
             request=FAST,
             reply=messages.as_rep(cname=(1, ("alice", "admin"))),
             finding='denied by "*/admin"',
         ),
         Case(
-            name="who is denied, by a TGS-REQ",
+            name="a denied client in a TGS-REQ",
             request=TGS,
             reply=messages.tgs_rep(cname=(1, ("alice", "admin"))),
             finding="denied",
         ),
         Case(
-            name="whom the KDC hides",
+            name="a client that the KDC hides",
             request=FAST,
             reply=messages.as_rep(cname=ANONYMOUS),
             finding="not among the allowed names",
@@ -186,7 +186,7 @@ CASES: dict[Rule, list[Case]] = {
             finding='denied by "HTTP/dc*"',
         ),
         Case(
-            name="others, in an AS-REP",
+            name="other services, in an AS-REP",
             request=FAST,
             reply=messages.as_rep(sname=(2, ("kadmin", "changepw"))),
             finding="not among the allowed names",
@@ -207,7 +207,7 @@ def _request(payload: bytes) -> ProxyRequest:
         for case in cases
     ],
 )
-def test_rule_finds_what_it_is_for_and_nothing_else(rule: Rule, case: Case) -> None:
+def test_rule_finds_its_breaches_only(rule: Rule, case: Case) -> None:
     request = _request(case.request)
     finding = REPLY_RULES[rule](request, inspect_reply(request.kind, case.reply), NAMES, LISTS)
 
@@ -234,7 +234,7 @@ def test_every_rule_has_cases() -> None:
         (messages.krb_error(7, sname=(2, ("HTTP", "web"))), None),
     ],
 )
-def test_services_that_tickets_are_for_are_told_apart(reply: bytes, service: str | None) -> None:
+def test_service_of_a_ticket_is_folded(reply: bytes, service: str | None) -> None:
     kind = MessageKind.AS_REQ if reply[0] == 0x6B else MessageKind.TGS_REQ
 
     assert service_of(inspect_reply(kind, reply)) == service
@@ -250,7 +250,7 @@ def test_no_rule_raises_whatever_the_reply(payload: bytes, reply: tuple[MessageK
 
 
 @given(requests, st.sampled_from([MessageKind.AS_REP, MessageKind.TGS_REP]))
-def test_no_rule_raises_when_a_reply_tells_nothing(payload: bytes, kind: MessageKind) -> None:
+def test_no_rule_raises_for_an_empty_reply(payload: bytes, kind: MessageKind) -> None:
     facts = ReplyFacts(kind=kind)
 
     for check in REPLY_RULES.values():

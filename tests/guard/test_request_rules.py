@@ -1,4 +1,4 @@
-"""Each rule about requests, in both directions, with messages as clients send them."""
+"""Tests of each rule about requests: messages of real clients that keep the rule, and that break it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ HIDDEN_BODY: dict[str, Any] = {
     "till": "19700101000000Z",
     "options": b"\x00" * 4,
 }
-"""What Heimdal leaves outside of its armor."""
+"""The fields that Heimdal leaves outside of its armor."""
 
 DELEGATION: dict[str, Any] = {"options": b"\x40\x83\x00\x00", "tickets": [(1, ("host", "web.example.com"))]}
 
@@ -49,7 +49,7 @@ LISTS = PolicyConfig(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A request and what the rule finds, in part; None is nothing."""
+    """A request, and a part of the finding, or None."""
 
     name: str
     payload: bytes
@@ -78,7 +78,7 @@ CASES: dict[Rule, list[Case]] = {
         Case(name="the same realm", payload=messages.as_req()),
         Case(name="another case and a root dot", payload=messages.as_req(), target_domain="example.Com."),
         Case(
-            name="MIT's user who typed lower case",
+            name="lower case from a user of MIT's client",
             payload=messages.as_req(realm="example.com"),
             target_domain="example.com",
         ),
@@ -89,9 +89,10 @@ CASES: dict[Rule, list[Case]] = {
         ),
         Case(name="a NetBIOS name within", payload=messages.as_req(realm="CORP")),
         Case(name="a NetBIOS name without", payload=messages.as_req(), target_domain="CORP"),
-        Case(name="a NetBIOS name nobody configured", payload=messages.as_req(realm="EXAMPLE")),
+        Case(name="a NetBIOS name that is not configured", payload=messages.as_req(realm="EXAMPLE")),
         Case(
-            name="an enterprise name of elsewhere", payload=messages.as_req(cname=(10, ("a@corp.example",)))
+            name="an enterprise name of another realm",
+            payload=messages.as_req(cname=(10, ("a@corp.example",))),
         ),
         Case(name="a TGS-REQ", payload=messages.tgs_req()),
         Case(
@@ -111,7 +112,7 @@ CASES: dict[Rule, list[Case]] = {
         ),
         Case(name="Heimdal's FAST", payload=messages.as_req(padata=_padata(136), **HIDDEN_BODY)),
         Case(
-            name="nobody's realm without FAST",
+            name="the anonymous realm without FAST",
             payload=messages.as_req(**HIDDEN_BODY),
             finding="names WELLKNOWN:ANONYMOUS",
         ),
@@ -131,7 +132,7 @@ CASES: dict[Rule, list[Case]] = {
             finding="SUB.EXAMPLE.COM",
         ),
         Case(
-            name="a kpasswd request with a ticket of elsewhere",
+            name="a kpasswd request with a ticket of another realm",
             payload=messages.kpasswd_req(realm="EXAMPLE.ORG"),
             finding="EXAMPLE.ORG",
         ),
@@ -168,17 +169,17 @@ CASES: dict[Rule, list[Case]] = {
             finding="a possible proof of a password",
         ),
         Case(
-            name="a timestamp beside a FAST that is none",
+            name="a timestamp beside invalid FAST",
             payload=messages.as_req(padata=_padata(136, 2)),
             finding="a proof of a password",
         ),
         Case(
-            name="a timestamp beside a PKINIT that is none",
+            name="a timestamp beside invalid PKINIT",
             payload=messages.as_req(padata=_padata(16, 2)),
             finding="a proof of a password",
         ),
         Case(
-            name="a timestamp of nobody",
+            name="a timestamp without a client name",
             payload=messages.as_req(cname=None, padata=_padata(2)),
             finding="a proof of a password",
         ),
@@ -249,21 +250,28 @@ CASES: dict[Rule, list[Case]] = {
         ),
     ],
     Rule.CNAME: [
-        Case(name="who is allowed", payload=messages.as_req()),
+        Case(name="an allowed client", payload=messages.as_req()),
         Case(name="a TGS-REQ", payload=messages.tgs_req()),
         Case(name="a kpasswd request", payload=messages.kpasswd_req()),
-        Case(name="nobody, in armor", payload=messages.as_req(padata=_padata(136), cname=ANONYMOUS)),
-        Case(name="no name", payload=messages.as_req(cname=None)),
-        Case(name="who is denied", payload=messages.as_req(cname=ADMIN), finding='denied by "*/admin"'),
         Case(
-            name="who is denied, in armor",
+            name="the anonymous client, in armor",
+            payload=messages.as_req(padata=_padata(136), cname=ANONYMOUS),
+        ),
+        Case(name="no name", payload=messages.as_req(cname=None)),
+        Case(name="a denied client", payload=messages.as_req(cname=ADMIN), finding='denied by "*/admin"'),
+        Case(
+            name="a denied client, in armor",
             payload=messages.as_req(cname=ADMIN, padata=_padata(136)),
             finding="denied",
         ),
         Case(
             name="others", payload=messages.as_req(cname=(1, ("bob",))), finding="not among the allowed names"
         ),
-        Case(name="nobody", payload=messages.as_req(cname=ANONYMOUS), finding="not among the allowed names"),
+        Case(
+            name="the anonymous client",
+            payload=messages.as_req(cname=ANONYMOUS),
+            finding="not among the allowed names",
+        ),
     ],
     Rule.SNAME: [
         Case(name="the ticket-granting service", payload=messages.as_req()),
@@ -303,7 +311,7 @@ def _request(payload: bytes, target_domain: str = "EXAMPLE.COM") -> ProxyRequest
         for case in cases
     ],
 )
-def test_rule_finds_what_it_is_for_and_nothing_else(rule: Rule, case: Case) -> None:
+def test_rule_finds_its_breaches_only(rule: Rule, case: Case) -> None:
     finding = REQUEST_RULES[rule](_request(case.payload, case.target_domain), NAMES, LISTS)
 
     if case.finding is None:

@@ -37,7 +37,7 @@ def take(table: SharedTable, count: int, limit: Limit = LIMIT, *, now: float = N
 
 
 def names_of_one_bucket(table: SharedTable, count: int) -> list[str]:
-    """Names whose entries are in the same bucket."""
+    """Return names with entries in the same bucket."""
     names = (str(number) for number in range(1_000_000))
     first = table._table.names[("name", "0")].first
     found = (name for name in names if table._table.names[("name", name)].first == first)

@@ -1,4 +1,4 @@
-"""The interface: what a rule may ask, a store in another place can answer as well."""
+"""Test of the store's interface: it fits a store that several hosts share."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ GROWTH = Growth(first=60.0, longest=3600.0, forgiven_after=600.0)
 
 
 class SharedByHosts:
-    """A store that passes on what is done to it, as one between hosts would."""
+    """A store that records its operations for other hosts."""
 
     def __init__(self) -> None:
         self.outbox: list[Callable[[Store, float], object]] = []

@@ -1,4 +1,4 @@
-"""Which principal a reply is about, with replies as real KDCs make them."""
+"""Tests of the principal that a reply is about, with replies as real KDCs make them."""
 
 import pytest
 
@@ -22,13 +22,13 @@ def error(code: int = 24, **fields: object) -> ReplyFacts:
 
 
 @pytest.mark.parametrize("cname", [None, ALICE, (1, ("bob",)), ANONYMOUS])
-def test_request_without_armor_means_what_it_shows(cname: messages.Name | None) -> None:
+def test_request_without_armor_is_about_the_shown_name(cname: messages.Name | None) -> None:
     assert find_subject(request(), error(cname=cname)) == Subject(name="alice", is_shown=True)
     assert find_subject(request(None), error(cname=cname)) == Subject(name=None, is_shown=False)
 
 
 @pytest.mark.parametrize(
-    ("shown", "told", "subject"),
+    ("shown", "named", "subject"),
     [
         (ALICE, ALICE, Subject(name="alice", is_shown=True)),
         ((1, ("ALICE@EXAMPLE.COM",)), ALICE, Subject(name="alice", is_shown=True)),
@@ -40,10 +40,10 @@ def test_request_without_armor_means_what_it_shows(cname: messages.Name | None) 
         (ANONYMOUS, ANONYMOUS, Subject(name=None, is_shown=False)),
     ],
 )
-def test_request_with_armor_means_what_the_kdc_says(
-    shown: messages.Name | None, told: messages.Name | None, subject: Subject
+def test_request_with_armor_is_about_the_name_in_the_reply(
+    shown: messages.Name | None, named: messages.Name | None, subject: Subject
 ) -> None:
-    assert find_subject(request(shown, padata=FAST), error(cname=told)) == subject
+    assert find_subject(request(shown, padata=FAST), error(cname=named)) == subject
 
 
 def test_unknown_service_is_the_subject() -> None:
@@ -54,12 +54,12 @@ def test_unknown_service_is_the_subject() -> None:
     assert find_subject(hidden, error(7, sname=sname)) == Subject(name="bob", is_shown=False)
 
 
-def test_without_a_reply_only_a_request_without_armor_tells() -> None:
+def test_only_a_request_without_armor_has_a_subject_before_its_reply() -> None:
     assert find_subject(request()) == Subject(name="alice", is_shown=True)
     assert find_subject(request(padata=FAST)) == Subject(name=None, is_shown=False)
 
 
-def test_names_that_name_nobody_are_none() -> None:
+def test_empty_and_anonymous_names_are_none() -> None:
     assert fold_named(None) is None
     assert fold_named(PrincipalName(name_type=0, components=())) is None
     assert fold_named(PrincipalName(name_type=11, components=("WELLKNOWN", "ANONYMOUS"))) is None
@@ -74,5 +74,5 @@ def test_names_that_name_nobody_are_none() -> None:
         ({"cname": ALICE}, False),
     ],
 )
-def test_kdc_that_hides_names_shows_that_it_does(fields: dict[str, object], is_hidden: bool) -> None:
+def test_hidden_names_are_recognized(fields: dict[str, object], is_hidden: bool) -> None:
     assert hides_names(error(25, **fields)) is is_hidden

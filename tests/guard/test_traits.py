@@ -31,7 +31,7 @@ def _name(*components: str) -> PrincipalName:
         ((), False),
     ],
 )
-def test_krbtgt_is_known_by_its_two_components(components: tuple[str, ...], is_krbtgt: bool) -> None:
+def test_krbtgt_has_two_components(components: tuple[str, ...], is_krbtgt: bool) -> None:
     assert traits.is_krbtgt(_name(*components)) is is_krbtgt
 
 
@@ -52,13 +52,15 @@ def test_krbtgt_is_known_by_its_two_components(components: tuple[str, ...], is_k
         ((), False),
     ],
 )
-def test_a_machine_is_known_by_its_name(components: tuple[str, ...], is_machine: bool) -> None:
+def test_machine_is_recognized_by_its_name(components: tuple[str, ...], is_machine: bool) -> None:
     assert traits.is_machine(_name(*components)) is is_machine
 
 
 @pytest.mark.parametrize("cname", [("WELLKNOWN", "ANONYMOUS"), ("alice",)])
 @pytest.mark.parametrize("padata", [[], [(136, b"fast")]])
-def test_a_client_hides_in_armor_as_nobody(cname: tuple[str, ...], padata: list[tuple[int, bytes]]) -> None:
+def test_client_hides_behind_armor_and_the_anonymous_name(
+    cname: tuple[str, ...], padata: list[tuple[int, bytes]]
+) -> None:
     request = _request(messages.as_req(cname=(11, cname), padata=padata))
 
     assert traits.hides_its_client(request) is (bool(padata) and cname == ("WELLKNOWN", "ANONYMOUS"))
@@ -82,7 +84,7 @@ def test_a_client_hides_in_armor_as_nobody(cname: tuple[str, ...], padata: list[
         (-999, False, False),
     ],
 )
-def test_proofs_are_known_by_their_padata(padata_type: int, is_password: bool, is_pkinit: bool) -> None:
+def test_proofs_are_recognized_by_their_padata(padata_type: int, is_password: bool, is_pkinit: bool) -> None:
     request = _request(messages.as_req(padata=[(149, b""), (padata_type, b"")]))
 
     assert traits.has_password_proof(request) is is_password
@@ -104,7 +106,7 @@ def test_proofs_are_known_by_their_padata(padata_type: int, is_password: bool, i
         ((), (17,), False),
     ],
 )
-def test_a_ticket_proves_its_client_by_what_kdcs_never_ignore(
+def test_ticket_proves_its_client_by_padata_that_kdcs_never_ignore(
     padata: tuple[int, ...], reply: tuple[int, ...], proves: bool
 ) -> None:
     request = _request(messages.as_req(padata=[(kind, b"") for kind in padata]))
@@ -114,7 +116,7 @@ def test_a_ticket_proves_its_client_by_what_kdcs_never_ignore(
 
 
 @pytest.mark.parametrize(
-    ("padata_type", "may_bear", "is_possible"),
+    ("padata_type", "may_have", "is_possible"),
     [
         (2, True, True),
         (13, True, False),
@@ -124,10 +126,10 @@ def test_a_ticket_proves_its_client_by_what_kdcs_never_ignore(
         (151, True, True),
     ],
 )
-def test_a_proof_may_be_within(padata_type: int, may_bear: bool, is_possible: bool) -> None:
+def test_request_may_have_a_proof(padata_type: int, may_have: bool, is_possible: bool) -> None:
     request = _request(messages.as_req(padata=[(padata_type, b"")]))
 
-    assert traits.may_have_proof(request) is may_bear
+    assert traits.may_have_proof(request) is may_have
     assert traits.has_possible_proof(request) is is_possible
 
 
@@ -143,7 +145,7 @@ def test_a_proof_may_be_within(padata_type: int, may_bear: bool, is_possible: bo
         ((), False),
     ],
 )
-def test_log_ons_ask_for_two_services(components: tuple[str, ...], is_for_logon: bool) -> None:
+def test_log_ons_request_two_services(components: tuple[str, ...], is_for_logon: bool) -> None:
     assert traits.is_logon_service(_name(*components)) is is_for_logon
 
 
@@ -151,7 +153,9 @@ def test_log_ons_ask_for_two_services(components: tuple[str, ...], is_for_logon:
     ("padata_types", "is_armored"),
     [((), False), ((19,), False), ((19, 136), True), ((17,), True), ((15,), True), ((16, 133), False)],
 )
-def test_a_reply_has_armor_by_its_padata(padata_types: tuple[int, ...], is_armored: bool) -> None:
+def test_armor_of_a_reply_is_recognized_by_its_padata(
+    padata_types: tuple[int, ...], is_armored: bool
+) -> None:
     assert traits.has_armor(ReplyFacts(kind=MessageKind.AS_REP, padata_types=padata_types)) is is_armored
 
 
@@ -169,18 +173,18 @@ def test_a_reply_has_armor_by_its_padata(padata_types: tuple[int, ...], is_armor
         ((), False),
     ],
 )
-def test_an_etype_is_strong_that_is_not_deprecated(etypes: tuple[int, ...], is_strong: bool) -> None:
+def test_etypes_that_are_not_deprecated_are_strong(etypes: tuple[int, ...], is_strong: bool) -> None:
     assert traits.has_strong_etype(_request(messages.as_req(etypes=etypes))) is is_strong
 
 
 @pytest.mark.parametrize("padata_type", [129, 130])
 @pytest.mark.parametrize("build", [messages.tgs_req, messages.as_req])
-def test_s4u2self_is_known_by_its_padata(build: type, padata_type: int) -> None:
+def test_s4u2self_is_recognized_by_its_padata(build: type, padata_type: int) -> None:
     assert traits.is_s4u2self(_request(build(padata=[(padata_type, b"")])))
     assert not traits.is_s4u2self(_request(build(padata=[(128, b"")])))
 
 
-def test_s4u2proxy_is_known_by_its_option_and_ticket() -> None:
+def test_s4u2proxy_is_recognized_by_its_option_and_ticket() -> None:
     request = _request(messages.tgs_req(options=CNAME_IN_ADDL_TKT, tickets=TICKETS))
 
     assert traits.is_s4u2proxy(request)

@@ -1,4 +1,4 @@
-"""Which requests prefer which host after a password change."""
+"""Tests of the host that requests prefer after a password change."""
 
 from typing import Any
 
@@ -28,24 +28,24 @@ KDC = KdcEndpoint(name="b.example.com", address="192.0.2.99", port=88, transport
 
 
 class Site:
-    """Two worker processes over one memory: the first learns, the second is asked."""
+    """Two worker processes with one memory: the first learns, the second chooses the host."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.now = 1000.0
         area = make_area(notes_bytes())
-        self._learner, self._asked = (
+        self._learner, self._chooser = (
             PasswordChanges(Notes(area), seconds, lambda: self.now) for _ in range(2)
         )
 
     def issue_ticket(
         self,
-        asked_for: Name | None = ALICE,
+        requested: Name | None = ALICE,
         issued_to: Name = ALICE,
         cipher: bytes = ONE_TICKET,
         **asked: Any,
     ) -> None:
         """Let an AS exchange issue a ticket for a password change."""
-        request = messages.as_req(cname=asked_for, sname=CHANGEPW, **asked)
+        request = messages.as_req(cname=requested, sname=CHANGEPW, **asked)
         self.answer(request, messages.as_rep(cname=issued_to, sname=CHANGEPW, cipher=cipher))
 
     def change(self, cipher: bytes = ONE_TICKET, reply: bytes | None = None, network: str = NETWORK) -> None:
@@ -65,7 +65,7 @@ class Site:
 
     def prefers_host(self, request: bytes, *, network: str = NETWORK, realm: str = REALM) -> bool:
         """Whether the request prefers HOST; it prefers no other."""
-        mark = self._asked.host_for(request_of(request), realm, network)
+        mark = self._chooser.host_for(request_of(request), realm, network)
         assert mark in (None, host_mark(HOST))
         return mark is not None
 
@@ -86,11 +86,11 @@ def changed(site: Site) -> Site:
     return site
 
 
-def test_the_users_log_on_prefers_the_host_that_took_the_change(changed: Site) -> None:
+def test_log_on_of_the_user_prefers_the_host_that_took_the_change(changed: Site) -> None:
     assert changed.log_on_prefers_host()
 
 
-def test_nothing_is_preferred_before_a_change(site: Site) -> None:
+def test_no_host_is_preferred_before_a_change(site: Site) -> None:
     assert not site.log_on_prefers_host()
     site.issue_ticket()
     assert not site.log_on_prefers_host()
@@ -105,7 +105,7 @@ def test_user_of_the_same_name_in_another_realm_prefers_no_host(changed: Site) -
     assert not changed.log_on_prefers_host(realm="example.org")
 
 
-def test_the_user_is_known_from_another_network(changed: Site) -> None:
+def test_user_is_recognized_from_another_network(changed: Site) -> None:
     assert changed.log_on_prefers_host(network=OTHER_NETWORK)
 
 
@@ -113,19 +113,19 @@ def test_requests_with_a_ticket_prefer_no_host(changed: Site) -> None:
     assert not changed.prefers_host(messages.tgs_req())
 
 
-def test_the_next_change_prefers_the_same_host(changed: Site) -> None:
+def test_next_change_prefers_the_same_host(changed: Site) -> None:
     changed.issue_ticket(cipher=OTHER_TICKET)
     assert changed.prefers_host(messages.kpasswd_req(cipher=OTHER_TICKET))
 
 
-def test_the_preference_ends(changed: Site) -> None:
+def test_preference_ends(changed: Site) -> None:
     changed.now += SECONDS - 1
     assert changed.log_on_prefers_host()
     changed.now += 1
     assert not changed.log_on_prefers_host()
 
 
-def test_a_ticket_is_forgotten(site: Site) -> None:
+def test_note_about_a_ticket_ends(site: Site) -> None:
     site.issue_ticket()
     site.now += TICKET_SECONDS
     site.change()
@@ -140,13 +140,13 @@ def test_no_host_is_ever_preferred_for_zero_seconds() -> None:
 
 
 @pytest.mark.parametrize("reply", [messages.krb_error(60), messages.kpasswd_error()], ids=["bare", "framed"])
-def test_a_change_that_ends_in_an_error_counts_for_nothing(site: Site, reply: bytes) -> None:
+def test_change_that_ends_in_an_error_sets_no_preference(site: Site, reply: bytes) -> None:
     site.issue_ticket()
     site.change(reply=reply)
     assert not site.log_on_prefers_host()
 
 
-def test_tickets_of_two_users_of_one_network_are_told_apart(site: Site) -> None:
+def test_tickets_of_two_users_of_one_network_differ(site: Site) -> None:
     site.issue_ticket(ALICE, ALICE, ONE_TICKET)
     site.issue_ticket(BOB, BOB, OTHER_TICKET)
     site.change(ONE_TICKET)
@@ -161,13 +161,15 @@ def test_tickets_for_other_services_are_not_noted(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", [ALICE, ENTERPRISE, (1, ("Alice",)), (10, ("alice@example.com",))])
-def test_the_user_is_known_by_the_name_asked_for_and_by_the_name_in_the_reply(site: Site, name: Name) -> None:
+def test_user_is_recognized_by_the_requested_name_and_by_the_name_in_the_reply(
+    site: Site, name: Name
+) -> None:
     site.issue_ticket(ENTERPRISE, ALICE)
     site.change()
     assert site.log_on_prefers_host(name)
 
 
-def test_a_ticket_of_a_tgs_exchange_tells_its_user_too(site: Site) -> None:
+def test_ticket_of_a_tgs_exchange_names_its_user_too(site: Site) -> None:
     site.answer(messages.tgs_req(), messages.tgs_rep(sname=CHANGEPW, cipher=ONE_TICKET))
     site.change()
     assert site.log_on_prefers_host(ALICE)
@@ -175,7 +177,7 @@ def test_a_ticket_of_a_tgs_exchange_tells_its_user_too(site: Site) -> None:
 
 
 @pytest.mark.parametrize("outer_name", [None, ANONYMOUS])
-def test_the_network_stands_for_a_user_whom_fast_hides(site: Site, outer_name: Name | None) -> None:
+def test_network_stands_for_a_user_hidden_by_fast(site: Site, outer_name: Name | None) -> None:
     site.issue_ticket(outer_name, ANONYMOUS, padata=FAST)
     site.change()
     assert site.log_on_prefers_host(None)
@@ -184,7 +186,7 @@ def test_the_network_stands_for_a_user_whom_fast_hides(site: Site, outer_name: N
     assert not site.log_on_prefers_host(None, network=OTHER_NETWORK)
 
 
-def test_a_user_whom_the_reply_shows_is_known_by_name_and_by_network(site: Site) -> None:
+def test_user_in_the_reply_is_recognized_by_name_and_by_network(site: Site) -> None:
     site.issue_ticket(None, ALICE, padata=FAST)
     site.change()
     assert site.log_on_prefers_host(ALICE)

@@ -47,7 +47,7 @@ RETRY_AFTER = 1.0
 """Seconds. KDCs answer in milliseconds, so that slots are free again soon unless the KDCs fail."""
 
 MOST_KNOWN = 1024
-"""Clients whose buckets are cached."""
+"""Clients with cached buckets."""
 
 
 class RequestRates:

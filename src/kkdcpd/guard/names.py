@@ -20,8 +20,8 @@ class RealmNames:
     """The names of one realm. Case and a root dot make no difference, as in `fold_realm`.
 
     Windows may name a domain by its NetBIOS name on one side of a message and by its DNS name on the other.
-    So a name without dots is also a name of the realm whose first label it is. A name with dots is a name of
-    the realm with this first label if no DNS name of the realm is known.
+    So a name without dots is also a name of the realm that has it as its first label. A name with dots is a
+    name of the realm with this first label if no DNS name of the realm is known.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

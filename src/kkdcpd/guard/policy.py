@@ -66,7 +66,7 @@ _IS_MOOT: Mapping[Rule, Callable[[PolicyConfig], bool]] = {
 """Rules with a list, each with a test that the list allows all requests."""
 
 MOST_KNOWN = 256
-"""Realms below a wildcard whose names are cached."""
+"""Realms below a wildcard with cached names."""
 
 _Check = TypeVar("_Check")
 
@@ -140,7 +140,7 @@ class RealmPolicy:
         return self._finding(Rule.MANY_SERVICES, detail, retry_after=window)
 
     def _active(self, rules: Mapping[Rule, _Check]) -> list[tuple[Rule, _Check]]:
-        """Leave out rules that are off, and rules whose list allows all requests."""
+        """Leave out rules that are off, and rules with a list that allows all requests."""
         return [
             (rule, check)
             for rule, check in rules.items()

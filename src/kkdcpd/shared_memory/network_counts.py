@@ -23,7 +23,7 @@ HEADER_BYTES = 256
 """One byte for each row: 1 while its process lives."""
 
 MOST_KNOWN = 1024
-"""Networks whose counters a process remembers: a network that sends often needs no digest each time."""
+"""Counters that a process remembers: a network that sends often needs no digest each time."""
 
 
 def counts_bytes(rows: int) -> int:

@@ -1,11 +1,11 @@
-"""Remembers which host took a user's password change, so that the user's next log-on prefers this host.
+"""Notes the host that took a user's password change, so that the user's next log-on prefers this host.
 
 Masters of one realm may replicate more slowly than a user logs on, and only the host that took the change
-knows the new password. A kpasswd message hides its user but shows its ticket. The user stands in the reply
-that issued this ticket, so a ticket for kadmin/changepw is noted with its user. Where FAST hides the user,
-the client's network stands for the user, and only requests that hide their user follow it.
+knows the new password. A kpasswd message hides its user but shows its ticket. The reply that issued this
+ticket names the user, so the user of each ticket for kadmin/changepw is noted. If FAST hides the user, the
+client's network stands for the user. Then only requests that hide their user prefer the host.
 
-The notes are shared by all worker processes. They hold keyed digests, no names.
+All worker processes share the notes. They hold keyed digests and no names.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,18 +18,18 @@ from kkdcpd.values import KdcReply, MessageKind, PrincipalName, ProxyRequest, Re
 __all__ = ["TICKET_SECONDS", "PasswordChanges"]
 
 TICKET_SECONDS = 600.0
-"""How long a ticket for kadmin/changepw is remembered. MIT issues them for ten minutes, Active Directory for
-less."""
+"""The life of a note about a ticket for kadmin/changepw. MIT issues such tickets for ten minutes, Active
+Directory for less."""
 
 _CHANGEPW = ("kadmin", "changepw")
 """The service of RFC 3244 section 2."""
 
 _OWNERS = range(2)
-"""A ticket has two owners at most: the user as requested, and as the KDC names it (RFC 6806 section 6)."""
+"""A ticket has at most two owners: the user as requested, and the user as the KDC names it (RFC 6806 6)."""
 
 
 class PasswordChanges:
-    """Learns from requests and their replies. `seconds` is how long a host is preferred; 0 is never."""
+    """Learns from replies, and prefers a host for `seconds` after a change; 0 turns this off."""
 
     def __init__(self, notes: Notes, seconds: float, clock: Callable[[], float]) -> None:
         self._notes = notes
@@ -37,7 +37,7 @@ class PasswordChanges:
         self._clock = clock
 
     def host_for(self, request: ProxyRequest, realm: str, network: str) -> int | None:
-        """Return the mark of the host that the request should meet, if its user's password changed lately."""
+        """Return the mark of the preferred host if the password of the request's user changed lately."""
         now = self._clock()
         if not self._seconds or self._notes.is_empty(now):
             return None
@@ -52,7 +52,7 @@ class PasswordChanges:
     def learn(self, request: ProxyRequest, reply: KdcReply, realm: str, network: str) -> None:
         """Note a ticket that can change a password, or the host that took a change.
 
-        The result of a change is encrypted: a change that the host refused counts too, which does no harm.
+        The result of a change is encrypted. So a refused change counts too, which does no harm.
         """
         facts = reply.facts
         if not self._seconds:
@@ -70,7 +70,7 @@ class PasswordChanges:
             self._notes.write(self._ticket(mark, number, realm), owner, ends)
 
     def _owners(self, request: ProxyRequest, facts: ReplyFacts, realm: str, network: str) -> tuple[int, ...]:
-        """Return the keys of a ticket's owner, by each name that the next log-on may use."""
+        """Return the keys of a ticket's owner, one for each name that the next log-on may use."""
         owners = [self._owner(facts.cname, realm, network)]
         if request.kind is MessageKind.AS_REQ:
             owners.append(self._owner(request.cname, realm, network))
