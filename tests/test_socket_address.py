@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from kkdcpd.socket_address import is_interface, socket_address, zoned_host
+from kkdcpd.socket_address import host_with_zone, is_interface, socket_address
 
 LOOPBACK = socket.if_nametoindex("lo")
 
@@ -28,6 +28,6 @@ def test_interface_that_is_not_there_is_an_error(zone: str) -> None:
 
 
 def test_host_is_told_with_its_zone() -> None:
-    assert zoned_host(("192.0.2.1", 88)) == "192.0.2.1"
-    assert zoned_host(("2001:db8::1", 88, 0, 0)) == "2001:db8::1"
-    assert zoned_host(("fe80::1", 88, 0, LOOPBACK)) == "fe80::1%lo"
+    assert host_with_zone(("192.0.2.1", 88)) == "192.0.2.1"
+    assert host_with_zone(("2001:db8::1", 88, 0, 0)) == "2001:db8::1"
+    assert host_with_zone(("fe80::1", 88, 0, LOOPBACK)) == "fe80::1%lo"

@@ -228,7 +228,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         _serve_until_stopped(path)
     except ConfigError as error:
-        code = ExitCode.NO_INPUT if error.may_pass else ExitCode.CONFIG
+        code = ExitCode.NO_INPUT if error.is_temporary else ExitCode.CONFIG
         problems = error.problems
     except ListenError as error:
         code, problems = ExitCode.FAILED, (error,)

@@ -60,13 +60,13 @@ class KkdcpdError(Exception):
 class ConfigProblem:
     """One thing wrong in the configuration: the dotted key, what is wrong, what to write instead.
 
-    `may_pass` if it may be gone at a later start though the configuration stays as it is.
+    `is_temporary` if it may be gone at a later start though the configuration stays as it is.
     """
 
     key: str
     problem: str
     remedy: str
-    may_pass: bool = False
+    is_temporary: bool = False
 
     def __str__(self) -> str:
         return f"{self.key}: {self.problem}; {self.remedy}"
@@ -77,21 +77,21 @@ class ConfigError(KkdcpdError):
 
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         self.problems = tuple(problems)
-        self.may_pass = all(problem.may_pass for problem in self.problems)
+        self.is_temporary = all(problem.is_temporary for problem in self.problems)
         super().__init__("\n".join(map(str, self.problems)))
 
 
 class SettingError(KkdcpdError):
     """One value can't be used. `problem` goes on from the value, as in `"*" has no port`.
 
-    Without a `remedy` of its own it has the one that fits every value of the setting. `may_pass` is as in
+    Without a `remedy` of its own it has the one that fits every value of the setting. `is_temporary` is as in
     ConfigProblem.
     """
 
-    def __init__(self, problem: str, remedy: str | None = None, *, may_pass: bool = False) -> None:
+    def __init__(self, problem: str, remedy: str | None = None, *, is_temporary: bool = False) -> None:
         self.problem = problem
         self.remedy = remedy
-        self.may_pass = may_pass
+        self.is_temporary = is_temporary
         super().__init__(problem)
 
 

@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 
-__all__ = ["SocketAddress", "is_interface", "socket_address", "zoned_host"]
+__all__ = ["SocketAddress", "host_with_zone", "is_interface", "socket_address"]
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
@@ -32,7 +32,7 @@ def is_interface(zone: str) -> bool:
         return False
 
 
-def zoned_host(name: SocketAddress) -> str:
+def host_with_zone(name: SocketAddress) -> str:
     """Return the host of an address that the kernel tells, with its zone if it is link-local."""
     if len(name) == 2 or not name[3]:
         return name[0]

@@ -320,7 +320,7 @@ class AttemptFailure:
 class ReplyFacts:
     """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
 
-    `srealm`, `sname` and `ticket_mark` are those of the ticket that an AS-REP or TGS-REP bears: its issuer,
+    `srealm`, `sname` and `ticket_affinity` are those of the ticket that an AS-REP or TGS-REP bears: its issuer,
     its service, and a number that requests with this ticket have as their `affinity`.
     `offers_spake` tells whether a KDC that demands preauthentication takes SPAKE (RFC 9588).
     """
@@ -333,7 +333,7 @@ class ReplyFacts:
     sname: PrincipalName | None = None
     padata_types: tuple[int, ...] = ()
     offers_spake: bool = False
-    ticket_mark: int | None = field(default=None, compare=False)
+    ticket_affinity: int | None = field(default=None, compare=False)
 
 
 @frozen

@@ -74,7 +74,7 @@ class Worker:
         )
         self._ways_out = WaysOut(upstream)
         self._prober = Prober(upstream, self._ways_out, self._health)
-        self._locator = build_locator(config, system, tell=counters.looked_up)
+        self._locator = build_locator(config, system, on_lookup=counters.looked_up)
         table = SharedTable(memory.guard)
         pipeline = Pipeline(
             guard=Guard(config, table, NetworkCounts(memory.requests, row), clock=time.monotonic),
@@ -159,5 +159,5 @@ class Worker:
             if self._acceptor.connections.has_load_dropped() and can_trim:
                 libc.malloc_trim(0)
             # A successor begins without what DNS has told this one, which may serve for a day after it fails.
-            if self._acceptor.connections.has_outlived_load and await self._locator.could_begin_anew():
+            if self._acceptor.connections.has_outlived_load and await self._locator.can_be_refilled():
                 self._tell(LoadDropped())

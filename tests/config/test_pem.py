@@ -33,7 +33,7 @@ def test_block_that_is_not_base64_is_empty() -> None:
 def test_file_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         file_bytes(tmp_path, "key")
-    assert not caught.value.may_pass
+    assert not caught.value.is_temporary
     assert str(caught.value) == (f"key: {tmp_path} can't be read: Is a directory; name a file in it")
 
 

@@ -39,7 +39,7 @@ from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
 from kkdcpd.journal import ExchangeRecord, write
 from kkdcpd.locate.dns_wire import MAX_RECORDS, RecordType, build_query, read_response
-from kkdcpd.locate.records import SrvRecord, UriRecord, read_srv, read_uri, without_twins
+from kkdcpd.locate.records import SrvRecord, UriRecord, demote_udp_duplicates, read_srv, read_uri
 from kkdcpd.log.lines import JsonLines, TextLines
 from kkdcpd.protocol.cldap import decode_ping_answer
 from kkdcpd.protocol.dclocator import flags_of
@@ -354,13 +354,13 @@ def _records(octets: bytes) -> None:
     for service in KdcService:
         records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
         offers = read_uri(records, name="_kerberos.x", service=service)
-        for target in without_twins(offers.targets):
+        for target in demote_udp_duplicates(offers.targets):
             assert 0 < target.port < 65536
             assert target.host
             str(target)
         str(offers.refused)
     hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
-    without_twins(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
 
 
 def _dns(octets: bytes) -> None:
@@ -375,7 +375,9 @@ def _dns(octets: bytes) -> None:
             uris = [each for each in records if isinstance(each, UriRecord)]
             read_uri(uris, name="_kerberos.x", service=KdcService.KDC)
             servers = [each for each in records if isinstance(each, SrvRecord)]
-            without_twins(read_srv(servers, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+            demote_udp_duplicates(
+                read_srv(servers, name="_kerberos._tcp.x", transports=tuple(Transport)).targets
+            )
 
 
 def _resolv_conf(octets: bytes) -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from kkdcpd.config import LocateConfig, Nameserver
 from kkdcpd.locate.active_directory import ActiveDirectory
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import CandidateFinder, Discovery
 from kkdcpd.locate.cldap_ping import CldapPinger
 from kkdcpd.locate.dns import DnsClient
 from kkdcpd.locate.dns_cache import DnsCache
-from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.locate.host_resolver import HostResolver
 from kkdcpd.protocol.cldap import DomainControllerFlags
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.messages import inspect_reply
@@ -63,7 +63,7 @@ async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
     client = DnsClient([Nameserver(host=domain.address)], timeout=2.0)
     dns = DnsCache(client.query, LocateConfig(), time.monotonic, lambda _: None)
     finder = CandidateFinder(HostResolver(dns, hosts_file=""), time.monotonic)
-    admission = Admission(ports=(88, 464))
+    admission = AddressFilter(ports=(88, 464))
     locator = ActiveDirectory(dns, finder, admission, CldapPinger().ping, time.monotonic)
     yield Discoverer(locator=locator)
     await locator.close()

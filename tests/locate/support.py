@@ -19,7 +19,7 @@ NO_FLAGS = DcLocatorFlags(0)
 NEGATIVE_TTL = 300.0
 
 
-class HandClock:
+class ManualClock:
     """Stands still until it is turned."""
 
     def __init__(self) -> None:
@@ -102,15 +102,15 @@ class Bench:
 
     def __init__(self, *realms: RealmConfig, hosts_file: str = "", **settings: Any) -> None:
         self.dns = MemoryDns()
-        self.clock = HandClock()
-        self.told: list[LookUp] = []
+        self.clock = ManualClock()
+        self.lookups: list[LookUp] = []
         self.locator: Locator = assemble_locator(
             realms,
             LocateConfig(**settings),
             query=self.dns.query,
             hosts_file=hosts_file,
             clock=self.clock,
-            tell=self.told.append,
+            on_lookup=self.lookups.append,
         )
 
     async def __aenter__(self) -> Self:

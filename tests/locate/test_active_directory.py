@@ -16,11 +16,11 @@ from kkdcpd.locate.active_directory import (
     RETRY_SECONDS,
     ActiveDirectory,
 )
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.dns_wire import FoundRecords, RecordType
-from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.locate.host_resolver import HostResolver
 from kkdcpd.locate.records import Record, SrvRecord
 from kkdcpd.protocol.cldap import DomainControllerFacts, DomainControllerFlags
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery
@@ -124,7 +124,7 @@ async def lab() -> AsyncIterator[Lab]:
     clock = lambda: world.now  # noqa: E731
     dns = DnsCache(world.query, LocateConfig(negative_ttl=1000), clock, lambda _: None)
     finder = CandidateFinder(HostResolver(dns, hosts_file=""), clock)
-    admission = Admission(ports=(88, 464), networks=(ip_network("10.0.0.0/24"),))
+    admission = AddressFilter(ports=(88, 464), networks=(ip_network("10.0.0.0/24"),))
     locator = ActiveDirectory(dns, finder, admission, world.ping, clock)
     yield Lab(world, locator)
     await locator.close()

@@ -6,21 +6,21 @@ import pytest
 
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_HOSTS, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsCache
-from kkdcpd.locate.hosts import HostResolver
+from kkdcpd.locate.host_resolver import HostResolver
 from kkdcpd.locate.records import Target
 from kkdcpd.locate.validity import Validity
 from kkdcpd.values import Transport
-from tests.locate.support import HandClock, MemoryDns
+from tests.locate.support import ManualClock, MemoryDns
 
 
 class Finder(CandidateFinder):
     """A finder over DNS in memory."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.dns = MemoryDns()
         cache = DnsCache(self.dns.query, LocateConfig(), self.clock, lambda _: None)
         super().__init__(HostResolver(cache, hosts_file=""), self.clock)
@@ -89,7 +89,7 @@ async def test_ports_and_addresses_are_refused_where_there_is_an_admission() -> 
     finder = Finder()
     finder.dns.put("a", "A", "192.0.2.1", "127.0.0.1")
     targets = [_target("a"), _target("b", port=22)]
-    found = await finder.find(targets, admission=Admission(ports=(88,)))
+    found = await finder.find(targets, admission=AddressFilter(ports=(88,)))
     assert _addresses(found) == ["192.0.2.1"]
     assert [(each.target, each.reason) for each in found.refused] == [
         ("tcp://b:22", "port 22 is not in locate.allowed_ports"),

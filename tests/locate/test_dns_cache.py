@@ -20,7 +20,7 @@ from kkdcpd.locate.dns_cache import (
 )
 from kkdcpd.locate.dns_wire import RecordType
 from kkdcpd.metrics.columns import LookUp
-from tests.locate.support import HandClock, MemoryDns
+from tests.locate.support import ManualClock, MemoryDns
 
 NAME = "kdc1.example.com"
 
@@ -29,7 +29,7 @@ class Memory(DnsCache):
     """A cache over DNS in memory."""
 
     def __init__(self, **settings: Any) -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.dns = MemoryDns()
         self.told: Counter[LookUp] = Counter()
         self.dns.put(NAME, "A", "192.0.2.1", ttl=100)
@@ -52,16 +52,16 @@ class Memory(DnsCache):
 
 async def test_cache_can_be_done_without_while_dns_answers() -> None:
     memory = Memory()
-    assert await memory.could_be_learned_anew()
+    assert await memory.can_be_refilled()
     assert memory.dns.count == 0
     await memory.addresses()
-    assert await memory.could_be_learned_anew()
+    assert await memory.can_be_refilled()
     memory.dns.is_down = True
-    assert not await memory.could_be_learned_anew()
+    assert not await memory.can_be_refilled()
     memory.clock.turn(101)
     assert await memory.addresses() == ("192.0.2.1",)
     memory.dns.is_down = False
-    assert not await memory.could_be_learned_anew()
+    assert not await memory.can_be_refilled()
 
 
 async def test_an_answer_is_used_for_its_ttl() -> None:

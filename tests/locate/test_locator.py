@@ -91,15 +91,15 @@ async def test_a_route_is_kept_and_made_anew_while_it_serves() -> None:
         first = await bench.locate()
         bench.clock.turn(89)
         assert await bench.locate() is first
-        assert (bench.told.count(LookUp.ROUTE_MISS), bench.told.count(LookUp.ROUTE_HIT)) == (1, 1)
-        hits = bench.told.count(LookUp.DNS_HIT)
+        assert (bench.lookups.count(LookUp.ROUTE_MISS), bench.lookups.count(LookUp.ROUTE_HIT)) == (1, 1)
+        hits = bench.lookups.count(LookUp.DNS_HIT)
         bench.clock.turn(2)
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k2", ttl=100)
         bench.dns.put("k2", "A", "192.0.2.2", ttl=100)
         assert await bench.locate() is first
         await bench.settle()
-        assert bench.told.count(LookUp.DNS_HIT) > hits
-        assert (bench.told.count(LookUp.ROUTE_MISS), bench.told.count(LookUp.ROUTE_HIT)) == (1, 2)
+        assert bench.lookups.count(LookUp.DNS_HIT) > hits
+        assert (bench.lookups.count(LookUp.ROUTE_MISS), bench.lookups.count(LookUp.ROUTE_HIT)) == (1, 2)
         bench.clock.turn(HOLD_SECONDS)
         await bench.locate()
         await bench.settle()

@@ -6,7 +6,7 @@ from kkdcpd.locate.realms import (
     IDLE_SECONDS,
     MAX_WAITING_TRIALS,
     TRIAL_SHARE,
-    Newcomer,
+    NewRealm,
     RealmTable,
     WildcardRealms,
 )
@@ -94,9 +94,9 @@ def test_both_kinds_at_once_say_nothing_nor_do_unknown_bits() -> None:
     assert _found("EXAMPLE", DcLocatorFlags(0x80000010)) == ("EXAMPLE.COM", "example.com")
 
 
-def _newcomer(name: str, network: str = "192.0.2.1") -> Newcomer:
+def _newcomer(name: str, network: str = "192.0.2.1") -> NewRealm:
     """Make one whose branch is the name's last label."""
-    return Newcomer(name=name, branch=name.rpartition(".")[2], network=network)
+    return NewRealm(name=name, branch=name.rpartition(".")[2], network=network)
 
 
 def test_a_branch_is_the_domain_right_below_the_wildcard() -> None:
@@ -112,7 +112,7 @@ def test_a_branch_is_the_domain_right_below_the_wildcard() -> None:
 def test_the_shares_of_ipv6_are_for_the_network_that_one_subscriber_may_have(network: str, wide: str) -> None:
     realm = TABLE.match("A.EXAMPLE.COM", NO_FLAGS)
     assert realm
-    assert Newcomer.of(realm, network) == Newcomer(name="a.example.com", branch="a.example.com", network=wide)
+    assert NewRealm.of(realm, network) == NewRealm(name="a.example.com", branch="a.example.com", network=wide)
 
 
 def test_a_realm_in_use_is_not_pushed_out() -> None:

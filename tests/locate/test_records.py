@@ -2,7 +2,7 @@
 
 import pytest
 
-from kkdcpd.locate.records import SrvRecord, Target, UriRecord, read_srv, read_uri, without_twins
+from kkdcpd.locate.records import SrvRecord, Target, UriRecord, demote_udp_duplicates, read_srv, read_uri
 from kkdcpd.values import KdcService, Transport
 
 TCP, UDP = Transport.TCP, Transport.UDP
@@ -116,7 +116,7 @@ def test_other_schemes_say_nothing_to_us() -> None:
 
 def test_udp_is_a_fallback_where_tcp_is_offered_at_the_same_place() -> None:
     texts = ("krb5srv::udp:A", "krb5srv::tcp:a", "krb5srv::udp:b", "krb5srv::udp:a:89")
-    targets = without_twins(map(_only, texts))
+    targets = demote_udp_duplicates(map(_only, texts))
     assert [(target.host, target.is_fallback) for target in targets] == [
         ("A", True),
         ("a", False),

@@ -41,7 +41,7 @@ def test_a_request_tells_its_version_and_ticket(version: int) -> None:
         version=version,
         realm="EXAMPLE.COM",
         sname=PrincipalName(name_type=1, components=("kadmin", "changepw")),
-        ticket_mark=crc32(messages.TICKET_CIPHER[-64:]),
+        ticket_affinity=crc32(messages.TICKET_CIPHER[-64:]),
     )
 
 

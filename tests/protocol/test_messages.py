@@ -228,8 +228,8 @@ def test_what_is_no_reply_is_refused(payload: bytes, kind: MessageKind) -> None:
 def test_requests_with_one_ticket_have_the_mark_of_the_reply_that_issued_it() -> None:
     marks = set()
     for cipher in (b"one" * 100, b"two" * 100):
-        mark = inspect_reply(MessageKind.AS_REQ, messages.as_rep(cipher=cipher)).ticket_mark
-        assert inspect_reply(MessageKind.TGS_REQ, messages.tgs_rep(cipher=cipher)).ticket_mark == mark
+        mark = inspect_reply(MessageKind.AS_REQ, messages.as_rep(cipher=cipher)).ticket_affinity
+        assert inspect_reply(MessageKind.TGS_REQ, messages.tgs_rep(cipher=cipher)).ticket_affinity == mark
         tgs_req = messages.tgs_req(ticket=messages.ap_req(cipher=cipher))
         for request in (tgs_req, messages.kpasswd_req(cipher=cipher)):
             assert _classify(messages.envelope(request)).affinity == mark
@@ -238,4 +238,4 @@ def test_requests_with_one_ticket_have_the_mark_of_the_reply_that_issued_it() ->
 
 
 def test_a_reply_without_a_ticket_has_no_mark() -> None:
-    assert inspect_reply(MessageKind.AS_REQ, messages.krb_error(25)).ticket_mark is None
+    assert inspect_reply(MessageKind.AS_REQ, messages.krb_error(25)).ticket_affinity is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kkdcpd.config.permissions import advice
 
-__all__ = ["MAX_FILE_BYTES", "may_pass", "read_octets", "remedy_of"]
+__all__ = ["MAX_FILE_BYTES", "is_temporary", "read_octets", "remedy_of"]
 
 MAX_FILE_BYTES = 67108864
 """The largest files are revocation lists, of some 40 octets for each certificate."""
@@ -60,7 +60,7 @@ def remedy_of(error: OSError, path: Path) -> str:
     return _REMEDIES.get(error.errno or 0) or advice(path)
 
 
-def may_pass(error: OSError) -> bool:
+def is_temporary(error: OSError) -> bool:
     """Whether the file may be there, and readable, at a later start without anybody's doing."""
     return error.errno in _PASSING
 

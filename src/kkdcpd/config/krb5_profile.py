@@ -113,7 +113,9 @@ def _blamed_on(place: str) -> Iterator[None]:
         yield
     except SettingError as error:
         remedy = error.remedy or "correct the path"
-        problem = ConfigProblem(key=place, problem=error.problem, remedy=remedy, may_pass=error.may_pass)
+        problem = ConfigProblem(
+            key=place, problem=error.problem, remedy=remedy, is_temporary=error.is_temporary
+        )
         raise ConfigError([problem]) from error
 
 

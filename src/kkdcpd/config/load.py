@@ -17,7 +17,7 @@ from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.dates import DatedItem
-from kkdcpd.config.disk import may_pass, read_octets, remedy_of
+from kkdcpd.config.disk import is_temporary, read_octets, remedy_of
 from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.homes import homes_named
 from kkdcpd.config.kinds import collected
@@ -268,10 +268,10 @@ def _told_as_setting(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         problem, remedy = f"there is no {path}", "put it there, or correct the path"
-        raise SettingError(problem, remedy, may_pass=True) from error
+        raise SettingError(problem, remedy, is_temporary=True) from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        raise SettingError(problem, remedy_of(error, path), may_pass=may_pass(error)) from error
+        raise SettingError(problem, remedy_of(error, path), is_temporary=is_temporary(error)) from error
 
 
 def _settled(config: Config) -> Config:
@@ -301,7 +301,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         reason = f"can't be read: {error.strerror}"
         problem = ConfigProblem(
-            key=str(path), problem=reason, remedy=remedy_of(error, path), may_pass=may_pass(error)
+            key=str(path), problem=reason, remedy=remedy_of(error, path), is_temporary=is_temporary(error)
         )
         raise ConfigError([problem]) from error
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from kkdcpd.config.disk import may_pass, read_octets, remedy_of
+from kkdcpd.config.disk import is_temporary, read_octets, remedy_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = [
@@ -27,7 +27,7 @@ CRL_LABELS = ("X509 CRL",)
 
 def refusal(key: str, problem: str, remedy: str, *, passing: bool = False) -> ConfigError:
     """Return the error of a file that cannot be used; a `passing` one may be gone at a later start."""
-    return ConfigError([ConfigProblem(key=key, problem=problem, remedy=remedy, may_pass=passing)])
+    return ConfigError([ConfigProblem(key=key, problem=problem, remedy=remedy, is_temporary=passing)])
 
 
 def file_bytes(path: Path, setting: str) -> bytes:
@@ -39,7 +39,7 @@ def file_bytes(path: Path, setting: str) -> bytes:
         raise refusal(setting, f"there is no file {path}", remedy, passing=True) from error
     except OSError as error:
         problem = f"{path} can't be read: {error.strerror}"
-        raise refusal(setting, problem, remedy_of(error, path), passing=may_pass(error)) from error
+        raise refusal(setting, problem, remedy_of(error, path), passing=is_temporary(error)) from error
 
 
 def read_pem(path: Path, setting: str) -> str:

@@ -14,12 +14,12 @@ from functools import partial
 
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
-from kkdcpd.locate.flights import Flights
-from kkdcpd.locate.patience import gather_enough
+from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.records import SrvRecord, Target, read_srv
+from kkdcpd.locate.shared_tasks import SharedTasks
 from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.cldap import DomainControllerFacts, DomainControllerFlags
@@ -95,7 +95,7 @@ class ActiveDirectory:
         self,
         dns: DnsCache,
         finder: CandidateFinder,
-        admission: Admission,
+        admission: AddressFilter,
         ping: _Ping,
         clock: Callable[[], float],
     ) -> None:
@@ -105,7 +105,7 @@ class ActiveDirectory:
         self._ping = ping
         self._clock = clock
         self._domains: OrderedDict[tuple[str, str], _Domain] = OrderedDict()
-        self._flights: Flights[tuple[str, str], _Domain] = Flights("domain controllers of")
+        self._flights: SharedTasks[tuple[str, str], _Domain] = SharedTasks("domain controllers of")
 
     async def discover(self, realm: str, query: LocateQuery, site: str) -> Discovery:
         """Find who serves the domain: near before far, who answers a ping before who doesn't.
@@ -179,7 +179,7 @@ class ActiveDirectory:
         names = (*((_site_name(name, site),) if site else ()), _domain_name(name))
         loop = asyncio.get_running_loop()
         tasks = {each: loop.create_task(self._addresses(each, afresh=afresh), name=each) for each in names}
-        known = await gather_enough(tasks, lambda found: any(found.values()))
+        known = await gather_with_grace(tasks, lambda found: any(found.values()))
         addresses = tuple(address for each in names for address in known.get(each, ()))
         if not addresses:
             return _Domain(site=site, recheck=self._clock() + RETRY_SECONDS)
@@ -212,7 +212,7 @@ class ActiveDirectory:
             )
             for name in names
         }
-        found = await gather_enough(tasks, lambda answers: any(each.targets for each in answers.values()))
+        found = await gather_with_grace(tasks, lambda answers: any(each.targets for each in answers.values()))
         return [found.get(name) or _found(self._dns.pending(name), name, service) for name in tasks]
 
     async def _found(self, name: str, service: KdcService, *, afresh: bool, insist: bool) -> _Found:

@@ -9,10 +9,10 @@ from itertools import islice
 
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.dns import requester
-from kkdcpd.locate.hosts import HostAddresses, HostResolver
-from kkdcpd.locate.patience import gather_enough
+from kkdcpd.locate.grace_period import gather_with_grace
+from kkdcpd.locate.host_resolver import HostAddresses, HostResolver
 from kkdcpd.locate.records import Target
 from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.values import Candidate, KdcEndpoint, RefusedCandidate
@@ -65,7 +65,7 @@ class CandidateFinder:
         targets: Iterable[Target],
         *,
         validity: Validity = FOREVER,
-        admission: Admission | None = None,
+        admission: AddressFilter | None = None,
         afresh: bool = False,
     ) -> Discovery:
         """Return the targets' endpoints in order: fallbacks last, then by priority, then as they came.
@@ -97,7 +97,7 @@ class CandidateFinder:
         )
 
     async def _look_up(
-        self, hosts: Iterable[str], admission: Admission | None, *, afresh: bool, insist: bool
+        self, hosts: Iterable[str], admission: AddressFilter | None, *, afresh: bool, insist: bool
     ) -> Mapping[str, HostAddresses | DnsFailedError]:
         """Look up all hosts, and go by those that are found if the others are late."""
         loop = asyncio.get_running_loop()
@@ -107,7 +107,7 @@ class CandidateFinder:
             )
             for host in hosts
         }
-        found = await gather_enough(tasks, partial(_is_any_admitted, admission))
+        found = await gather_with_grace(tasks, partial(_is_any_admitted, admission))
         return {host: found.get(host, _LATE) for host in tasks}
 
     async def _addresses(self, host: str, *, afresh: bool, insist: bool) -> HostAddresses | DnsFailedError:
@@ -121,7 +121,7 @@ class CandidateFinder:
         self,
         targets: Sequence[Target],
         known: Mapping[str, HostAddresses],
-        admission: Admission | None,
+        admission: AddressFilter | None,
         refused: list[RefusedCandidate],
     ) -> tuple[Candidate, ...]:
         now = self._clock()
@@ -145,7 +145,7 @@ class CandidateFinder:
 
 
 def _is_any_admitted(
-    admission: Admission | None, found: Mapping[str, HostAddresses | DnsFailedError]
+    admission: AddressFilter | None, found: Mapping[str, HostAddresses | DnsFailedError]
 ) -> bool:
     return any(
         admission is None or admission.refusal_of_address(address) is None
@@ -168,7 +168,7 @@ def _dated(target: Target, validity: Validity) -> Target:
 
 
 def _admitted(
-    targets: Iterable[Target], admission: Admission | None, refused: list[RefusedCandidate]
+    targets: Iterable[Target], admission: AddressFilter | None, refused: list[RefusedCandidate]
 ) -> Iterator[Target]:
     """Leave out whose port is refused: nothing more is asked about them."""
     for target in targets:

@@ -11,18 +11,18 @@ from typing import Protocol
 
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
-from kkdcpd.locate.patience import gather_enough
+from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.records import (
-    Offers,
+    RecordTargets,
     SrvRecord,
     Target,
     UriRecord,
+    demote_udp_duplicates,
     read_srv,
     read_uri,
-    without_twins,
 )
 from kkdcpd.locate.validity import FOREVER
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
@@ -69,7 +69,7 @@ class DnsDiscovery:
         self,
         dns: DnsCache,
         finder: CandidateFinder,
-        admission: Admission,
+        admission: AddressFilter,
     ) -> None:
         self._dns = dns
         self._finder = finder
@@ -116,7 +116,9 @@ class DnsDiscovery:
             for stage in stages
             for question in stage
         }
-        found = await gather_enough(tasks, lambda answers: bool(_choose(stages, answers, service).targets))
+        found = await gather_with_grace(
+            tasks, lambda answers: bool(_choose(stages, answers, service).targets)
+        )
         return {question: found.get(question) or self._dns.pending(question.name) for question in tasks}
 
     async def _answer(self, question: _Question, *, afresh: bool, insist: bool) -> _Answer:
@@ -151,19 +153,21 @@ def _srv(service: str, realm: str, *, primaries_only: bool = False) -> _Stage:
     )
 
 
-def _choose(stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], service: KdcService) -> Offers:
+def _choose(
+    stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], service: KdcService
+) -> RecordTargets:
     """Take the first stage that names anybody, or says that there is nobody to name (RFC 2782)."""
     refused: dict[RefusedCandidate, None] = {}
     for stage in stages:
         offers = [_offers(question, answers[question], service) for question in stage if question in answers]
         refused |= dict.fromkeys(each for offer in offers for each in offer.refused)
-        targets = without_twins(target for offer in offers for target in offer.targets)
+        targets = demote_udp_duplicates(target for offer in offers for target in offer.targets)
         if targets or any(offer.is_declined for offer in offers):
-            return Offers(targets=targets, refused=tuple(refused), is_declined=not targets)
-    return Offers(refused=tuple(refused))
+            return RecordTargets(targets=targets, refused=tuple(refused), is_declined=not targets)
+    return RecordTargets(refused=tuple(refused))
 
 
-def _offers(question: _Question, answer: _Answer, service: KdcService) -> Offers:
+def _offers(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
     offers = _read(question, answer, service)
     if question.primaries_only:
         # No primary is no reason to ask nobody, even if the domain says so itself.
@@ -171,7 +175,7 @@ def _offers(question: _Question, answer: _Answer, service: KdcService) -> Offers
     return replace(offers, targets=tuple(_dated(target, answer) for target in offers.targets))
 
 
-def _read(question: _Question, answer: _Answer, service: KdcService) -> Offers:
+def _read(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
     if not question.is_uri:
         records = [record for record in answer.records if isinstance(record, SrvRecord)]
         return read_srv(records, name=question.name, transports=question.transports, port=question.port)

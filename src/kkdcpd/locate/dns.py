@@ -15,7 +15,7 @@ from kkdcpd.config import Nameserver
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns_wire import FoundRecords, RecordType, Response
-from kkdcpd.locate.fair_slots import FairSlots
+from kkdcpd.locate.fair_semaphore import FairSemaphore
 from kkdcpd.locate.nameserver import RETRY_SECONDS, NameserverClient
 
 __all__ = ["DnsClient", "Requester", "requester"]
@@ -55,8 +55,8 @@ class DnsClient:
 
     def __init__(self, nameservers: Sequence[Nameserver], *, timeout: float) -> None:
         self._timeout = timeout
-        self._slots = FairSlots(MAX_QUERIES_IN_FLIGHT, share=QUERY_SHARE)
-        self._wildcard_slots = FairSlots(MAX_WILDCARD_QUERIES, share=WILDCARD_QUERY_SHARE)
+        self._slots = FairSemaphore(MAX_QUERIES_IN_FLIGHT, share=QUERY_SHARE)
+        self._wildcard_slots = FairSemaphore(MAX_WILDCARD_QUERIES, share=WILDCARD_QUERY_SHARE)
         self._servers = [NameserverClient(nameserver) for nameserver in nameservers]
 
     async def query(self, name: str, record_type: RecordType) -> FoundRecords:

@@ -18,9 +18,9 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns import requester
 from kkdcpd.locate.dns_wire import FoundRecords, RecordType
-from kkdcpd.locate.flights import Flights
-from kkdcpd.locate.patience import GRACE_SECONDS
+from kkdcpd.locate.grace_period import GRACE_SECONDS
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
+from kkdcpd.locate.shared_tasks import SharedTasks
 from kkdcpd.locate.validity import Validity
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import LookUp
@@ -138,13 +138,13 @@ class DnsCache:
         query: Query,
         config: LocateConfig,
         clock: Callable[[], float],
-        tell: Callable[[LookUp], None],
+        on_lookup: Callable[[LookUp], None],
     ) -> None:
-        self._tell = tell
+        self._on_lookup = on_lookup
         self._query = query
         self._config = config
         self._clock = clock
-        self._flights: Flights[_Question, _Entry] = Flights("dns")
+        self._flights: SharedTasks[_Question, _Entry] = SharedTasks("dns")
         self._begun: dict[_Question, float] = {}
         self._answered_at = -math.inf
         wildcard_limit = config.cache_entries // WILDCARD_SHARE
@@ -183,7 +183,7 @@ class DnsCache:
     def __len__(self) -> int:
         return len(self._configured) + len(self._wildcard)
 
-    async def could_be_learned_anew(self) -> bool:
+    async def can_be_refilled(self) -> bool:
         """Whether somebody who knows nothing yet could do without this cache, as DNS answers now."""
         shelves = (self._configured.positive, self._wildcard.positive)
         if any(entry.failures for entries in shelves for entry in entries.values()):
@@ -211,19 +211,19 @@ class DnsCache:
             return self.pending(question[0]) if late else await self._ask(question)
         now = self._clock()
         if entry.found is not None and now < entry.expires:
-            self._tell(LookUp.DNS_HIT)
+            self._on_lookup(LookUp.DNS_HIT)
             self._refresh(question, entry, due=entry.recheck)
             return _answer(entry.found, entry, now)
         if entry.found is not None and now < entry.expires + self._config.stale_ttl:
             return await self._ask_or_stale(question, entry, entry.found)
         if not entry.failures or (insist and now >= entry.insist_at):
             return await self._ask(question)
-        self._tell(LookUp.DNS_HIT)
+        self._on_lookup(LookUp.DNS_HIT)
         self._refresh(question, entry, due=entry.retry_at)
         return _failed(entry, now)
 
     async def _ask(self, question: _Question) -> DnsAnswer[Record]:
-        self._tell(LookUp.DNS_MISS)
+        self._on_lookup(LookUp.DNS_MISS)
         entry = await self._flights.share(question, partial(self._fly, question))
         now = self._clock()
         if entry.found is None or now >= entry.expires:
@@ -242,9 +242,9 @@ class DnsCache:
         fresh = self._recall(question)
         now = self._clock()
         if fresh is not None and fresh.found is not None and now < fresh.expires:
-            self._tell(LookUp.DNS_MISS)
+            self._on_lookup(LookUp.DNS_MISS)
             return _answer(fresh.found, fresh, now)
-        self._tell(LookUp.DNS_STALE)
+        self._on_lookup(LookUp.DNS_STALE)
         until = max(entry.retry_at, now + FAILURE_SECONDS_LEAST)
         return DnsAnswer(records=found, validity=Validity(recheck=until, expires=until), is_stale=True)
 
@@ -253,7 +253,7 @@ class DnsCache:
         now = self._clock()
         if entry is not None and entry.failures and now < entry.retry_at:
             return _answer(entry.found, entry, now, is_stale=True) if entry.found else _failed(entry, now)
-        self._tell(LookUp.DNS_MISS)
+        self._on_lookup(LookUp.DNS_MISS)
         try:
             result = await self._query(*question)
         except DnsFailedError as error:

@@ -15,15 +15,15 @@ from typing import Self
 from kkdcpd.config import Config, LocateConfig, RealmConfig, SystemFiles
 from kkdcpd.errors import LocateError, NoKdcKnownError, RealmNotServedError
 from kkdcpd.locate.active_directory import ActiveDirectory
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import CandidateFinder
 from kkdcpd.locate.cldap_ping import CldapPinger
 from kkdcpd.locate.discovery import Discoverer, Discovery, DnsDiscovery
 from kkdcpd.locate.dns import DnsClient, Requester, requester
 from kkdcpd.locate.dns_cache import DnsCache, Query
-from kkdcpd.locate.flights import Flights
-from kkdcpd.locate.hosts import HostResolver
-from kkdcpd.locate.realms import Newcomer, RealmTable, ServedRealm, WildcardRealms
+from kkdcpd.locate.host_resolver import HostResolver
+from kkdcpd.locate.realms import NewRealm, RealmTable, ServedRealm, WildcardRealms
+from kkdcpd.locate.shared_tasks import SharedTasks
 from kkdcpd.locate.static import listed_targets
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import LookUp
@@ -83,10 +83,10 @@ class Locator:
         finder: CandidateFinder,
         discoverers: Mapping[str, Discoverer],
         clock: Callable[[], float],
-        tell: Callable[[LookUp], None],
+        on_lookup: Callable[[LookUp], None],
     ) -> None:
         self._dns = dns
-        self._tell_look_up = tell
+        self._on_lookup = on_lookup
         realms = tuple(realms)
         self._realms = RealmTable(realms)
         self._wildcards = {
@@ -99,7 +99,7 @@ class Locator:
         self._routes: dict[str, dict[_RouteKey, _HeldRoute]] = {}
         self._rediscovered: dict[str, float] = {}
         self._told: dict[tuple[str, _RouteKey], frozenset[RefusedCandidate]] = {}
-        self._flights: Flights[tuple[str, KdcService, int], Route] = Flights("locate")
+        self._flights: SharedTasks[tuple[str, KdcService, int], Route] = SharedTasks("locate")
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,9 +119,9 @@ class Locator:
             await discoverer.close()
         await self._dns.close()
 
-    async def could_begin_anew(self) -> bool:
+    async def can_be_refilled(self) -> bool:
         """Whether one that knows nothing yet would find what this one knows: DNS answers."""
-        return await self._dns.could_be_learned_anew()
+        return await self._dns.can_be_refilled()
 
     def match(self, target_domain: str, flags: DcLocatorFlags) -> ServedRealm:
         """Return the realm that is asked for. This looks nothing up.
@@ -163,7 +163,7 @@ class Locator:
         has_place = places is None or places.use(realm.name, now)
         held = self._routes[realm.name].get((service, flags)) if realm.name in self._routes else None
         is_held = held is not None and now < held.expires
-        self._tell_look_up(LookUp.ROUTE_HIT if is_held else LookUp.ROUTE_MISS)
+        self._on_lookup(LookUp.ROUTE_HIT if is_held else LookUp.ROUTE_MISS)
         if held is not None and now < held.recheck:
             return held.route
         work = partial(self._renew, realm, service, flags)
@@ -180,7 +180,7 @@ class Locator:
         places = self._wildcards[realm.config.name]
         if key in self._flights:
             return await self._flights.share(key, partial(self._renew, realm, service, flags))
-        newcomer = Newcomer.of(realm, network)
+        newcomer = NewRealm.of(realm, network)
         if not places.has_room(newcomer, self._clock()):
             raise _no_room(realm.config.name)
         places.begin_trial(newcomer)
@@ -191,7 +191,7 @@ class Locator:
         return await asyncio.shield(trial)
 
     async def _renew_on_trial(
-        self, places: WildcardRealms, newcomer: Newcomer, realm: ServedRealm, service: KdcService, flags: int
+        self, places: WildcardRealms, newcomer: NewRealm, realm: ServedRealm, service: KdcService, flags: int
     ) -> Route:
         try:
             async with asyncio.timeout(TRIAL_WAIT_SECONDS) as turn, places.trials.hold(newcomer.network):
@@ -246,7 +246,7 @@ class Locator:
 
     async def _rediscover(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
         """Find the servers anew for this request alone: a stranger wishes it, so nobody else is touched."""
-        self._tell_look_up(LookUp.ROUTE_MISS)
+        self._on_lookup(LookUp.ROUTE_MISS)
         is_known = (service, flags) in self._routes.get(realm.name, {})
         try:
             async with asyncio.timeout(REDISCOVERY_SECONDS if is_known else None):
@@ -338,13 +338,18 @@ def build_locator(
     system: SystemFiles,
     *,
     clock: Callable[[], float] = time.monotonic,
-    tell: Callable[[LookUp], None] = _ignore,
+    on_lookup: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
     """Put a locator together that asks the configured nameservers, or else the system's."""
     nameservers = config.locate.nameservers or system.resolver().nameservers
     client = DnsClient(nameservers, timeout=config.locate.dns_timeout)
     return assemble_locator(
-        config.realms, config.locate, query=client.query, hosts_file=system.hosts, clock=clock, tell=tell
+        config.realms,
+        config.locate,
+        query=client.query,
+        hosts_file=system.hosts,
+        clock=clock,
+        on_lookup=on_lookup,
     )
 
 
@@ -355,14 +360,16 @@ def assemble_locator(
     query: Query,
     hosts_file: str = "",
     clock: Callable[[], float] = time.monotonic,
-    tell: Callable[[LookUp], None] = _ignore,
+    on_lookup: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
     """Put a locator together that asks DNS by `query`."""
-    dns = DnsCache(query, config, clock, tell)
+    dns = DnsCache(query, config, clock, on_lookup)
     finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
-    admission = Admission(ports=config.allowed_ports, networks=config.allowed_networks)
+    admission = AddressFilter(ports=config.allowed_ports, networks=config.allowed_networks)
     discoverers: Mapping[str, Discoverer] = {
         "dns": DnsDiscovery(dns, finder, admission),
         "active_directory": ActiveDirectory(dns, finder, admission, CldapPinger().ping, clock),
     }
-    return Locator(realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock, tell=tell)
+    return Locator(
+        realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock, on_lookup=on_lookup
+    )

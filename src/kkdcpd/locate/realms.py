@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from kkdcpd.config import RealmConfig
 from kkdcpd.config.addresses import is_domain_name
 from kkdcpd.frozen import frozen
-from kkdcpd.locate.fair_slots import FairSlots
+from kkdcpd.locate.fair_semaphore import FairSemaphore
 from kkdcpd.protocol.realms import fold_realm
 from kkdcpd.values import DcLocatorFlags
 
-__all__ = ["Newcomer", "RealmTable", "ServedRealm", "WildcardRealms"]
+__all__ = ["NewRealm", "RealmTable", "ServedRealm", "WildcardRealms"]
 
 MAX_TRIALS = 16
 """How many new names are looked up at the same time, under one wildcard: a stranger can make up names as fast
@@ -111,7 +111,7 @@ class RealmTable:
 
 
 @frozen
-class Newcomer:
+class NewRealm:
     """A realm under a wildcard that a request names: its branch, and the client network that asks."""
 
     name: str
@@ -119,7 +119,7 @@ class Newcomer:
     network: str = ""
 
     @classmethod
-    def of(cls, realm: ServedRealm, network: str) -> "Newcomer":
+    def of(cls, realm: ServedRealm, network: str) -> "NewRealm":
         """Make one of a realm that a client asks for."""
         return cls(name=realm.name, branch=realm.branch, network=_wide(network))
 
@@ -138,7 +138,7 @@ class WildcardRealms:
         self._owners: dict[str, tuple[_Owner, _Owner]] = {}
         self._owned: dict[_Owner, OrderedDict[str, None]] = {}
         self._trying: Counter[str] = Counter()
-        self.trials = FairSlots(MAX_TRIALS, share=TRIAL_SHARE)
+        self.trials = FairSemaphore(MAX_TRIALS, share=TRIAL_SHARE)
 
     def __contains__(self, name: str) -> bool:
         return name in self._last_used
@@ -153,23 +153,23 @@ class WildcardRealms:
             self._owned[owner].move_to_end(name)
         return True
 
-    def has_room(self, newcomer: Newcomer, now: float) -> bool:
+    def has_room(self, newcomer: NewRealm, now: float) -> bool:
         """Tell whether a new name may be looked up: it would get an entry, and its network's turn comes."""
         if self._trying[newcomer.network] >= TRIAL_SHARE + MAX_WAITING_TRIALS:
             return False
         return len(self._last_used) < self._limit or self._victim(newcomer, now) is not None
 
-    def begin_trial(self, newcomer: Newcomer) -> None:
+    def begin_trial(self, newcomer: NewRealm) -> None:
         """Note that a new name is looked up from now on, or waits for its turn."""
         self._trying[newcomer.network] += 1
 
-    def end_trial(self, newcomer: Newcomer) -> None:
+    def end_trial(self, newcomer: NewRealm) -> None:
         """Note that the look-up is over."""
         self._trying[newcomer.network] -= 1
         if not self._trying[newcomer.network]:
             del self._trying[newcomer.network]
 
-    def keep(self, newcomer: Newcomer, now: float) -> str | None:
+    def keep(self, newcomer: NewRealm, now: float) -> str | None:
         """Give the realm an entry; return the one that has none now, which may be the realm itself."""
         if self.use(newcomer.name, now):
             return None
@@ -185,7 +185,7 @@ class WildcardRealms:
             self._owned.setdefault(owner, OrderedDict())[newcomer.name] = None
         return victim
 
-    def _victim(self, newcomer: Newcomer, now: float) -> str | None:
+    def _victim(self, newcomer: NewRealm, now: float) -> str | None:
         oldest, last_used = next(iter(self._last_used.items()))
         if now - last_used >= IDLE_SECONDS:
             return oldest
@@ -219,5 +219,5 @@ def _wide(network: str) -> str:
 _Owner = tuple[str, str]
 
 
-def _owners(newcomer: Newcomer) -> tuple[_Owner, _Owner]:
+def _owners(newcomer: NewRealm) -> tuple[_Owner, _Owner]:
     return ("branch", newcomer.branch), ("network", newcomer.network)

@@ -14,14 +14,14 @@ from kkdcpd.protocol.ports import parse_port
 from kkdcpd.values import KdcService, RefusedCandidate, Transport
 
 __all__ = [
-    "Offers",
     "Record",
+    "RecordTargets",
     "SrvRecord",
     "Target",
     "UriRecord",
+    "demote_udp_duplicates",
     "read_srv",
     "read_uri",
-    "without_twins",
 ]
 
 NOT_OFFERED = "."
@@ -82,7 +82,7 @@ class Target:
 
 
 @frozen
-class Offers:
+class RecordTargets:
     """What a set of records comes to. `is_declined` tells that the domain says it has no such service."""
 
     targets: tuple[Target, ...] = ()
@@ -93,7 +93,7 @@ class Offers:
 
 def read_srv(
     records: Iterable[SrvRecord], *, name: str, transports: Sequence[Transport], port: int | None = None
-) -> Offers:
+) -> RecordTargets:
     """Read the SRV records of `name`; `port` takes the place of theirs, where they are another service's.
 
     Transports after the first are fallbacks: the record vouches for the first alone.
@@ -117,10 +117,12 @@ def read_srv(
             )
             for position, transport in enumerate(transports)
         )
-    return Offers(targets=tuple(targets), refused=tuple(refused), is_declined=bool(refused) and not targets)
+    return RecordTargets(
+        targets=tuple(targets), refused=tuple(refused), is_declined=bool(refused) and not targets
+    )
 
 
-def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) -> Offers:
+def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) -> RecordTargets:
     """Read the URI records of `name`. URIs of another scheme are another service's and say nothing to us."""
     source = f"URI {name}"
     targets: list[Target] = []
@@ -135,7 +137,7 @@ def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) ->
             targets.append(target)
             primaries += [target] if is_primary else []
     is_declined = not targets and any(each.target == NOT_OFFERED for each in refused)
-    return Offers(
+    return RecordTargets(
         targets=tuple(targets),
         primary_targets=tuple(primaries),
         refused=tuple(refused),
@@ -143,7 +145,7 @@ def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) ->
     )
 
 
-def without_twins(targets: Iterable[Target]) -> tuple[Target, ...]:
+def demote_udp_duplicates(targets: Iterable[Target]) -> tuple[Target, ...]:
     """Make a fallback of each UDP target whose host is offered over TCP too, at the same port."""
     known = tuple(targets)
     over_tcp = {(target.host.lower(), target.port) for target in known if target.transport is Transport.TCP}

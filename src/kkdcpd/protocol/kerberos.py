@@ -136,7 +136,7 @@ class KdcReq:
     padata_types: tuple[int, ...]
     options: int = 0
     additional_tickets: int = 0
-    ticket_mark: int | None = None
+    ticket_affinity: int | None = None
 
     @property
     def is_armored(self) -> bool:
@@ -165,12 +165,12 @@ def read_kdc_req(data: bytes, span: Span) -> KdcReq:
     sequence, tag = _open(data, span, AS_REQ_TAG + TGS_REQ_TAG)
     pvno, msg_type, padata, body = der.read_fields(data, sequence, _KDC_REQ)
     _check_header(data, pvno, msg_type, tag)
-    ticket_mark = None
+    ticket_affinity = None
     if tag == TGS_REQ_TAG[0]:
-        padata_types, ticket_mark = _read_tgs_padata(data, padata)
+        padata_types, ticket_affinity = _read_tgs_padata(data, padata)
     else:
         padata_types = _read_padata(data, padata) if padata is not ABSENT else ()
-    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket_mark)
+    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket_affinity)
 
 
 def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
@@ -201,17 +201,17 @@ def _read_padata(data: bytes, span: Span) -> tuple[int, ...]:
 def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], int]:
     """Read the types of the padata, and the mark of the ticket in PA-TGS-REQ (RFC 4120 5.2.7.1)."""
     types = []
-    ticket_mark = None
+    ticket_affinity = None
     for number, value in _padata(data, span) if span is not ABSENT else ():
         padata_type = der.read_integer(data, number)
         if padata_type == PA_TGS_REQ:
-            if ticket_mark is not None:  # KDCs go by the first: nobody would ever look at the others
+            if ticket_affinity is not None:  # KDCs go by the first: nobody would ever look at the others
                 raise MalformedError("a TGS-REQ with more than one PA-TGS-REQ")
-            ticket_mark = read_ap_req(data, value).mark
+            ticket_affinity = read_ap_req(data, value).mark
         types.append(padata_type)
-    if ticket_mark is None:
+    if ticket_affinity is None:
         raise MalformedError("a TGS-REQ without PA-TGS-REQ")
-    return tuple(types), ticket_mark
+    return tuple(types), ticket_affinity
 
 
 def _padata(data: bytes, span: Span) -> list[list[Span]]:
@@ -220,7 +220,7 @@ def _padata(data: bytes, span: Span) -> list[list[Span]]:
 
 
 def _read_body(
-    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket_mark: int | None
+    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket_affinity: int | None
 ) -> KdcReq:
     fields = der.read_fields(data, span, _KDC_REQ_BODY)
     options, cname, realm, sname, start, till, renew, nonce, etypes, addresses, authorization, tickets = (
@@ -251,7 +251,7 @@ def _read_body(
         # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8); in the field also fewer.
         options=int.from_bytes(flags[:4].ljust(4, b"\x00"), "big"),
         additional_tickets=len(additional),
-        ticket_mark=ticket_mark,
+        ticket_affinity=ticket_affinity,
     )
 
 
@@ -379,7 +379,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
         cname=_optional_principal(data, fields, 4),
         srealm=ticket.realm if ticket else None,
         sname=ticket.sname if ticket else None,
-        ticket_mark=ticket.mark if ticket else None,
+        ticket_affinity=ticket.mark if ticket else None,
         padata_types=_optional_padata_types(data, fields),
     )
 

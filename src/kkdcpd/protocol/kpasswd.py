@@ -38,7 +38,7 @@ class KpasswdReq:
     version: int
     realm: str
     sname: PrincipalName
-    ticket_mark: int
+    ticket_affinity: int
 
 
 def is_kpasswd(data: bytes, span: Span) -> bool:
@@ -63,7 +63,7 @@ def read_kpasswd_req(data: bytes, span: Span) -> KpasswdReq:
     version, first, second = _split(data, span)
     ticket = kerberos.read_ap_req(data, first)
     kerberos.read_krb_priv(data, second)
-    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname, ticket_mark=ticket.mark)
+    return KpasswdReq(version=version, realm=ticket.realm, sname=ticket.sname, ticket_affinity=ticket.mark)
 
 
 def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:

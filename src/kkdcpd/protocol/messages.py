@@ -42,7 +42,7 @@ def classify(message: ProxyMessage) -> ProxyRequest:
             target_domain=_target_domain(message),
             realm=change.realm,
             kerb_message=data,
-            affinity=change.ticket_mark,
+            affinity=change.ticket_affinity,
             dclocator_hint=message.dclocator_hint,
             sname=change.sname,
             kpasswd_version=change.version,
@@ -68,8 +68,8 @@ def classify(message: ProxyMessage) -> ProxyRequest:
 
 def _affinity(request: kerberos.KdcReq) -> int:
     """Return the mark of a TGS-REQ's ticket, or one of the user in an AS-REQ."""
-    if request.ticket_mark is not None:
-        return request.ticket_mark
+    if request.ticket_affinity is not None:
+        return request.ticket_affinity
     return crc32(f"{request.cname}@{request.realm}".lower().encode(errors="replace"))
 
 

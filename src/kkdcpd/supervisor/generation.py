@@ -13,7 +13,7 @@ from typing import Self
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
 from kkdcpd.frontends.acceptor import Listener
 from kkdcpd.frozen import Word
-from kkdcpd.socket_address import zoned_host
+from kkdcpd.socket_address import host_with_zone
 from kkdcpd.supervisor.child import Child
 from kkdcpd.supervisor.files import FileWatch, tls_files
 from kkdcpd.supervisor.limits import count_cpus
@@ -219,5 +219,5 @@ def _url(listen: ListenConfig, sock: socket) -> str:
     name = sock.getsockname()
     if isinstance(name, str):
         return f"{scheme}+unix:{name}"
-    host = zoned_host(name)
+    host = host_with_zone(name)
     return f"{scheme}://[{host}]:{name[1]}" if ":" in host else f"{scheme}://{host}:{name[1]}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from kkdcpd.config import ANY_HOST, ListenAddress, ListenConfig
 from kkdcpd.errors import ListenError
 from kkdcpd.protocol.ip_addresses import parse_address
-from kkdcpd.socket_address import socket_address, zoned_host
+from kkdcpd.socket_address import host_with_zone, socket_address
 
 __all__ = ["SOCKET_BUFFER_BYTES", "Sockets", "UnixFile", "open_unix"]
 
@@ -235,7 +235,7 @@ def _address_of(sock: socket.socket) -> ListenAddress:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return ListenAddress(unix_path=Path(name))
-    return ListenAddress(host=str(parse_address(zoned_host(name))), port=name[1])
+    return ListenAddress(host=str(parse_address(host_with_zone(name))), port=name[1])
 
 
 def _is_meant(wanted: ListenAddress, given: ListenAddress) -> bool:

@@ -57,8 +57,8 @@ class PasswordChanges:
         facts = reply.facts
         if not self._seconds:
             return
-        if facts.ticket_mark is not None and facts.sname and facts.sname.components == _CHANGEPW:
-            self._note_ticket(facts.ticket_mark, self._owners(request, facts, realm, network), realm)
+        if facts.ticket_affinity is not None and facts.sname and facts.sname.components == _CHANGEPW:
+            self._note_ticket(facts.ticket_affinity, self._owners(request, facts, realm, network), realm)
         elif facts.kind is MessageKind.KPASSWD_REP and facts.error_code is None:
             now = self._clock()
             for owner in self._owners_of_ticket(request.affinity, realm, now):

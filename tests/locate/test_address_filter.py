@@ -4,9 +4,9 @@ import ipaddress
 
 import pytest
 
-from kkdcpd.locate.admission import Admission
+from kkdcpd.locate.address_filter import AddressFilter
 
-ANY = Admission(ports=(88, 464))
+ANY = AddressFilter(ports=(88, 464))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_ports_other_than_those_listed_are_refused() -> None:
 
 def test_listed_networks_are_all_that_is_allowed_special_or_not() -> None:
     networks = (ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("127.0.0.0/8"))
-    listed = Admission(ports=(88,), networks=networks)
+    listed = AddressFilter(ports=(88,), networks=networks)
     assert listed.refusal_of_address("192.0.2.9") is None
     assert listed.refusal_of_address("127.0.0.1") is None
     assert listed.refusal_of_address("10.0.0.1") == "10.0.0.1 is outside locate.allowed_networks"

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from kkdcpd.errors import NoKdcKnownError
-from kkdcpd.locate.flights import Flights
+from kkdcpd.locate.shared_tasks import SharedTasks
 
 
 class Work:
@@ -26,7 +26,7 @@ class Work:
 
 
 async def test_who_wants_the_same_shares_it() -> None:
-    flights: Flights[str, str] = Flights("test")
+    flights: SharedTasks[str, str] = SharedTasks("test")
     work = Work()
     async with asyncio.TaskGroup() as group:
         waiters = [group.create_task(flights.share("a", work)) for _ in range(10)]
@@ -39,7 +39,7 @@ async def test_who_wants_the_same_shares_it() -> None:
 
 
 async def test_who_leaves_does_not_end_it_for_the_others() -> None:
-    flights: Flights[str, str] = Flights("test")
+    flights: SharedTasks[str, str] = SharedTasks("test")
     work = Work()
     async with asyncio.TaskGroup() as group:
         first = group.create_task(flights.share("a", work))
@@ -53,7 +53,7 @@ async def test_who_leaves_does_not_end_it_for_the_others() -> None:
 
 
 async def test_closing_ends_what_is_under_way() -> None:
-    flights: Flights[str, str] = Flights("test")
+    flights: SharedTasks[str, str] = SharedTasks("test")
     task = flights.start("a", Work())
     await flights.close()
     assert task.cancelled()
@@ -64,7 +64,7 @@ async def test_closing_ends_what_is_under_way() -> None:
 async def test_only_a_bug_is_logged_when_nobody_waits(
     error: Exception, lines: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flights: Flights[str, str] = Flights("test")
+    flights: SharedTasks[str, str] = SharedTasks("test")
     work = Work(error)
     work.may_end.set()
     with caplog.at_level(logging.DEBUG, "kkdcpd"):

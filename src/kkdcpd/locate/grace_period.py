@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-__all__ = ["GRACE_SECONDS", "gather_enough"]
+__all__ = ["GRACE_SECONDS", "gather_with_grace"]
 
 GRACE_SECONDS = 0.05
 """What the answers that are missing may still take, once there are enough (RFC 8305 3)."""
@@ -16,7 +16,7 @@ _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
 
 
-async def gather_enough(
+async def gather_with_grace(
     tasks: Mapping[_Key, asyncio.Task[_Result]], is_enough: Callable[[Mapping[_Key, _Result]], bool]
 ) -> Mapping[_Key, _Result]:
     """Return the results that there are when all are there, or GRACE_SECONDS after `is_enough` says so.

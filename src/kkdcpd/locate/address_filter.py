@@ -9,7 +9,7 @@ from kkdcpd.config import Network
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.ip_addresses import Address, parse_address
 
-__all__ = ["Admission"]
+__all__ = ["AddressFilter"]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 2.1: an IPv4 address in its last 32 bits
 
@@ -33,7 +33,7 @@ documentation, which lead nowhere.
 
 
 @frozen
-class Admission:
+class AddressFilter:
     """Which ports and networks may be named. Without networks all are, but for special addresses.
 
     A network that is listed may hold special addresses: who lists 127.0.0.0/8 means it.

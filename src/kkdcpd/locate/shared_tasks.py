@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from kkdcpd.errors import KkdcpdError
 from kkdcpd.log.events import EventLogger
 
-__all__ = ["Flights"]
+__all__ = ["SharedTasks"]
 
 logger = EventLogger(__name__)
 
@@ -18,7 +18,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
 
 
-class Flights(Generic[_Key, _Result]):
+class SharedTasks(Generic[_Key, _Result]):
     """Owns the tasks that it starts: who waits for one may leave, and the others still get its result.
 
     That is why they are in no TaskGroup: the group would be the first asker's, who is a client that may go.

@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
-from kkdcpd.locate.patience import gather_enough
+from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.protocol.ip_addresses import parse_address
 
@@ -83,7 +83,7 @@ class HostResolver:
             family: loop.create_task(look_up(host, afresh=afresh, insist=insist), name=f"{family} {host}")
             for family, look_up in look_ups.items()
         }
-        return await gather_enough(tasks, _has_addresses)
+        return await gather_with_grace(tasks, _has_addresses)
 
 
 def _has_addresses(answers: Mapping[str, DnsAnswer[str]]) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from kkdcpd.locate.patience import gather_enough
+from kkdcpd.locate.grace_period import gather_with_grace
 
 
 async def _late(event: asyncio.Event, result: str) -> str:
@@ -21,7 +21,7 @@ async def test_all_are_waited_for_until_there_is_enough() -> None:
     tasks = {name: loop.create_task(_late(events[number], "bad")) for number, name in enumerate("ab")}
     loop.call_soon(events[0].set)
     loop.call_later(0.2, events[1].set)
-    assert await gather_enough(tasks, _has_good) == {"a": "bad", "b": "bad"}
+    assert await gather_with_grace(tasks, _has_good) == {"a": "bad", "b": "bad"}
 
 
 async def test_what_is_late_is_left_out_once_there_is_enough() -> None:
@@ -33,7 +33,7 @@ async def test_what_is_late_is_left_out_once_there_is_enough() -> None:
         "b": loop.create_task(_late(never, "bad")),
     }
     async with asyncio.timeout(10):
-        assert await gather_enough(tasks, _has_good) == {"a": "good"}
+        assert await gather_with_grace(tasks, _has_good) == {"a": "good"}
     await asyncio.wait([tasks["b"]])
     assert tasks["b"].cancelled()
 
@@ -47,5 +47,5 @@ async def test_what_is_only_a_little_late_is_taken_too() -> None:
         "b": loop.create_task(_late(soon, "better")),
     }
     loop.call_later(0.005, soon.set)
-    assert (await gather_enough(tasks, _has_good)).keys() >= {"a"}
-    assert await gather_enough({}, _has_good) == {}
+    assert (await gather_with_grace(tasks, _has_good)).keys() >= {"a"}
+    assert await gather_with_grace({}, _has_good) == {}

@@ -6,9 +6,9 @@ from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.dns_cache import FAILURE_SECONDS_LEAST, DnsCache
 from kkdcpd.locate.dns_wire import RecordType
-from kkdcpd.locate.hosts import HostResolver, interleave, parse_hosts
+from kkdcpd.locate.host_resolver import HostResolver, interleave, parse_hosts
 from kkdcpd.locate.validity import FOREVER
-from tests.locate.support import HandClock, MemoryDns
+from tests.locate.support import ManualClock, MemoryDns
 
 HOSTS_FILE = """
 # a comment
@@ -24,7 +24,7 @@ class Hosts(HostResolver):
     """A resolver over DNS in memory."""
 
     def __init__(self, hosts_file: str = "") -> None:
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.dns = MemoryDns()
         self.cache = DnsCache(self.dns.query, LocateConfig(), self.clock, lambda _: None)
         super().__init__(self.cache, hosts_file=hosts_file)

@@ -3,10 +3,10 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from kkdcpd.locate.fair_slots import FairSlots
+from kkdcpd.locate.fair_semaphore import FairSemaphore
 
 
-class Slots(FairSlots):
+class Slots(FairSemaphore):
     """Slots that are held until `free` is called; `held` are the groups that hold one, in order."""
 
     def __init__(self, total: int, share: int) -> None:

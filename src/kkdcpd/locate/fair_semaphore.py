@@ -9,10 +9,10 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
-__all__ = ["FairSlots"]
+__all__ = ["FairSemaphore"]
 
 
-class FairSlots:
+class FairSemaphore:
     """Has `total` slots. One group holds at most `share` of them."""
 
     def __init__(self, total: int, *, share: int) -> None:
