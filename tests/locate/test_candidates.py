@@ -8,10 +8,10 @@ from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_HOSTS, CandidateFinder, Discovery
+from kkdcpd.locate.dns_answers import Validity
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.host_resolver import HostResolver
 from kkdcpd.locate.records import Target
-from kkdcpd.locate.validity import Validity
 from kkdcpd.values import Transport
 from tests.locate.support import ManualClock, MemoryDns
 

@@ -1,4 +1,4 @@
-"""Slots are shared fairly by groups."""
+"""Groups get fair shares of the slots."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -7,14 +7,14 @@ from kkdcpd.locate.fair_semaphore import FairSemaphore
 
 
 class Slots(FairSemaphore):
-    """Slots that are held until `free` is called; `held` are the groups that hold one, in order."""
+    """Holds slots until `free` is called. `held` lists the groups that got a slot, in order."""
 
     def __init__(self, total: int, share: int) -> None:
         super().__init__(total, share=share)
         self.held: list[str] = []
         self._stacks: list[AsyncExitStack] = []
 
-    async def ask(self, *groups: str) -> list[asyncio.Task[None]]:
+    async def request(self, *groups: str) -> list[asyncio.Task[None]]:
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._hold(group)) for group in groups]
         await asyncio.sleep(0)
@@ -32,23 +32,23 @@ class Slots(FairSemaphore):
             await asyncio.sleep(0)
 
 
-async def test_one_group_has_its_share_and_no_more() -> None:
+async def test_a_group_gets_no_more_than_its_share() -> None:
     slots = Slots(4, share=3)
-    await slots.ask(*"aaaaa", "b")
+    await slots.request(*"aaaaa", "b")
     assert slots.held == [*"aaa", "b"]
 
 
 async def test_freed_slots_go_to_the_groups_in_turn() -> None:
     slots = Slots(2, share=2)
-    await slots.ask(*"aaaaa", "b", "c", "b")
+    await slots.request(*"aaaaa", "b", "c", "b")
     for _ in range(6):
         await slots.free()
     assert slots.held == [*"aa", "a", "b", "c", "a", "b", "a"]
 
 
-async def test_a_group_at_its_share_does_not_hold_up_another() -> None:
+async def test_a_group_at_its_share_does_not_delay_another_group() -> None:
     slots = Slots(3, share=2)
-    await slots.ask(*"aa", "b", *"aa", "b", "c")
+    await slots.request(*"aa", "b", *"aa", "b", "c")
     assert slots.held == [*"aa", "b"]
     for _ in range(4):
         await slots.free()
@@ -57,17 +57,17 @@ async def test_a_group_at_its_share_does_not_hold_up_another() -> None:
 
 async def test_a_waiter_that_leaves_loses_no_slot() -> None:
     slots = Slots(1, share=1)
-    await slots.ask("a")
-    (second, third) = await slots.ask("a", "b")
+    await slots.request("a")
+    (second, third) = await slots.request("a", "b")
     second.cancel()
     await asyncio.sleep(0)
     await slots.free()
     assert slots.held == ["a", "b"]
-    (fourth,) = await slots.ask("a")
-    # It is granted the slot and leaves before it runs.
+    (fourth,) = await slots.request("a")
+    # The fourth operation gets the slot, and is cancelled before it runs.
     slots._stacks[0].pop_all()
-    slots._give_back("b")
+    slots._release("b")
     fourth.cancel()
     await asyncio.wait([third, fourth])
-    await slots.ask("c")
+    await slots.request("c")
     assert slots.held == ["a", "b", "c"]

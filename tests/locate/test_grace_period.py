@@ -1,4 +1,4 @@
-"""A request waits for DNS until it has something to go by, and a moment longer."""
+"""A request waits for DNS until it has a sufficient answer, and a grace period longer."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def _has_good(results: Mapping[str, str]) -> bool:
     return "good" in results.values()
 
 
-async def test_all_are_waited_for_until_there_is_enough() -> None:
+async def test_all_tasks_are_awaited_while_the_results_are_insufficient() -> None:
     loop = asyncio.get_running_loop()
     events = [asyncio.Event(), asyncio.Event()]
     tasks = {name: loop.create_task(_late(events[number], "bad")) for number, name in enumerate("ab")}
@@ -24,7 +24,7 @@ async def test_all_are_waited_for_until_there_is_enough() -> None:
     assert await gather_with_grace(tasks, _has_good) == {"a": "bad", "b": "bad"}
 
 
-async def test_what_is_late_is_left_out_once_there_is_enough() -> None:
+async def test_a_late_task_is_cancelled_once_the_results_are_sufficient() -> None:
     loop = asyncio.get_running_loop()
     ready, never = asyncio.Event(), asyncio.Event()
     ready.set()
@@ -38,7 +38,7 @@ async def test_what_is_late_is_left_out_once_there_is_enough() -> None:
     assert tasks["b"].cancelled()
 
 
-async def test_what_is_only_a_little_late_is_taken_too() -> None:
+async def test_a_result_within_the_grace_period_is_included() -> None:
     loop = asyncio.get_running_loop()
     ready, soon = asyncio.Event(), asyncio.Event()
     ready.set()

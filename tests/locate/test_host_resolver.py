@@ -4,10 +4,11 @@ import pytest
 
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.locate.dns_cache import FAILURE_SECONDS_LEAST, DnsCache
+from kkdcpd.locate.dns_answers import FOREVER
+from kkdcpd.locate.dns_cache import DnsCache
+from kkdcpd.locate.dns_cache_entries import FAILURE_SECONDS_LEAST
 from kkdcpd.locate.dns_wire import RecordType
 from kkdcpd.locate.host_resolver import HostResolver, interleave, parse_hosts
-from kkdcpd.locate.validity import FOREVER
 from tests.locate.support import ManualClock, MemoryDns
 
 HOSTS_FILE = """

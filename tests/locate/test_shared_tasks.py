@@ -1,4 +1,4 @@
-"""Work that is shared."""
+"""Callers with the same key share one task."""
 
 import asyncio
 import logging
@@ -10,40 +10,40 @@ from kkdcpd.locate.shared_tasks import SharedTasks
 
 
 class Work:
-    """Ends when it may, and counts how often it was begun."""
+    """Waits for `may_end`, and counts how often it was started."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.begun = 0
+        self.started = 0
         self.may_end = asyncio.Event()
         self.error = error
 
     async def __call__(self) -> str:
-        self.begun += 1
+        self.started += 1
         await self.may_end.wait()
         if self.error:
             raise self.error
         return "done"
 
 
-async def test_who_wants_the_same_shares_it() -> None:
-    flights: SharedTasks[str, str] = SharedTasks("test")
+async def test_callers_with_the_same_key_share_one_task() -> None:
+    tasks: SharedTasks[str, str] = SharedTasks("test")
     work = Work()
     async with asyncio.TaskGroup() as group:
-        waiters = [group.create_task(flights.share("a", work)) for _ in range(10)]
+        waiters = [group.create_task(tasks.run("a", work)) for _ in range(10)]
         await asyncio.sleep(0)
-        assert "a" in flights
+        assert "a" in tasks
         work.may_end.set()
     assert [waiter.result() for waiter in waiters] == ["done"] * 10
-    assert work.begun == 1
-    assert len(flights) == 0
+    assert work.started == 1
+    assert len(tasks) == 0
 
 
-async def test_who_leaves_does_not_end_it_for_the_others() -> None:
-    flights: SharedTasks[str, str] = SharedTasks("test")
+async def test_a_cancelled_caller_does_not_cancel_the_task_of_the_others() -> None:
+    tasks: SharedTasks[str, str] = SharedTasks("test")
     work = Work()
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(flights.share("a", work))
-        second = group.create_task(flights.share("a", work))
+        first = group.create_task(tasks.run("a", work))
+        second = group.create_task(tasks.run("a", work))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.sleep(0)
@@ -52,23 +52,23 @@ async def test_who_leaves_does_not_end_it_for_the_others() -> None:
     assert second.result() == "done"
 
 
-async def test_closing_ends_what_is_under_way() -> None:
-    flights: SharedTasks[str, str] = SharedTasks("test")
-    task = flights.start("a", Work())
-    await flights.close()
+async def test_close_cancels_all_tasks() -> None:
+    tasks: SharedTasks[str, str] = SharedTasks("test")
+    task = tasks.start("a", Work())
+    await tasks.close()
     assert task.cancelled()
-    assert len(flights) == 0
+    assert len(tasks) == 0
 
 
 @pytest.mark.parametrize(("error", "lines"), [(NoKdcKnownError("x"), 0), (ValueError("x"), 1)])
-async def test_only_a_bug_is_logged_when_nobody_waits(
+async def test_only_a_bug_is_logged_when_no_caller_waits(
     error: Exception, lines: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flights: SharedTasks[str, str] = SharedTasks("test")
+    tasks: SharedTasks[str, str] = SharedTasks("test")
     work = Work(error)
     work.may_end.set()
     with caplog.at_level(logging.DEBUG, "kkdcpd"):
-        task = flights.start("a", work)
+        task = tasks.start("a", work)
         await asyncio.wait([task])
         await asyncio.sleep(0)
     assert len(caplog.records) == lines

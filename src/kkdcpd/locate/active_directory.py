@@ -16,11 +16,11 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
-from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
+from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer, Validity
+from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.records import SrvRecord, Target, read_srv
 from kkdcpd.locate.shared_tasks import SharedTasks
-from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.cldap import DomainControllerFacts, DomainControllerFlags
 from kkdcpd.protocol.realms import fold_realm
@@ -77,14 +77,14 @@ _UNKNOWN = _Domain()
 
 @frozen
 class _Found:
-    """The servers that a name stands for. `bound` is for how long a result holds that is made of it.
+    """The servers that a name stands for. `part_validity` is for how long a result holds that is made of it.
 
     `failure` is why DNS can't say.
     """
 
     targets: tuple[Target, ...] = ()
     refused: tuple[RefusedCandidate, ...] = ()
-    bound: Validity
+    part_validity: Validity
     failure: DnsFailedError | None = None
 
 
@@ -105,7 +105,7 @@ class ActiveDirectory:
         self._ping = ping
         self._clock = clock
         self._domains: OrderedDict[tuple[str, str], _Domain] = OrderedDict()
-        self._flights: SharedTasks[tuple[str, str], _Domain] = SharedTasks("domain controllers of")
+        self._tasks: SharedTasks[tuple[str, str], _Domain] = SharedTasks("domain controllers of")
 
     async def discover(self, realm: str, query: LocateQuery, site: str) -> Discovery:
         """Find who serves the domain: near before far, who answers a ping before who doesn't.
@@ -116,15 +116,15 @@ class ActiveDirectory:
             DnsFailedError: nobody was found, and DNS failed for one of the names at least.
         """
         name = fold_realm(realm)
-        afresh = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
-        domain = await self._domain(name, site, afresh=afresh)
+        bypass_cache = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
+        domain = await self._domain(name, site, bypass_cache=bypass_cache)
         names = _names(name, query, domain.site)
-        answers = await self._look_up(names, query.service, afresh=afresh, insist=False)
+        answers = await self._look_up(names, query.service, bypass_cache=bypass_cache, required=False)
         if not _in_tiers(answers) and _failure(answers):
-            answers = await self._look_up(names, query.service, afresh=afresh, insist=True)
+            answers = await self._look_up(names, query.service, bypass_cache=bypass_cache, required=True)
         targets = _in_tiers(answers)
         validity = Validity(recheck=domain.recheck, expires=FOREVER.expires).earliest(
-            answer.bound for answer in answers
+            answer.part_validity for answer in answers
         )
         refused = tuple(each for answer in answers for each in answer.refused)
         if not targets:
@@ -132,7 +132,9 @@ class ActiveDirectory:
             if failure:
                 raise failure
             return Discovery(candidates=(), refused=refused, validity=validity)
-        found = await self._finder.find(targets, validity=validity, admission=self._admission, afresh=afresh)
+        found = await self._finder.find(
+            targets, validity=validity, admission=self._admission, bypass_cache=bypass_cache
+        )
         fit, unfit = _sift(found.candidates, domain.facts, query)
         return Discovery(
             candidates=_ranked(fit, domain),
@@ -142,28 +144,28 @@ class ActiveDirectory:
 
     async def close(self) -> None:
         """End the pings under way."""
-        await self._flights.close()
+        await self._tasks.close()
 
-    async def _domain(self, name: str, site: str, *, afresh: bool) -> _Domain:
+    async def _domain(self, name: str, site: str, *, bypass_cache: bool) -> _Domain:
         """Return what is known of the domain; only its first request waits, and for FIRST_WAIT_SECONDS."""
         key = (name, site)
         known = self._domains.get(key)
         now = self._clock()
-        if known is not None and not afresh:
+        if known is not None and not bypass_cache:
             self._domains.move_to_end(key)
             if now < known.recheck:
                 return known
-        flight = self._flights.start(key, partial(self._learn, key, afresh=afresh))
-        if known is None or afresh:
+        flight = self._tasks.start(key, partial(self._learn, key, bypass_cache=bypass_cache))
+        if known is None or bypass_cache:
             await asyncio.wait([flight], timeout=FIRST_WAIT_SECONDS)
         if flight.done():
             return flight.result()
         return replace(known or _Domain(site=site), recheck=now)
 
-    async def _learn(self, key: tuple[str, str], *, afresh: bool) -> _Domain:
+    async def _learn(self, key: tuple[str, str], *, bypass_cache: bool) -> _Domain:
         """Ping the domain's controllers and remember what they say; while they are silent, what they said."""
         before = self._domains.get(key, _UNKNOWN)
-        found = await self._explore(*key, afresh=afresh)
+        found = await self._explore(*key, bypass_cache=bypass_cache)
         domain = replace(found, site=found.site or before.site, facts=found.facts or before.facts)
         if not key[1] and domain.site != before.site:
             logger.info("site_found", domain=key[0], site=domain.site)
@@ -174,11 +176,14 @@ class ActiveDirectory:
             self._domains.popitem(last=False)
         return domain
 
-    async def _explore(self, name: str, site: str, *, afresh: bool) -> _Domain:
+    async def _explore(self, name: str, site: str, *, bypass_cache: bool) -> _Domain:
         """Ping those of the site first, or, where that has to be found out, afterwards."""
         names = (*((_site_name(name, site),) if site else ()), _domain_name(name))
         loop = asyncio.get_running_loop()
-        tasks = {each: loop.create_task(self._addresses(each, afresh=afresh), name=each) for each in names}
+        tasks = {
+            each: loop.create_task(self._addresses(each, bypass_cache=bypass_cache), name=each)
+            for each in names
+        }
         known = await gather_with_grace(tasks, lambda found: any(found.values()))
         addresses = tuple(address for each in names for address in known.get(each, ()))
         if not addresses:
@@ -187,36 +192,38 @@ class ActiveDirectory:
         facts = dict(await self._ping(addresses, name, deadline))
         found_site = site or _site_of(facts.values())
         if found_site and not site:
-            near = await self._addresses(_site_name(name, found_site), afresh=afresh)
+            near = await self._addresses(_site_name(name, found_site), bypass_cache=bypass_cache)
             facts |= await self._ping([each for each in near if each not in addresses], name, deadline)
         recheck = self._clock() + (REFRESH_SECONDS if len(known) == len(names) else RETRY_SECONDS)
         return _Domain(site=found_site, facts=facts, recheck=recheck, has_controllers=True)
 
-    async def _addresses(self, name: str, *, afresh: bool) -> tuple[str, ...]:
+    async def _addresses(self, name: str, *, bypass_cache: bool) -> tuple[str, ...]:
         """Return where the controllers are that a name stands for, as far as we may send anything there."""
-        answer = await self._found(name, KdcService.KDC, afresh=afresh, insist=False)
+        answer = await self._found(name, KdcService.KDC, bypass_cache=bypass_cache, required=False)
         try:
-            found = await self._finder.find(answer.targets, admission=self._admission, afresh=afresh)
+            found = await self._finder.find(
+                answer.targets, admission=self._admission, bypass_cache=bypass_cache
+            )
         except DnsFailedError:
             return ()
         return tuple(candidate.endpoint.address for candidate in found.candidates)
 
     async def _look_up(
-        self, names: Iterable[str], service: KdcService, *, afresh: bool, insist: bool
+        self, names: Iterable[str], service: KdcService, *, bypass_cache: bool, required: bool
     ) -> Sequence[_Found]:
         """Ask for all names at once, and go by what there is once it names a server."""
         loop = asyncio.get_running_loop()
         tasks = {
             name: loop.create_task(
-                self._found(name, service, afresh=afresh, insist=insist), name=f"SRV {name}"
+                self._found(name, service, bypass_cache=bypass_cache, required=required), name=f"SRV {name}"
             )
             for name in names
         }
         found = await gather_with_grace(tasks, lambda answers: any(each.targets for each in answers.values()))
         return [found.get(name) or _found(self._dns.pending(name), name, service) for name in tasks]
 
-    async def _found(self, name: str, service: KdcService, *, afresh: bool, insist: bool) -> _Found:
-        return _found(await self._dns.srv(name, afresh=afresh, insist=insist), name, service)
+    async def _found(self, name: str, service: KdcService, *, bypass_cache: bool, required: bool) -> _Found:
+        return _found(await self._dns.srv(name, bypass_cache=bypass_cache, required=required), name, service)
 
 
 def _found(answer: DnsAnswer[SrvRecord], name: str, service: KdcService) -> _Found:
@@ -228,7 +235,9 @@ def _found(answer: DnsAnswer[SrvRecord], name: str, service: KdcService) -> _Fou
     if answer.is_stale:
         targets = tuple(replace(target, source=target.source + STALE) for target in targets)
         failure = DnsFailedError(f"DNS gives no answer for {name}, and what it said last holds no more")
-    return _Found(targets=targets, refused=offers.refused, bound=answer.bound, failure=failure)
+    return _Found(
+        targets=targets, refused=offers.refused, part_validity=answer.part_validity, failure=failure
+    )
 
 
 def _names(domain: str, query: LocateQuery, site: str) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.dns import requester
+from kkdcpd.locate.dns_answers import FOREVER, Validity
 from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.host_resolver import HostAddresses, HostResolver
 from kkdcpd.locate.records import Target
-from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.values import Candidate, KdcEndpoint, RefusedCandidate
 
 __all__ = ["MAX_REFUSED", "CandidateFinder", "Discovery"]
@@ -66,7 +66,7 @@ class CandidateFinder:
         *,
         validity: Validity = FOREVER,
         admission: AddressFilter | None = None,
-        afresh: bool = False,
+        bypass_cache: bool = False,
     ) -> Discovery:
         """Return the targets' endpoints in order: fallbacks last, then by priority, then as they came.
 
@@ -80,9 +80,13 @@ class CandidateFinder:
         dated = (_dated(target, validity) for target in targets)
         in_order = sorted(dated, key=lambda target: (target.is_fallback, target.priority, -target.weight))
         admitted = list(_admitted(in_order, admission, refused))
-        found = await self._look_up(_first_hosts(admitted), admission, afresh=afresh, insist=False)
+        found = await self._look_up(
+            _first_hosts(admitted), admission, bypass_cache=bypass_cache, required=False
+        )
         if _failures(found) and not _is_any_admitted(admission, found):
-            found = await self._look_up(_first_hosts(admitted), admission, afresh=afresh, insist=True)
+            found = await self._look_up(
+                _first_hosts(admitted), admission, bypass_cache=bypass_cache, required=True
+            )
         known = {host: each for host, each in found.items() if not isinstance(each, DnsFailedError)}
         candidates = self._candidates(admitted, known, admission, refused)
         failures = _failures(found)
@@ -97,23 +101,26 @@ class CandidateFinder:
         )
 
     async def _look_up(
-        self, hosts: Iterable[str], admission: AddressFilter | None, *, afresh: bool, insist: bool
+        self, hosts: Iterable[str], admission: AddressFilter | None, *, bypass_cache: bool, required: bool
     ) -> Mapping[str, HostAddresses | DnsFailedError]:
         """Look up all hosts, and go by those that are found if the others are late."""
         loop = asyncio.get_running_loop()
         tasks = {
             host: loop.create_task(
-                self._addresses(host, afresh=afresh, insist=insist), name=f"addresses of {host}"
+                self._addresses(host, bypass_cache=bypass_cache, required=required),
+                name=f"addresses of {host}",
             )
             for host in hosts
         }
         found = await gather_with_grace(tasks, partial(_is_any_admitted, admission))
         return {host: found.get(host, _LATE) for host in tasks}
 
-    async def _addresses(self, host: str, *, afresh: bool, insist: bool) -> HostAddresses | DnsFailedError:
+    async def _addresses(
+        self, host: str, *, bypass_cache: bool, required: bool
+    ) -> HostAddresses | DnsFailedError:
         """Turn a failure into a value: in a task group, one host's would end the others' look-ups."""
         try:
-            return await self._hosts.addresses(host, afresh=afresh, insist=insist)
+            return await self._hosts.addresses(host, bypass_cache=bypass_cache, required=required)
         except DnsFailedError as error:
             return error
 

@@ -13,7 +13,8 @@ from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
-from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
+from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer
+from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.records import (
     RecordTargets,
@@ -24,7 +25,6 @@ from kkdcpd.locate.records import (
     read_srv,
     read_uri,
 )
-from kkdcpd.locate.validity import FOREVER
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
 
 __all__ = ["Discoverer", "Discovery", "DnsDiscovery"]
@@ -81,21 +81,21 @@ class DnsDiscovery:
         Raises:
             DnsFailedError: nobody was found, and DNS failed for one of the names at least.
         """
-        afresh = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
+        bypass_cache = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
         stages = _stages(realm, query.service, query.flags)
-        answers = await self._ask(stages, query.service, afresh=afresh, insist=False)
+        answers = await self._ask(stages, query.service, bypass_cache=bypass_cache, required=False)
         chosen = _choose(stages, answers, query.service)
         if not chosen.targets and not chosen.is_declined and _failure(answers):
-            answers = await self._ask(stages, query.service, afresh=afresh, insist=True)
+            answers = await self._ask(stages, query.service, bypass_cache=bypass_cache, required=True)
             chosen = _choose(stages, answers, query.service)
-        validity = FOREVER.earliest(answer.bound for answer in answers.values())
+        validity = FOREVER.earliest(answer.part_validity for answer in answers.values())
         if not chosen.targets:
             failure = _failure(answers)
             if failure and not chosen.is_declined:
                 raise failure
             return Discovery(candidates=(), refused=chosen.refused, validity=validity)
         found = await self._finder.find(
-            chosen.targets, validity=validity, admission=self._admission, afresh=afresh
+            chosen.targets, validity=validity, admission=self._admission, bypass_cache=bypass_cache
         )
         refused = dict.fromkeys(chosen.refused + found.refused)
         return replace(found, refused=tuple(refused)[:MAX_REFUSED])
@@ -104,14 +104,14 @@ class DnsDiscovery:
         """Do nothing: all that is under way is `discover`'s caller's, or the cache's."""
 
     async def _ask(
-        self, stages: Sequence[_Stage], service: KdcService, *, afresh: bool, insist: bool
+        self, stages: Sequence[_Stage], service: KdcService, *, bypass_cache: bool, required: bool
     ) -> Mapping[_Question, _Answer]:
         """Ask for all names at once, and go by what there is once it names a server."""
         # URI records that are asked for twice, for their primaries and for all, are one look-up.
         loop = asyncio.get_running_loop()
         tasks = {
             question: loop.create_task(
-                self._answer(question, afresh=afresh, insist=insist), name=question.name
+                self._answer(question, bypass_cache=bypass_cache, required=required), name=question.name
             )
             for stage in stages
             for question in stage
@@ -121,9 +121,9 @@ class DnsDiscovery:
         )
         return {question: found.get(question) or self._dns.pending(question.name) for question in tasks}
 
-    async def _answer(self, question: _Question, *, afresh: bool, insist: bool) -> _Answer:
+    async def _answer(self, question: _Question, *, bypass_cache: bool, required: bool) -> _Answer:
         look_up = self._dns.uri if question.is_uri else self._dns.srv
-        return await look_up(question.name, afresh=afresh, insist=insist)
+        return await look_up(question.name, bypass_cache=bypass_cache, required=required)
 
 
 def _stages(realm: str, service: KdcService, flags: DcLocatorFlags) -> tuple[_Stage, ...]:

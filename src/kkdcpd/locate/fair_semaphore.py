@@ -1,7 +1,7 @@
-"""Limits how many operations run at the same time, with fair shares for groups that compete for the slots.
+"""Limits how many operations run at the same time, with fair shares for the groups that compete for slots.
 
-A group is a realm or a client network. A freed slot goes to the waiting groups in turn: a group that asks for
-much delays another by one turn, however long its own queue is.
+A group is a realm or a client network. A freed slot goes to the waiting groups in turn. So a group with many
+operations delays another group by one turn only, however long its own queue is.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ class FairSemaphore:
         self._share = share
         self._taken: Counter[Hashable] = Counter()
         self._queues: dict[Hashable, deque[asyncio.Future[None]]] = {}
-        """Groups that wait, the next one first."""
+        """The groups that wait, in the order of their turns."""
 
     @asynccontextmanager
     async def hold(self, group: Hashable) -> AsyncIterator[None]:
-        """Hold a slot for the group while the context lasts; wait for one if there is none."""
-        await self._take(group)
+        """Hold a slot for the group while the context lasts; wait until a slot is free."""
+        await self._acquire(group)
         try:
             yield
         finally:
-            self._give_back(group)
+            self._release(group)
 
-    async def _take(self, group: Hashable) -> None:
+    async def _acquire(self, group: Hashable) -> None:
         if self._free and self._taken[group] < self._share:
             self._grant(group)
             return
@@ -41,21 +41,21 @@ class FairSemaphore:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._give_back(group)
+                self._release(group)
             raise
 
     def _grant(self, group: Hashable) -> None:
         self._free -= 1
         self._taken[group] += 1
 
-    def _give_back(self, group: Hashable) -> None:
+    def _release(self, group: Hashable) -> None:
         self._free += 1
         self._taken[group] -= 1
         if not self._taken[group]:
             del self._taken[group]
-        self._serve_next()
+        self._grant_next()
 
-    def _serve_next(self) -> None:
+    def _grant_next(self) -> None:
         """Give the free slot to the first group in turn that is below its share."""
         for group in [each for each in self._queues if self._taken[each] < self._share]:
             turn = self._next_turn(group)
@@ -65,7 +65,7 @@ class FairSemaphore:
                 return
 
     def _next_turn(self, group: Hashable) -> asyncio.Future[None] | None:
-        """Take the group's next turn, and put the group behind the others."""
+        """Remove the next waiting operation of the group, and move the group behind the other groups."""
         queue = self._queues.pop(group)
         turn = queue.popleft()
         while turn.cancelled() and queue:

@@ -1,6 +1,7 @@
-"""How long a request waits for DNS: not at all for what is missing, once it has something to go by.
+"""Waits for several look-ups at the same time, with a short grace period for late answers.
 
-RFC 8305 3 has this for the addresses of a host; here it holds for every question.
+RFC 8305 3 describes the grace period for the two address families of a host. Here it applies to all DNS
+questions.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from typing import TypeVar
 __all__ = ["GRACE_SECONDS", "gather_with_grace"]
 
 GRACE_SECONDS = 0.05
-"""What the answers that are missing may still take, once there are enough (RFC 8305 3)."""
+"""The time that late answers get once the others are sufficient (RFC 8305 3)."""
 
 _Key = TypeVar("_Key")
 _Result = TypeVar("_Result")
@@ -19,9 +20,10 @@ _Result = TypeVar("_Result")
 async def gather_with_grace(
     tasks: Mapping[_Key, asyncio.Task[_Result]], is_enough: Callable[[Mapping[_Key, _Result]], bool]
 ) -> Mapping[_Key, _Result]:
-    """Return the results that there are when all are there, or GRACE_SECONDS after `is_enough` says so.
+    """Wait until all tasks are done, or until GRACE_SECONDS after `is_enough` accepts the results so far.
 
-    A task that is late is cancelled: it only waits for a look-up, which goes on in the background.
+    Return the results of the tasks that are done. The other tasks are cancelled: each only waits for a
+    look-up, and the look-up itself continues in the background.
     """
     try:
         waiting = set(tasks.values())

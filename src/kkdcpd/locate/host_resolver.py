@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 
 from kkdcpd.frozen import frozen
-from kkdcpd.locate.dns_cache import DnsAnswer, DnsCache
+from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer, Validity
+from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
-from kkdcpd.locate.validity import FOREVER, Validity
 from kkdcpd.protocol.ip_addresses import parse_address
 
 __all__ = ["HostAddresses", "HostResolver", "interleave", "parse_hosts"]
@@ -58,10 +58,12 @@ class HostResolver:
         self._dns = dns
         self._hosts = parse_hosts(hosts_file)
 
-    async def addresses(self, host: str, *, afresh: bool = False, insist: bool = False) -> HostAddresses:
+    async def addresses(
+        self, host: str, *, bypass_cache: bool = False, required: bool = False
+    ) -> HostAddresses:
         """Return the host's addresses; a name is taken as a full one, without any search list.
 
-        `afresh` and `insist` are those of `DnsCache`.
+        `bypass_cache` and `required` are those of `DnsCache`.
 
         Raises:
             DnsFailedError: none is known, and DNS failed for one family at least.
@@ -72,15 +74,17 @@ class HostResolver:
         listed = self._hosts.get(host.lower().removesuffix("."))
         if listed:
             return HostAddresses(addresses=listed, validity=FOREVER)
-        answers = await self._ask(host, afresh=afresh, insist=insist)
+        answers = await self._ask(host, bypass_cache=bypass_cache, required=required)
         return _combined([answers.get(family) or self._dns.pending(host) for family in _FAMILIES])
 
-    async def _ask(self, host: str, *, afresh: bool, insist: bool) -> Mapping[str, DnsAnswer[str]]:
+    async def _ask(self, host: str, *, bypass_cache: bool, required: bool) -> Mapping[str, DnsAnswer[str]]:
         """Ask for both families, and go by one of them if the other is late (RFC 8305 3)."""
         look_ups = {"AAAA": self._dns.ipv6, "A": self._dns.ipv4}
         loop = asyncio.get_running_loop()
         tasks = {
-            family: loop.create_task(look_up(host, afresh=afresh, insist=insist), name=f"{family} {host}")
+            family: loop.create_task(
+                look_up(host, bypass_cache=bypass_cache, required=required), name=f"{family} {host}"
+            )
             for family, look_up in look_ups.items()
         }
         return await gather_with_grace(tasks, _has_addresses)
@@ -97,7 +101,7 @@ def _combined(answers: Sequence[DnsAnswer[str]]) -> HostAddresses:
         raise failure
     return HostAddresses(
         addresses=addresses,
-        validity=FOREVER.earliest(answer.bound for answer in answers),
+        validity=FOREVER.earliest(answer.part_validity for answer in answers),
         is_stale=any(answer.is_stale for answer in answers),
     )
 

@@ -99,7 +99,7 @@ class Locator:
         self._routes: dict[str, dict[_RouteKey, _HeldRoute]] = {}
         self._rediscovered: dict[str, float] = {}
         self._told: dict[tuple[str, _RouteKey], frozenset[RefusedCandidate]] = {}
-        self._flights: SharedTasks[tuple[str, KdcService, int], Route] = SharedTasks("locate")
+        self._tasks: SharedTasks[tuple[str, KdcService, int], Route] = SharedTasks("locate")
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,7 +114,7 @@ class Locator:
 
     async def close(self) -> None:
         """End all look-ups; who waits for one is cancelled."""
-        await self._flights.close()
+        await self._tasks.close()
         for discoverer in self._discoverers.values():
             await discoverer.close()
         await self._dns.close()
@@ -168,25 +168,23 @@ class Locator:
             return held.route
         work = partial(self._renew, realm, service, flags)
         if held is not None and now < held.expires:
-            self._flights.start((realm.name, service, flags), work)
+            self._tasks.start((realm.name, service, flags), work)
             return held.route
         if has_place:
-            return await self._flights.share((realm.name, service, flags), work)
+            return await self._tasks.run((realm.name, service, flags), work)
         return await self._try(realm, service, flags, network)
 
     async def _try(self, realm: ServedRealm, service: KdcService, flags: int, network: str) -> Route:
         """Look up a name under a wildcard that no request named before, or not with success."""
         key = (realm.name, service, flags)
         places = self._wildcards[realm.config.name]
-        if key in self._flights:
-            return await self._flights.share(key, partial(self._renew, realm, service, flags))
+        if key in self._tasks:
+            return await self._tasks.run(key, partial(self._renew, realm, service, flags))
         newcomer = NewRealm.of(realm, network)
         if not places.has_room(newcomer, self._clock()):
             raise _no_room(realm.config.name)
         places.begin_trial(newcomer)
-        trial = self._flights.start(
-            key, partial(self._renew_on_trial, places, newcomer, realm, service, flags)
-        )
+        trial = self._tasks.start(key, partial(self._renew_on_trial, places, newcomer, realm, service, flags))
         trial.add_done_callback(lambda _: places.end_trial(newcomer))
         return await asyncio.shield(trial)
 
@@ -261,7 +259,7 @@ class Locator:
         locator_flags = DcLocatorFlags(flags)
         targets = listed_targets(realm.config, service, locator_flags)
         if targets:
-            return await self._finder.find(targets, afresh=bool(flags & _FORCE))
+            return await self._finder.find(targets, bypass_cache=bool(flags & _FORCE))
         discoverer = self._discoverers.get(realm.config.discovery)
         if discoverer is None:
             raise NoKdcKnownError(

@@ -1,7 +1,4 @@
-"""At most one piece of work at a time for each thing that is wanted, shared by all who want it.
-
-Nothing here knows what the work is.
-"""
+"""Runs at most one task for each key; all callers that need the result share the task."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -19,9 +16,10 @@ _Result = TypeVar("_Result")
 
 
 class SharedTasks(Generic[_Key, _Result]):
-    """Owns the tasks that it starts: who waits for one may leave, and the others still get its result.
+    """Owns the tasks. A caller that is cancelled leaves its task running for the other callers.
 
-    That is why they are in no TaskGroup: the group would be the first asker's, who is a client that may go.
+    The tasks are in no TaskGroup, because the group would belong to the first caller, and this caller serves
+    a client that may leave.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,30 +33,31 @@ class SharedTasks(Generic[_Key, _Result]):
         return key in self._tasks
 
     def start(self, key: _Key, work: Callable[[], Coroutine[Any, Any, _Result]]) -> asyncio.Task[_Result]:
-        """Start the work unless it is under way; return its task, which must not be cancelled."""
+        """Start the work unless a task for this key runs. Return the task; the caller must not cancel it."""
         task = self._tasks.get(key)
         if task is None:
             loop = asyncio.get_running_loop()
             task = self._tasks[key] = loop.create_task(work(), name=f"{self._name} {key}")
-            task.add_done_callback(lambda done: self._land(key, done))
+            task.add_done_callback(lambda done: self._finish(key, done))
         return task
 
-    async def share(self, key: _Key, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-        """Do the work, or wait for who does it already."""
+    async def run(self, key: _Key, work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+        """Return the result of the work; wait for the task that runs already, if there is one."""
         return await asyncio.shield(self.start(key, work))
 
     async def close(self) -> None:
-        """End all work that is under way."""
+        """Cancel all tasks and wait for their end."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _land(self, key: _Key, task: asyncio.Task[_Result]) -> None:
+    def _finish(self, key: _Key, task: asyncio.Task[_Result]) -> None:
         del self._tasks[key]
         if task.cancelled():
             return
-        # Work that nobody waits for may fail: who asks next will see. Only a bug must not go unnoticed.
+        # The next caller meets an expected error itself. Only a bug must be logged, as no caller may wait for
+        # it.
         error = task.exception()
         if error is not None and not isinstance(error, KkdcpdError):
             logger.error(
