@@ -1,4 +1,4 @@
-"""Look-ups over the wire, from a real server."""
+"""Look-ups over the network at a real DNS server."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ def client(knot: KnotServer) -> DnsClient:
     return DnsClient([Nameserver(host=knot.address, port=knot.port)], timeout=5.0)
 
 
-async def test_records_come_as_values(client: DnsClient) -> None:
+async def test_records_are_returned_as_values(client: DnsClient) -> None:
     srv = await client.query("_kerberos._tcp.KK.test", RecordType.SRV)
     assert srv.records == (SrvRecord(priority=10, weight=20, port=88, target="kdc1.kk.test"),)
     assert srv.ttl == 60
@@ -67,7 +67,7 @@ async def test_records_come_as_values(client: DnsClient) -> None:
     assert (await client.query("kdc1.kk.test", RecordType.AAAA)).records == ("2001:db8::1",)
 
 
-ASK_AND_LEAVE = """
+CANCELLED_LOOK_UP = """
 import asyncio, socket, uvloop
 from kkdcpd.config import Nameserver
 from kkdcpd.locate.dns import DnsClient
@@ -88,31 +88,31 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 """
 
 
-def test_who_leaves_in_the_middle_of_a_look_up_leaves_no_socket() -> None:
-    """uvloop warns of a socket that is left and, if warnings are errors, hangs: hence another process."""
-    program = (sys.executable, "-W", "error", "-c", ASK_AND_LEAVE)
+def test_a_cancelled_look_up_leaves_no_socket() -> None:
+    """Run in another process: uvloop warns of an open socket and, if warnings are errors, hangs."""
+    program = (sys.executable, "-W", "error", "-c", CANCELLED_LOOK_UP)
     run(*program, environment=os.environ, timeout=20).expect_ok()
 
 
-async def test_an_alias_holds_as_long_as_its_shortest_link(client: DnsClient) -> None:
+async def test_the_ttl_of_an_alias_is_the_shortest_of_the_chain(client: DnsClient) -> None:
     found = await client.query("alias.kk.test", RecordType.AAAA)
     assert (found.records, found.ttl) == (("2001:db8::1",), 30)
 
 
 @pytest.mark.parametrize("name", ["nobody.kk.test", "kdc1.kk.test"])
-async def test_that_there_is_nothing_holds_as_long_as_the_soa_says(client: DnsClient, name: str) -> None:
+async def test_the_ttl_of_a_negative_answer_comes_from_the_soa(client: DnsClient, name: str) -> None:
     found = await client.query(name, RecordType.SRV)
     assert (found.records, found.ttl) == ((), 45)
 
 
 @pytest.mark.parametrize("name", ["a..b", f"{'x' * 64}.test", "x." * 200, "\\", "\udcff.test"])
-async def test_a_name_that_cannot_be_has_no_records(client: DnsClient, knot: KnotServer, name: str) -> None:
+async def test_an_invalid_name_has_no_records(client: DnsClient, knot: KnotServer, name: str) -> None:
     before = await asyncio.to_thread(knot.query_count)
     assert (await client.query(name, RecordType.A)).records == ()
     assert await asyncio.to_thread(knot.query_count) == before
 
 
-async def test_refusal_and_silence_are_failures(client: DnsClient) -> None:
+async def test_a_refused_and_an_unanswered_query_are_failures(client: DnsClient) -> None:
     with pytest.raises(DnsFailedError, match=r"A other\.test: 127\.0\.0\.1@\d+ REFUSED"):
         await client.query("other.test", RecordType.A)
     silent = DnsClient([Nameserver(host="127.0.0.1", port=9)], timeout=0.1)
@@ -120,7 +120,7 @@ async def test_refusal_and_silence_are_failures(client: DnsClient) -> None:
         await silent.query("kdc1.kk.test", RecordType.A)
 
 
-async def test_who_answers_is_asked_first_next_time(knot: KnotServer) -> None:
+async def test_the_server_that_answered_is_asked_first_next_time(knot: KnotServer) -> None:
     servers = [Nameserver(host="127.0.0.1", port=9), Nameserver(host=knot.address, port=knot.port)]
     client = DnsClient(servers, timeout=0.9)
     await client.query("kdc1.kk.test", RecordType.A)
@@ -129,7 +129,7 @@ async def test_who_answers_is_asked_first_next_time(knot: KnotServer) -> None:
 
 
 class _Slow(asyncio.DatagramProtocol):
-    """A name server that knows of one host, and is silent about all others; it remembers how many asked."""
+    """A DNS server that answers for one host only, and counts the queries for other hosts."""
 
     def __init__(self) -> None:
         self.unanswered: set[str] = set()
@@ -154,7 +154,7 @@ async def _try(client: DnsClient, name: str) -> None:
         await client.query(name, RecordType.A)
 
 
-async def test_look_ups_under_wildcards_have_slots_of_their_own_with_a_share_for_each_branch() -> None:
+async def test_queries_under_wildcards_have_their_own_slots_with_a_share_for_each_branch() -> None:
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(_Slow, local_addr=("127.0.0.1", 0))
     client = DnsClient(

@@ -1,4 +1,4 @@
-"""Queries and responses as bytes, from servers that may be hostile."""
+"""Queries and responses as bytes; the server may be hostile."""
 
 import sys
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def test_an_answer_has_records_and_a_ttl() -> None:
 
 
 @pytest.mark.parametrize("rcode", ["NOERROR", "NXDOMAIN"])
-def test_that_there_are_no_records_is_an_answer(rcode: str) -> None:
+def test_a_response_without_records_is_an_answer(rcode: str) -> None:
     query = _query()
     message = _response(query)
     message.set_rcode(dns.rcode.from_text(rcode))
@@ -65,7 +65,7 @@ def test_that_there_are_no_records_is_an_answer(rcode: str) -> None:
 
 
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "FORMERR", "BADVERS"])
-def test_an_error_is_none(rcode: str) -> None:
+def test_an_error_is_no_answer(rcode: str) -> None:
     query = _query()
     message = _response(query)
     message.use_edns(True)
@@ -83,7 +83,7 @@ def test_a_loop_of_aliases_is_no_answer() -> None:
     assert response.found is None
 
 
-def test_what_is_no_response_to_the_query_is_none() -> None:
+def test_a_response_to_another_query_is_ignored() -> None:
     query = _query()
     wire = _wire(_response(query, "1 2 88 kdc1.kk.test."))
     other_name = wire.replace(b"kk", b"xx")
@@ -97,7 +97,7 @@ def test_what_is_no_response_to_the_query_is_none() -> None:
     assert read_response(query, wire)
 
 
-def test_of_a_bulk_answer_so_many_records_are_read_and_no_more() -> None:
+def test_the_number_of_records_read_of_an_answer_is_limited() -> None:
     query = _query(RecordType.URI)
     uris = [f'{number} 1 "krb5srv:m:tcp:k{number}"' for number in range(1800)]
     wire = _wire(_response(query, *uris, kind="URI"))
@@ -111,7 +111,7 @@ def test_of_a_bulk_answer_so_many_records_are_read_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("section", ["authority", "additional"])
-def test_bulk_in_other_sections_is_not_read(section: str) -> None:
+def test_the_number_of_records_read_of_other_sections_is_limited(section: str) -> None:
     query = _query()
     calls = {}
     for count in (MAX_OTHER_RECORDS, 3000):
@@ -126,7 +126,7 @@ def test_bulk_in_other_sections_is_not_read(section: str) -> None:
 
 
 def _counted(work: Callable[[], T]) -> tuple[T, int]:
-    """Do the work, and count the calls of Python functions that it takes."""
+    """Run the work, and count its calls of Python functions."""
     calls = 0
 
     def note(_frame: object, event: str, _argument: object) -> None:
@@ -141,7 +141,7 @@ def _counted(work: Callable[[], T]) -> tuple[T, int]:
     return result, calls
 
 
-def test_a_uri_that_is_too_long_is_passed_over() -> None:
+def test_a_uri_that_is_too_long_is_ignored() -> None:
     query = _query(RecordType.URI)
     wire = _wire(_response(query, '1 1 "krb5srv:m:tcp:k1"', kind="URI"))
     assert read_response(query, wire)
@@ -153,7 +153,7 @@ def test_a_uri_that_is_too_long_is_passed_over() -> None:
     assert response.found.records == ()
 
 
-def test_a_truncated_response_says_so() -> None:
+def test_a_truncated_response_is_marked() -> None:
     query = _query()
     message = _response(query)
     message.flags |= dns.flags.TC

@@ -1,4 +1,4 @@
-"""One server: EDNS where it takes it, TCP for what is long, and a query again where one is lost."""
+"""One DNS server: EDNS if supported, TCP for long answers, and retransmissions."""
 
 import asyncio
 
@@ -26,12 +26,12 @@ async def _ask(client: NameserverClient, host: str = "kdc1") -> Response:
 
 
 def _edns(server: FakeDns) -> tuple[int, int]:
-    """Return the number of queries with EDNS, and of those without it."""
+    """Return the number of queries with EDNS, and of queries without."""
     with_edns = sum(count for (_, _, has_edns), count in server.asked.items() if has_edns)
     return with_edns, server.asked.total() - with_edns
 
 
-async def test_a_server_with_edns_is_asked_once() -> None:
+async def test_a_server_with_edns_gets_one_query() -> None:
     async with serving(ZONE) as server:
         client = _client(server)
         for _ in range(3):
@@ -42,7 +42,7 @@ async def test_a_server_with_edns_is_asked_once() -> None:
 
 
 @pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP", "BADVERS", "SERVFAIL"])
-async def test_a_server_that_refuses_edns_is_asked_without_it_and_that_is_remembered(rcode: str) -> None:
+async def test_a_server_that_refuses_edns_gets_plain_queries_from_then_on(rcode: str) -> None:
     async with serving(ZONE, Habits(edns=rcode)) as server:
         client = _client(server)
         for _ in range(3):
@@ -52,7 +52,7 @@ async def test_a_server_that_refuses_edns_is_asked_without_it_and_that_is_rememb
         assert _edns(server) == (1, 3)
 
 
-async def test_a_server_that_drops_edns_is_asked_without_it_and_that_is_remembered() -> None:
+async def test_a_server_that_drops_edns_gets_plain_queries_from_then_on() -> None:
     async with serving(ZONE, Habits(edns="drop")) as server:
         client = _client(server)
         for _ in range(6):
@@ -60,7 +60,7 @@ async def test_a_server_that_drops_edns_is_asked_without_it_and_that_is_remember
         assert _edns(server) == (2, 6)
 
 
-async def test_a_server_that_takes_edns_again_is_asked_with_it_and_no_client_waits(
+async def test_a_server_that_supports_edns_again_gets_edns_queries_and_no_client_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kkdcpd.locate.nameserver.PLAIN_SECONDS", 0.0)
@@ -77,11 +77,11 @@ async def test_a_server_that_takes_edns_again_is_asked_with_it_and_no_client_wai
         for _ in range(4):
             await _ask(client)
         with_edns, plain = _edns(server)
-        # The first query goes both ways, and tells; the server may count the second one late.
+        # The first question is sent in both forms; the server may count the second form late.
         assert (with_edns - before[0], plain - before[1] <= 2) == (4, True)
 
 
-async def test_one_lost_packet_says_nothing_of_edns() -> None:
+async def test_one_lost_packet_does_not_turn_edns_off() -> None:
     async with serving(ZONE, Habits(edns="drop")) as server:
         client = _client(server)
         await _ask(client)
@@ -99,19 +99,19 @@ async def test_long_answers_come_over_tcp(edns: str) -> None:
         assert len(response.found.records) == 99
 
 
-async def test_refusals_that_are_not_due_to_edns_are_told_as_they_are() -> None:
+async def test_a_refusal_for_another_reason_than_edns_is_returned() -> None:
     async with serving(ZONE, Habits(failing={"A": "REFUSED"})) as server:
         response = await _ask(_client(server))
         assert (response.rcode, response.found) == ("REFUSED", None)
         assert _edns(server) == (1, 0)
 
 
-async def test_a_late_answer_to_the_first_query_counts() -> None:
+async def test_a_late_answer_to_the_first_query_is_used() -> None:
     async with serving(ZONE, Habits(slow={"A": 1.0})) as server:
         assert (await _ask(_client(server))).found
 
 
-async def test_a_server_that_does_not_run_is_silent_and_one_that_starts_is_heard() -> None:
+async def test_a_server_that_starts_late_answers_a_retransmission() -> None:
     async with serving(ZONE) as gone:
         place = Nameserver(host=gone.address, port=gone.port)
     with pytest.raises(TimeoutError):
@@ -120,7 +120,7 @@ async def test_a_server_that_does_not_run_is_silent_and_one_that_starts_is_heard
         )
 
 
-async def test_an_interface_that_is_not_there_is_an_error() -> None:
+async def test_a_missing_network_interface_is_an_error() -> None:
     client = NameserverClient(Nameserver(host="fe80::1%no-such-if"))
     with pytest.raises(OSError, match=r"."):
         await _ask(client)

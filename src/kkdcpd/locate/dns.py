@@ -1,7 +1,7 @@
-"""One look-up in DNS, over the wire each time.
+"""Looks up names at the configured DNS servers, over the network each time.
 
-A name without records is an answer; only silence, SERVFAIL, REFUSED and the like are failures. What is
-remembered, and for how long, is `dns_cache`'s.
+A name without records is an answer. Failures are no response, SERVFAIL, REFUSED and similar responses.
+`dns_cache` keeps the answers.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from kkdcpd.locate.nameserver import RETRY_SECONDS, NameserverClient
 __all__ = ["DnsClient", "Requester", "requester"]
 
 MAX_QUERIES_IN_FLIGHT = 64
-"""A realm may have hundreds of KDCs: a burst of as many datagrams would overflow a resolver's buffer."""
+"""A realm may have hundreds of KDCs. A burst of as many datagrams would overflow a resolver's buffer."""
 
 QUERY_SHARE = 48
-"""Of these one configured realm has at most so many, so that the others need not wait for its DNS server."""
+"""The most queries of one configured realm, so that other realms need not wait for its DNS server."""
 
 MAX_WILDCARD_QUERIES = 32
-"""Look-ups for realms under wildcards have slots of their own: strangers choose the names."""
+"""Queries for realms under wildcards have their own slots, because strangers choose the names."""
 
 WILDCARD_QUERY_SHARE = 8
-"""Of these one branch of a wildcard has at most so many: its owner decides how slowly they are answered."""
+"""The most queries of one branch of a wildcard. The branch's owner decides how slowly they are answered."""
 
 
 @frozen
 class Requester:
-    """For whom DNS is asked: a configured realm, or a branch of a wildcard (see `realms`)."""
+    """The realm that a DNS query is for: a configured realm, or a branch of a wildcard (see `realms`)."""
 
     name: str = ""
     is_wildcard: bool = False
@@ -44,13 +44,13 @@ class Requester:
 _UNKNOWN = Requester()
 
 requester = ContextVar("requester", default=_UNKNOWN)
-"""It is set in the task that looks a realm up; tasks that are started there inherit it."""
+"""The task that locates a realm sets it; the tasks that this task starts inherit it."""
 
 
 class DnsClient:
-    """Asks the nameservers in order, the next one after a short silence.
+    """Asks the DNS servers in order, the next server after a short time without a response.
 
-    The server that answered last is asked first, so that a dead one costs little.
+    The server that answered last is asked first, so a dead server costs little.
     """
 
     def __init__(self, nameservers: Sequence[Nameserver], *, timeout: float) -> None:
@@ -60,7 +60,7 @@ class DnsClient:
         self._servers = [NameserverClient(nameserver) for nameserver in nameservers]
 
     async def query(self, name: str, record_type: RecordType) -> FoundRecords:
-        """Ask for the records of a name, which is taken as a full one.
+        """Ask for the records of a fully qualified name.
 
         Raises:
             DnsFailedError: no server gave an answer in time.
@@ -68,13 +68,13 @@ class DnsClient:
         try:
             full_name = dns.name.from_text(name)
         except (dns.exception.DNSException, UnicodeError):
-            # No such name can be, so it has no records: RFC 1035 2.3.4.
+            # The name is invalid (RFC 1035 2.3.4), so it has no records.
             return FoundRecords(records=(), ttl=float("inf"))
-        asks_for = requester.get()
-        slots = self._wildcard_slots if asks_for.is_wildcard else self._slots
+        group = requester.get()
+        slots = self._wildcard_slots if group.is_wildcard else self._slots
         deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            async with asyncio.timeout_at(deadline), slots.hold(asks_for):
+            async with asyncio.timeout_at(deadline), slots.hold(group):
                 return await _Race(self._servers, full_name, record_type, deadline, self._prefer).run()
         except TimeoutError as error:
             raise _failure(name, record_type, f"no answer within {self._timeout:g} s") from error
@@ -82,17 +82,17 @@ class DnsClient:
             raise _failure(name, record_type, str(error)) from error
 
     def _prefer(self, server: NameserverClient) -> None:
-        """Ask this server first from now on."""
+        """Move this server to the front."""
         if self._servers[0] is not server:
             self._servers = [server, *(each for each in self._servers if each is not server)]
 
 
 class _AllFailedError(Exception):
-    """Each server has failed; the text says how, such as `127.0.0.1@53 REFUSED`."""
+    """All servers failed. The text gives each reason, such as `127.0.0.1@53 REFUSED`."""
 
 
 class _Race:
-    """One question to several servers: each begins a little after the one before, or when that has failed."""
+    """One question to several servers. Each server is asked after the previous one was silent or failed."""
 
     def __init__(
         self,
@@ -113,12 +113,12 @@ class _Race:
         """Return the first answer.
 
         Raises:
-            TimeoutError: a server is silent until the deadline, and no other has an answer.
-            _AllFailedError: all have failed.
+            TimeoutError: a server is silent until the deadline, and no other server has an answer.
+            _AllFailedError: all servers failed.
         """
         try:
             while self._waiting or self._running:
-                self._begin_next()
+                self._start_next()
                 found = await self._first_answer()
                 if found is not None:
                     return found
@@ -127,7 +127,7 @@ class _Race:
                 task.cancel()
         raise _AllFailedError(", ".join(self._reasons))
 
-    def _begin_next(self) -> None:
+    def _start_next(self) -> None:
         if self._waiting:
             server = self._waiting.pop(0)
             name, record_type = self._question
@@ -136,9 +136,9 @@ class _Race:
             self._running[task] = server
 
     async def _first_answer(self) -> FoundRecords | None:
-        """Wait until a server has answered or failed, or it is the next one's turn."""
-        patience = RETRY_SECONDS if self._waiting else None
-        done, _ = await asyncio.wait(self._running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a server answers or fails, or until the next server is due."""
+        pause = RETRY_SECONDS if self._waiting else None
+        done, _ = await asyncio.wait(self._running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             server = self._running.pop(task)
             found = self._result(server, task)

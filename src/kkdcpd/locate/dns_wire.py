@@ -1,7 +1,7 @@
 """Builds DNS queries and reads responses: bytes in, values out. Pure.
 
-A response may come from a server that an attacker controls. It costs no more than MAX_RECORDS records do,
-however many it holds.
+An attacker may control the server that sends a response. At most MAX_RECORDS of its records are read, so the
+cost of a response is bounded.
 """
 
 import struct
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 EDNS_PAYLOAD_BYTES = 1232
-"""What passes any path unfragmented (DNS flag day 2020); longer answers come over TCP (RFC 7766)."""
+"""The size that passes all paths unfragmented (DNS flag day 2020). Longer answers come over TCP (RFC 7766)."""
 
 MAX_RECORDS = 256
-"""Records of one answer that are read. No client ever tries as many servers."""
+"""The number of records that are read of one answer. No client tries as many servers."""
 
 MAX_OTHER_RECORDS = 16
-"""Records of each other section that are read. They hold the SOA (RFC 2308) and OPT (RFC 6891)."""
+"""The number of records that are read of each other section, with SOA (RFC 2308) and OPT (RFC 6891)."""
 
 MAX_URI_BYTES = 512
 """A longer URI is ignored: a host's name has at most 253 bytes."""
@@ -63,7 +63,7 @@ class RecordType(Word):
 
 @frozen
 class FoundRecords:
-    """DNS' answer: its records, none if there are none, and for how many seconds it says that this holds."""
+    """An answer of DNS: the records, which may be none, and the TTL in seconds."""
 
     records: tuple[Record, ...]
     ttl: float
@@ -71,9 +71,9 @@ class FoundRecords:
 
 @frozen
 class Response:
-    """What a server says: `found` where it gives an answer, else why it gives none, such as SERVFAIL.
+    """A response of a DNS server. `found` is None if the response is no answer; `rcode` is then the reason.
 
-    `has_opt` tells whether it took notice of EDNS. After a truncated response the query goes over TCP.
+    `has_opt`: the server knows EDNS. After a truncated response the query is repeated over TCP.
     """
 
     found: FoundRecords | None
@@ -90,7 +90,7 @@ def build_query(name: dns.name.Name, record_type: RecordType, *, with_edns: bool
 
 
 def read_response(query: Query, wire: bytes) -> Response | None:
-    """Read a datagram or a message of a stream; None if it is no response to this query."""
+    """Read a response from a datagram or a TCP message. Return None if it is no response to this query."""
     if len(wire) < _HEADER_BYTES or wire[:2] != struct.pack("!H", query.id):
         return None
     try:
@@ -108,11 +108,11 @@ def read_response(query: Query, wire: bytes) -> Response | None:
 
 
 def _bounded(wire: bytes) -> bytes:
-    """Lower the header's counts, so that no more records are read than are wanted."""
+    """Lower the counts in the header, so that the parser reads no more records than the limits allow."""
     questions, answers, authorities, others = _COUNTS.unpack_from(wire, _COUNTS_AT)
     if questions > 1:
         raise ValueError("more than one question")
-    # The sections stand one after the other: none is read after one that is cut short.
+    # The sections follow each other, so no section can be read after a section that is cut short.
     if answers > MAX_RECORDS:
         counts = (questions, MAX_RECORDS, 0, 0)
     elif authorities > MAX_OTHER_RECORDS:
@@ -123,7 +123,7 @@ def _bounded(wire: bytes) -> bytes:
 
 
 def _found(message: dns.message.Message) -> FoundRecords | None:
-    """Return the records; a name without any is an answer, a loop of aliases is none."""
+    """Return the answer. A name without records is an answer; a loop of aliases is not."""
     if not isinstance(message, Query) or message.rcode() not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
         return None
     try:
@@ -152,5 +152,5 @@ def _record(rdata: dns.rdata.Rdata) -> Record | None:
         case dns.rdtypes.ANY.URI.URI() if len(rdata.target) <= MAX_URI_BYTES:
             target = rdata.target.decode("ascii", "backslashreplace")
             return UriRecord(priority=rdata.priority, weight=rdata.weight, target=target)
-        case _:  # no other type is asked for
+        case _:  # kkdcpd asks for no other type
             return None

@@ -1,4 +1,4 @@
-"""Asks one DNS server one question: over UDP, for long answers over TCP, with EDNS where the server takes it.
+"""Asks one DNS server a question: over UDP, or TCP for long answers; with EDNS if the server supports it.
 
 RFC 1035 4.2 (transports, repeated queries), RFC 7766 (TCP), RFC 6891 6.2.2 and 7 (servers without EDNS).
 """
@@ -14,41 +14,41 @@ import dns.name
 
 from kkdcpd.config import Nameserver
 from kkdcpd.locate.dns_wire import Query, RecordType, Response, build_query, read_response
+from kkdcpd.socket_address import socket_address
 
 __all__ = ["RETRY_SECONDS", "NameserverClient"]
 
 RETRY_SECONDS = 0.15
-"""After how long a query is sent again. It is sent three times; the pauses grow."""
+"""The pause before a query is sent again. A query is sent three times; the pauses grow."""
 
 _TRY_SECONDS = (0.0, RETRY_SECONDS, 4 * RETRY_SECONDS)
-"""After how many seconds the tries are sent."""
+"""The times of the three transmissions, in seconds from the start."""
 
 PLAIN_SECONDS = 600.0
-"""For how long a server is asked without EDNS after it turned out not to take it. Then both kinds are sent
-at the same time, and the answer tells: no client waits for that."""
+"""The time for which a server without EDNS gets plain queries. Then it gets a query of each kind at the same
+time, and the answer shows whether it supports EDNS now. No client waits for this test."""
 
-SILENCES_OF_EDNS = 2
-"""So many answers without EDNS, each while a query with EDNS is unanswered, show that those are dropped. One
-may be a lost packet."""
+UNANSWERED_EDNS_QUERIES = 2
+"""The number of times that only the plain query is answered before EDNS counts as dropped. Once may be a lost packet."""
 
 REFUSES_EDNS = frozenset({"FORMERR", "NOTIMP", "BADVERS"})
-"""What a server says that does not know EDNS, or not our version of it."""
+"""The response codes of a server that does not support EDNS or its version."""
 
 MAX_DATAGRAM_BYTES = 65535
 _LENGTH = struct.Struct("!H")
 
 
 class NameserverClient:
-    """Asks one server, and remembers whether it takes queries with EDNS.
+    """Asks one server, and remembers whether it supports EDNS.
 
-    Each question has a socket of its own, connected and on a random port: the kernel drops what comes from
-    elsewhere, and a look-up that is cancelled leaves nothing behind.
+    Each question has its own connected socket on a random port. So the kernel drops datagrams from other
+    addresses, and a cancelled look-up leaves no state behind.
     """
 
     def __init__(self, nameserver: Nameserver) -> None:
         self.nameserver = nameserver
         self._plain_until = 0.0
-        self._silences = 0
+        self._unanswered_edns = 0
 
     def __str__(self) -> str:
         return f"{self.nameserver.host}@{self.nameserver.port}"
@@ -57,8 +57,8 @@ class NameserverClient:
         """Return the server's response.
 
         Raises:
-            TimeoutError: there is none until the deadline of the loop's clock.
-            OSError: the server can't be reached.
+            TimeoutError: no response comes until `deadline`, a time of the event loop's clock.
+            OSError: the server is unreachable.
         """
         async with asyncio.timeout_at(deadline):
             query, response = await self._ask_over_udp(name, record_type)
@@ -69,27 +69,27 @@ class NameserverClient:
     async def _ask_over_udp(self, name: dns.name.Name, record_type: RecordType) -> tuple[Query, Response]:
         loop = asyncio.get_running_loop()
         with _socket(self.nameserver, socket.SOCK_DGRAM) as sock:
-            await loop.sock_connect(sock, _place(self.nameserver))
+            await loop.sock_connect(sock, socket_address(self.nameserver.host, self.nameserver.port))
             exchange = _Exchange(sock, name, record_type)
-            tries = [
+            timers = [
                 loop.call_later(delay, partial(exchange.send, with_edns=with_edns))
-                for delay, with_edns in self._tries(loop.time())
+                for delay, with_edns in self._schedule(loop.time())
             ]
             try:
                 query, response = await exchange.receive()
                 was_refused = _may_lack_edns(query, response)
                 if was_refused:
-                    # The same question, as a server reads it that knows RFC 1035 alone.
+                    # A server that knows RFC 1035 alone understands the plain form of the question.
                     exchange.send(with_edns=False)
                     query, response = await exchange.receive_plain()
             finally:
-                for each in tries:
-                    each.cancel()
+                for timer in timers:
+                    timer.cancel()
             self._learn(query, exchange.sent, response, was_refused=was_refused)
             return query, response
 
-    def _tries(self, now: float) -> Iterator[tuple[float, bool]]:
-        """Yield after how many seconds each try is sent, and whether it has EDNS."""
+    def _schedule(self, now: float) -> Iterator[tuple[float, bool]]:
+        """Yield the delay of each transmission, and whether it has EDNS."""
         first, second, third = _TRY_SECONDS
         if not self._plain_until:
             yield from ((first, True), (second, False), (third, True))
@@ -100,18 +100,18 @@ class NameserverClient:
         yield from ((first, False), (second, False), (third, False))
 
     def _learn(self, query: Query, sent: list[Query], response: Response, *, was_refused: bool) -> None:
-        """Note whether the server takes EDNS, as far as its answer tells."""
+        """Remember whether the server supports EDNS, as far as the response shows."""
         if query.edns >= 0:
-            self._silences, self._plain_until = 0, 0.0
+            self._unanswered_edns, self._plain_until = 0, 0.0
         elif response.found is not None and any(each.edns >= 0 for each in sent):
-            self._silences = SILENCES_OF_EDNS if was_refused else self._silences + 1
-            if self._silences >= SILENCES_OF_EDNS:
+            self._unanswered_edns = UNANSWERED_EDNS_QUERIES if was_refused else self._unanswered_edns + 1
+            if self._unanswered_edns >= UNANSWERED_EDNS_QUERIES:
                 self._plain_until = asyncio.get_running_loop().time() + PLAIN_SECONDS
 
     async def _ask_over_tcp(self, query: Query) -> Response:
         loop = asyncio.get_running_loop()
         with _socket(self.nameserver, socket.SOCK_STREAM) as sock:
-            await loop.sock_connect(sock, _place(self.nameserver))
+            await loop.sock_connect(sock, socket_address(self.nameserver.host, self.nameserver.port))
             wire = query.to_wire()
             await loop.sock_sendall(sock, _LENGTH.pack(len(wire)) + wire)
             (length,) = _LENGTH.unpack(await _read_exactly(sock, _LENGTH.size))
@@ -126,16 +126,8 @@ def _socket(nameserver: Nameserver, kind: socket.SocketKind) -> socket.socket:
     return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
-def _place(nameserver: Nameserver) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return the socket address; a link-local server's has the number of the interface (RFC 4007 11)."""
-    host, _, zone = nameserver.host.partition("%")
-    if not zone:
-        return host, nameserver.port
-    return host, nameserver.port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
-
-
 class _Exchange:
-    """The queries of one question that were sent from one socket, and the responses to any of them."""
+    """The queries that were sent from one socket for one question, and the responses to these queries."""
 
     def __init__(self, sock: socket.socket, name: dns.name.Name, record_type: RecordType) -> None:
         self._sock = sock
@@ -145,18 +137,18 @@ class _Exchange:
     def send(self, *, with_edns: bool) -> None:
         query = build_query(*self._question, with_edns=with_edns)
         self.sent.append(query)
-        # An error tells of the query before, or of a full buffer: the next try follows.
+        # The error belongs to the query before, or the buffer is full. The next transmission follows anyway.
         with contextlib.suppress(OSError):
             self._sock.send(query.to_wire())
 
     async def receive(self) -> tuple[Query, Response]:
-        """Return the next response, with the query that it answers."""
+        """Return the next response and the query that it answers."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 wire = await loop.sock_recv(self._sock, MAX_DATAGRAM_BYTES)
             except ConnectionRefusedError:
-                continue  # a server that is restarted hears the next try
+                continue  # a server that is just restarted may answer the next transmission
             for query in self.sent:
                 response = read_response(query, wire)
                 if response is not None:
@@ -171,7 +163,7 @@ class _Exchange:
 
 
 def _may_lack_edns(query: Query, response: Response) -> bool:
-    """Whether the server may have an answer to the same query without EDNS (RFC 6891 7, RFC 2671 5.3)."""
+    """Whether the server may answer the same query without EDNS (RFC 6891 7, RFC 2671 5.3)."""
     if query.edns < 0 or response.found is not None:
         return False
     return response.rcode in REFUSES_EDNS or (response.rcode == "SERVFAIL" and not response.has_opt)
