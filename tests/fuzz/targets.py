@@ -353,12 +353,12 @@ def _records(octets: bytes) -> None:
     targets = [line.decode("ascii", "backslashreplace") for line in octets.split(b"\n", MANY)[:MANY]]
     for service in KdcService:
         records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
-        offers = read_uri(records, name="_kerberos.x", service=service)
-        for target in demote_udp_duplicates(offers.targets):
+        named = read_uri(records, name="_kerberos.x", service=service)
+        for target in demote_udp_duplicates(named.targets):
             assert 0 < target.port < 65536
             assert target.host
             str(target)
-        str(offers.refused)
+        str(named.refused)
     hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
     demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
 

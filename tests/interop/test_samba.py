@@ -13,7 +13,7 @@ import pytest
 from kkdcpd.config import LocateConfig, Nameserver
 from kkdcpd.locate.active_directory import ActiveDirectory
 from kkdcpd.locate.address_filter import AddressFilter
-from kkdcpd.locate.candidates import CandidateFinder, Discovery
+from kkdcpd.locate.candidates import CandidateFinder, FoundCandidates
 from kkdcpd.locate.cldap_ping import CldapPinger
 from kkdcpd.locate.dns import DnsClient
 from kkdcpd.locate.dns_cache import DnsCache
@@ -53,7 +53,7 @@ class Discoverer:
 
     async def discover(
         self, flags: DcLocatorFlags = NONE, *, service: KdcService = KdcService.KDC, site: str = ""
-    ) -> Discovery:
+    ) -> FoundCandidates:
         query = LocateQuery(target_domain=REALM, service=service, flags=flags)
         return await self.locator.discover(REALM, query, site)
 
@@ -63,8 +63,8 @@ async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
     client = DnsClient([Nameserver(host=domain.address)], timeout=2.0)
     dns = DnsCache(client.query, LocateConfig(), time.monotonic, lambda _: None)
     finder = CandidateFinder(HostResolver(dns, hosts_file=""), time.monotonic)
-    admission = AddressFilter(ports=(88, 464))
-    locator = ActiveDirectory(dns, finder, admission, CldapPinger().ping, time.monotonic)
+    address_filter = AddressFilter(ports=(88, 464))
+    locator = ActiveDirectory(dns, finder, address_filter, CldapPinger().ping, time.monotonic)
     yield Discoverer(locator=locator)
     await locator.close()
     await dns.close()

@@ -17,7 +17,7 @@ from kkdcpd.locate.active_directory import (
     ActiveDirectory,
 )
 from kkdcpd.locate.address_filter import AddressFilter
-from kkdcpd.locate.candidates import CandidateFinder, Discovery
+from kkdcpd.locate.candidates import CandidateFinder, FoundCandidates
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.dns_wire import FoundRecords, RecordType
 from kkdcpd.locate.host_resolver import HostResolver
@@ -106,7 +106,7 @@ class Lab:
 
     async def discover(
         self, flags: DcLocatorFlags = NONE, *, service: KdcService = KdcService.KDC, site: str = ""
-    ) -> Discovery:
+    ) -> FoundCandidates:
         query = LocateQuery(target_domain="AD.TEST", service=service, flags=flags)
         return await self.locator.discover("AD.TEST", query, site)
 
@@ -124,8 +124,8 @@ async def lab() -> AsyncIterator[Lab]:
     clock = lambda: world.now  # noqa: E731
     dns = DnsCache(world.query, LocateConfig(negative_ttl=1000), clock, lambda _: None)
     finder = CandidateFinder(HostResolver(dns, hosts_file=""), clock)
-    admission = AddressFilter(ports=(88, 464), networks=(ip_network("10.0.0.0/24"),))
-    locator = ActiveDirectory(dns, finder, admission, world.ping, clock)
+    address_filter = AddressFilter(ports=(88, 464), networks=(ip_network("10.0.0.0/24"),))
+    locator = ActiveDirectory(dns, finder, address_filter, world.ping, clock)
     yield Lab(world, locator)
     await locator.close()
     await dns.close()

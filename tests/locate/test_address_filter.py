@@ -12,7 +12,7 @@ ANY = AddressFilter(ports=(88, 464))
 @pytest.mark.parametrize(
     "address", ["192.0.2.1", "10.0.0.1", "8.8.8.8", "100.64.0.1", "2001:db8::1", "fd00::1", "2a00::1"]
 )
-def test_ordinary_addresses_are_admitted(address: str) -> None:
+def test_ordinary_addresses_are_allowed(address: str) -> None:
     assert ANY.refusal_of_address(address) is None
 
 
@@ -49,9 +49,9 @@ def test_ordinary_addresses_are_admitted(address: str) -> None:
         ("2001:20::1", "reserved for protocols"),
         ("5f00::1", "reserved"),
         ("64:ff9b:1::127.0.0.1", "reserved"),
-        ("2002:7f00:1::", "loopback, as 127.0.0.1 inside"),
-        ("64:ff9b::7f00:1", "loopback, as 127.0.0.1 inside"),
-        ("64:ff9b::c612:1", "for benchmarks, as 198.18.0.1 inside"),
+        ("2002:7f00:1::", "loopback, because it contains 127.0.0.1"),
+        ("64:ff9b::7f00:1", "loopback, because it contains 127.0.0.1"),
+        ("64:ff9b::c612:1", "for benchmarks, because it contains 198.18.0.1"),
     ],
 )
 def test_special_addresses_are_refused(address: str, kind: str) -> None:
@@ -60,17 +60,17 @@ def test_special_addresses_are_refused(address: str, kind: str) -> None:
     assert reason.endswith(f" is {kind}")
 
 
-def test_ipv4_behind_nat64_is_admitted() -> None:
+def test_ipv4_behind_nat64_is_allowed() -> None:
     assert ANY.refusal_of_address("64:ff9b::192.0.2.1") is None
 
 
-def test_ports_other_than_those_listed_are_refused() -> None:
+def test_ports_that_are_not_listed_are_refused() -> None:
     assert ANY.refusal_of_port(88) is None
     assert ANY.refusal_of_port(464) is None
     assert ANY.refusal_of_port(22) == "port 22 is not in locate.allowed_ports"
 
 
-def test_listed_networks_are_all_that_is_allowed_special_or_not() -> None:
+def test_exactly_the_listed_networks_are_allowed() -> None:
     networks = (ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("127.0.0.0/8"))
     listed = AddressFilter(ports=(88,), networks=networks)
     assert listed.refusal_of_address("192.0.2.9") is None

@@ -1,4 +1,4 @@
-"""From servers as they were named to endpoints."""
+"""Endpoints of named servers."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from kkdcpd.config import LocateConfig
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.address_filter import AddressFilter
-from kkdcpd.locate.candidates import MAX_HOSTS, CandidateFinder, Discovery
+from kkdcpd.locate.candidates import MAX_HOSTS, CandidateFinder, FoundCandidates
 from kkdcpd.locate.dns_answers import Validity
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.host_resolver import HostResolver
@@ -17,7 +17,7 @@ from tests.locate.support import ManualClock, MemoryDns
 
 
 class Finder(CandidateFinder):
-    """A finder over DNS in memory."""
+    """A finder with an in-memory DNS."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -48,11 +48,11 @@ def _target(
     )
 
 
-def _addresses(found: Discovery) -> list[str]:
+def _addresses(found: FoundCandidates) -> list[str]:
     return [candidate.endpoint.address for candidate in found.candidates]
 
 
-async def test_fallbacks_come_last_then_priority_counts_then_weight() -> None:
+async def test_candidates_are_ordered_by_fallback_priority_and_weight() -> None:
     found = await Finder().find(
         [
             _target("192.0.2.1", is_fallback=True, transport=Transport.UDP),
@@ -64,7 +64,7 @@ async def test_fallbacks_come_last_then_priority_counts_then_weight() -> None:
     assert _addresses(found) == ["192.0.2.4", "192.0.2.3", "192.0.2.2", "192.0.2.1"]
 
 
-async def test_nobody_is_there_twice() -> None:
+async def test_each_endpoint_appears_once() -> None:
     finder = Finder()
     for host in ("a", "b"):
         finder.dns.put(host, "A", "192.0.2.1")
@@ -75,7 +75,7 @@ async def test_nobody_is_there_twice() -> None:
     ]
 
 
-async def test_a_candidate_holds_as_long_as_its_record_and_its_address() -> None:
+async def test_a_candidate_expires_with_its_record_or_its_address() -> None:
     finder = Finder()
     finder.dns.put("a", "A", "192.0.2.1", ttl=60)
     found = await finder.find([_target("a", expires=1030), _target("a", port=89), _target("192.0.2.9")])
@@ -85,11 +85,11 @@ async def test_a_candidate_holds_as_long_as_its_record_and_its_address() -> None
     assert [candidate.ttl for candidate in found.candidates] == [30, 20]
 
 
-async def test_ports_and_addresses_are_refused_where_there_is_an_admission() -> None:
+async def test_the_address_filter_refuses_ports_and_addresses() -> None:
     finder = Finder()
     finder.dns.put("a", "A", "192.0.2.1", "127.0.0.1")
     targets = [_target("a"), _target("b", port=22)]
-    found = await finder.find(targets, admission=AddressFilter(ports=(88,)))
+    found = await finder.find(targets, address_filter=AddressFilter(ports=(88,)))
     assert _addresses(found) == ["192.0.2.1"]
     assert [(each.target, each.reason) for each in found.refused] == [
         ("tcp://b:22", "port 22 is not in locate.allowed_ports"),
@@ -99,7 +99,7 @@ async def test_ports_and_addresses_are_refused_where_there_is_an_admission() -> 
     assert len((await finder.find(targets)).candidates) == 2
 
 
-async def test_hosts_without_address_are_told() -> None:
+async def test_hosts_without_address_are_reported() -> None:
     finder = Finder()
     finder.dns.put("a", "A", "192.0.2.1")
     found = await finder.find([_target("a"), _target("gone")])
@@ -109,7 +109,7 @@ async def test_hosts_without_address_are_told() -> None:
     ]
 
 
-async def test_one_hosts_failure_is_told_and_only_all_of_them_are_an_error() -> None:
+async def test_a_failure_for_one_host_is_reported_and_for_all_hosts_is_an_error() -> None:
     finder = Finder()
     finder.dns.is_down = True
     found = await finder.find([_target("192.0.2.1"), _target("a")])
@@ -119,7 +119,7 @@ async def test_one_hosts_failure_is_told_and_only_all_of_them_are_an_error() -> 
         await finder.find([_target("a")])
 
 
-async def test_the_number_of_hosts_is_bounded() -> None:
+async def test_the_number_of_hosts_is_limited() -> None:
     finder = Finder()
     hosts = [f"host-{number}" for number in range(MAX_HOSTS + 10)]
     for host in hosts:

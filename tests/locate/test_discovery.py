@@ -1,4 +1,4 @@
-"""Which names are asked for, and which answers count."""
+"""The names that are looked up, and the answers that are used."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def _bench() -> Bench:
     return bench
 
 
-async def test_all_names_are_asked_for_at_once() -> None:
+async def test_all_names_are_looked_up_at_the_same_time() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         await bench.locate()
@@ -31,7 +31,7 @@ async def test_all_names_are_asked_for_at_once() -> None:
         }
 
 
-async def test_udp_with_a_tcp_twin_is_a_fallback_and_without_is_not() -> None:
+async def test_udp_is_a_fallback_only_if_tcp_is_offered() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "5 0 88 k1")
         bench.dns.put("_kerberos._udp.example.com", "SRV", "5 0 88 k1", "6 0 88 k2")
@@ -42,7 +42,7 @@ async def test_udp_with_a_tcp_twin_is_a_fallback_and_without_is_not() -> None:
         ]
 
 
-async def test_uri_wins_over_srv_unless_it_names_nobody_we_can_ask() -> None:
+async def test_uri_records_take_precedence_unless_they_name_no_usable_server() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         bench.dns.put("_kerberos.example.com", "URI", "0 0 krb5srv::tcp:k2")
@@ -55,7 +55,7 @@ async def test_uri_wins_over_srv_unless_it_names_nobody_we_can_ask() -> None:
         assert route.refused[0].source == "URI _kerberos.example.com"
 
 
-async def test_a_primary_is_taken_where_there_is_one() -> None:
+async def test_a_primary_is_used_if_there_is_one() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         assert endpoints(await bench.locate(flags=PDC)) == ["tcp://192.0.2.1:88"]
@@ -71,14 +71,14 @@ async def test_a_primary_is_taken_where_there_is_one() -> None:
         assert endpoints(await bench.locate()) == ["tcp://192.0.2.1:88", "tcp://192.0.2.2:88"]
 
 
-async def test_a_declined_primary_leaves_the_others() -> None:
+async def test_a_declined_primary_leaves_the_other_kdcs() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos-master._tcp.example.com", "SRV", "0 0 0 .")
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         assert endpoints(await bench.locate(flags=PDC)) == ["tcp://192.0.2.1:88"]
 
 
-async def test_kpasswd_has_names_of_its_own() -> None:
+async def test_kpasswd_has_its_own_names() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos-adm._tcp.example.com", "SRV", "0 0 749 k4")
         assert endpoints(await bench.locate(service=KPASSWD)) == [
@@ -95,7 +95,7 @@ async def test_kpasswd_has_names_of_its_own() -> None:
         assert endpoints(await bench.locate(service=KPASSWD)) == ["tcp://192.0.2.1:464"]
 
 
-async def test_what_is_declined_is_not_looked_for_elsewhere() -> None:
+async def test_a_declined_service_is_not_looked_up_elsewhere() -> None:
     async with _bench() as bench:
         bench.dns.put("_kpasswd._tcp.example.com", "SRV", "0 0 0 .")
         bench.dns.put("_kerberos-adm._tcp.example.com", "SRV", "0 0 749 k4")
@@ -104,14 +104,14 @@ async def test_what_is_declined_is_not_looked_for_elsewhere() -> None:
             await bench.locate(service=KPASSWD)
 
 
-async def test_one_names_failure_does_not_lose_the_others() -> None:
+async def test_a_failure_for_one_name_keeps_the_servers_of_the_others() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         bench.dns.broken = {RecordType.URI}
         assert endpoints(await bench.locate()) == ["tcp://192.0.2.1:88"]
 
 
-async def test_that_there_is_nobody_must_be_said_by_all_names() -> None:
+async def test_a_realm_has_no_servers_only_if_all_names_are_answered() -> None:
     async with _bench() as bench:
         with pytest.raises(NoKdcKnownError, match=r"DNS names no server for kdc of example\.com"):
             await bench.locate()
@@ -121,17 +121,17 @@ async def test_that_there_is_nobody_must_be_said_by_all_names() -> None:
             await bench.locate()
 
 
-async def test_an_old_answer_that_there_is_nobody_is_no_answer() -> None:
+async def test_an_expired_negative_answer_is_a_failure() -> None:
     async with _bench() as bench:
         with pytest.raises(NoKdcKnownError):
             await bench.locate()
         bench.dns.is_down = True
         bench.clock.turn(60)
-        with pytest.raises(DnsFailedError, match="what it said last"):
+        with pytest.raises(DnsFailedError, match="its last answer had no servers"):
             await bench.locate()
 
 
-async def test_each_candidates_ttl_is_its_own() -> None:
+async def test_each_candidate_has_its_own_ttl() -> None:
     async with _bench() as bench:
         bench.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1", "0 0 88 k2", ttl=300)
         bench.dns.put("k2", "A", "192.0.2.2", ttl=40)

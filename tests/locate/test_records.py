@@ -1,4 +1,4 @@
-"""SRV and URI records, and what they come to."""
+"""The servers that SRV and URI records name."""
 
 import pytest
 
@@ -22,19 +22,19 @@ def test_srv_records_keep_priority_and_weight() -> None:
         SrvRecord(priority=10, weight=30, port=88, target="a"),
         SrvRecord(priority=20, weight=70, port=89, target="b"),
     ]
-    offers = read_srv(records, name="_kerberos._tcp.x", transports=(TCP,))
-    assert [(t.host, t.port, t.priority, t.weight, t.transport) for t in offers.targets] == [
+    named = read_srv(records, name="_kerberos._tcp.x", transports=(TCP,))
+    assert [(t.host, t.port, t.priority, t.weight, t.transport) for t in named.targets] == [
         ("a", 88, 10, 30, TCP),
         ("b", 89, 20, 70, TCP),
     ]
-    assert {target.source for target in offers.targets} == {"SRV _kerberos._tcp.x"}
-    assert not offers.is_declined
+    assert {target.source for target in named.targets} == {"SRV _kerberos._tcp.x"}
+    assert not named.is_declined
 
 
-def test_another_services_records_lend_their_hosts() -> None:
+def test_the_port_of_another_services_records_is_replaced() -> None:
     record = SrvRecord(priority=0, weight=0, port=749, target="adm")
-    offers = read_srv([record], name="_kerberos-adm._tcp.x", transports=(TCP, UDP), port=464)
-    assert [(t.port, t.transport, t.is_fallback) for t in offers.targets] == [
+    named = read_srv([record], name="_kerberos-adm._tcp.x", transports=(TCP, UDP), port=464)
+    assert [(t.port, t.transport, t.is_fallback) for t in named.targets] == [
         (464, TCP, False),
         (464, UDP, True),
     ]
@@ -42,10 +42,10 @@ def test_another_services_records_lend_their_hosts() -> None:
 
 def test_the_root_as_target_declines_the_service() -> None:
     root = SrvRecord(priority=0, weight=0, port=0, target=".")
-    offers = read_srv([root], name="_kpasswd._tcp.x", transports=(TCP,))
-    assert offers.is_declined
-    assert offers.refused[0].target == "."
-    assert "no such service" in offers.refused[0].reason
+    named = read_srv([root], name="_kpasswd._tcp.x", transports=(TCP,))
+    assert named.is_declined
+    assert named.refused[0].target == "."
+    assert "no such service" in named.refused[0].reason
     both = read_srv(
         [root, SrvRecord(priority=0, weight=0, port=464, target="a")], name="x", transports=(TCP,)
     )
@@ -73,15 +73,15 @@ def test_a_krb5srv_uri_names_an_endpoint(text: str, host: str, port: int, transp
     assert (target.priority, target.weight, target.source) == (3, 7, "URI _kerberos.x")
 
 
-def test_the_default_port_is_the_services() -> None:
+def test_the_default_port_depends_on_the_service() -> None:
     assert _only("krb5srv::tcp:a", KdcService.KPASSWD).port == 464
 
 
 def test_flag_m_marks_a_primary() -> None:
     uris = map(_uri, ("krb5srv:m:tcp:a", "krb5srv::tcp:b", "krb5srv:xM:udp:c"))
-    offers = read_uri(uris, name="x", service=KdcService.KDC)
-    assert [target.host for target in offers.primary_targets] == ["a", "c"]
-    assert [target.host for target in offers.targets] == ["a", "b", "c"]
+    named = read_uri(uris, name="x", service=KdcService.KDC)
+    assert [target.host for target in named.primary_targets] == ["a", "c"]
+    assert [target.host for target in named.targets] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -103,18 +103,18 @@ def test_flag_m_marks_a_primary() -> None:
     ],
 )
 def test_other_krb5srv_uris_are_refused_with_a_reason(text: str, reason: str) -> None:
-    offers = read_uri([_uri(text)], name="x", service=KdcService.KDC)
-    assert offers.targets == ()
-    assert reason in offers.refused[0].reason
+    named = read_uri([_uri(text)], name="x", service=KdcService.KDC)
+    assert named.targets == ()
+    assert reason in named.refused[0].reason
 
 
-def test_other_schemes_say_nothing_to_us() -> None:
-    offers = read_uri(map(_uri, ("https://x/", "", "krb5srvx::tcp:a")), name="x", service=KdcService.KDC)
-    assert not offers.targets
-    assert not offers.refused
+def test_uris_of_other_schemes_are_ignored() -> None:
+    named = read_uri(map(_uri, ("https://x/", "", "krb5srvx::tcp:a")), name="x", service=KdcService.KDC)
+    assert not named.targets
+    assert not named.refused
 
 
-def test_udp_is_a_fallback_where_tcp_is_offered_at_the_same_place() -> None:
+def test_udp_is_a_fallback_if_tcp_is_offered_at_the_same_host_and_port() -> None:
     texts = ("krb5srv::udp:A", "krb5srv::tcp:a", "krb5srv::udp:b", "krb5srv::udp:a:89")
     targets = demote_udp_duplicates(map(_only, texts))
     assert [(target.host, target.is_fallback) for target in targets] == [
@@ -125,7 +125,7 @@ def test_udp_is_a_fallback_where_tcp_is_offered_at_the_same_place() -> None:
     ]
 
 
-def test_records_and_targets_read_as_they_are_written() -> None:
+def test_records_and_targets_are_printed_as_they_are_written() -> None:
     assert str(SrvRecord(priority=1, weight=2, port=88, target="a")) == "1 2 88 a"
     assert str(_uri("krb5srv::tcp:a")) == '3 7 "krb5srv::tcp:a"'
     assert str(_only("krb5srv::tcp:[::1]:88")) == "tcp://[::1]:88"

@@ -15,7 +15,7 @@ from functools import partial
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
-from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
+from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, FoundCandidates
 from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer, Validity
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
@@ -95,19 +95,19 @@ class ActiveDirectory:
         self,
         dns: DnsCache,
         finder: CandidateFinder,
-        admission: AddressFilter,
+        address_filter: AddressFilter,
         ping: _Ping,
         clock: Callable[[], float],
     ) -> None:
         self._dns = dns
         self._finder = finder
-        self._admission = admission
+        self._address_filter = address_filter
         self._ping = ping
         self._clock = clock
         self._domains: OrderedDict[tuple[str, str], _Domain] = OrderedDict()
         self._tasks: SharedTasks[tuple[str, str], _Domain] = SharedTasks("domain controllers of")
 
-    async def discover(self, realm: str, query: LocateQuery, site: str) -> Discovery:
+    async def discover(self, realm: str, query: LocateQuery, site: str) -> FoundCandidates:
         """Find who serves the domain: near before far, who answers a ping before who doesn't.
 
         Without a `site` a controller is asked for ours.
@@ -131,12 +131,12 @@ class ActiveDirectory:
             failure = _failure(answers)
             if failure:
                 raise failure
-            return Discovery(candidates=(), refused=refused, validity=validity)
+            return FoundCandidates(candidates=(), refused=refused, validity=validity)
         found = await self._finder.find(
-            targets, validity=validity, admission=self._admission, bypass_cache=bypass_cache
+            targets, validity=validity, address_filter=self._address_filter, bypass_cache=bypass_cache
         )
         fit, unfit = _sift(found.candidates, domain.facts, query)
-        return Discovery(
+        return FoundCandidates(
             candidates=_ranked(fit, domain),
             refused=tuple(dict.fromkeys((*refused, *found.refused, *unfit)))[:MAX_REFUSED],
             validity=found.validity,
@@ -202,7 +202,7 @@ class ActiveDirectory:
         answer = await self._found(name, KdcService.KDC, bypass_cache=bypass_cache, required=False)
         try:
             found = await self._finder.find(
-                answer.targets, admission=self._admission, bypass_cache=bypass_cache
+                answer.targets, address_filter=self._address_filter, bypass_cache=bypass_cache
             )
         except DnsFailedError:
             return ()

@@ -1,6 +1,6 @@
-"""Filters ports and addresses learnt from DNS, so that DNS can't steer us at other services (CVE-2025-59088).
+"""Filters ports and addresses learnt from DNS (SSRF, CVE-2025-59088).
 
-A record is refused for its port or its address. Configured endpoints are never refused. Pure.
+A record is refused because of its port or its address. Configured endpoints are never refused. Pure.
 """
 
 import ipaddress
@@ -20,23 +20,23 @@ _SPECIAL_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
         ("192.0.0.0/24", "reserved for protocols"),  # RFC 6890 2.1: DS-Lite, discovery of NAT64
         ("192.88.99.0/24", "a 6to4 relay"),  # RFC 7526
         ("198.18.0.0/15", "for benchmarks"),  # RFC 2544
-        ("2001::/32", "a Teredo address"),  # RFC 4380: tells hosts behind NAT by their IPv4 address
+        ("2001::/32", "a Teredo address"),  # RFC 4380: contains the IPv4 address of a host behind NAT
         ("2001::/23", "reserved for protocols"),  # RFC 2928
-        ("fec0::/10", "site-local"),  # RFC 3879: deprecated, yet stacks of some networks route them
+        ("fec0::/10", "site-local"),  # RFC 3879: deprecated, but some networks still route them
     )
 )
-"""What IANA's registries of special-purpose addresses have beyond that which `ipaddress` tells.
+"""Special-purpose networks of IANA's registries that `ipaddress` does not report.
 
-Private networks (RFC 1918, RFC 4193, RFC 6598) are not among them, as KDCs are there; nor are those of
-documentation, which lead nowhere.
+Private networks (RFC 1918, RFC 4193, RFC 6598) are allowed, because KDCs are there. Documentation networks
+are allowed too, because no host has such an address.
 """
 
 
 @frozen
 class AddressFilter:
-    """Which ports and networks may be named. Without networks all are, but for special addresses.
+    """The ports and networks that DNS may name. Without `networks`, all but special addresses are allowed.
 
-    A network that is listed may hold special addresses: who lists 127.0.0.0/8 means it.
+    A listed network may contain special addresses: 127.0.0.0/8 in the list allows loopback addresses.
     """
 
     ports: tuple[int, ...]
@@ -63,7 +63,7 @@ def _special_kind(address: Address) -> str | None:
     inner = _embedded(address)
     if inner is not None:
         kind = _special_kind(inner)
-        return kind and f"{kind}, as {inner} inside"
+        return kind and f"{kind}, because it contains {inner}"
     kinds = (
         (address.is_unspecified, "unspecified"),
         (address.is_loopback, "loopback"),
@@ -76,7 +76,7 @@ def _special_kind(address: Address) -> str | None:
 
 
 def _embedded(address: Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that packets to an IPv6 address end up at: by 6to4 or NAT64."""
+    """Return the IPv4 address that an IPv6 address leads to by 6to4 or NAT64."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address in _NAT64:

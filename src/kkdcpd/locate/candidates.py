@@ -1,4 +1,4 @@
-"""From servers as they were named to endpoints that may be asked: their addresses, less what is refused."""
+"""Finds the endpoints of named servers: looks up their addresses and applies the address filter."""
 
 import asyncio
 import math
@@ -17,36 +17,35 @@ from kkdcpd.locate.host_resolver import HostAddresses, HostResolver
 from kkdcpd.locate.records import Target
 from kkdcpd.values import Candidate, KdcEndpoint, RefusedCandidate
 
-__all__ = ["MAX_REFUSED", "CandidateFinder", "Discovery"]
+__all__ = ["MAX_REFUSED", "CandidateFinder", "FoundCandidates"]
 
 MAX_ADDRESSES = 8
-"""Of one host, both families together. One answer of DNS can hold thousands."""
+"""The number of addresses of one host that are used. A DNS answer can hold thousands."""
 
 MAX_HOSTS = 64
-"""Of how many hosts the addresses are looked up: more than anyone tries, and who owns a child domain of a
-wildcard's can't have us ask for the thousand that fit into one answer."""
+"""The number of hosts whose addresses are looked up. A DNS answer can name a thousand hosts."""
 
 MAX_WILDCARD_HOSTS = 16
-"""The same of a realm under a wildcard: strangers name ever new ones there, and each look-up costs."""
+"""The same limit for realms under a wildcard, where strangers choose the names and each look-up costs."""
 
 MAX_CANDIDATES = 128
-"""Of one route. A request reaches a small part of them before its deadline."""
+"""The number of candidates of one route. A request tries a small part of them before its deadline."""
 
 MAX_REFUSED = 32
-"""So many servers that are refused are named; they are for the operator to read."""
+"""The number of refused servers that are kept for the log."""
 
 RETRY_SECONDS = 1.0
-"""After how long a route without the addresses of some hosts is made again, in the background."""
+"""The pause before a route that lacks the addresses of some hosts is refreshed in the background."""
 
 _LATE = DnsFailedError("DNS gives no address yet")
-"""Of a host that nobody waits for, as others are found."""
+"""Stands for a host whose address is still looked up while other hosts are found."""
 
 STALE = " (expired, DNS is down)"
 
 
 @frozen
-class Discovery:
-    """What was found for one service of one realm: candidates in order, who is refused, how long it holds."""
+class FoundCandidates:
+    """The servers found for a service of a realm: candidates in order, refused servers, and the validity."""
 
     candidates: tuple[Candidate, ...]
     refused: tuple[RefusedCandidate, ...] = ()
@@ -54,7 +53,7 @@ class Discovery:
 
 
 class CandidateFinder:
-    """Finds the addresses of all targets at once."""
+    """Looks up the addresses of all targets at the same time."""
 
     def __init__(self, hosts: HostResolver, clock: Callable[[], float]) -> None:
         self._hosts = hosts
@@ -65,45 +64,48 @@ class CandidateFinder:
         targets: Iterable[Target],
         *,
         validity: Validity = FOREVER,
-        admission: AddressFilter | None = None,
+        address_filter: AddressFilter | None = None,
         bypass_cache: bool = False,
-    ) -> Discovery:
-        """Return the targets' endpoints in order: fallbacks last, then by priority, then as they came.
+    ) -> FoundCandidates:
+        """Return the endpoints of the targets: fallbacks last, then by priority, weight and original order.
 
-        `validity` is that of the targets, where they bear none themselves. Without `admission` nobody is
-        refused.
+        `validity` applies to targets without their own. Without `address_filter` no target is refused.
 
         Raises:
-            DnsFailedError: there is no candidate, and DNS failed for a host.
+            DnsFailedError: no candidate is found, and DNS failed for a host.
         """
         refused: list[RefusedCandidate] = []
-        dated = (_dated(target, validity) for target in targets)
-        in_order = sorted(dated, key=lambda target: (target.is_fallback, target.priority, -target.weight))
-        admitted = list(_admitted(in_order, admission, refused))
+        in_order = sorted((_with_validity(target, validity) for target in targets), key=_order)
+        allowed = list(_with_allowed_port(in_order, address_filter, refused))
         found = await self._look_up(
-            _first_hosts(admitted), admission, bypass_cache=bypass_cache, required=False
+            _first_hosts(allowed), address_filter, bypass_cache=bypass_cache, required=False
         )
-        if _failures(found) and not _is_any_admitted(admission, found):
+        if _failures(found) and not _is_any_allowed(address_filter, found):
             found = await self._look_up(
-                _first_hosts(admitted), admission, bypass_cache=bypass_cache, required=True
+                _first_hosts(allowed), address_filter, bypass_cache=bypass_cache, required=True
             )
         known = {host: each for host, each in found.items() if not isinstance(each, DnsFailedError)}
-        candidates = self._candidates(admitted, known, admission, refused)
+        candidates = self._candidates(allowed, known, address_filter, refused)
         failures = _failures(found)
         if failures and not candidates:
             raise failures[0]
-        refused += _without_address(admitted, found)
+        refused += _without_address(allowed, found)
         bounds = [each.validity for each in known.values()]
         if failures:
             bounds.append(Validity(recheck=self._clock() + RETRY_SECONDS, expires=math.inf))
-        return Discovery(
+        return FoundCandidates(
             candidates=candidates, refused=_first_refused(refused), validity=validity.earliest(bounds)
         )
 
     async def _look_up(
-        self, hosts: Iterable[str], admission: AddressFilter | None, *, bypass_cache: bool, required: bool
+        self,
+        hosts: Iterable[str],
+        address_filter: AddressFilter | None,
+        *,
+        bypass_cache: bool,
+        required: bool,
     ) -> Mapping[str, HostAddresses | DnsFailedError]:
-        """Look up all hosts, and go by those that are found if the others are late."""
+        """Look up all hosts; do not wait for late hosts once an address is found."""
         loop = asyncio.get_running_loop()
         tasks = {
             host: loop.create_task(
@@ -112,13 +114,13 @@ class CandidateFinder:
             )
             for host in hosts
         }
-        found = await gather_with_grace(tasks, partial(_is_any_admitted, admission))
+        found = await gather_with_grace(tasks, partial(_is_any_allowed, address_filter))
         return {host: found.get(host, _LATE) for host in tasks}
 
     async def _addresses(
         self, host: str, *, bypass_cache: bool, required: bool
     ) -> HostAddresses | DnsFailedError:
-        """Turn a failure into a value: in a task group, one host's would end the others' look-ups."""
+        """Return a failure instead of raising it, so that the look-ups of other hosts continue."""
         try:
             return await self._hosts.addresses(host, bypass_cache=bypass_cache, required=required)
         except DnsFailedError as error:
@@ -128,11 +130,11 @@ class CandidateFinder:
         self,
         targets: Sequence[Target],
         known: Mapping[str, HostAddresses],
-        admission: AddressFilter | None,
+        address_filter: AddressFilter | None,
         refused: list[RefusedCandidate],
     ) -> tuple[Candidate, ...]:
         now = self._clock()
-        # Two names may have one address, and nobody may get a message twice.
+        # Two names may have the same address, and no server may get a message twice.
         candidates: dict[tuple[object, ...], Candidate] = {}
         for target in targets:
             found = known.get(target.host)
@@ -141,7 +143,7 @@ class CandidateFinder:
             if len(candidates) >= MAX_CANDIDATES:
                 break
             for address in found.addresses[:MAX_ADDRESSES]:
-                reason = admission.refusal_of_address(address) if admission else None
+                reason = address_filter.refusal_of_address(address) if address_filter else None
                 if reason:
                     refused.append(RefusedCandidate(source=target.source, target=str(target), reason=reason))
                     continue
@@ -151,11 +153,11 @@ class CandidateFinder:
         return tuple(candidates.values())
 
 
-def _is_any_admitted(
-    admission: AddressFilter | None, found: Mapping[str, HostAddresses | DnsFailedError]
+def _is_any_allowed(
+    address_filter: AddressFilter | None, found: Mapping[str, HostAddresses | DnsFailedError]
 ) -> bool:
     return any(
-        admission is None or admission.refusal_of_address(address) is None
+        address_filter is None or address_filter.refusal_of_address(address) is None
         for each in found.values()
         if not isinstance(each, DnsFailedError)
         for address in each.addresses[:MAX_ADDRESSES]
@@ -170,16 +172,20 @@ def _first_refused(refused: Iterable[RefusedCandidate]) -> tuple[RefusedCandidat
     return tuple(islice(dict.fromkeys(refused), MAX_REFUSED))
 
 
-def _dated(target: Target, validity: Validity) -> Target:
+def _order(target: Target) -> tuple[bool, int, int]:
+    return target.is_fallback, target.priority, -target.weight
+
+
+def _with_validity(target: Target, validity: Validity) -> Target:
     return replace(target, expires=validity.expires) if target.expires == math.inf else target
 
 
-def _admitted(
-    targets: Iterable[Target], admission: AddressFilter | None, refused: list[RefusedCandidate]
+def _with_allowed_port(
+    targets: Iterable[Target], address_filter: AddressFilter | None, refused: list[RefusedCandidate]
 ) -> Iterator[Target]:
-    """Leave out whose port is refused: nothing more is asked about them."""
+    """Yield the targets with an allowed port. The hosts of the other targets are not looked up."""
     for target in targets:
-        reason = admission.refusal_of_port(target.port) if admission else None
+        reason = address_filter.refusal_of_port(target.port) if address_filter else None
         if reason:
             refused.append(RefusedCandidate(source=target.source, target=str(target), reason=reason))
         else:
@@ -213,7 +219,7 @@ def _without_address(
     for target in targets:
         answer = found.get(target.host)
         if answer is None:
-            reason = f"{_max_hosts()} hosts come before it, and no more are looked up"
+            reason = f"only the first {_max_hosts()} hosts are looked up"
         elif answer is _LATE:
             continue
         elif isinstance(answer, DnsFailedError):

@@ -1,7 +1,8 @@
-"""Finds a realm's servers by DNS: which names are asked for, and which of the answers count.
+"""Finds the servers of a realm in DNS: chooses the names to look up and the answers to use.
 
-URI records come before SRV (krb5's locate_kdc.c, "the first source that yields anything wins"), RFC 4120
-7.2.3.2 and RFC 3244 have the names. All are asked for at once: an answer that isn't needed costs nothing.
+URI records come before SRV records (krb5's locate_kdc.c: "the first source that yields anything wins"). RFC
+4120 7.2.3.2 and RFC 3244 define the names. All names are looked up at the same time, because an unused answer
+costs little.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Protocol
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
-from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, Discovery
+from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, FoundCandidates
 from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
@@ -27,28 +28,28 @@ from kkdcpd.locate.records import (
 )
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
 
-__all__ = ["Discoverer", "Discovery", "DnsDiscovery"]
+__all__ = ["Discoverer", "DnsDiscovery", "FoundCandidates"]
 
 
 class Discoverer(Protocol):
-    """A way of finding a realm's servers that aren't listed."""
+    """A method to find the servers of a realm that has no list in the configuration."""
 
-    async def discover(self, realm: str, query: LocateQuery, site: str) -> Discovery:
-        """Find the servers of `realm`, the name it has in DNS; `query` says for what and for whom.
+    async def discover(self, realm: str, query: LocateQuery, site: str) -> FoundCandidates:
+        """Find the servers of `realm`, which is a name in DNS, for the service and flags of `query`.
 
-        FORCE_REDISCOVERY among its flags asks for an answer that comes from no memory.
+        The flag FORCE_REDISCOVERY bypasses all caches.
 
         Raises:
-            LocateError: nothing can be said, as against that there is nobody.
+            LocateError: it is unknown whether there are servers. No servers are an empty result.
         """
 
     async def close(self) -> None:
-        """End what is under way in the background."""
+        """Cancel all work in the background."""
 
 
 @frozen
 class _Question:
-    """One name to ask for. `port` takes the place of the records', `primaries_only` is for primary KDCs."""
+    """A name to look up. `port` replaces the port of the records; `primaries_only` selects primary KDCs."""
 
     name: str
     is_uri: bool = False
@@ -63,23 +64,23 @@ _TCP, _UDP = (Transport.TCP,), (Transport.UDP,)
 
 
 class DnsDiscovery:
-    """Asks for URI and SRV records of the realm. It knows no sites."""
+    """Finds servers by the URI and SRV records of the realm. DNS discovery has no sites."""
 
     def __init__(
         self,
         dns: DnsCache,
         finder: CandidateFinder,
-        admission: AddressFilter,
+        address_filter: AddressFilter,
     ) -> None:
         self._dns = dns
         self._finder = finder
-        self._admission = admission
+        self._address_filter = address_filter
 
-    async def discover(self, realm: str, query: LocateQuery, site: str = "") -> Discovery:  # noqa: ARG002 - DNS has no sites
-        """Find the servers; none if DNS says that there are none.
+    async def discover(self, realm: str, query: LocateQuery, site: str = "") -> FoundCandidates:  # noqa: ARG002 - DNS has no sites
+        """Find the servers. The result has no candidates if DNS says that there are none.
 
         Raises:
-            DnsFailedError: nobody was found, and DNS failed for one of the names at least.
+            DnsFailedError: no server is found, and DNS failed for at least one name.
         """
         bypass_cache = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
         stages = _stages(realm, query.service, query.flags)
@@ -93,21 +94,21 @@ class DnsDiscovery:
             failure = _failure(answers)
             if failure and not chosen.is_declined:
                 raise failure
-            return Discovery(candidates=(), refused=chosen.refused, validity=validity)
+            return FoundCandidates(candidates=(), refused=chosen.refused, validity=validity)
         found = await self._finder.find(
-            chosen.targets, validity=validity, admission=self._admission, bypass_cache=bypass_cache
+            chosen.targets, validity=validity, address_filter=self._address_filter, bypass_cache=bypass_cache
         )
         refused = dict.fromkeys(chosen.refused + found.refused)
         return replace(found, refused=tuple(refused)[:MAX_REFUSED])
 
     async def close(self) -> None:
-        """Do nothing: all that is under way is `discover`'s caller's, or the cache's."""
+        """Do nothing: the callers of `discover` and the cache own all tasks."""
 
     async def _ask(
         self, stages: Sequence[_Stage], service: KdcService, *, bypass_cache: bool, required: bool
     ) -> Mapping[_Question, _Answer]:
-        """Ask for all names at once, and go by what there is once it names a server."""
-        # URI records that are asked for twice, for their primaries and for all, are one look-up.
+        """Look up all names at the same time. Do not wait for late answers once a server is found."""
+        # The URI name appears twice, for primaries and for all servers. The cache makes one query of it.
         loop = asyncio.get_running_loop()
         tasks = {
             question: loop.create_task(
@@ -127,23 +128,23 @@ class DnsDiscovery:
 
 
 def _stages(realm: str, service: KdcService, flags: DcLocatorFlags) -> tuple[_Stage, ...]:
-    """List what to ask for, in the order in which answers count; a primary need not exist."""
+    """List the names to look up, by precedence of their answers. A realm may have no primary KDC."""
     if service is KdcService.KPASSWD:
         return (
             (_Question(name=f"_kpasswd.{realm}", is_uri=True),),
             _srv("_kpasswd", realm),
-            # Whoever has kadmind only, has its kpasswd service at the same host (krb5's changepw.c).
+            # kadmind serves kpasswd on the same host (krb5's changepw.c).
             (
                 _Question(
                     name=f"_kerberos-adm._tcp.{realm}", transports=_TCP + _UDP, port=service.default_port
                 ),
             ),
         )
-    everybody = (_Question(name=f"_kerberos.{realm}", is_uri=True),), _srv("_kerberos", realm)
+    all_kdcs = (_Question(name=f"_kerberos.{realm}", is_uri=True),), _srv("_kerberos", realm)
     if not flags & DcLocatorFlags.PDC_REQUIRED:
-        return everybody
+        return all_kdcs
     primary_uri = _Question(name=f"_kerberos.{realm}", is_uri=True, primaries_only=True)
-    return (primary_uri,), _srv("_kerberos-master", realm, primaries_only=True), *everybody
+    return (primary_uri,), _srv("_kerberos-master", realm, primaries_only=True), *all_kdcs
 
 
 def _srv(service: str, realm: str, *, primaries_only: bool = False) -> _Stage:
@@ -156,23 +157,25 @@ def _srv(service: str, realm: str, *, primaries_only: bool = False) -> _Stage:
 def _choose(
     stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], service: KdcService
 ) -> RecordTargets:
-    """Take the first stage that names anybody, or says that there is nobody to name (RFC 2782)."""
+    """Take the first stage that names a server, or says that there is no service (RFC 2782)."""
     refused: dict[RefusedCandidate, None] = {}
     for stage in stages:
-        offers = [_offers(question, answers[question], service) for question in stage if question in answers]
-        refused |= dict.fromkeys(each for offer in offers for each in offer.refused)
-        targets = demote_udp_duplicates(target for offer in offers for target in offer.targets)
-        if targets or any(offer.is_declined for offer in offers):
+        named = [
+            _record_targets(question, answers[question], service) for question in stage if question in answers
+        ]
+        refused |= dict.fromkeys(refusal for each in named for refusal in each.refused)
+        targets = demote_udp_duplicates(target for each in named for target in each.targets)
+        if targets or any(each.is_declined for each in named):
             return RecordTargets(targets=targets, refused=tuple(refused), is_declined=not targets)
     return RecordTargets(refused=tuple(refused))
 
 
-def _offers(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
-    offers = _read(question, answer, service)
+def _record_targets(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
+    named = _read(question, answer, service)
     if question.primaries_only:
-        # No primary is no reason to ask nobody, even if the domain says so itself.
-        offers = replace(offers, is_declined=False)
-    return replace(offers, targets=tuple(_dated(target, answer) for target in offers.targets))
+        # A domain without a primary KDC may have other KDCs, even if it declines the name of the primary.
+        named = replace(named, is_declined=False)
+    return replace(named, targets=tuple(_with_origin(target, answer) for target in named.targets))
 
 
 def _read(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
@@ -180,20 +183,20 @@ def _read(question: _Question, answer: _Answer, service: KdcService) -> RecordTa
         records = [record for record in answer.records if isinstance(record, SrvRecord)]
         return read_srv(records, name=question.name, transports=question.transports, port=question.port)
     uris = [record for record in answer.records if isinstance(record, UriRecord)]
-    offers = read_uri(uris, name=question.name, service=service)
-    return replace(offers, targets=offers.primary_targets) if question.primaries_only else offers
+    named = read_uri(uris, name=question.name, service=service)
+    return replace(named, targets=named.primary_targets) if question.primaries_only else named
 
 
-def _dated(target: Target, answer: _Answer) -> Target:
+def _with_origin(target: Target, answer: _Answer) -> Target:
     source = target.source + STALE if answer.is_stale else target.source
     return replace(target, source=source, expires=answer.validity.expires)
 
 
 def _failure(answers: Mapping[_Question, _Answer]) -> DnsFailedError | None:
-    """Return why it can't be said that there is no server: that takes all answers, and none an old one."""
+    """Return why "no server" is not certain. It is certain only if DNS answers all names now."""
     for answer in answers.values():
         if answer.failure:
             return answer.failure
         if answer.is_stale:
-            return DnsFailedError("DNS gives no answer, and what it said last was that there is nobody")
+            return DnsFailedError("DNS gives no answer; its last answer had no servers and has expired")
     return None

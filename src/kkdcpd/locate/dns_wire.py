@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 EDNS_PAYLOAD_BYTES = 1232
-"""The size that passes all paths unfragmented (DNS flag day 2020). Longer answers come over TCP (RFC 7766)."""
+"""The size that passes all paths unfragmented (DNS flag day 2020). Longer answers use TCP (RFC 7766)."""
 
 MAX_RECORDS = 256
 """The number of records that are read of one answer. No client tries as many servers."""

@@ -1,6 +1,7 @@
-"""Addresses of host names: IP addresses as they are, the hosts file, DNS. Never the system's resolver.
+"""Resolves host names: IP addresses stay as they are, then the hosts file, then DNS.
 
-That one blocks, holds nothing back for later, and can't tell a failure from a name without addresses.
+The system's resolver is not used. It blocks, has no cache, and does not distinguish a failure from a name
+without addresses.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ _FAMILIES = ("AAAA", "A")
 
 @frozen
 class HostAddresses:
-    """A host's addresses in the order to try them; none if it has none."""
+    """The addresses of a host, in the order to try them. A host may have none."""
 
     addresses: tuple[str, ...]
     validity: Validity
@@ -28,7 +29,7 @@ class HostAddresses:
 
 
 def parse_hosts(text: str) -> Mapping[str, tuple[str, ...]]:
-    """Read the text of a hosts file (hosts(5)): names, folded, to their addresses in order."""
+    """Read the text of a hosts file (hosts(5)). Return the addresses of each name (in lower case)."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         text, *names = line.partition("#")[0].split() or [""]
@@ -41,18 +42,18 @@ def parse_hosts(text: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def interleave(addresses: Sequence[str]) -> tuple[str, ...]:
-    """Alternate families, IPv6 first, so that a dead family costs one try at most (RFC 8305 4).
+    """Alternate the address families, IPv6 first, so that a dead family costs one try at most (RFC 8305 4).
 
-    An address that both families name, in one as an IPv4-mapped address, stands there once.
+    An address that both families name (IPv4 and IPv4-mapped) is returned once.
     """
     ipv6 = [address for address in addresses if ":" in address]
     ipv4 = [address for address in addresses if ":" not in address]
-    in_turns = chain.from_iterable(zip_longest(ipv6, ipv4))
-    return tuple(dict.fromkeys(address for address in in_turns if address))
+    alternating = chain.from_iterable(zip_longest(ipv6, ipv4))
+    return tuple(dict.fromkeys(address for address in alternating if address))
 
 
 class HostResolver:
-    """`hosts_file` is its text as it was when we started."""
+    """Resolves names by the text of the hosts file at the start of the process, and by DNS."""
 
     def __init__(self, dns: DnsCache, *, hosts_file: str) -> None:
         self._dns = dns
@@ -61,12 +62,12 @@ class HostResolver:
     async def addresses(
         self, host: str, *, bypass_cache: bool = False, required: bool = False
     ) -> HostAddresses:
-        """Return the host's addresses; a name is taken as a full one, without any search list.
+        """Return the addresses of a host. A name is fully qualified: no search list applies.
 
-        `bypass_cache` and `required` are those of `DnsCache`.
+        `bypass_cache` and `required` are as in `DnsCache`.
 
         Raises:
-            DnsFailedError: none is known, and DNS failed for one family at least.
+            DnsFailedError: no address is known, and DNS failed for at least one family.
         """
         address = _address(host)
         if address is not None:
@@ -78,7 +79,7 @@ class HostResolver:
         return _combined([answers.get(family) or self._dns.pending(host) for family in _FAMILIES])
 
     async def _ask(self, host: str, *, bypass_cache: bool, required: bool) -> Mapping[str, DnsAnswer[str]]:
-        """Ask for both families, and go by one of them if the other is late (RFC 8305 3)."""
+        """Look up both families. Do not wait for a late family if the other has addresses (RFC 8305 3)."""
         look_ups = {"AAAA": self._dns.ipv6, "A": self._dns.ipv4}
         loop = asyncio.get_running_loop()
         tasks = {
@@ -107,7 +108,7 @@ def _combined(answers: Sequence[DnsAnswer[str]]) -> HostAddresses:
 
 
 def _address(text: str) -> str | None:
-    """Return the IP address in its canonical form, if the text is one."""
+    """Return the canonical form of an IP address, or None if the text is no IP address."""
     try:
         return str(parse_address(text))
     except ValueError:

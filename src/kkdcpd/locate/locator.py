@@ -18,7 +18,7 @@ from kkdcpd.locate.active_directory import ActiveDirectory
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import CandidateFinder
 from kkdcpd.locate.cldap_ping import CldapPinger
-from kkdcpd.locate.discovery import Discoverer, Discovery, DnsDiscovery
+from kkdcpd.locate.discovery import Discoverer, DnsDiscovery, FoundCandidates
 from kkdcpd.locate.dns import DnsClient, Requester, requester
 from kkdcpd.locate.dns_cache import DnsCache, Query
 from kkdcpd.locate.host_resolver import HostResolver
@@ -253,7 +253,7 @@ class Locator:
         except (LocateError, TimeoutError):
             return await self.route(realm, service, DcLocatorFlags(flags))
 
-    async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> Discovery:
+    async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> FoundCandidates:
         """Take the realm's list if it has one for the service, else discover."""
         requester.set(Requester(name=realm.branch or realm.name, is_wildcard=realm.config.is_wildcard))
         locator_flags = DcLocatorFlags(flags)
@@ -268,7 +268,7 @@ class Locator:
         query = LocateQuery(target_domain=realm.name, service=service, flags=locator_flags)
         return await discoverer.discover(realm.name, query, realm.config.site)
 
-    def _route(self, realm: ServedRealm, service: KdcService, flags: int, found: Discovery) -> Route:
+    def _route(self, realm: ServedRealm, service: KdcService, flags: int, found: FoundCandidates) -> Route:
         """Make a route of what was found, and tell the operator who was refused, once per change."""
         self._tell(realm, (service, flags), found.refused)
         if not found.candidates:
@@ -363,10 +363,10 @@ def assemble_locator(
     """Put a locator together that asks DNS by `query`."""
     dns = DnsCache(query, config, clock, on_lookup)
     finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
-    admission = AddressFilter(ports=config.allowed_ports, networks=config.allowed_networks)
+    address_filter = AddressFilter(ports=config.allowed_ports, networks=config.allowed_networks)
     discoverers: Mapping[str, Discoverer] = {
-        "dns": DnsDiscovery(dns, finder, admission),
-        "active_directory": ActiveDirectory(dns, finder, admission, CldapPinger().ping, clock),
+        "dns": DnsDiscovery(dns, finder, address_filter),
+        "active_directory": ActiveDirectory(dns, finder, address_filter, CldapPinger().ping, clock),
     }
     return Locator(
         realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock, on_lookup=on_lookup

@@ -29,7 +29,7 @@ PLAIN_SECONDS = 600.0
 time, and the answer shows whether it supports EDNS now. No client waits for this test."""
 
 UNANSWERED_EDNS_QUERIES = 2
-"""The number of times that only the plain query is answered before EDNS counts as dropped. Once may be a lost packet."""
+"""If only the plain query is answered this many times, EDNS is dropped. Once may be a lost packet."""
 
 REFUSES_EDNS = frozenset({"FORMERR", "NOTIMP", "BADVERS"})
 """The response codes of a server that does not support EDNS or its version."""

@@ -1,7 +1,7 @@
-"""What the records of DNS say about a realm's servers: SRV (RFC 2782) and URI (RFC 7553).
+"""Reads the servers of a realm from SRV records (RFC 2782) and URI records (RFC 7553).
 
 URIs are `krb5srv:[FLAGS]:TRANSPORT:RESIDUAL` (draft-mccallum-kitten-krb-service-discovery 3, and krb5's
-locate_kdc.c, which is more lenient). Pure: nothing here asks DNS, and an address is none of its concerns.
+locate_kdc.c, which is more lenient). Pure: this module asks no DNS server and checks no address.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 NOT_OFFERED = "."
-"""RFC 2782: a target of the root says that the service is decidedly not available at this domain."""
+"""RFC 2782: with the root as target, a domain says that it does not offer the service."""
 
 _URI_SCHEME = "krb5srv"
 _URI_TRANSPORTS = {"tcp": Transport.TCP, "udp": Transport.UDP}
@@ -33,7 +33,7 @@ _URI_TRANSPORTS = {"tcp": Transport.TCP, "udp": Transport.UDP}
 
 @frozen
 class SrvRecord:
-    """RFC 2782. `target` has no root dot, unless it is the root."""
+    """An SRV record (RFC 2782). `target` has no root dot, unless it is the root."""
 
     priority: int
     weight: int
@@ -41,30 +41,30 @@ class SrvRecord:
     target: str
 
     def __str__(self) -> str:
-        """Write it as in a zone file."""
+        """Write the record as in a zone file."""
         return f"{self.priority} {self.weight} {self.port} {self.target}"
 
 
 @frozen
 class UriRecord:
-    """RFC 7553 4."""
+    """A URI record (RFC 7553 4)."""
 
     priority: int
     weight: int
     target: str
 
     def __str__(self) -> str:
-        """Write it as in a zone file."""
+        """Write the record as in a zone file."""
         return f'{self.priority} {self.weight} "{self.target}"'
 
 
 Record = SrvRecord | UriRecord | str
-"""One record's data; an address is a plain str."""
+"""The data of a record; an address is a plain str."""
 
 
 @frozen
 class Target:
-    """A server as it was named: its host may be a name still. That holds until `expires`."""
+    """A server that the configuration or DNS names, valid until `expires`. `host` is a name or an address."""
 
     host: str
     port: int
@@ -76,14 +76,14 @@ class Target:
     is_fallback: bool = False
 
     def __str__(self) -> str:
-        """Write it as in the configuration."""
+        """Write the server as in the configuration."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.transport.value}://{host}:{self.port}"
 
 
 @frozen
 class RecordTargets:
-    """What a set of records comes to. `is_declined` tells that the domain says it has no such service."""
+    """The servers that a set of records names. `is_declined`: the domain says that it has no such service."""
 
     targets: tuple[Target, ...] = ()
     primary_targets: tuple[Target, ...] = ()
@@ -94,9 +94,9 @@ class RecordTargets:
 def read_srv(
     records: Iterable[SrvRecord], *, name: str, transports: Sequence[Transport], port: int | None = None
 ) -> RecordTargets:
-    """Read the SRV records of `name`; `port` takes the place of theirs, where they are another service's.
+    """Read the SRV records of `name`. `port` replaces the records' port if they are for another service.
 
-    Transports after the first are fallbacks: the record vouches for the first alone.
+    The record names the first transport only, so the other transports are fallbacks.
     """
     source = f"SRV {name}"
     targets: list[Target] = []
@@ -123,7 +123,7 @@ def read_srv(
 
 
 def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) -> RecordTargets:
-    """Read the URI records of `name`. URIs of another scheme are another service's and say nothing to us."""
+    """Read the URI records of `name`. URIs of another scheme belong to other services and are ignored."""
     source = f"URI {name}"
     targets: list[Target] = []
     primaries: list[Target] = []
@@ -146,13 +146,13 @@ def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) ->
 
 
 def demote_udp_duplicates(targets: Iterable[Target]) -> tuple[Target, ...]:
-    """Make a fallback of each UDP target whose host is offered over TCP too, at the same port."""
+    """Make each UDP target a fallback if the same host and port is offered over TCP as well."""
     known = tuple(targets)
     over_tcp = {(target.host.lower(), target.port) for target in known if target.transport is Transport.TCP}
-    return tuple(_fallback_if_twin(target, over_tcp) for target in known)
+    return tuple(_demote_if_over_tcp(target, over_tcp) for target in known)
 
 
-def _fallback_if_twin(target: Target, over_tcp: set[tuple[str, int]]) -> Target:
+def _demote_if_over_tcp(target: Target, over_tcp: set[tuple[str, int]]) -> Target:
     if target.transport is Transport.UDP and (target.host.lower(), target.port) in over_tcp:
         return replace(target, is_fallback=True)
     return target
@@ -165,20 +165,21 @@ def _read_krb5srv(
     if scheme.lower() != _URI_SCHEME:
         return None
     if transport == "kkdcp":
-        reason = "asking another KDC proxy over https is not built yet"
+        reason = "kkdcpd does not forward to other KDC proxies over https yet"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
     if transport not in _URI_TRANSPORTS:
-        reason = "names no transport that is known: udp, tcp or kkdcp"
+        reason = "the transport is unknown; known are udp, tcp and kkdcp"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
     if residual == NOT_OFFERED:
         return _declined(source)
-    place = _host_and_port(residual, service.default_port)
-    if place is None:
-        reason = "has no valid host, or no valid port after it"
+    host_and_port = _host_and_port(residual, service.default_port)
+    if host_and_port is None:
+        reason = "the host is invalid, or the port after it"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
+    host, port = host_and_port
     target = Target(
-        host=place[0],
-        port=place[1],
+        host=host,
+        port=port,
         transport=_URI_TRANSPORTS[transport],
         priority=record.priority,
         weight=record.weight,
@@ -195,7 +196,7 @@ def _fields(uri: str) -> tuple[str, str, str, str]:
 
 
 def _host_and_port(text: str, default_port: int) -> tuple[str, int] | None:
-    """Read `host[:port]`, IPv6 in brackets; an IPv6 address without brackets has no port."""
+    """Read `host[:port]`. An IPv6 address with a port is in brackets; without brackets it has no port."""
     host, port = text, ""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
