@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kkdcpd.endpoints import format_host_port
 from lab.ports import free_port
 from lab.program import Completed, Program, ProgramError, environment, run
 
@@ -77,7 +78,7 @@ class KnotServer:
     @property
     def endpoint(self) -> str:
         """HOST:PORT, as `locate.nameservers` has it."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return format_host_port(self.address, self.port)
 
     def start(self) -> None:
         """Start the server, at the port that it had before if it had one."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from kkdcpd.endpoints import format_host_port
 from kkdcpd.values import Transport
 from lab.ports import free_port
 from lab.program import Completed, Program, ProgramError, environment, run
@@ -88,7 +89,7 @@ class Kdc:
     @property
     def endpoints(self) -> tuple[str, ...]:
         """HOST:PORT of each address, as krb5.conf and kkdcpd's configuration have it."""
-        return tuple(_endpoint(address, self.port) for address in self.addresses)
+        return tuple(format_host_port(address, self.port) for address in self.addresses)
 
 
 class MitRealm:
@@ -184,7 +185,7 @@ class MitRealm:
         ).expect_ok()
 
     def _start_kdc(self, addresses: tuple[str, ...], port: int, transports: frozenset[Transport]) -> Kdc:
-        listen = " ".join(_endpoint(address, port) for address in addresses)
+        listen = " ".join(format_host_port(address, port) for address in addresses)
         # An empty list is how krb5kdc is told not to listen at all.
         program = self._start_server(
             f"kdc-{port}",
@@ -199,13 +200,13 @@ class MitRealm:
         address = self._addresses[0]
 
         def start(port: int) -> Program:
-            self.kpasswd_endpoint = _endpoint(address, port)
+            self.kpasswd_endpoint = format_host_port(address, port)
             return self._start_server(
                 "kadmind",
                 ("kadmind", "-nofork"),
                 f"kpasswd_listen = {self.kpasswd_endpoint}",
                 # Nobody asks its other service, and this one can be told to take any port.
-                f"kadmind_listen = {_endpoint(address, 0)}",
+                f"kadmind_listen = {format_host_port(address, 0)}",
                 ready="starting",
             )
 
@@ -278,10 +279,6 @@ class MitRealm:
 
     def _write(self, file_name: str, *lines: str) -> None:
         (self.directory / file_name).write_text("".join(f"{line}\n" for line in lines))
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _on_a_free_port(addresses: Sequence[str], start: Callable[[int], _Started]) -> _Started:

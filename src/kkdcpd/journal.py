@@ -121,8 +121,7 @@ def _add_advice(fields: dict[str, object], request: ProxyRequest, served: Reques
 def _add_end(fields: dict[str, object], served: RequestResult) -> None:
     if served.reply:
         endpoint, facts = served.reply.endpoint, served.reply.facts
-        host = f"[{endpoint.name}]" if ":" in endpoint.name else endpoint.name
-        fields["kdc"] = f"{host}:{endpoint.port}"
+        fields["kdc"] = endpoint.host_port
         fields["transport"] = endpoint.transport.value
         fields["reply"] = facts.kind.value
         if facts.error_code is not None:

@@ -8,6 +8,7 @@ import enum
 import math
 from dataclasses import field
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.frozen import Word, frozen
 
 __all__ = [
@@ -43,13 +44,6 @@ __all__ = [
     "ServiceStatus",
     "Transport",
 ]
-
-
-class Transport(Word):
-    """How an endpoint is spoken to (RFC 4120 7.2)."""
-
-    TCP = "tcp"
-    UDP = "udp"
 
 
 class KdcService(Word):
@@ -271,29 +265,6 @@ class ProxyRequest:
 
 
 @frozen
-class KdcEndpoint:
-    """One host, port and transport of a KDC. `name` is the host as configured, `address` an IP address.
-
-    `branch` is the domain below a wildcard that it was found for, "" of a realm with a name of its own. Its
-    owner decides how many endpoints there are, so quotas are for the branch.
-    """
-
-    name: str
-    address: str
-    port: int
-    transport: Transport
-    branch: str = field(default="", compare=False)
-
-    def __hash__(self) -> int:
-        # Tables are by endpoint and asked several times for each request. This tells enough apart.
-        return hash((self.address, self.port))
-
-    def __str__(self) -> str:
-        host = f"[{self.name}]" if ":" in self.name else self.name
-        return f"{self.transport.value}://{host}:{self.port}"
-
-
-@frozen
 class Attempt:
     """One try of one endpoint within an exchange, numbered from 1."""
 
@@ -320,7 +291,7 @@ class AttemptFailure:
 class ReplyFacts:
     """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
 
-    `srealm`, `sname` and `ticket_affinity` are those of the ticket that an AS-REP or TGS-REP bears: its issuer,
+    `srealm`, `sname` and `ticket_affinity` belong to the ticket of an AS-REP or TGS-REP: its issuer,
     its service, and a number that requests with this ticket have as their `affinity`.
     `offers_spake` tells whether a KDC that demands preauthentication takes SPAKE (RFC 9588).
     """

@@ -128,11 +128,12 @@ def test_every_bad_entry_is_told_with_file_and_line() -> None:
             "kdc = kdc1:0 kdc_2..x", "default_domain = ..", "kpasswd_server = [2001:db8::x]", "kdc = ok"
         )
     remedy = 'write a host such as "kdc1.example.com", "kdc1.example.com:88" or "[2001:db8::1]:88"'
+    bracketed = "has brackets round a text that is no IPv6 address"
     assert str(caught.value) == "\n".join(
         [
             f'/etc/krb5.conf, line 1: kdc = "kdc1:0" has a port that is no number from 1 to 65535; {remedy}',
             f'/etc/krb5.conf, line 1: kdc = "kdc_2..x" has no valid host name; {remedy}',
-            f'/etc/krb5.conf, line 3: kpasswd_server = "[2001:db8::x]" has no valid IP address; {remedy}',
+            f'/etc/krb5.conf, line 3: kpasswd_server = "[2001:db8::x]" {bracketed}; {remedy}',
         ]
     )
 

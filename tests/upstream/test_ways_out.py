@@ -15,12 +15,14 @@ from tests.support.upstream import endpoint
 
 async def test_every_transport_has_a_way_out() -> None:
     ways_out = WaysOut(replace(UpstreamConfig(), source_addresses=("127.0.0.9", "::1")))
-    ways = [
-        ways_out.open(
-            Attempt(number=1, endpoint=endpoint(FakeKdc(), transport)),
-            cast("AttemptEvents", None),
-            network="192.0.2.1",
+    ways = {
+        transport: type(
+            ways_out.open(
+                Attempt(number=1, endpoint=endpoint(FakeKdc(), transport)),
+                cast("AttemptEvents", None),
+                network="192.0.2.1",
+            )
         )
-        for transport in (Transport.TCP, Transport.UDP)
-    ]
-    assert [type(way) for way in ways] == [TcpAttempt, UdpAttempt]
+        for transport in Transport
+    }
+    assert ways == {Transport.TCP: TcpAttempt, Transport.UDP: UdpAttempt}

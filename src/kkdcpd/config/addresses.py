@@ -7,12 +7,20 @@ import ipaddress
 import re
 from pathlib import Path
 
+from kkdcpd.endpoints import (
+    MAX_PORT,
+    EndpointTextError,
+    Transport,
+    format_host_port,
+    parse_endpoint_text,
+    parse_port,
+    split_host_port,
+)
 from kkdcpd.errors import SettingError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol import ip_addresses
 from kkdcpd.protocol.ip_addresses import Address, Network
-from kkdcpd.protocol.ports import MAX_PORT, parse_port
-from kkdcpd.values import KdcService, Transport
+from kkdcpd.values import KdcService
 
 __all__ = [
     "ANY_HOST",
@@ -46,11 +54,8 @@ _ZONE = re.compile(r"[^\s/%]{1,15}")  # the name of a network interface (IFNAMSI
 _LEAST_TRUSTED_BITS = {4: 8, 6: 16}
 """The widest networks that one organisation has on the Internet; what is wider holds strangers."""
 
-_HOST_AND_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
 # RFC 1123 2.1, with the underscore that Active Directory allows in host names.
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
-
-_TRANSPORTS = {"tcp": (Transport.TCP,), "udp": (Transport.UDP,)}
 
 
 @frozen
@@ -64,7 +69,7 @@ class ListenAddress:
     def __str__(self) -> str:
         if self.unix_path:
             return f"unix:{self.unix_path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_host_port(self.host, self.port)
 
     @property
     def is_local(self) -> bool:
@@ -90,16 +95,17 @@ class ListenAddress:
 
 @frozen
 class EndpointSpec:
-    """A KDC as configured: a host name or IP address, a port, and the transports in the order to try them."""
+    """A KDC as configured: a host name or IP address, a port, and the transports in the order of attempts."""
 
     host: str
     port: int
     transports: tuple[Transport, ...]
+    path: str = ""
 
     def overlaps(self, other: "EndpointSpec") -> bool:
         """Whether both name one endpoint, so that a message could reach it twice."""
-        same_place = (self.host.lower(), self.port) == (other.host.lower(), other.port)
-        return same_place and not set(self.transports).isdisjoint(other.transports)
+        mine, theirs = ((each.host.lower(), each.port, each.path) for each in (self, other))
+        return mine == theirs and not set(self.transports).isdisjoint(other.transports)
 
 
 @frozen
@@ -110,7 +116,7 @@ class Nameserver:
     port: int = _DNS_PORT
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_host_port(self.host, self.port)
 
 
 def parse_listen_address(text: str) -> ListenAddress:
@@ -129,21 +135,20 @@ def parse_listen_address(text: str) -> ListenAddress:
 
 
 def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
-    """Read `host`, `host:port`, or either after `tcp://` or `udp://`.
+    """Read `host`, `host:port`, or either after a scheme of `endpoints.SCHEMES`.
 
-    IPv6 addresses are in brackets, or `2001:db8::1:88` would be one. A bare host is asked over TCP, and over
-    UDP only where TCP can't connect: replies of any size pass, and no datagram is repeated that must not be.
+    A host without a scheme gets messages over TCP, and over UDP only where TCP cannot connect: TCP carries
+    replies of any size, and a message that must not be repeated is never lost in a datagram.
     """
-    scheme, separator, place = text.rpartition("://")
-    if separator and scheme.lower() not in _TRANSPORTS:
-        raise SettingError(
-            f"begins with {scheme}://, which is no transport", "write tcp://, udp:// or neither"
-        )
-    host, port = _split_port(place)
+    try:
+        parsed = parse_endpoint_text(text, default_port=service.default_port)
+    except EndpointTextError as error:
+        raise SettingError(error.problem, error.remedy) from error
     return EndpointSpec(
-        host=_ip_address(host) or _checked_name(host),
-        port=service.default_port if port is None else _parse_port(port, least=1),
-        transports=_TRANSPORTS.get(scheme.lower(), (Transport.TCP, Transport.UDP)),
+        host=_ip_address(parsed.host) or _checked_name(parsed.host),
+        port=parsed.port,
+        transports=parsed.transports,
+        path=parsed.path,
     )
 
 
@@ -208,13 +213,10 @@ def parse_server_name(text: str) -> str:
 
 
 def _split_port(text: str) -> tuple[str, str | None]:
-    found = _HOST_AND_PORT.fullmatch(text)
-    if found is None:
-        raise SettingError("has an IPv6 address that is not in brackets", "write it as in [2001:db8::1]:88")
-    bracketed = found["bracketed"]
-    if bracketed is not None and ":" not in bracketed:
-        raise SettingError("has brackets round what is no IPv6 address")
-    return bracketed or found["plain"], found["port"]
+    try:
+        return split_host_port(text)
+    except EndpointTextError as error:
+        raise SettingError(error.problem, error.remedy) from error
 
 
 def _parse_port(text: str, *, least: int) -> int:

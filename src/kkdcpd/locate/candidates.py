@@ -204,7 +204,13 @@ def _candidate(target: Target, address: str, found: HostAddresses, now: float) -
     expires = min(target.expires, found.validity.expires)
     is_newly_stale = found.is_stale and STALE not in target.source
     return Candidate(
-        endpoint=KdcEndpoint(name=target.host, address=address, port=target.port, transport=target.transport),
+        endpoint=KdcEndpoint(
+            name=target.host,
+            address=address,
+            port=target.port,
+            transport=target.transport,
+            path=target.path,
+        ),
         priority=target.priority,
         weight=target.weight,
         source=target.source + STALE if is_newly_stale else target.source,

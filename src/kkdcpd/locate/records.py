@@ -4,13 +4,12 @@ URIs are `krb5srv:[FLAGS]:TRANSPORT:RESIDUAL` (draft-mccallum-kitten-krb-service
 locate_kdc.c, which is more lenient). Pure: this module asks no DNS server and checks no address.
 """
 
-import ipaddress
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from kkdcpd.endpoints import SCHEMES, EndpointText, EndpointTextError, format_host_port, parse_endpoint_text
 from kkdcpd.frozen import frozen
-from kkdcpd.protocol.ports import parse_port
 from kkdcpd.values import KdcService, RefusedCandidate, Transport
 
 __all__ = [
@@ -28,7 +27,6 @@ NOT_OFFERED = "."
 """RFC 2782: with the root as target, a domain says that it does not offer the service."""
 
 _URI_SCHEME = "krb5srv"
-_URI_TRANSPORTS = {"tcp": Transport.TCP, "udp": Transport.UDP}
 
 
 @frozen
@@ -74,11 +72,11 @@ class Target:
     source: str
     expires: float = math.inf
     is_fallback: bool = False
+    path: str = ""
 
     def __str__(self) -> str:
-        """Write the server as in the configuration."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.transport.value}://{host}:{self.port}"
+        """Return the endpoint text, as in the configuration."""
+        return f"{self.transport.value}://{format_host_port(self.host, self.port)}{self.path}"
 
 
 @frozen
@@ -167,20 +165,20 @@ def _read_krb5srv(
     if transport == "kkdcp":
         reason = "kkdcpd does not forward to other KDC proxies over https yet"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
-    if transport not in _URI_TRANSPORTS:
+    if not transport or transport not in SCHEMES:
         reason = "the transport is unknown; known are udp, tcp and kkdcp"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
     if residual == NOT_OFFERED:
         return _declined(source)
-    host_and_port = _host_and_port(residual, service.default_port)
-    if host_and_port is None:
+    parsed = _parse_residual(transport, residual, service)
+    if parsed is None:
         reason = "the host is invalid, or the port after it"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
-    host, port = host_and_port
     target = Target(
-        host=host,
-        port=port,
-        transport=_URI_TRANSPORTS[transport],
+        host=parsed.host,
+        port=parsed.port,
+        transport=parsed.transports[0],
+        path=parsed.path,
         priority=record.priority,
         weight=record.weight,
         source=source,
@@ -195,26 +193,14 @@ def _fields(uri: str) -> tuple[str, str, str, str]:
     return scheme, flags, transport.lower(), residual
 
 
-def _host_and_port(text: str, default_port: int) -> tuple[str, int] | None:
-    """Read `host[:port]`. An IPv6 address with a port is in brackets; without brackets it has no port."""
-    host, port = text, ""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not (bracket and (not rest or rest.startswith(":")) and _is_ipv6(host)):
-            return None
-        port = rest.removeprefix(":")
-    elif not _is_ipv6(text):
-        host, _, port = text.partition(":")
-    number = parse_port(port) if port else default_port
-    return (host, number) if host and number else None
-
-
-def _is_ipv6(text: str) -> bool:
+def _parse_residual(transport: str, residual: str, service: KdcService) -> EndpointText | None:
     try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
+        parsed = parse_endpoint_text(
+            f"{transport}://{residual}", default_port=service.default_port, is_lenient=True
+        )
+    except EndpointTextError:
+        return None
+    return parsed if parsed.host else None
 
 
 def _declined(source: str) -> RefusedCandidate:

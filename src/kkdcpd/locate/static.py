@@ -37,4 +37,5 @@ def _targets(specs: Iterable[EndpointSpec], source: str) -> Iterator[Target]:
                 weight=0,
                 source=source,
                 is_fallback=position > 0,
+                path=spec.path,
             )

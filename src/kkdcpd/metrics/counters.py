@@ -37,7 +37,7 @@ from kkdcpd.values import (
     Rule,
 )
 
-__all__ = ["KDC_STATES", "Counters", "kdc_name"]
+__all__ = ["KDC_STATES", "Counters"]
 
 KDC_STATES = (KdcState.HEALTHY, KdcState.SUSPECT, KdcState.DOWN)
 """In memory and in the metric a state is its place here."""
@@ -78,7 +78,7 @@ class _KdcPlaces(dict[KdcEndpoint, int]):
 
     def __missing__(self, endpoint: KdcEndpoint) -> int:
         slots = self._row.branch_kdcs if endpoint.branch else self._row.kdcs
-        place = slots.index(kdc_name(endpoint))
+        place = slots.index(endpoint.pack())
         if place != slots.other:
             self[endpoint] = place
         return place
@@ -181,8 +181,3 @@ class Counters:
     def shook_hands(self, result: Handshake) -> None:
         """Count a TLS handshake that is over."""
         self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result]] += 1
-
-
-def kdc_name(endpoint: KdcEndpoint) -> str:
-    """Return the name of an endpoint's slot; `reader` takes it apart."""
-    return f"{endpoint.transport.value} {endpoint.address} {endpoint.port} {endpoint.name}"

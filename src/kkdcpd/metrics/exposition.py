@@ -154,8 +154,7 @@ class Exposition(Collector):
 def _kdc_labels(endpoint: KdcEndpoint | None) -> tuple[str, str, str]:
     if endpoint is None:
         return OTHER, "", ""
-    host = f"[{endpoint.name}]" if ":" in endpoint.name else endpoint.name
-    return f"{host}:{endpoint.port}", endpoint.address, endpoint.transport.value
+    return endpoint.host_port, endpoint.address, endpoint.transport.value
 
 
 def _metric(family: Family, series: Iterable[tuple[Sequence[str], float]]) -> Metric:

@@ -2,10 +2,11 @@
 
 from operator import add
 
+from kkdcpd.endpoints import KdcEndpoint, unpack_endpoint
 from kkdcpd.metrics.columns import FIXED, FIXED_WORDS, KDC_WORDS, REQUEST_WORDS, Family
 from kkdcpd.metrics.counters import KDC_STATES
 from kkdcpd.metrics.memory import KDC_STATE_WORD, OTHER, Metrics
-from kkdcpd.values import KdcEndpoint, KdcState, Transport
+from kkdcpd.values import KdcState
 
 __all__ = ["MetricsReader"]
 
@@ -47,7 +48,7 @@ class MetricsReader:
         for row in self._metrics.used_rows():
             others = ("", row.kdcs.other), ("", row.branch_kdcs.other)
             for name, place in (*others, *row.kdcs, *row.branch_kdcs):
-                endpoint = _endpoint(name)
+                endpoint = unpack_endpoint(name) if name else None
                 words = row.words[place : place + KDC_WORDS].tolist()
                 total = totals.get(endpoint, [0] * KDC_WORDS)
                 state = max(total[KDC_STATE_WORD], words[KDC_STATE_WORD])
@@ -62,11 +63,3 @@ class MetricsReader:
             for endpoint, words in self.kdcs().items()
             if endpoint is not None
         }
-
-
-def _endpoint(slot_name: str) -> KdcEndpoint | None:
-    """Undo `counters.kdc_name`."""
-    if not slot_name:
-        return None
-    transport, address, port, name = slot_name.split(" ", 3)
-    return KdcEndpoint(name=name, address=address, port=int(port), transport=Transport(transport))

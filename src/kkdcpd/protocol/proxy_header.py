@@ -8,10 +8,10 @@ import re
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
+from kkdcpd.endpoints import MAX_PORT
 from kkdcpd.errors import MalformedError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.ip_addresses import parse_address
-from kkdcpd.protocol.ports import MAX_PORT
 
 __all__ = ["MAX_HEADER_BYTES", "ProxyHeader", "parse"]
 

@@ -12,16 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from kkdcpd.endpoints import unpack_endpoint
 from kkdcpd.upstream.health import HealthNotice, ProbeTarget
 from kkdcpd.values import (
     FailureReason,
-    KdcEndpoint,
     KdcState,
     LoadDropped,
     ReloadResult,
     Retire,
     ServiceStatus,
-    Transport,
 )
 
 __all__ = ["Alive", "Channel", "Message"]
@@ -103,12 +102,16 @@ def _encode(message: Message) -> bytes:
         case Retire():
             fields = ["retire"]
         case HealthNotice(target=ProbeTarget(endpoint=endpoint, realm=realm)):
-            place = [
-                *(endpoint.name, endpoint.address, endpoint.port, endpoint.transport.value),
-                endpoint.branch,
-            ]
             reason = message.reason.value if message.reason else None
-            fields = ["health", place, realm, message.state.value, reason, message.probe_in]
+            fields = [
+                "health",
+                endpoint.pack(),
+                endpoint.branch,
+                realm,
+                message.state.value,
+                reason,
+                message.probe_in,
+            ]
         case ServiceStatus(last_reload=reload):
             told = dataclasses.asdict(dataclasses.replace(message, last_reload=None))
             last = reload and [reload.at, reload.is_ok, reload.problems[:MAX_PROBLEMS]]
@@ -118,12 +121,9 @@ def _encode(message: Message) -> bytes:
 
 def _decode(data: bytes) -> Message:
     match json.loads(data):
-        case ["health", [name, address, port, transport, branch], realm, state, reason, probe_in]:
-            endpoint = KdcEndpoint(
-                name=name, address=address, port=port, transport=Transport(transport), branch=branch
-            )
+        case ["health", endpoint, branch, realm, state, reason, probe_in]:
             return HealthNotice(
-                target=ProbeTarget(endpoint=endpoint, realm=realm),
+                target=ProbeTarget(endpoint=unpack_endpoint(endpoint, branch=branch), realm=realm),
                 state=KdcState(state),
                 reason=FailureReason(reason) if reason else None,
                 probe_in=probe_in,

@@ -11,6 +11,7 @@ from socket import socket
 from typing import Self
 
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
+from kkdcpd.endpoints import format_host_port
 from kkdcpd.frontends.acceptor import Listener
 from kkdcpd.frozen import Word
 from kkdcpd.socket_address import host_with_zone
@@ -219,5 +220,4 @@ def _url(listen: ListenConfig, sock: socket) -> str:
     name = sock.getsockname()
     if isinstance(name, str):
         return f"{scheme}+unix:{name}"
-    host = host_with_zone(name)
-    return f"{scheme}://[{host}]:{name[1]}" if ":" in host else f"{scheme}://{host}:{name[1]}"
+    return f"{scheme}://{format_host_port(host_with_zone(name), name[1])}"

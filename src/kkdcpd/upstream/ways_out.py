@@ -1,7 +1,11 @@
-"""Chooses the way out of an attempt by its transport."""
+"""Opens the way out of an attempt, by the attempt's transport.
+
+A new way out is a new method of `WaysOut` and its row in `_openers`.
+"""
 
 import ipaddress
 import socket
+from collections.abc import Callable, Mapping
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, WayOut
@@ -17,7 +21,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class WaysOut:
-    """Opens ways out, from our source addresses where some are configured. For one event loop, that runs."""
+    """Opens ways out, from our source addresses if some are configured. Make it in a running event loop."""
 
     def __init__(self, config: UpstreamConfig) -> None:
         self._readiness = Readiness()
@@ -27,28 +31,35 @@ class WaysOut:
             _FAMILIES[ipaddress.ip_address(address).version]: str(address)
             for address in config.source_addresses
         }
+        self._openers: Mapping[Transport, Callable[[Attempt, AttemptEvents, str], WayOut]] = {
+            Transport.TCP: self._open_tcp,
+            Transport.UDP: self._open_udp,
+        }
 
     def close(self) -> None:
-        """Close what outlives its attempt: the process is about to end."""
+        """Close the sockets that outlive their attempt: the process is about to end."""
         self._ports.close()
 
     def open(self, attempt: Attempt, events: AttemptEvents, *, network: str) -> WayOut:
-        """Make the way out for the attempt's transport; it is not started. `network` is the client's."""
-        match attempt.endpoint.transport:
-            case Transport.UDP:
-                return UdpAttempt(
-                    attempt,
-                    events,
-                    network=network,
-                    readiness=self._readiness,
-                    ports=self._ports,
-                    sources=self._sources,
-                )
-            case Transport.TCP:
-                return TcpAttempt(
-                    attempt,
-                    events,
-                    readiness=self._readiness,
-                    sources=self._sources,
-                    max_reply_bytes=self._max_reply_bytes,
-                )
+        """Return the way out for the attempt's transport. It is not started. `network` is the client's."""
+        return self._openers[attempt.endpoint.transport](attempt, events, network)
+
+    def _open_tcp(self, attempt: Attempt, events: AttemptEvents, network: str) -> WayOut:
+        del network
+        return TcpAttempt(
+            attempt,
+            events,
+            readiness=self._readiness,
+            sources=self._sources,
+            max_reply_bytes=self._max_reply_bytes,
+        )
+
+    def _open_udp(self, attempt: Attempt, events: AttemptEvents, network: str) -> WayOut:
+        return UdpAttempt(
+            attempt,
+            events,
+            network=network,
+            readiness=self._readiness,
+            ports=self._ports,
+            sources=self._sources,
+        )

@@ -1,0 +1,188 @@
+"""Endpoints of KDCs and password servers, and the only parser and formatter of the texts that name them.
+
+An endpoint text is `[SCHEME://]HOST[:PORT][/PATH]`. An IPv6 address stands in brackets if a port follows. A
+new way out is a new member of `Transport`, a row of `SCHEMES`, and a row in `upstream.ways_out`.
+"""
+
+import re
+from dataclasses import field
+from ipaddress import IPv6Address
+
+from kkdcpd.frozen import Word, frozen
+
+__all__ = [
+    "MAX_PORT",
+    "SCHEMES",
+    "EndpointText",
+    "EndpointTextError",
+    "KdcEndpoint",
+    "Scheme",
+    "Transport",
+    "format_host_port",
+    "parse_endpoint_text",
+    "parse_port",
+    "split_host_port",
+    "unpack_endpoint",
+]
+
+MAX_PORT = 65535
+
+# Python takes digits of all scripts for digits, and refuses to read a number of more than 4300.
+_DIGITS = re.compile(r"[0-9]{1,5}")
+
+_HOST_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
+
+
+class Transport(Word):
+    """The protocol that carries messages to an endpoint (RFC 4120 7.2). Its value is the scheme."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+@frozen
+class Scheme:
+    """The properties of a scheme.
+
+    `transports` are in the order of attempts. Without a `default_port`, the service has one of its own. The
+    TLS name of a scheme with TLS is the host of the text (`KdcEndpoint.name`).
+    """
+
+    transports: tuple[Transport, ...]
+    default_port: int | None = None
+    has_path: bool = False
+
+
+SCHEMES = {
+    "": Scheme(transports=(Transport.TCP, Transport.UDP)),
+    "tcp": Scheme(transports=(Transport.TCP,)),
+    "udp": Scheme(transports=(Transport.UDP,)),
+}
+"""All schemes. A text without a scheme names a host whose transports are not known."""
+
+
+class EndpointTextError(ValueError):
+    """The text names no endpoint. `problem` and `remedy` are as in SettingError."""
+
+    def __init__(self, problem: str, remedy: str | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+@frozen
+class EndpointText:
+    """The parts of an endpoint text. `host` may be any text: the parser does not check names."""
+
+    transports: tuple[Transport, ...]
+    host: str
+    port: int
+    path: str
+
+
+@frozen
+class KdcEndpoint:
+    """One host, port and transport of a KDC. `name` is the host as configured, `address` an IP address.
+
+    `path` is the path of the URL, empty for transports that have none. `branch` is the domain below a
+    wildcard that the endpoint was found for, empty for a realm that the configuration names. The owner of the
+    domain decides how many endpoints there are, so quotas are for the branch.
+    """
+
+    name: str
+    address: str
+    port: int
+    transport: Transport
+    path: str = ""
+    branch: str = field(default="", compare=False)
+
+    def __hash__(self) -> int:
+        # Each request looks endpoints up in several tables. Address and port tell enough endpoints apart.
+        return hash((self.address, self.port))
+
+    def __str__(self) -> str:
+        return f"{self.transport.value}://{self.host_port}{self.path}"
+
+    @property
+    def host_port(self) -> str:
+        """The host as configured and the port, as users read them."""
+        return format_host_port(self.name, self.port)
+
+    def pack(self) -> str:
+        """Return a text from which another process makes an equal endpoint. No field contains a space."""
+        return f"{self.transport.value} {self.address} {self.port} {self.path} {self.name}"
+
+
+def unpack_endpoint(text: str, *, branch: str = "") -> KdcEndpoint:
+    """Return the endpoint that `KdcEndpoint.pack` made the text of."""
+    transport, address, port, path, name = text.split(" ", 4)
+    return KdcEndpoint(
+        name=name, address=address, port=int(port), transport=Transport(transport), path=path, branch=branch
+    )
+
+
+def format_host_port(host: str, port: int) -> str:
+    """Return `host:port`, an IPv6 address in brackets (RFC 3986 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_endpoint_text(text: str, *, default_port: int, is_lenient: bool = False) -> EndpointText:
+    """Parse an endpoint text. `default_port` is the port of the service.
+
+    Raises:
+        EndpointTextError: the text has no valid form.
+    """
+    before, separator, after = text.partition("://")
+    name, rest = (before.lower(), after) if separator else ("", text)
+    scheme = SCHEMES.get(name)
+    if scheme is None or (separator and not name):
+        known = ", ".join(f"{known}://" for known in SCHEMES if known)
+        raise EndpointTextError(
+            f"begins with {before}://, which is no transport", f"write {known} or neither"
+        )
+    authority, slash, path = rest.partition("/")
+    if slash and not scheme.has_path:
+        raise EndpointTextError("has a path, which no KDC has", "remove the slash and the text after it")
+    host, port = split_host_port(authority, is_lenient=is_lenient)
+    number = scheme.default_port or default_port if port is None else parse_port(port)
+    if not number:
+        raise EndpointTextError(f"has a port that is no number from 1 to {MAX_PORT}")
+    return EndpointText(transports=scheme.transports, host=host, port=number, path=slash + path)
+
+
+def split_host_port(text: str, *, is_lenient: bool = False) -> tuple[str, str | None]:
+    """Return the host and the text of the port, None if there is no port.
+
+    The lenient form is MIT's for URI records: a bare IPv6 address has no port, and a port may be empty. In
+    settings both are errors: 2001:db8::1:88 may be meant as a host and a port.
+
+    Raises:
+        EndpointTextError: brackets are missing, or surround a text that is no IPv6 address.
+    """
+    if is_lenient and _is_ipv6(text):
+        return text, None
+    found = _HOST_PORT.fullmatch(text)
+    if found is None:
+        raise EndpointTextError(
+            "has an IPv6 address that is not in brackets", "write it as in [2001:db8::1]:88"
+        )
+    bracketed = found["bracketed"]
+    if bracketed is not None and not _is_ipv6(bracketed):
+        raise EndpointTextError("has brackets round a text that is no IPv6 address")
+    port = found["port"] or None if is_lenient else found["port"]
+    return bracketed or found["plain"], port
+
+
+def parse_port(text: str) -> int | None:
+    """Return the number, from 0 to 65535; None if the text is no port. DNS records may have any text."""
+    if not _DIGITS.fullmatch(text) or int(text) > MAX_PORT:
+        return None
+    return int(text)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

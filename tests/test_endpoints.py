@@ -1,0 +1,109 @@
+"""Texts of endpoints: one parser and one formatter."""
+
+from dataclasses import replace
+
+import pytest
+
+from kkdcpd.endpoints import (
+    SCHEMES,
+    EndpointText,
+    EndpointTextError,
+    KdcEndpoint,
+    Scheme,
+    Transport,
+    format_host_port,
+    parse_endpoint_text,
+    parse_port,
+    split_host_port,
+    unpack_endpoint,
+)
+
+BOTH = (Transport.TCP, Transport.UDP)
+KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
+
+
+@pytest.mark.parametrize(("text", "port"), [("0", 0), ("88", 88), ("00088", 88), ("65535", 65535)])
+def test_port_is_parsed(text: str, port: int) -> None:
+    assert parse_port(text) == port
+
+
+@pytest.mark.parametrize("text", ["", "65536", "-1", "+88", " 88", "88\n", "8_8", "٨٨", "0x58", "8" * 4301])
+def test_text_that_is_no_port_number_is_no_port(text: str) -> None:
+    assert parse_port(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kdc1", EndpointText(transports=BOTH, host="kdc1", port=88, path="")),
+        ("TCP://kdc1:89", EndpointText(transports=(Transport.TCP,), host="kdc1", port=89, path="")),
+        ("udp://[::1]:89", EndpointText(transports=(Transport.UDP,), host="::1", port=89, path="")),
+    ],
+)
+def test_endpoint_text_is_parsed(text: str, expected: EndpointText) -> None:
+    assert parse_endpoint_text(text, default_port=88) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("tcp://kdc1/KdcProxy", "has a path, which no KDC has"),
+        ("://kdc1", "begins with ://, which is no transport"),
+        ("kdc1:0", "has a port that is no number from 1 to 65535"),
+        ("kdc1:", "has a port that is no number from 1 to 65535"),
+        ("::1", "has an IPv6 address that is not in brackets"),
+        ("[kdc1]:88", "has brackets round a text that is no IPv6 address"),
+    ],
+)
+def test_text_without_valid_form_is_refused_with_the_reason(text: str, problem: str) -> None:
+    with pytest.raises(EndpointTextError) as caught:
+        parse_endpoint_text(text, default_port=88)
+    assert caught.value.problem == problem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("::1", ("::1", None)),
+        ("[::1]", ("::1", None)),
+        ("[::1]:", ("::1", None)),
+        ("kdc1:", ("kdc1", None)),
+        ("kdc1:88", ("kdc1", "88")),
+    ],
+)
+def test_lenient_form_takes_bare_ipv6_addresses_and_empty_ports(
+    text: str, expected: tuple[str, str | None]
+) -> None:
+    assert split_host_port(text, is_lenient=True) == expected
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "fe80::1%eth0", "kdc1.example.com"])
+def test_formatted_host_and_port_are_parsed_back(host: str) -> None:
+    assert split_host_port(format_host_port(host, 88)) == (host, "88")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        KDC,
+        replace(KDC, name="2001:db8::1", address="2001:db8::1", transport=Transport.UDP),
+        replace(KDC, path="/KdcProxy"),
+        # DNS may name any host.
+        replace(KDC, name="[a]:b/c://d"),
+    ],
+)
+def test_packed_endpoint_is_unpacked_as_it_was(endpoint: KdcEndpoint) -> None:
+    copy = unpack_endpoint(endpoint.pack(), branch="child.example.com")
+    assert copy == endpoint
+    assert copy.branch == "child.example.com"
+
+
+def test_new_scheme_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheme may have its own default port and a path; endpoints carry both to the way out."""
+    row = Scheme(transports=(Transport.TCP,), default_port=443, has_path=True)
+    monkeypatch.setitem(SCHEMES, "https", row)
+    parsed = parse_endpoint_text("https://proxy.example.com/KdcProxy", default_port=88)
+    assert (parsed.port, parsed.path) == (443, "/KdcProxy")
+    endpoint = replace(KDC, name=parsed.host, port=parsed.port, path=parsed.path)
+    assert str(endpoint) == "tcp://proxy.example.com:443/KdcProxy"
+    assert unpack_endpoint(endpoint.pack()) == endpoint
