@@ -16,7 +16,7 @@ import pytest
 from kkdcpd import journal
 from kkdcpd.cli import ExitCode
 from kkdcpd.config import SystemFiles, read_config
-from kkdcpd.frontends import responses
+from kkdcpd.frontends.http import responses
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.log.areas import AREAS
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Sequence
 
 from kkdcpd.config import AdminConfig, Config, DatedItem, SystemFiles
-from kkdcpd.frontends.acceptor import Acceptor, Listener
 from kkdcpd.frontends.admin import CONNECTIONS, AdminFrontend
+from kkdcpd.frontends.http.acceptor import Acceptor, Listener
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts

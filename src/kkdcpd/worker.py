@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from kkdcpd.config import Config, SystemFiles
-from kkdcpd.frontends.acceptor import Acceptor, Listener
-from kkdcpd.frontends.https import HttpsFrontend
+from kkdcpd.frontends.http.acceptor import Acceptor, Listener
+from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable
@@ -84,7 +84,7 @@ class Worker:
                 Notes(memory.password_changes), upstream.password_change_preference, time.monotonic
             ),
         )
-        self._frontend = HttpsFrontend(config, pipeline, Ledger(counters), counters)
+        self._frontend = KdcProxyFrontend(config, pipeline, Ledger(counters), counters)
         self._acceptor = Acceptor(
             listeners,
             config.connections,

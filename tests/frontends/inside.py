@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from kkdcpd.config import SystemFiles, read_config
-from kkdcpd.frontends.acceptor import Listener
+from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.supervisor.sockets import SOCKET_BUFFER_BYTES
 from kkdcpd.worker import Worker

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import DatedItem, DatedKind
-from kkdcpd.frontends.acceptor import Listener
 from kkdcpd.frontends.admin import CONNECTIONS, HTTP
+from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import make_metrics
 from kkdcpd.values import MessageKind, Outcome, RequestResult

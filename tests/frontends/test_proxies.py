@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import TlsConfig
-from kkdcpd.frontends.acceptor import Listener
+from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from tests.frontends.inside import Talk, listening, running_worker

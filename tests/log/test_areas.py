@@ -39,7 +39,7 @@ def test_areas_have_the_common_level_by_default() -> None:
     [
         ("exchange", "kkdcpd.journal"),
         ("guard", "kkdcpd.guard.guard"),
-        ("connections", "kkdcpd.frontends.acceptor"),
+        ("connections", "kkdcpd.frontends.http.acceptor"),
         ("kdc", "kkdcpd.upstream.health"),
         ("locate", "kkdcpd.locate.dns_cache"),
         ("process", "kkdcpd.supervisor"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.frontends.connection_limits import LARGE_LOAD
+from kkdcpd.frontends.http.connection_limits import LARGE_LOAD
 from lab.authority import Authority
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.supervisor.house import House, run_house

@@ -13,7 +13,7 @@ import uvloop
 
 from kkdcpd.admin import AdminProcess
 from kkdcpd.config import DatedItem, SystemFiles, read_config
-from kkdcpd.frontends.acceptor import Listener
+from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.values import ServiceStatus
 

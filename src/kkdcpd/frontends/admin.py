@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.frontends.connection import Connection, HttpServer
-from kkdcpd.frontends.responses import Response
+from kkdcpd.frontends.http.connection import Connection, HttpServer
+from kkdcpd.frontends.http.responses import Response
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition

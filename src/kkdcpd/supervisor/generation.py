@@ -12,7 +12,7 @@ from typing import Self
 
 from kkdcpd.config import ClientCertificates, Config, ListenConfig, LoadedConfig, SystemFiles
 from kkdcpd.endpoints import format_host_port
-from kkdcpd.frontends.acceptor import Listener
+from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.frozen import Word
 from kkdcpd.socket_address import host_with_zone
 from kkdcpd.supervisor.child import Child

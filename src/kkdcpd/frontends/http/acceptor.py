@@ -16,8 +16,8 @@ from typing import Protocol
 
 from kkdcpd.config import ConnectionsConfig
 from kkdcpd.errors import MalformedError
-from kkdcpd.frontends.connection_limits import PROXIES, ConnectionLimits
-from kkdcpd.frontends.tls_advice import ADVICE
+from kkdcpd.frontends.http.connection_limits import PROXIES, ConnectionLimits
+from kkdcpd.frontends.http.tls_advice import ADVICE
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.log.events import EventLogger

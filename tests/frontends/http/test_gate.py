@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kkdcpd.frontends.gate import Fault, Gate, Limits
+from kkdcpd.frontends.http.gate import Fault, Gate, Limits
 
 LIMITS = Limits(
     head_bytes=100, body_lines=10, bytes_ahead=200, head_timeout=10.0, body_timeout=20.0, idle_timeout=60.0

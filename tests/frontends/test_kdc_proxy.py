@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import Config, ConnectionsConfig
-from kkdcpd.frontends.acceptor import Acceptor
-from kkdcpd.frontends.https import HttpsFrontend
+from kkdcpd.frontends.http.acceptor import Acceptor
+from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.guard.guard import Verdict
 from kkdcpd.ledger import Ledger
 from kkdcpd.metrics.counters import Counters
@@ -662,7 +662,7 @@ class BrokenPipeline(Pipeline):
 async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kkdcpd")
     counters = Counters.discarding()
-    frontend = HttpsFrontend(Config(realms=()), BrokenPipeline(), Ledger(counters), counters)
+    frontend = KdcProxyFrontend(Config(realms=()), BrokenPipeline(), Ledger(counters), counters)
     async with listening() as listener, asyncio.TaskGroup() as tasks:
         acceptor = Acceptor(
             [listener],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import kkdcpd
-from kkdcpd.frontends import bridge
+from kkdcpd.frontends.http import bridge
 
 PACKAGE = Path(kkdcpd.__file__).parent
 DOCUMENTED = {"aiohttp", "aiohttp.abc", "aiohttp.hdrs", "aiohttp.web"}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
-from kkdcpd.frontends.outgoing import Outgoing
+from kkdcpd.frontends.http.outgoing import Outgoing
 from kkdcpd.log.events import EventLogger
 
 __all__ = ["KEPT", "LAST", "HttpProtocol", "Owner", "make_server"]

@@ -1,6 +1,6 @@
 """Which connection is cut off when all together hold too much. The daemon's is in test_connection."""
 
-from kkdcpd.frontends.holdings import FREE_BYTES, Holdings
+from kkdcpd.frontends.http.holdings import FREE_BYTES, Holdings
 
 
 class Held:

@@ -17,13 +17,13 @@ from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
 from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError
-from kkdcpd.frontends.acceptor import UNIX_PEER, Arrival
-from kkdcpd.frontends.bridge import KEPT, LAST, HttpProtocol, make_server
-from kkdcpd.frontends.gate import Fault, Gate, Limits
-from kkdcpd.frontends.holdings import FREE_BYTES, Holdings
-from kkdcpd.frontends.malformed import name_rule, name_start
-from kkdcpd.frontends.outgoing import Outgoing
-from kkdcpd.frontends.responses import Response, encode
+from kkdcpd.frontends.http.acceptor import UNIX_PEER, Arrival
+from kkdcpd.frontends.http.bridge import KEPT, LAST, HttpProtocol, make_server
+from kkdcpd.frontends.http.gate import Fault, Gate, Limits
+from kkdcpd.frontends.http.holdings import FREE_BYTES, Holdings
+from kkdcpd.frontends.http.malformed import name_rule, name_start
+from kkdcpd.frontends.http.outgoing import Outgoing
+from kkdcpd.frontends.http.responses import Response, encode
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters

@@ -1,7 +1,7 @@
 """Explains why TLS handshakes fail: advice for OpenSSL's reasons, which name the client's alert or our error.
 
 An alert (RFC 8446 6.2) says little of its cause, and each TLS library chooses another one for the same cause.
-tests/frontends/test_tls_advice.py shows the alerts of the clients that can be had.
+tests/frontends/http/test_tls_advice.py shows the alerts of the clients that can be had.
 """
 
 from collections.abc import Mapping

@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
-from kkdcpd.frontends.acceptor import Acceptor, Listener
-from kkdcpd.frontends.connection import MAX_HEAD_BYTES, Connection, HttpServer
-from kkdcpd.frontends.holdings import Holdings
-from kkdcpd.frontends.responses import Response
+from kkdcpd.frontends.http.acceptor import Acceptor, Listener
+from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection, HttpServer
+from kkdcpd.frontends.http.holdings import Holdings
+from kkdcpd.frontends.http.responses import Response
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kkdcpd.frontends.outgoing import PIECE_BYTES, Outgoing
+from kkdcpd.frontends.http.outgoing import PIECE_BYTES, Outgoing
 
 
 class Wire(asyncio.Transport):

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from kkdcpd.frontends import responses
+from kkdcpd.frontends.http import responses
 from kkdcpd.values import Outcome
 
 REFUSALS = [outcome for outcome in Outcome if outcome not in {Outcome.ANSWERED, Outcome.CLIENT_GONE}]

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Acceptor, Arrival, Listener
+from kkdcpd.frontends.http.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Acceptor, Arrival, Listener
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
@@ -85,7 +85,7 @@ class Log(logging.Handler):
 @pytest.fixture
 async def log() -> AsyncIterator[Log]:
     log = Log()
-    logger = logging.getLogger("kkdcpd.frontends.acceptor")
+    logger = logging.getLogger("kkdcpd.frontends.http.acceptor")
     logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
     yield log

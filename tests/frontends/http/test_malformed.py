@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from kkdcpd.frontends.malformed import name_rule, name_start
+from kkdcpd.frontends.http.malformed import name_rule, name_start
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, Site
 from tests.support.http_client import post
 from tests.support.messages import as_req, prefixed

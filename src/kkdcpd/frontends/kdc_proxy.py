@@ -9,10 +9,10 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from kkdcpd.config import Config
 from kkdcpd.errors import BodyTooLargeError, RequestError
-from kkdcpd.frontends import responses
-from kkdcpd.frontends.connection import BrokenBodyError, Connection, HttpServer
+from kkdcpd.frontends.http import responses
+from kkdcpd.frontends.http.connection import BrokenBodyError, Connection, HttpServer
+from kkdcpd.frontends.http.responses import Response
 from kkdcpd.frontends.paths import Paths
-from kkdcpd.frontends.responses import Response
 from kkdcpd.journal import ExchangeRecord
 from kkdcpd.ledger import Ledger
 from kkdcpd.log.events import EventLogger
@@ -24,7 +24,7 @@ from kkdcpd.protocol.ip_addresses import network_of
 from kkdcpd.protocol.krb_error import build_policy_error
 from kkdcpd.values import ClientConnection, Outcome, ProxyMessage, ProxyRequest, RequestResult
 
-__all__ = ["HttpsFrontend"]
+__all__ = ["KdcProxyFrontend"]
 
 logger = EventLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Call:
         self.request: ProxyRequest | None = None
 
 
-class HttpsFrontend:
+class KdcProxyFrontend:
     """Serves connections that are already accepted and through their TLS handshake."""
 
     def __init__(self, config: Config, pipeline: Pipeline, ledger: Ledger, counters: Counters) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import ConnectionsConfig
-from kkdcpd.frontends.connection_limits import (
+from kkdcpd.frontends.http.connection_limits import (
     LARGE_LOAD,
     LOAD,
     MOST_MEMBERS,
