@@ -68,7 +68,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """A kkdcpd in a network where all of NETWORK is this host's."""
+    """A kkdcpd on a host that has every address of NETWORK."""
 
     daemon: Daemon
     tls: ssl.SSLContext
@@ -79,7 +79,7 @@ class Field:
         return self.daemon.ports[0]
 
     def honest_client(self) -> HonestClient:
-        """Return a client in a network that attacks nothing."""
+        """Return a client in a network without attackers."""
         return HonestClient(REQUEST, port=self.port, tls=self.tls, source=HONEST, host=HOST)
 
     @classmethod
@@ -186,12 +186,12 @@ class Holder(Background):
             sock.close()
 
     def wait_until_it_has_all(self) -> None:
-        """Wait until `most` connections were opened."""
+        """Wait until the attack has opened `most` connections."""
         if not self._has_all.wait(SETTLE_SECONDS):
             raise TimeoutError(f"{self.opened} of {self._most} connections in {SETTLE_SECONDS} s")
 
     def go_on(self) -> None:
-        """Replace the oldest connection by a new one from now on."""
+        """From now on, replace the oldest connection by a new one."""
         self._may_go_on.set()
 
     def _work_until_over(self) -> None:
@@ -211,7 +211,7 @@ class Holder(Background):
 
 
 def hold(field: Field, kind: str, networks: str, *, most: int, seconds: float) -> tuple[Holder, Result]:
-    """Attack with `most` connections, more than there may be, then for so long beside an honest client."""
+    """Attack with `most` connections, more than the limit; then run an honest client for `seconds`."""
     with Holder(field, KINDS[kind], NETWORKS[networks], most=most) as attack:
         attack.wait_until_it_has_all()
         field.daemon.wait_for_line(is_limit_reached)
@@ -222,12 +222,12 @@ def hold(field: Field, kind: str, networks: str, *, most: int, seconds: float) -
 
 
 def is_limit_reached(line: str) -> bool:
-    """Whether a line of the log tells that a limit of [connections] was reached."""
+    """Whether a log line reports that a limit of [connections] was reached."""
     return " connection_evicted " in line or " connections_refused " in line
 
 
 def handshakes(field: Field, *, seconds: float, threads: int = 4) -> tuple[int, Result]:
-    """Make TLS handshakes from one address as fast as can be; return how many succeeded."""
+    """Make TLS handshakes from one address as fast as possible; return the number that succeeded."""
     is_over = threading.Event()
     counts = [0] * threads
 
@@ -249,7 +249,7 @@ def handshakes(field: Field, *, seconds: float, threads: int = 4) -> tuple[int, 
 
 
 def figures() -> Iterator[str]:
-    """Run every attack with more connections than there may be: at default limits, with TLS a quarter."""
+    """Run each attack with more connections than the limit: with the default limits, with TLS a quarter."""
     for kind, networks in itertools.product(KINDS, NETWORKS):
         most, settings = (9216, PATIENT) if KINDS[kind] in {_bare, _half_hello} else (2304, QUARTER)
         with tempfile.TemporaryDirectory() as place, Field.made(Path(place), settings) as field:

@@ -22,7 +22,7 @@ MISTYPES_EACH = 5
 TRIES = 300
 
 _ANONYMOUS = (11, ("WELLKNOWN", "ANONYMOUS"))
-_INNER = {"guess": "user0", "spray": "user{}", "enumerate": "nobody{}"}
+_INNER = {"guess": "user0", "spray": "user{}", "enumerate": "unknown{}"}
 _OUTER: Mapping[str, messages.Name | None] = {
     "no name": None,
     "a constant name": (1, ("constant",)),

@@ -10,7 +10,7 @@ from bench.attack.background import Background
 __all__ = ["Flood", "http_request"]
 
 GONE = 0
-"""The status that stands for a request whose client left, or could not connect."""
+"""Stands for the status of a request without a response: its client left, or could not connect."""
 
 
 def http_request(body: bytes) -> bytes:

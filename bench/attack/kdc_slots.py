@@ -1,4 +1,4 @@
-"""Messages that a KDC drops without a word fill the slots for requests in flight at it."""
+"""Messages that a KDC silently drops fill the slots for requests in flight at it."""
 
 import tempfile
 import time
@@ -20,7 +20,7 @@ SOURCES = tuple(f"127.201.0.{number}" for number in range(1, 6))
 RATE = 139.0
 PATIENCE_SECONDS = 30.0
 DROPPED_NONCE = 0xFFFFFFFF
-"""MIT's KDC reads a nonce as a signed number of 32 bits, and drops the message whose nonce is none."""
+"""MIT's KDC reads a nonce as a signed 32-bit number. It drops a message with a larger nonce."""
 
 CONFIG = """
 [[listen]]
@@ -40,7 +40,7 @@ max_in_flight_per_kdc = {slots}
 def attack(
     directory: Path, transport: Transport, *, seconds: float, rate: float = RATE, slots: int = 256
 ) -> Result:
-    """Return what the honest client saw, once the attack had its time to fill the slots."""
+    """Return the result of the honest client, which begins after the attack had time to fill the slots."""
     with ExitStack() as stack:
         principal = Principal(name="alice", password="secret", options=("+requires_preauth",))
         realm = stack.enter_context(MitRealm(directory / "realm", name=REALM, principals=[principal]))
@@ -63,7 +63,7 @@ def attack(
 
 
 def figures() -> Iterator[str]:
-    """Run the attack over either transport, at the default limits."""
+    """Run the attack over each transport, with the default limits."""
     for transport in Transport:
         with tempfile.TemporaryDirectory() as directory:
             result = attack(Path(directory), transport, seconds=40)

@@ -57,7 +57,7 @@ _REPLY = messages.krb_error(25, realm=REALM, text="fast-00000000")
 
 
 class LateKdc(Background):
-    """A KDC of UDP, in a thread, whose replies bear the request's name. Names with `late` wait."""
+    """A UDP KDC in a thread. Each reply contains the name of the request; names with `late` wait."""
 
     def __init__(self, late_seconds: float) -> None:
         super().__init__("late KDC")
@@ -92,7 +92,7 @@ class LateKdc(Background):
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """How many requests got what: their own reply, another's, or none. `left` are those whose client left."""
+    """Counts of requests by result: own reply, wrong reply, no reply, and `left` (the client left)."""
 
     own: int = 0
     others: int = 0
@@ -107,7 +107,7 @@ class Outcome:
 
 
 class _Honest:
-    """Asks again and again over one connection, and compares names."""
+    """Sends requests over one connection, one after the other, and compares names."""
 
     def __init__(self, port: int, source: str, number: int) -> None:
         self.outcome = Outcome()
@@ -150,7 +150,7 @@ class _Honest:
 def attack(
     directory: Path, *, exchanges: int, ports: int = PORTS, seconds: float = 600, rate: float = 150
 ) -> Outcome:
-    """Return what became of so many honest exchanges, or of those that fit into `seconds`."""
+    """Return the counts of this many honest exchanges, or of as many as fit into `seconds`."""
     with ExitStack() as stack:
         network = stack.enter_context(NetworkNamespace(directory))
         kdc = stack.enter_context(LateKdc(LATE_SECONDS))

@@ -32,7 +32,7 @@ def run(site: GuardedSite, *, tries: int) -> Outcome:
     reached = {}
     with site.honest_client() as honest:
         for number, cname in enumerate(CNAMES):
-            requests = [as_req(cname, sname=f"nobody{index}") for index in range(tries)]
+            requests = [as_req(cname, sname=f"unknown{index}") for index in range(tries)]
             reached[cname] = tries_of(site.send_all(requests, f"203.0.113.{2 * number}"))
             outer = messages.as_req(realm=REALM, cname=None)
             hidden = (site.armor.hide(request, outer) for request in requests)

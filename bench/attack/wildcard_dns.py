@@ -1,4 +1,4 @@
-"""The owner of a domain under a wildcard, and strangers who make up names there, against all other realms.
+"""The owner of a domain under a wildcard, and clients that make up names there, attack all other realms.
 
 The owner's DNS server answers with thousands of URI records, each for a host of its own at an address where
 nothing listens. Requests name ever new realms in that domain. Made-up names elsewhere are never answered.
@@ -33,12 +33,12 @@ NAME_RATE = 44.0
 ATTACKERS = "127.66.0.1"
 HONEST = "127.200.0.1"
 NEW_REALMS = 50
-"""Fewer than a wildcard stands for at a time: beyond that a client's next realm gets no entry."""
+"""Fewer than a wildcard serves at a time: beyond this limit a client's next realm gets no entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What honest clients met during the attack, one of a known realm and one of ever new ones.
+    """The results of two honest clients: one of a known realm, and one that names a new realm each time.
 
     `growth` is by how many MiB all processes grew, `sent` how many requests the attacker sent.
     """
@@ -58,7 +58,7 @@ class Figures:
 
 
 class HostileDns(FakeDns):
-    """Answers URI queries for names in evil.corp.test in bulk, and drops those for names with "slow"."""
+    """Answers URI queries for names in evil.corp.test with many records, and drops queries for "slow" names."""
 
     def __init__(self, kdc_port: int) -> None:
         super().__init__("", Habits())
@@ -89,13 +89,13 @@ class HostileDns(FakeDns):
 
 
 def bulk_answers(seconds: float, *, rate: float = BULK_RATE) -> Figures:
-    """Ask for ever new realms in the domain whose owner answers in bulk."""
+    """Send requests for new realms in the domain whose owner answers with many records."""
     names = (f"X{number}.EVIL.CORP.TEST" for number in itertools.count())
     return _attack(names, seconds, rate)
 
 
 def made_up_names(seconds: float, *, rate: float = NAME_RATE) -> Figures:
-    """Make up names that DNS never answers for."""
+    """Send requests for made-up names that DNS never answers."""
     return _attack((f"SLOW{number}.CORP.TEST" for number in itertools.count()), seconds, rate)
 
 
@@ -117,7 +117,7 @@ def _attack(names: Iterator[str], seconds: float, rate: float) -> Figures:
 
 
 class _NewRealms(HonestClient):
-    """An honest client that asks twice a second for a realm, NEW_REALMS of which no request named before."""
+    """An honest client that sends two requests a second; NEW_REALMS of them name a new realm."""
 
     def __init__(self, port: int) -> None:
         super().__init__(b"", port=port, tls=None, source="127.201.0.1", interval=0.5)
@@ -129,7 +129,7 @@ class _NewRealms(HonestClient):
 
 
 def _send_all(names: Iterator[str], port: int, seconds: float, rate: float) -> int:
-    """Send requests at a steady rate, whether or not they are answered."""
+    """Send requests at a steady rate, and do not wait for responses."""
     threads: list[threading.Thread] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -31,12 +31,12 @@ def test_connections_of_a_few_networks_keep_no_honest_client_out(
 ) -> None:
     with Field.made(tmp_path, LIMITS) as field:
         attack, honest = hold(field, kind, networks, most=MOST, seconds=SECONDS)
-        told = [line for line in field.daemon.lines if is_limit_reached(line)]
+        reported = [line for line in field.daemon.lines if is_limit_reached(line)]
     assert attack.opened + attack.refused >= MOST
     assert honest.statuses.keys() == {200}
     assert honest.p99 < 1
     # It was the attack that had to go.
-    assert not [line for line in told if "2001:db8:e000:" in line]
+    assert not [line for line in reported if "2001:db8:e000:" in line]
 
 
 def test_handshakes_of_one_client_are_limited(tmp_path: Path) -> None:

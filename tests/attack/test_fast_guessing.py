@@ -7,7 +7,7 @@ from bench.attack.guarded import WITHIN, guarded_site
 
 TRIES = 21
 OFFICE_SIZE = 150
-"""Of whom 30 mistype, twice as many as may fail where nobody logs on. The long form has 500."""
+"""30 users mistype: twice the limit of an office where no user logs on. The long form has 500 users."""
 
 
 def test_every_variant_is_blocked_within_20_tries_and_nobody_else(tmp_path: Path) -> None:
