@@ -139,7 +139,7 @@ def test_refusal_says_in_http_when_to_come_again(make_place: PlaceMaker) -> None
     assert refused.status == 403
     assert 0 < int(refused.headers["retry-after"]) <= BLOCK_SECONDS
     assert refused.body.startswith(
-        b"Logging in by this name failed too often from your network; try again in "
+        b"Logging on with this name failed too often from your network; try again in "
     )
 
 

@@ -52,7 +52,9 @@ class Said:
 
 SAID = Said()
 # The text is the one that the guard has for the rule.
-KPASSWD_SAID = Said(http="Cannot contact any KDC", krb_error="Requests of this kind are not relayed")
+KPASSWD_SAID = Said(
+    http="Cannot contact any KDC", krb_error="This proxy does not relay requests of this kind"
+)
 
 
 @pytest.fixture(scope="module", params=FORMS)
