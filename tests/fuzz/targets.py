@@ -404,13 +404,19 @@ def _proxy_header(octets: bytes) -> None:
         _canonical(header.address)
 
 
+NAT64 = ip_network("64:ff9b::/96")
+"""An IPv4 address below it counts as the IPv4 address."""
+
+
 def _canonical(address: str) -> None:
     """Whatever its spelling was, an address is in its one form, and in its networks."""
     parsed = ipaddress.ip_address(address)
     assert str(parsed) == address
     assert not isinstance(parsed, ipaddress.IPv6Address) or not parsed.ipv4_mapped
     networks = networks_of(address)
-    assert networks[0] == address or "/64" in networks[0]
+    if parsed in NAT64:
+        parsed = ipaddress.ip_address(int(parsed) & 0xFFFFFFFF)
+    assert networks[0] == str(parsed) or "/64" in networks[0]
     assert all(parsed in ip_network(network) for network in networks)
 
 

@@ -119,7 +119,7 @@ def test_limits_go_by_the_client_and_wider_networks(address: str, networks: tupl
     assert network_of(address) == networks[0]
 
 
-@given(bits=st.integers(0, 2**128 - 1))
+@given(bits=st.integers(0, 2**128 - 1).filter(lambda bits: bits >> 32 != 0x64FF9B << 64))
 def test_address_is_in_each_of_its_networks(bits: int) -> None:
     address = str(ip_address(bits) if bits >= 2**32 else IPv6Address(bits))
     for network in networks_of(address):
