@@ -58,7 +58,7 @@ class Figures:
 
 
 class HostileDns(FakeDns):
-    """Answers URI queries for names in evil.corp.test with many records, and drops queries for "slow" names."""
+    """Answers URI queries for names in evil.corp.test with many records, and drops those for "slow" names."""
 
     def __init__(self, kdc_port: int) -> None:
         super().__init__("", Habits())

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tests.frontends.http.test_acceptor import Log, keeping_door, log
 
 from kkdcpd.config import TlsConfig
 from kkdcpd.frontends.http.acceptor import Listener
@@ -20,6 +19,7 @@ from kkdcpd.frontends.http.tls_advice import ADVICE
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from lab.program import find_program
+from tests.frontends.http.test_acceptor import Log, keeping_door, log
 from tests.frontends.inside import Talk, listening
 from tests.support.http_client import HttpClient
 
