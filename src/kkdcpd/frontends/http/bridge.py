@@ -99,7 +99,7 @@ def _make_request(
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
     """Make aiohttp's request. Of a URL (RFC 9112 3.2.2) it gets no host: it fails if that is none."""
-    if head.url.absolute:
+    if head.path[:1] != "/" and head.url.absolute:
         head = type(head)(
             head.method,
             head.path,

@@ -319,7 +319,7 @@ class Connection(asyncio.BufferedProtocol):
     def _feed(self) -> None:
         """Hand the parser what the gate lets go."""
         gate = self._gate
-        while (piece := gate.next_piece()) is not None:
+        while gate.held_bytes and (piece := gate.next_piece()) is not None:
             if gate.is_in_body and self._body:
                 self._feed_body(piece, self._body)
             else:

@@ -88,6 +88,8 @@ class Gate:
         "body_bytes",
         "deadline",
         "fault",
+        "held_bytes",
+        "is_in_body",
         "is_input_over",
         "requests",
     )
@@ -113,6 +115,10 @@ class Gate:
         """The limit that the client has passed, if any."""
         self.is_input_over = False
         """Whether no more bytes come. What has come still counts."""
+        self.held_bytes = 0
+        """How many bytes wait here."""
+        self.is_in_body = False
+        """Whether the request's body is not whole yet."""
 
     # -- Events ----------------------------------------------------------------------------------------------
 
@@ -122,12 +128,14 @@ class Gate:
             return
         self._held = self._held[self._position :] + data if self._held else data
         self._position = 0
+        self.held_bytes += len(data)
         if self._stage is _HEAD and self._late is _IDLE:
             self._wait(now + self._limits.head_timeout, _HEAD_LATE)
 
     def request_begins(self) -> None:
         """Let the next bytes be the body's: the parser has handed over the request."""
         self._stage = _BODY
+        self.is_in_body = True
         self.deadline = None
         self._head_bytes = self._lines = 0
         self._start = self._tail = b""
@@ -141,10 +149,11 @@ class Gate:
     def body_ends(self, overshoot: bytes, now: float) -> None:
         """Hold what follows a body, except the `overshoot`: the parser has these bytes already."""
         self._stage = _BEHIND
+        self.is_in_body = False
         self.deadline = None
         self.body_bytes = 0
         self._head_bytes = len(overshoot)
-        start_of_head = overshoot.lstrip(_END_OF_LINE)
+        start_of_head = overshoot.lstrip(_END_OF_LINE) if overshoot else b""
         self._start = start_of_head[: len(_HTTP_2)]
         self._tail = start_of_head[-3:]
         if self._is_answered:
@@ -166,8 +175,9 @@ class Gate:
     def close(self) -> None:
         """Drop what is held, and whatever comes."""
         self._stage = _OVER
+        self.is_in_body = False
         self._held = b""
-        self._position = 0
+        self._position = self.held_bytes = 0
         self.body_bytes = 0
         self.deadline = self.fault = None
 
@@ -192,19 +202,9 @@ class Gate:
             self.fault = self._late
 
     @property
-    def held_bytes(self) -> int:
-        """How many bytes wait here."""
-        return len(self._held) - self._position
-
-    @property
     def is_handed_on(self) -> bool:
         """Whether the parser has a whole head and has not handed over the request yet."""
         return self._stage is _HANDED_ON
-
-    @property
-    def is_in_body(self) -> bool:
-        """Whether the request's body is not whole yet."""
-        return self._stage is _BODY
 
     @property
     def is_request_unfinished(self) -> bool:
@@ -233,7 +233,7 @@ class Gate:
     # -- Steps -----------------------------------------------------------------------------------------------
 
     def _piece_of_head(self) -> bytes | None:
-        if not self._tail:
+        if not self._tail and self._held[self._position] in _END_OF_LINE:
             self._skip_empty_lines()
         end = None if self._is_http_2() else self._end_of_head()
         stop = end or len(self._held)
@@ -253,12 +253,11 @@ class Gate:
 
     def _skip_empty_lines(self) -> None:
         """Drop empty lines before a request line (RFC 9112 2.2): they are no end of a head."""
-        if self._held[self._position] not in _END_OF_LINE:
-            return
         rest = self._held[self._position :].lstrip(_END_OF_LINE)
         self._head_bytes += self.held_bytes - len(rest)
         self._held = rest
         self._position = 0
+        self.held_bytes = len(rest)
 
     def _is_http_2(self) -> bool:
         """Whether the head begins as HTTP/2 does."""
@@ -301,12 +300,13 @@ class Gate:
 
     def _take(self, stop: int) -> bytes:
         if stop == len(self._held):
-            piece = self._held[self._position :]
+            piece = self._held[self._position :] if self._position else self._held
             self._held = b""
-            self._position = 0
+            self._position = self.held_bytes = 0
         else:
             piece = self._held[self._position : stop]
             self._position = stop
+            self.held_bytes -= len(piece)
         return piece
 
     def _expect_head(self, now: float) -> None:
