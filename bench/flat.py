@@ -104,7 +104,7 @@ def _guard_costs() -> tuple[list[float], list[float]]:
         clients = [_client(start + number) for number in range(SAMPLE)]
         before = time.process_time()
         for client in clients:
-            with guard.visit(client) as verdict:
+            with guard.in_flight(client) as verdict:
                 assert not verdict.refusal
                 assert not guard.admit(asked, client, realm).refusal
                 assert not guard.review(asked, client, realm, facts).refusal

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from kkdcpd import journal
 from kkdcpd.cli import ExitCode
 from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends.http import responses
@@ -25,9 +24,10 @@ from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.service import Service
 from kkdcpd.values import Outcome, RequestResult, ServiceStatus
 from lab.program import run
-from tests.test_journal import (
+from tests.pipeline.test_access_log import (
     AS_REQ,
     KPASSWD_REQ,
+    LOG,
     RECORD,
     REFUSED,
     UNKNOWN_PRINCIPAL,
@@ -158,12 +158,12 @@ def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.INFO, "kkdcpd")
     for record in (
         replace(RECORD, request=replace(AS_REQ, is_armored=True, dclocator_hint=1)),
-        replace(RECORD, request=KPASSWD_REQ, served=answered(WRONG_PASSWORD)),
-        replace(RECORD, request=replace(AS_REQ, realm="example.com"), served=answered(UNKNOWN_PRINCIPAL)),
-        replace(RECORD, served=RequestResult(outcome=Outcome.NO_KDC_REACHED, attempts=1, detail="why")),
+        replace(RECORD, request=KPASSWD_REQ, result=answered(WRONG_PASSWORD)),
+        replace(RECORD, request=replace(AS_REQ, realm="example.com"), result=answered(UNKNOWN_PRINCIPAL)),
+        replace(RECORD, result=RequestResult(outcome=Outcome.NO_KDC_REACHED, attempts=1, detail="why")),
         REFUSED,
     ):
-        journal.write(record)
+        LOG.enter(record)
     fields: set[str] = set()
     for line in caplog.records:
         fields.update(line.fields)  # type: ignore[attr-defined]

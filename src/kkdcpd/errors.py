@@ -8,6 +8,9 @@ KkdcpdError
 ├── RequestError              the client's fault
 │   ├── MalformedError        octets that are not what the specification says
 │   ├── NoTargetDomainError   [MS-KKDCP] 3.2.5.1, step 2
+│   ├── MalformedHttpError
+│   ├── PathNotFoundError
+│   ├── MethodNotAllowedError
 │   ├── BodyTooLargeError
 │   └── BodyTimeoutError
 ├── LocateError               the realm can't be served
@@ -40,10 +43,13 @@ __all__ = [
     "ListenError",
     "LocateError",
     "MalformedError",
+    "MalformedHttpError",
+    "MethodNotAllowedError",
     "NoKdcKnownError",
     "NoKdcReachedError",
     "NoKdcReplyError",
     "NoTargetDomainError",
+    "PathNotFoundError",
     "RealmNotServedError",
     "RequestError",
     "SettingError",
@@ -164,6 +170,24 @@ class NoTargetDomainError(RequestError):
     """A client's KDC-PROXY-MESSAGE without target-domain ([MS-KKDCP] 3.2.5.1: ERROR_BAD_FORMAT)."""
 
     outcome = Outcome.NO_TARGET_DOMAIN
+
+
+class MalformedHttpError(RequestError):
+    """A request that breaks a rule of HTTP. The message names the rule."""
+
+    outcome = Outcome.MALFORMED_HTTP
+
+
+class PathNotFoundError(RequestError):
+    """A request for a path that is not served."""
+
+    outcome = Outcome.PATH_NOT_FOUND
+
+
+class MethodNotAllowedError(RequestError):
+    """A request with another method than POST."""
+
+    outcome = Outcome.METHOD_NOT_ALLOWED
 
 
 class BodyTooLargeError(RequestError):

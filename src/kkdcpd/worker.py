@@ -12,12 +12,12 @@ from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable
-from kkdcpd.ledger import Ledger
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics
-from kkdcpd.pipeline import Pipeline
+from kkdcpd.pipeline.pipeline import Pipeline
+from kkdcpd.pipeline.relay import Relay
 from kkdcpd.shared_memory.memory import SharedMemory
 from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.shared_memory.notes import Notes
@@ -76,15 +76,17 @@ class Worker:
         self._prober = Prober(upstream, self._ways_out, self._health)
         self._locator = build_locator(config, system, on_lookup=counters.looked_up)
         table = SharedTable(memory.guard)
-        pipeline = Pipeline(
-            guard=Guard(config, table, NetworkCounts(memory.requests, row), clock=time.monotonic),
+        guard = Guard(config, table, NetworkCounts(memory.requests, row), clock=time.monotonic)
+        relay = Relay(
+            guard=guard,
             locator=self._locator,
             upstream=Upstream(upstream, self._ways_out, self._health, self._prober, counters),
             password_changes=PasswordChanges(
                 Notes(memory.password_changes), upstream.password_change_preference, time.monotonic
             ),
         )
-        self._frontend = KdcProxyFrontend(config, pipeline, Ledger(counters), counters)
+        pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
+        self._frontend = KdcProxyFrontend(config, pipeline, counters)
         self._acceptor = Acceptor(
             listeners,
             config.connections,

@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ import pytest
 from kkdcpd.config import Config, ConnectionsConfig
 from kkdcpd.frontends.http.acceptor import Acceptor
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
-from kkdcpd.guard.guard import Verdict
-from kkdcpd.ledger import Ledger
+from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.pipeline import Pipeline
+from kkdcpd.pipeline.pipeline import Pipeline
+from kkdcpd.pipeline.relay import Relay
 from kkdcpd.values import ClientConnection, ProxyRequest, RequestResult
 from lab.authority import Authority
 from tests.frontends.inside import Talk, listening
@@ -26,7 +27,7 @@ from tests.support.captured import CAPTURED, captured
 from tests.support.fake_kdc import Link, garbage, reply
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_req, krb_error, prefixed, tgs_req
-from tests.support.shared import own_counts
+from tests.support.shared import own_counts, own_table
 
 ODD_BODY = envelope(as_req(realm="ODD.TEST"), "ODD.TEST")
 MAX_BODY_BYTES = 262144
@@ -641,28 +642,23 @@ def test_body_without_end_is_cut_off(site: Site) -> None:
     assert refused["outcome"] == "body_too_large"
 
 
-class BrokenPipeline(Pipeline):
-    """A pipeline with a bug."""
+class BrokenRelay(Relay):
+    """A relay with a bug."""
 
     def __init__(self) -> None:
         pass
 
-    def charge(self, client: ClientConnection) -> Verdict:
-        del client
-        return Verdict()
-
-    def visit(self, client: ClientConnection) -> contextlib.AbstractContextManager[Verdict]:
-        del client
-        return contextlib.nullcontext(Verdict())
-
-    async def serve(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
+    async def relay(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
         raise LookupError(f"a bug with {request.realm} of {client.address}")
 
 
 async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kkdcpd")
     counters = Counters.discarding()
-    frontend = KdcProxyFrontend(Config(realms=()), BrokenPipeline(), Ledger(counters), counters)
+    config = Config(realms=())
+    guard = Guard(config, own_table(), own_counts(), time.monotonic)
+    pipeline = Pipeline(guard=guard, relay=BrokenRelay(), counters=counters, config=config.guard)
+    frontend = KdcProxyFrontend(config, pipeline, counters)
     async with listening() as listener, asyncio.TaskGroup() as tasks:
         acceptor = Acceptor(
             [listener],

@@ -37,10 +37,11 @@ from kkdcpd.errors import ConfigError, MalformedError, NoTargetDomainError, Sett
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
-from kkdcpd.journal import ExchangeRecord, write
 from kkdcpd.locate.dns_wire import MAX_RECORDS, RecordType, build_query, read_response
 from kkdcpd.locate.records import SrvRecord, UriRecord, demote_udp_duplicates, read_srv, read_uri
 from kkdcpd.log.lines import JsonLines, TextLines
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
 from kkdcpd.protocol.cldap import decode_ping_answer
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
@@ -279,24 +280,25 @@ def _log(octets: bytes) -> None:
         return
     for facts in SOME_REPLIES[request.kind]:
         reply = KdcReply(payload=b"", facts=facts, endpoint=ENDPOINT, attempts=1)
-        served = RequestResult(outcome=Outcome.ANSWERED, reply=reply, attempts=1, detail=request.realm)
-        record = replace(RECORD, request=request, served=served)
+        result = RequestResult(outcome=Outcome.ANSWERED, reply=reply, attempts=1, detail=request.realm)
+        record = replace(RECORD, request=request, result=result)
         for line in _lines_of(record):
             assert line.isprintable()
             assert line.isascii()
 
 
 ENDPOINT = KdcEndpoint(name="kdc1", address="192.0.2.1", port=88, transport=Transport.TCP)
-RECORD = ExchangeRecord(
+RECORD = AccessRecord(
     request_id="0123abcd",
     client=ClientConnection(address="192.0.2.7"),
-    served=RequestResult(outcome=Outcome.ANSWERED),
+    result=RequestResult(outcome=Outcome.ANSWERED),
     request=None,
     status=200,
-    milliseconds=1.0,
+    seconds=0.001,
     bytes_in=1,
     bytes_out=1,
 )
+ACCESS_LOG = AccessLog(Counters.discarding())
 FORMS = TextLines(), JsonLines()
 
 
@@ -310,13 +312,13 @@ class _Lines(logging.Handler):
         self.lines = [form.render(record, fields).decode("ascii").removesuffix("\n") for form in FORMS]
 
 
-def _lines_of(record: ExchangeRecord) -> Sequence[str]:
-    logger = logging.getLogger(write.__module__)
+def _lines_of(record: AccessRecord) -> Sequence[str]:
+    logger = logging.getLogger(AccessLog.__module__)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(_LINES)
     try:
-        write(record)
+        ACCESS_LOG.enter(record)
     finally:
         logger.removeHandler(_LINES)
         logger.propagate = True

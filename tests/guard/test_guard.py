@@ -106,7 +106,7 @@ def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, obje
 
 def test_log_on_breaks_no_rule_by_default() -> None:
     subject = house()
-    with subject.guard.visit(CLIENT) as verdict:
+    with subject.guard.in_flight(CLIENT) as verdict:
         assert verdict == GOOD
         assert subject.admit() == GOOD
         assert subject.review(login(), messages.as_rep()) == GOOD
@@ -117,23 +117,23 @@ def test_log_on_breaks_no_rule_by_default() -> None:
 
 def test_request_over_the_limit_is_refused_and_uncounted_at_its_end() -> None:
     subject = house(rates=RatesConfig(client_concurrency=1))
-    with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
+    with subject.guard.in_flight(CLIENT), subject.guard.in_flight(CLIENT) as verdict:
         assert rule_of(verdict) is Rule.CLIENT_CONCURRENCY
-    with subject.guard.visit(CLIENT) as verdict:
+    with subject.guard.in_flight(CLIENT) as verdict:
         assert verdict == GOOD
 
 
 def test_request_that_fails_is_uncounted_too() -> None:
     subject = house(rates=RatesConfig(client_concurrency=1))
-    with pytest.raises(RuntimeError), subject.guard.visit(CLIENT):
+    with pytest.raises(RuntimeError), subject.guard.in_flight(CLIENT):
         raise RuntimeError
-    with subject.guard.visit(CLIENT) as verdict:
+    with subject.guard.in_flight(CLIENT) as verdict:
         assert verdict == GOOD
 
 
 def test_heads_over_the_rate_are_refused_for_their_client_only() -> None:
     subject = house(rates=RatesConfig(client_burst=2))
-    verdicts = [rule_of(subject.guard.charge(client)) for client in (CLIENT, CLIENT, CLIENT, OTHER)]
+    verdicts = [rule_of(subject.guard.check_rate(client)) for client in (CLIENT, CLIENT, CLIENT, OTHER)]
     assert verdicts == [None, None, Rule.CLIENT_RATE, None]
 
 
@@ -142,16 +142,16 @@ def test_heads_over_the_rate_are_refused_for_their_client_only() -> None:
 )
 def test_heads_over_the_rate_follow_the_mode(mode: Mode, expected: Verdict) -> None:
     subject = house(rates=RatesConfig(mode=mode, client_burst=1))
-    subject.guard.charge(CLIENT)
-    assert subject.guard.charge(CLIENT) == expected
+    subject.guard.check_rate(CLIENT)
+    assert subject.guard.check_rate(CLIENT) == expected
 
 
 def test_request_in_flight_takes_no_token_of_the_rate() -> None:
     subject = house(rates=RatesConfig(client_burst=1))
     for _ in range(3):
-        with subject.guard.visit(CLIENT) as verdict:
+        with subject.guard.in_flight(CLIENT) as verdict:
             assert verdict == GOOD
-    assert subject.guard.charge(CLIENT) == GOOD
+    assert subject.guard.check_rate(CLIENT) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_request_in_flight_takes_no_token_of_the_rate() -> None:
 )
 def test_requests_over_the_limit_follow_the_mode(mode: Mode, expected: Verdict) -> None:
     subject = house(rates=RatesConfig(mode=mode, client_concurrency=1))
-    with subject.guard.visit(CLIENT), subject.guard.visit(CLIENT) as verdict:
+    with subject.guard.in_flight(CLIENT), subject.guard.in_flight(CLIENT) as verdict:
         assert verdict == expected
 
 
@@ -172,7 +172,7 @@ def flood(subject: House, numbers: range) -> None:
         network = f"2001:db8:{number >> 8:x}:{number & 0xFF:x}::/64"
         client = ClientConnection(address=network, network=network)
         cname = PrincipalName(name_type=1, components=(f"user{number}",))
-        with subject.guard.visit(client):
+        with subject.guard.in_flight(client):
             subject.guard.review(replace(asked, cname=cname), client, subject.realm, facts)
 
 

@@ -37,7 +37,7 @@ def test_areas_have_the_common_level_by_default() -> None:
 @pytest.mark.parametrize(
     ("area", "told"),
     [
-        ("exchange", "kkdcpd.journal"),
+        ("exchange", "kkdcpd.pipeline.access_log"),
         ("guard", "kkdcpd.guard.guard"),
         ("connections", "kkdcpd.frontends.http.acceptor"),
         ("kdc", "kkdcpd.upstream.health"),

@@ -11,7 +11,7 @@ from kkdcpd.config import Config, SystemFiles, UpstreamConfig
 from kkdcpd.guard.guard import Guard
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
-from kkdcpd.pipeline import Pipeline
+from kkdcpd.pipeline.relay import Relay
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.driver import Upstream
@@ -30,7 +30,7 @@ __all__ = [
     "health_table",
     "request_of",
     "route_to",
-    "running_pipeline",
+    "running_relay",
     "running_upstream",
 ]
 
@@ -66,8 +66,8 @@ def health_table(reach_timeout: float = 5.0) -> HealthTable:
 
 
 @contextlib.asynccontextmanager
-async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
-    """A pipeline for a whole configuration, without the system's own hosts and nameservers."""
+async def running_relay(config: Config) -> AsyncIterator[Relay]:
+    """A relay for a whole configuration, without the system's own hosts and nameservers."""
     async with (
         build_locator(config, SystemFiles()) as locator,
         _running(config.upstream) as (upstream, _),
@@ -75,7 +75,7 @@ async def running_pipeline(config: Config) -> AsyncIterator[Pipeline]:
         table = own_table(config.guard.table_entries)
         guard = Guard(config, table, own_counts(), time.monotonic)
         changes = PasswordChanges(own_notes(), config.upstream.password_change_preference, time.monotonic)
-        yield Pipeline(guard=guard, locator=locator, upstream=upstream, password_changes=changes)
+        yield Relay(guard=guard, locator=locator, upstream=upstream, password_changes=changes)
 
 
 @contextlib.asynccontextmanager

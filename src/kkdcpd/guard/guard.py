@@ -53,16 +53,16 @@ class Guard:
         self._failures = FailureGate(config.guard.failures, store)
         self._policies = {realm.name: RealmPolicy(realm) for realm in config.realms}
 
-    def charge(self, client: ClientConnection) -> Verdict:
+    def check_rate(self, client: ClientConnection) -> Verdict:
         """Count the head of a request, and judge the rate of the client's network."""
         if self._rates_mode is Mode.OFF:
             return GOOD
         refusal = self._rates.check_client(client.network, now=self._clock())
         return _verdict([found(refusal, self._rates_mode)]) if refusal else GOOD
 
-    def visit(self, client: ClientConnection) -> AbstractContextManager[Verdict]:
+    def in_flight(self, client: ClientConnection) -> AbstractContextManager[Verdict]:
         """Count a request in flight while the context lasts, and judge the number of such requests."""
-        return _Visit(self._concurrency, self._rates_mode, client.network)
+        return _InFlight(self._concurrency, self._rates_mode, client.network)
 
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:
         """Judge a request before it goes to the realm's servers."""
@@ -111,7 +111,7 @@ class Guard:
             _log(event, self._failures_mode)
 
 
-class _Visit(AbstractContextManager[Verdict]):
+class _InFlight(AbstractContextManager[Verdict]):
     """A request in flight."""
 
     __slots__ = ("_limit", "_mode", "_networks")

@@ -10,7 +10,7 @@ __all__ = ["AREAS", "set_levels"]
 AREAS: Mapping[str, str] = {
     "libraries": "",
     "process": "kkdcpd",
-    "exchange": "kkdcpd.journal",
+    "exchange": "kkdcpd.pipeline",
     "guard": "kkdcpd.guard",
     "connections": "kkdcpd.frontends",
     "kdc": "kkdcpd.upstream",

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from kkdcpd.frontends.paths import Paths, Place
+from kkdcpd.frontends.http.paths import Paths, Place
 
 TOKEN = "correct-horse-battery-staple"
 OPEN = Paths(["/KdcProxy", "/deep/er"], takes_tokens=False)

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from kkdcpd import journal
-from kkdcpd.journal import ExchangeRecord
+from kkdcpd.metrics.columns import FIXED, REQUEST_SECONDS, REQUESTS
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.metrics.memory import make_metrics
+from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
 from kkdcpd.values import (
     ClientCertificate,
     ClientConnection,
@@ -60,13 +63,15 @@ def answered(
     return RequestResult(outcome=Outcome.ANSWERED, realm="EXAMPLE.COM", reply=reply, attempts=attempts)
 
 
-RECORD = ExchangeRecord(
+LOG = AccessLog(Counters.discarding())
+
+RECORD = AccessRecord(
     request_id="0123abcd",
     client=ClientConnection(address="192.0.2.7", port=50123, tls="TLSv1.3"),
-    served=answered(),
+    result=answered(),
     request=AS_REQ,
     status=200,
-    milliseconds=1.25,
+    seconds=0.00125,
     bytes_in=199,
     bytes_out=900,
 )
@@ -81,7 +86,7 @@ REFUSED = replace(
         certificate=ClientCertificate(subject="CN=laptop,O=Example", names=("dns:laptop.example.com",)),
         token=b"digest of a secret",
     ),
-    served=replace(
+    result=replace(
         answered(),
         outcome=Outcome.REFUSED,
         detail="a ticket for alice without preauthentication",
@@ -103,9 +108,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def written(record: ExchangeRecord, log: pytest.LogCaptureFixture) -> dict[str, Any]:
+def written(record: AccessRecord, log: pytest.LogCaptureFixture) -> dict[str, Any]:
     log.clear()
-    journal.write(record)
+    LOG.enter(record)
     (line,) = log.records
     assert line.message == "exchange"
     fields: dict[str, Any] = line.fields  # type: ignore[attr-defined]
@@ -163,8 +168,8 @@ def test_refused_request_tells_by_whom_it_came_and_why(log: pytest.LogCaptureFix
 
 
 def test_request_that_is_answered_may_have_been_monitored(log: pytest.LogCaptureFixture) -> None:
-    served = replace(answered(), monitored=(Rule.GUESSING,))
-    fields = written(replace(RECORD, served=served), log)
+    result = replace(answered(), monitored=(Rule.GUESSING,))
+    fields = written(replace(RECORD, result=result), log)
     assert (fields["outcome"], fields["monitored"], "rule" in fields) == ("answered", "guessing", False)
 
 
@@ -175,7 +180,7 @@ def test_port_behind_a_proxy_is_told_where_it_is_known(log: pytest.LogCaptureFix
 
 
 def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> None:
-    fields = written(replace(RECORD, served=answered(WRONG_PASSWORD)), log)
+    fields = written(replace(RECORD, result=answered(WRONG_PASSWORD)), log)
     assert (fields["reply"], fields["error"], fields["error_name"]) == (
         "KRB_ERROR",
         24,
@@ -184,8 +189,8 @@ def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> No
 
 
 def test_request_that_was_not_understood_has_no_fields_of_its_own(log: pytest.LogCaptureFixture) -> None:
-    served = RequestResult(outcome=Outcome.MALFORMED_MESSAGE, detail="octet 0: no")
-    record = replace(RECORD, request=None, served=served, status=400, bytes_out=90)
+    result = RequestResult(outcome=Outcome.MALFORMED_MESSAGE, detail="octet 0: no")
+    record = replace(RECORD, request=None, result=result, status=400, bytes_out=90)
     assert list(written(record, log)) == [
         "id",
         "client",
@@ -201,24 +206,24 @@ def test_request_that_was_not_understood_has_no_fields_of_its_own(log: pytest.Lo
 
 
 def test_realm_that_is_not_served_is_the_target_domain(log: pytest.LogCaptureFixture) -> None:
-    served = RequestResult(outcome=Outcome.REALM_NOT_SERVED, detail="neither")
-    assert written(replace(RECORD, served=served, status=503), log)["realm"] == "example.com"
+    result = RequestResult(outcome=Outcome.REALM_NOT_SERVED, detail="neither")
+    assert written(replace(RECORD, result=result, status=503), log)["realm"] == "example.com"
 
 
 def test_failure_tells_what_was_tried(log: pytest.LogCaptureFixture) -> None:
-    served = RequestResult(
+    result = RequestResult(
         outcome=Outcome.NO_KDC_REACHED,
         realm="EXAMPLE.COM",
         attempts=2,
         detail="tcp://a:88 refused; tcp://b:88 refused",
     )
-    fields = written(replace(RECORD, served=served, status=503), log)
+    fields = written(replace(RECORD, result=result, status=503), log)
     assert (fields["attempts"], fields["detail"]) == (2, "tcp://a:88 refused; tcp://b:88 refused")
     assert {"kdc", "transport", "reply"}.isdisjoint(fields)
 
 
 def test_client_that_is_gone_has_no_status(log: pytest.LogCaptureFixture) -> None:
-    record = replace(RECORD, served=RequestResult(outcome=Outcome.CLIENT_GONE), status=None)
+    record = replace(RECORD, result=RequestResult(outcome=Outcome.CLIENT_GONE), status=None)
     assert "status" not in written(record, log)
 
 
@@ -227,7 +232,7 @@ def test_hidden_cname_is_that_of_the_reply(log: pytest.LogCaptureFixture) -> Non
 
 
 def test_cname_that_nobody_tells_is_left_out(log: pytest.LogCaptureFixture) -> None:
-    assert "cname" not in written(replace(RECORD, request=TGS_REQ, served=answered(WRONG_PASSWORD)), log)
+    assert "cname" not in written(replace(RECORD, request=TGS_REQ, result=answered(WRONG_PASSWORD)), log)
 
 
 def test_password_change_has_its_version_and_no_padata(log: pytest.LogCaptureFixture) -> None:
@@ -255,7 +260,7 @@ def test_hint_is_a_flag_field_however_it_was_encoded(
 
 def test_kdc_by_ipv6_address_has_brackets(log: pytest.LogCaptureFixture) -> None:
     endpoint = replace(ENDPOINT, name="2001:db8::1", address="2001:db8::1")
-    assert written(replace(RECORD, served=answered(endpoint=endpoint)), log)["kdc"] == "[2001:db8::1]:88"
+    assert written(replace(RECORD, result=answered(endpoint=endpoint)), log)["kdc"] == "[2001:db8::1]:88"
 
 
 def test_client_of_a_unix_socket_has_no_port(log: pytest.LogCaptureFixture) -> None:
@@ -265,7 +270,7 @@ def test_client_of_a_unix_socket_has_no_port(log: pytest.LogCaptureFixture) -> N
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixture, outcome: Outcome) -> None:
-    written(replace(RECORD, served=RequestResult(outcome=outcome)), log)
+    written(replace(RECORD, result=RequestResult(outcome=outcome)), log)
     expected = {
         Outcome.NO_KDC_KNOWN: "WARNING",
         Outcome.DNS_FAILED: "WARNING",
@@ -278,14 +283,14 @@ def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("record", [RECORD, REFUSED], ids=["answered", "refused"])
 def test_nothing_of_a_message_or_a_token_gets_into_the_line(
-    log: pytest.LogCaptureFixture, record: ExchangeRecord
+    log: pytest.LogCaptureFixture, record: AccessRecord
 ) -> None:
     assert "secret" not in str(written(record, log))
 
 
 def test_nothing_is_written_below_the_level(log: pytest.LogCaptureFixture) -> None:
     log.set_level(logging.WARNING, "kkdcpd")
-    journal.write(RECORD)
+    LOG.enter(RECORD)
     assert not log.records
 
 
@@ -296,7 +301,7 @@ def test_line_is_of_the_time_at_which_it_is_written(log: pytest.LogCaptureFixtur
 
 
 def test_times_are_rounded(log: pytest.LogCaptureFixture) -> None:
-    assert written(replace(RECORD, milliseconds=1234.5678), log)["ms"] == 1234.6
+    assert written(replace(RECORD, seconds=1.2345678), log)["ms"] == 1234.6
 
 
 @pytest.mark.parametrize(
@@ -315,8 +320,27 @@ def test_a_realm_in_the_wrong_case_that_the_kdc_does_not_know_is_named(
 ) -> None:
     facts = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=error_code)
     with caplog.at_level(logging.INFO, "kkdcpd"):
-        journal.write(replace(RECORD, request=replace(AS_REQ, realm=realm), served=answered(facts)))
+        LOG.enter(replace(RECORD, request=replace(AS_REQ, realm=realm), result=answered(facts)))
     (record,) = caplog.records
     fields: dict[str, Any] = record.fields  # type: ignore[attr-defined]
     assert ("advice" in fields) is is_told
-    assert not is_told or f"asks for {realm}, the configuration has EXAMPLE.COM" in fields["advice"]
+    assert not is_told or f"requests {realm}, the configuration has EXAMPLE.COM" in fields["advice"]
+
+
+def test_every_request_is_a_line_and_a_count(log: pytest.LogCaptureFixture) -> None:
+    metrics = make_metrics(1)
+    access_log = AccessLog(Counters(metrics.take_row(0)))
+    unread = replace(RECORD, request=None, result=RequestResult(outcome=Outcome.MALFORMED_HTTP), status=400)
+    for record in (RECORD, RECORD, unread):
+        access_log.enter(record)
+    assert [line.message for line in log.records] == ["exchange"] * 3
+    reader = MetricsReader(metrics)
+    counts = {
+        (realm, *labels): count
+        for realm, words in reader.realms().items()
+        for labels, count in zip(REQUESTS.series, words, strict=True)
+        if count
+    }
+    assert counts == {("EXAMPLE.COM", "answered", "AS_REQ"): 2, ("", "malformed_http", ""): 1}
+    # 1.25 ms: the third bucket of the first kind.
+    assert reader.fixed()[FIXED[REQUEST_SECONDS] + 2] == 2

@@ -1,10 +1,9 @@
-"""What happens to a request between a way in and a way out. No octets of HTTP, TLS or sockets here."""
+"""Relays one request to a KDC of its realm, and decides with the guard whether request and reply may pass."""
 
 import asyncio
 import time
 from dataclasses import replace
 
-from kkdcpd.config import RealmConfig
 from kkdcpd.errors import ExchangeError, LocateError
 from kkdcpd.guard.guard import Guard, Verdict
 from kkdcpd.locate.locator import Locator
@@ -12,13 +11,13 @@ from kkdcpd.locate.realms import ServedRealm
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.password_changes import PasswordChanges
-from kkdcpd.values import ClientConnection, DcLocatorFlags, KdcReply, Outcome, ProxyRequest, RequestResult
+from kkdcpd.values import ClientConnection, DcLocatorFlags, Outcome, ProxyRequest, RequestResult, Rule
 
-__all__ = ["Pipeline", "refused"]
+__all__ = ["Relay", "refused", "with_monitored"]
 
 
-class Pipeline:
-    """Asks the guard, locates the realm's KDCs, exchanges the request with one, asks the guard again."""
+class Relay:
+    """Finds the realm, admits the request, exchanges it with a KDC and reviews the reply."""
 
     def __init__(
         self, *, guard: Guard, locator: Locator, upstream: Upstream, password_changes: PasswordChanges
@@ -27,13 +26,9 @@ class Pipeline:
         self._locator = locator
         self._upstream = upstream
         self._password_changes = password_changes
-        self.charge = guard.charge
-        """Charges a client for the head of a request; the verdict is on their rate."""
-        self.visit = guard.visit
-        """Counts a request of a client for as long as its context lasts; its verdict is on their number."""
 
-    async def serve(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
-        """Serve one request; whatever keeps it from a reply is in the outcome, never raised."""
+    async def relay(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
+        """Relay a request. Every failure is an outcome of the result, never an exception."""
         flags = flags_of(request.dclocator_hint, is_armored=request.is_armored)
         try:
             served_realm = self._locator.match(request.target_domain, flags)
@@ -45,16 +40,17 @@ class Pipeline:
             return refused(verdict, realm.name)
         started = time.perf_counter()
         try:
-            served = await self._exchange(request, client, served_realm, flags)
+            result = await self._exchange(request, client, served_realm, flags)
         except asyncio.CancelledError:
             self._guard.note_departure(request, client, realm, seconds=time.perf_counter() - started)
             raise
-        if served.reply:
-            served = self._review(request, client, realm, served, served.reply)
-        if not verdict.monitored:
-            return served
-        # Some rules look at both, and are told once.
-        return replace(served, monitored=tuple(dict.fromkeys(verdict.monitored + served.monitored)))
+        if result.reply:
+            review = self._guard.review(request, client, realm, result.reply.facts)
+            if review.refusal:
+                result = _withheld(result, review)
+            elif review.monitored:
+                result = with_monitored(result, review.monitored)
+        return with_monitored(result, verdict.monitored) if verdict.monitored else result
 
     async def _exchange(
         self, request: ProxyRequest, client: ClientConnection, realm: ServedRealm, flags: DcLocatorFlags
@@ -86,27 +82,9 @@ class Pipeline:
             upstream_seconds=time.perf_counter() - started,
         )
 
-    def _review(
-        self,
-        request: ProxyRequest,
-        client: ClientConnection,
-        realm: RealmConfig,
-        served: RequestResult,
-        reply: KdcReply,
-    ) -> RequestResult:
-        verdict = self._guard.review(request, client, realm, reply.facts)
-        if not verdict.refusal:
-            return replace(served, monitored=verdict.monitored) if verdict.monitored else served
-        return replace(
-            refused(verdict, realm.name),
-            reply=reply,
-            attempts=reply.attempts,
-            upstream_seconds=served.upstream_seconds,
-        )
-
 
 def refused(verdict: Verdict, realm: str | None = None) -> RequestResult:
-    """Make of a verdict with a refusal what a request comes to."""
+    """Return the result of a request that the guard refuses."""
     assert verdict.refusal
     return RequestResult(
         outcome=verdict.refusal.outcome,
@@ -114,4 +92,19 @@ def refused(verdict: Verdict, realm: str | None = None) -> RequestResult:
         detail=verdict.refusal.detail,
         refusal=verdict.refusal,
         monitored=verdict.monitored,
+    )
+
+
+def with_monitored(result: RequestResult, rules: tuple[Rule, ...]) -> RequestResult:
+    """Add broken rules in monitor mode before those of the result. Each rule is named once."""
+    return replace(result, monitored=tuple(dict.fromkeys(rules + result.monitored)))
+
+
+def _withheld(result: RequestResult, review: Verdict) -> RequestResult:
+    """Return the result of a request whose reply the guard refuses. The reply stays in it for the log."""
+    return replace(
+        refused(review, result.realm),
+        reply=result.reply,
+        attempts=result.attempts,
+        upstream_seconds=result.upstream_seconds,
     )

@@ -1,4 +1,4 @@
-"""The pipeline with the real locator and the real ways out, before KDCs that do as they are told."""
+"""The relay with the real locator and the real ways out, before KDCs that do as they are told."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from kkdcpd.values import (
 )
 from tests.support.fake_kdc import DROP, FakeKdc, close_after_message, garbage, reply, silent
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_rep, kpasswd_req, krb_error
-from tests.support.upstream import running_pipeline
+from tests.support.upstream import running_relay
 
 BOTH = (Transport.TCP, Transport.UDP)
 ERROR = krb_error(25)
@@ -48,8 +48,8 @@ async def served(
         aliases=("EXAMPLE",),
         discovery="none",
     )
-    async with running_pipeline(Config(realms=(realm,), upstream=upstream)) as pipeline:
-        return await pipeline.serve(asked, CLIENT)
+    async with running_relay(Config(realms=(realm,), upstream=upstream)) as relay:
+        return await relay.relay(asked, CLIENT)
 
 
 @pytest.mark.parametrize("payload", [ERROR, as_rep()], ids=["KRB-ERROR", "AS-REP"])
@@ -164,13 +164,13 @@ async def test_client_that_never_waits_for_a_reply_is_blocked_like_one_that_does
     guess = request(as_req(padata=[(2, b"wrong")]))
     async with FakeKdc(tcp=silent()) as kdc:
         realm = RealmConfig(name="EXAMPLE.COM", kdc=(spec(kdc),), discovery="none")
-        async with running_pipeline(Config(realms=(realm,))) as pipeline, asyncio.TaskGroup() as tasks:
+        async with running_relay(Config(realms=(realm,))) as relay, asyncio.TaskGroup() as tasks:
             for number in range(1, 11):
-                task = tasks.create_task(pipeline.serve(guess, CLIENT), name="guess")
+                task = tasks.create_task(relay.relay(guess, CLIENT), name="guess")
                 await kdc.wait_for_messages(number)
                 task.cancel()
                 await asyncio.wait([task])
-            refused = await pipeline.serve(guess, CLIENT)
+            refused = await relay.relay(guess, CLIENT)
         assert len(kdc.tcp_messages) == 10
     assert refused.refusal
     assert refused.refusal.rule is Rule.GUESSING
