@@ -204,7 +204,8 @@ def test_address_that_cannot_be_had_is_exit_code_1(write: Write) -> None:
     done = kkdcpd_process("--config", str(path))
     assert done.exit_code == 1
     assert done.output == (
-        "error: can't listen on unix:/nowhere/http.sock: No such file or directory; make its folder\n"
+        "error: can't listen on unix:/nowhere/http.sock: No such file or directory; "
+        "create the folder of the socket, or choose another path\n"
     )
 
 

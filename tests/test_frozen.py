@@ -33,25 +33,25 @@ def test_words_are_enums() -> None:
     assert repr(Colour.RED) == "<Colour.RED: 'red'>"
 
 
-def test_values_are_compared_and_can_be_keys() -> None:
+def test_values_compare_by_value_and_are_hashable() -> None:
     assert Place(host="a") == Place(host="a", port=88)
     assert Place(host="a") != Place(host="b")
     assert len({Place(host="a"), Place(host="a"), Place(host="b")}) == 2
 
 
-def test_fields_are_given_by_keyword_and_there_are_no_others() -> None:
+def test_fields_are_keyword_arguments_and_no_others_exist() -> None:
     with pytest.raises(TypeError):
         Place("a")  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
         Place(host="a").name = "b"  # type: ignore[attr-defined]
 
 
-def test_another_value_is_made_instead_of_changing_one() -> None:
+def test_replace_makes_another_value() -> None:
     place = Place(host="a")
     assert replace(place, port=464) == Place(host="a", port=464)
     # mypy, which `make test` runs with warn_unused_ignores, is what holds this against us.
     place.port = 464  # type: ignore[misc]
 
 
-def test_hash_of_its_own_is_kept() -> None:
+def test_a_hash_method_of_the_class_is_kept() -> None:
     assert hash(Step(number=7, note="x")) == 7

@@ -24,7 +24,7 @@ def test_values_cannot_be_changed_and_name_their_fields(value: type) -> None:
     assert hasattr(value, "__slots__")
 
 
-def test_everything_public_is_exported() -> None:
+def test_all_public_names_are_exported() -> None:
     classes = [
         name
         for name, item in inspect.getmembers(values, inspect.isclass)
@@ -56,7 +56,7 @@ def test_outcomes_are_words_for_logs(outcome: Outcome) -> None:
         (("", ""), "/"),
     ],
 )
-def test_principal_is_written_as_mit_does(components: tuple[str, ...], text: str) -> None:
+def test_principal_is_printed_as_mit_prints_it(components: tuple[str, ...], text: str) -> None:
     assert str(PrincipalName(name_type=1, components=components)) == text
 
 
@@ -68,7 +68,7 @@ def test_principal_is_written_as_mit_does(components: tuple[str, ...], text: str
         ("2001:db8::1", Transport.TCP, "tcp://[2001:db8::1]:88"),
     ],
 )
-def test_endpoint_is_written_as_in_the_configuration(name: str, transport: Transport, text: str) -> None:
+def test_endpoint_is_printed_as_in_the_configuration(name: str, transport: Transport, text: str) -> None:
     assert str(KdcEndpoint(name=name, address="192.0.2.10", port=88, transport=transport)) == text
 
 

@@ -1,28 +1,28 @@
-"""Every error kkdcpd raises on purpose; any other exception is a bug.
+"""All errors that kkdcpd raises on purpose. Any other exception is a bug.
 
 KkdcpdError
-├── ConfigError               the configuration can't be used: one problem or many
-├── SettingError              one value of it can't be used; who knows its key makes a ConfigProblem of this
-├── ListenError               an address can't be listened on
-├── StartError                the workers can't be started, or don't get ready
+├── ConfigError               the configuration is unusable: one problem or more
+├── SettingError              one value is unusable; the reader adds the key and makes a ConfigProblem
+├── ListenError               kkdcpd cannot listen on an address
+├── StartError                the worker processes do not start, or do not get ready
 ├── RequestError              the client's fault
-│   ├── MalformedError        octets that are not what the specification says
+│   ├── MalformedError        bytes that violate the specification
 │   ├── NoTargetDomainError   [MS-KKDCP] 3.2.5.1, step 2
 │   ├── MalformedHttpError
 │   ├── PathNotFoundError
 │   ├── MethodNotAllowedError
 │   ├── BodyTooLargeError
 │   └── BodyTimeoutError
-├── LocateError               the realm can't be served
+├── LocateError               no KDC is known for the realm
 │   ├── RealmNotServedError
 │   ├── NoKdcKnownError
-│   └── DnsFailedError        DNS gave no answer, which is not the answer that there is none
-└── ExchangeError             no reply was had; bears the failures
-    ├── NoKdcReachedError     no KDC took the message: it was never sent
+│   └── DnsFailedError        DNS gave no answer, so it is unknown whether there are KDCs
+└── ExchangeError             no KDC replied; has the failures of all attempts
+    ├── NoKdcReachedError     no KDC got the message
     └── NoKdcReplyError       a KDC has the message but gave no usable reply
 
-Those that can end a request bear its `outcome`. Their text is for the operator's log: it may name internal
-addresses and never goes to a client.
+The errors that can end a request have its `outcome`. Their text is for the log: it may name internal
+addresses, and no client gets it.
 """
 
 import errno
@@ -59,14 +59,14 @@ __all__ = [
 
 
 class KkdcpdError(Exception):
-    """The root of the tree."""
+    """The base class of all errors."""
 
 
 @frozen
 class ConfigProblem:
-    """One thing wrong in the configuration: the dotted key, what is wrong, what to write instead.
+    """A problem in the configuration: the dotted key, the problem, and the remedy.
 
-    `is_temporary` if it may be gone at a later start though the configuration stays as it is.
+    `is_temporary`: a later start may succeed with the same configuration.
     """
 
     key: str
@@ -79,7 +79,7 @@ class ConfigProblem:
 
 
 class ConfigError(KkdcpdError):
-    """The configuration can't be used, for each of `problems`."""
+    """The configuration is unusable because of `problems`."""
 
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         self.problems = tuple(problems)
@@ -88,10 +88,9 @@ class ConfigError(KkdcpdError):
 
 
 class SettingError(KkdcpdError):
-    """One value can't be used. `problem` goes on from the value, as in `"*" has no port`.
+    """A value is unusable. `problem` continues a sentence that begins with the value: `"*" has no port`.
 
-    Without a `remedy` of its own it has the one that fits every value of the setting. `is_temporary` is as in
-    ConfigProblem.
+    Without a `remedy`, the remedy of the setting applies. `is_temporary` is as in ConfigProblem.
     """
 
     def __init__(self, problem: str, remedy: str | None = None, *, is_temporary: bool = False) -> None:
@@ -102,27 +101,27 @@ class SettingError(KkdcpdError):
 
 
 class ListenError(KkdcpdError):
-    """An address of the configuration can't be listened on, for the system's reason in `error`.
+    """kkdcpd cannot listen on an address. `error` has the reason of the system.
 
-    `section` is where it stands, if not in [[listen]]. Without a `remedy`, the reason has one.
+    `section` is the section of the address, if it is not [[listen]]. Without a `remedy`, the reason decides.
     """
 
     def __init__(self, address: object, error: OSError, section: str = "", remedy: str | None = None) -> None:
         is_unix = str(address).startswith("unix:")
         remedy = remedy or (unix_remedy(error) if is_unix else _inet_remedy(error))
-        place = f"{address} for {section}" if section else str(address)
-        super().__init__(f"can't listen on {place}: {error.strerror}; {remedy}")
+        where = f"{address} for {section}" if section else str(address)
+        super().__init__(f"can't listen on {where}: {error.strerror}; {remedy}")
 
 
 class StartError(KkdcpdError):
-    """The workers can't be started, or don't get ready."""
+    """The worker processes do not start, or do not get ready."""
 
-    def __init__(self, reason: str, remedy: str = "the log says what happened to it") -> None:
+    def __init__(self, reason: str, remedy: str = "read the log lines before this one for the cause") -> None:
         super().__init__(f"can't start: {reason}; {remedy}")
 
 
 def unix_remedy(error: OSError) -> str:
-    """Say what helps where a unix socket can't be listened on."""
+    """Return the remedy for an error of a UNIX socket."""
     return _UNIX_REMEDIES.get(error.errno or 0, _ANY_REMEDY)
 
 
@@ -130,44 +129,54 @@ def _inet_remedy(error: OSError) -> str:
     return _LISTEN_REMEDIES.get(error.errno or 0, _ANY_REMEDY)
 
 
-_ANY_REMEDY = "correct the address, or make it available"
+_ANY_REMEDY = "correct the address in the configuration, or make it available on this host"
 _LISTEN_REMEDIES = {
-    errno.EADDRINUSE: "stop the program that has it (`ss -ltnp` names it), or choose another port",
+    errno.EADDRINUSE: "stop the program that uses this address (`ss -ltnp` shows it), or choose another port",
     errno.EACCES: (
-        "let systemd open it (kkdcpd.socket), start with CAP_NET_BIND_SERVICE, or choose a port above 1023,"
-        ' such as address = "*:8443"'
+        "let systemd open the port (kkdcpd.socket), start with CAP_NET_BIND_SERVICE, or choose a port "
+        'above 1023, such as address = "*:8443"'
     ),
-    errno.EADDRNOTAVAIL: "no interface of this host has the address: correct it, or bring the interface up",
-    errno.ENODEV: "this host has no such network interface: correct the zone after the %, or bring it up",
-    errno.ENXIO: "this host has no such network interface: correct the zone after the %, or bring it up",
+    errno.EADDRNOTAVAIL: (
+        "no network interface of this host has this address: correct the address, or bring the interface up"
+    ),
+    errno.ENODEV: (
+        "this host has no such network interface: correct the zone after the %, or bring the interface up"
+    ),
+    errno.ENXIO: (
+        "this host has no such network interface: correct the zone after the %, or bring the interface up"
+    ),
 }
 _UNIX_REMEDIES = {
-    errno.EADDRINUSE: "stop the program that has it (`ss -lxp` names it), or choose another path",
-    errno.EACCES: "let the user that kkdcpd starts as write to its folder, or choose another path",
-    errno.EPERM: "let the user that kkdcpd starts as write to its folder, or choose another path",
-    errno.EROFS: (
-        "let kkdcpd write there (systemd: RuntimeDirectory= or ReadWritePaths=), or choose another path"
+    errno.EADDRINUSE: "stop the program that uses this path (`ss -lxp` shows it), or choose another path",
+    errno.EACCES: (
+        "allow the user that starts kkdcpd to write to the folder of the socket, or choose another path"
     ),
-    errno.ENOENT: "make its folder",
-    errno.EEXIST: "remove the file that is there, or choose another path",
+    errno.EPERM: (
+        "allow the user that starts kkdcpd to write to the folder of the socket, or choose another path"
+    ),
+    errno.EROFS: (
+        "allow kkdcpd to write there (systemd: RuntimeDirectory= or ReadWritePaths=), or choose another path"
+    ),
+    errno.ENOENT: "create the folder of the socket, or choose another path",
+    errno.EEXIST: "remove the file at this path, or choose another path",
     errno.ENOTDIR: "a part of the path is a file: choose another path",
 }
 
 
 class RequestError(KkdcpdError):
-    """The client's fault."""
+    """An error of the client."""
 
     outcome: ClassVar[Outcome]
 
 
 class MalformedError(RequestError):
-    """Octets that are not what the specification says."""
+    """Bytes that violate the specification."""
 
     outcome = Outcome.MALFORMED_MESSAGE
 
 
 class NoTargetDomainError(RequestError):
-    """A client's KDC-PROXY-MESSAGE without target-domain ([MS-KKDCP] 3.2.5.1: ERROR_BAD_FORMAT)."""
+    """A KDC-PROXY-MESSAGE without target-domain ([MS-KKDCP] 3.2.5.1, step 2: ERROR_BAD_FORMAT)."""
 
     outcome = Outcome.NO_TARGET_DOMAIN
 
@@ -191,25 +200,25 @@ class MethodNotAllowedError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    """The request's body is over the limit."""
+    """The body of the request exceeds the limit."""
 
     outcome = Outcome.BODY_TOO_LARGE
 
 
 class BodyTimeoutError(RequestError):
-    """The request's body didn't arrive in time."""
+    """The body of the request did not arrive in time."""
 
     outcome = Outcome.BODY_TIMEOUT
 
 
 class LocateError(KkdcpdError):
-    """No KDC can be named for the realm."""
+    """No KDC is known for the realm."""
 
     outcome: ClassVar[Outcome]
 
 
 class RealmNotServedError(LocateError):
-    """No configured realm or alias has this name."""
+    """No configured realm, alias or wildcard has this name."""
 
     outcome = Outcome.REALM_NOT_SERVED
 
@@ -221,13 +230,13 @@ class NoKdcKnownError(LocateError):
 
 
 class DnsFailedError(LocateError):
-    """DNS gave no answer: time-out, SERVFAIL, REFUSED. That there are no records is an answer."""
+    """DNS gave no answer: timeout, SERVFAIL, REFUSED. An empty answer is an answer."""
 
     outcome = Outcome.DNS_FAILED
 
 
 class ExchangeError(KkdcpdError):
-    """No reply was had from any KDC; `failures` tells what was tried."""
+    """No KDC replied. `failures` are the failures of all attempts."""
 
     outcome: ClassVar[Outcome]
 
@@ -237,12 +246,12 @@ class ExchangeError(KkdcpdError):
 
 
 class NoKdcReachedError(ExchangeError):
-    """No KDC took the message."""
+    """No KDC got the message."""
 
     outcome = Outcome.NO_KDC_REACHED
 
 
 class NoKdcReplyError(ExchangeError):
-    """A KDC has the message, so nobody else may get it, and it gave no usable reply."""
+    """A KDC has the message, so no other KDC may get it, and this KDC gave no usable reply."""
 
     outcome = Outcome.NO_KDC_REPLY

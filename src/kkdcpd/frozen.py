@@ -1,6 +1,7 @@
-"""How values are written: dataclasses that nobody changes once they are made, and enums of words.
+"""Immutable dataclasses and fast enums for values.
 
-The standard library's own are made for safety, not for being made and asked dozens of times for each request.
+Each request creates dozens of values. The frozen dataclasses and enums of the standard library are too slow
+for this.
 """
 
 import enum
@@ -15,17 +16,17 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def frozen(cls: type[T]) -> type[T]:
-    """Make the class one of values: fields are given by keyword and compared, and it can be a key.
+    """Make a value class: fields are keyword arguments, instances compare by value and are hashable.
 
-    It is frozen to the type checker, which sees every line of ours. Python would make sure of it by setting
-    each field in a call of its own, and would take three times as long.
+    Only the type checker enforces that instances do not change. Python's own check sets each field in a
+    separate call, and takes three times as long.
     """
     has_own_hash = "__hash__" in vars(cls)
     return dataclass(slots=True, kw_only=True, unsafe_hash=not has_own_hash)(cls)
 
 
 class Word(enum.Enum):
-    """An enum whose members are hashed and tell their `value` without functions in Python, as Enum's are."""
+    """An enum of words. Unlike Enum's, its members' hash and `value` need no call of Python code."""
 
     if not TYPE_CHECKING:
         __hash__ = object.__hash__

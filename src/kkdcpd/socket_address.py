@@ -1,4 +1,4 @@
-"""Makes the addresses that the kernel's calls connect and bind take from those of the configuration."""
+"""Converts configured addresses to the socket addresses of connect(2) and bind(2), and back."""
 
 import errno
 import os
@@ -10,13 +10,13 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 def socket_address(host: str, port: int) -> SocketAddress:
-    """Return the address that `socket.connect` and `socket.bind` take.
+    """Return the address for `socket.connect` and `socket.bind`.
 
-    They ignore the zone of a link-local address (RFC 4007 11) within the text: the kernel wants the number of
-    the network interface. It is looked up each time, since an interface may go and come back with another.
+    The kernel needs the number of the network interface for the zone of a link-local address (RFC 4007 11).
+    The number is looked up each time, because an interface that is created again gets another number.
 
     Raises:
-        OSError: there is no such interface.
+        OSError: the interface does not exist.
     """
     if "%" not in host:
         return host, port
@@ -25,7 +25,7 @@ def socket_address(host: str, port: int) -> SocketAddress:
 
 
 def is_interface(zone: str) -> bool:
-    """Whether this host has the network interface that a zone names, or whose number it is."""
+    """Whether this host has a network interface with this name or number."""
     try:
         return _interface_index(zone) > 0
     except OSError:
@@ -33,7 +33,7 @@ def is_interface(zone: str) -> bool:
 
 
 def host_with_zone(name: SocketAddress) -> str:
-    """Return the host of an address that the kernel tells, with its zone if it is link-local."""
+    """Return the host of a socket address, with its zone if the address is link-local."""
     if len(name) == 2 or not name[3]:
         return name[0]
     return f"{name[0]}%{socket.if_indextoname(name[3])}"
@@ -42,5 +42,5 @@ def host_with_zone(name: SocketAddress) -> str:
 def _interface_index(zone: str) -> int:
     try:
         return socket.if_nametoindex(socket.if_indextoname(int(zone)) if zone.isdecimal() else zone)
-    except OSError as error:  # Python's, without a number
+    except OSError as error:  # Python raises it without an errno
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from error

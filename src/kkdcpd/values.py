@@ -1,7 +1,7 @@
-"""The values that cross a layer: frozen dataclasses and enums, nothing that acts.
+"""The values that cross a layer: frozen dataclasses and enums without behaviour.
 
-No I/O, no parsing and no policy may live here. Words are those of RFC 4120, RFC 3244 and [MS-KKDCP];
-`kerb_message` always bears its 4-octet length (RFC 4120 7.2.2), `payload` never does.
+This module has no I/O, no parsing and no policy. Names are from RFC 4120, RFC 3244 and [MS-KKDCP].
+`kerb_message` always has its 4-byte length (RFC 4120 7.2.2), `payload` never has.
 """
 
 import enum
@@ -47,19 +47,19 @@ __all__ = [
 
 
 class KdcService(Word):
-    """What an endpoint serves, with the port it has by default."""
+    """The service of an endpoint, with its default port."""
 
     KDC = "kdc"
     KPASSWD = "kpasswd"
 
     @property
     def default_port(self) -> int:
-        """88 for the KDC (RFC 4120 7.2), 464 for kpasswd (RFC 3244 section 2)."""
+        """Port 88 for the KDC (RFC 4120 7.2), 464 for kpasswd (RFC 3244 section 2)."""
         return 88 if self is KdcService.KDC else 464
 
 
 class DcLocatorFlags(enum.IntFlag):
-    """What a domain controller must be: Flags of DsrGetDcNameEx2, by the names of [MS-NRPC] 3.5.4.3.1."""
+    """Requirements for a domain controller: the Flags of DsrGetDcNameEx2 ([MS-NRPC] 3.5.4.3.1)."""
 
     FORCE_REDISCOVERY = 0x00000001
     PDC_REQUIRED = 0x00000080
@@ -72,7 +72,7 @@ class DcLocatorFlags(enum.IntFlag):
 
 
 class MessageKind(Word):
-    """What a kerb-message is: the requests that are relayed and the replies that may come back."""
+    """The kinds of Kerberos messages that are relayed: requests and replies."""
 
     AS_REQ = "AS_REQ"
     TGS_REQ = "TGS_REQ"
@@ -84,7 +84,7 @@ class MessageKind(Word):
 
 
 class FailureReason(Word):
-    """Why one attempt at one endpoint brought no reply."""
+    """The reason why an attempt brought no reply."""
 
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
@@ -106,8 +106,8 @@ class FailureReason(Word):
 class KdcState(Word):
     """The health of an endpoint.
 
-    UNKNOWN: no request has tried it. SUSPECT: it failed a request, and a probe will tell. DOWN: it can't be
-    connected to, or left probes unanswered.
+    UNKNOWN: no request has tried the endpoint. SUSPECT: a request failed, and a probe will decide. DOWN: a
+    connect failed, or probes were not answered.
     """
 
     UNKNOWN = "unknown"
@@ -117,9 +117,10 @@ class KdcState(Word):
 
 
 class ConnectionActivity(Word):
-    """What a connection does: IDLE between two requests, RECEIVING until a handshake or request is whole.
+    """The activity of a connection.
 
-    SERVING while a whole request is being answered.
+    IDLE: between two requests. RECEIVING: until a handshake or request is complete. SERVING: until a complete
+    request is answered.
     """
 
     IDLE = "idle"
@@ -128,7 +129,7 @@ class ConnectionActivity(Word):
 
 
 class ConnectionRefusal(Word):
-    """Why a connection is refused, or closed to make room for another one."""
+    """The reason why a connection is refused, or closed in favour of a new connection."""
 
     NO_TRUSTED_PROXY = "no trusted proxy"
     MAXIMUM = "connections.maximum"
@@ -139,7 +140,7 @@ class ConnectionRefusal(Word):
 
 
 class Outcome(Word):
-    """How a request ended: the one word that status, log line and metrics share."""
+    """The result of a request: one word that the HTTP status, the log line and the metrics share."""
 
     ANSWERED = "answered"
     MALFORMED_HTTP = "malformed_http"
@@ -162,7 +163,7 @@ class Outcome(Word):
 
 
 class Mode(Word):
-    """What a rule does with what is against it: nothing, a word in the log line, or a refusal."""
+    """The effect of a rule on a request that violates it: none, a note in the log line, or a refusal."""
 
     OFF = "off"
     MONITOR = "monitor"
@@ -170,7 +171,7 @@ class Mode(Word):
 
 
 class Rule(Word):
-    """Why the guard refuses, or would: the rule's name in settings, log line, metrics and docs/guard.md."""
+    """The rules of the guard, by their names in settings, log lines, metrics and docs/guard.md."""
 
     CLIENT_RATE = "client_rate"
     CLIENT_CONCURRENCY = "client_concurrency"
@@ -199,13 +200,13 @@ class Rule(Word):
 
 @frozen
 class PrincipalName:
-    """RFC 4120 5.2.2. Components are UTF-8 where they can be, else surrogate escapes: nothing is lost."""
+    """A PrincipalName (RFC 4120 5.2.2). Bytes that are not UTF-8 become surrogate escapes."""
 
     name_type: int
     components: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Components joined by `/`, what would be ambiguous escaped as MIT's krb5_unparse_name does."""
+        """Join the components by `/`. Ambiguous characters are escaped as in MIT's krb5_unparse_name."""
         text = "/".join(self.components)
         if "@" in text or "\\" in text or text.count("/") >= len(self.components):
             return "/".join(map(_escape_component, self.components))
@@ -218,10 +219,10 @@ def _escape_component(component: str) -> str:
 
 @frozen
 class ProxyMessage:
-    """KDC-PROXY-MESSAGE ([MS-KKDCP] 2.2.2).
+    """A KDC-PROXY-MESSAGE ([MS-KKDCP] 2.2.2).
 
-    `has_length_prefix` is false when the sender left out the prefix, as Apple's clients did up to macOS 14;
-    `kerb_message` bears it all the same.
+    `has_length_prefix` is false if the sender omitted the length, as Apple's clients did up to macOS 14.
+    `kerb_message` has the length in any case.
     """
 
     kerb_message: bytes
@@ -232,14 +233,14 @@ class ProxyMessage:
 
 @frozen
 class ProxyRequest:
-    """A request that is known to be well formed, with all of it that can be seen in clear.
+    """A well-formed request, with all its fields that are in clear.
 
-    `target_domain` is what the client asked for, `realm` what the inner message names: the KDC's realm of a
-    KDC-REQ, the ticket's realm of a kpasswd request. `cname` is None where it is hidden (TGS-REQ, kpasswd).
-    With FAST what is in clear need not be what is meant. `kdc_options` are the first 32 of KDCOptions, bit 0
-    being the highest (RFC 4120 5.4.1); `additional_tickets` tells how many there are.
-    `affinity` is equal for requests that had best meet the same KDC: those of one user logging in, those with
-    one ticket (its mark, as in `ReplyFacts`).
+    `target_domain` is the realm that the client names in the envelope, `realm` the realm in the Kerberos
+    message: the KDC's realm of a KDC-REQ, the ticket's realm of a kpasswd request. `cname` is None if it is
+    encrypted (TGS-REQ, kpasswd). With FAST the fields in clear may differ from the real ones. `kdc_options`
+    are the first 32 bits of KDCOptions, with bit 0 as the highest (RFC 4120 5.4.1). `additional_tickets` is
+    their number. `affinity` is equal for requests that the same KDC should get: the log-on requests of a
+    user, and the requests with the same ticket (`ReplyFacts.ticket_affinity`).
     """
 
     kind: MessageKind
@@ -260,13 +261,13 @@ class ProxyRequest:
 
     @property
     def payload(self) -> bytes:
-        """The Kerberos message without its length: a UDP datagram."""
+        """The Kerberos message without its length, as in a UDP datagram."""
         return self.kerb_message[4:]
 
 
 @frozen
 class Attempt:
-    """One try of one endpoint within an exchange, numbered from 1."""
+    """A try of an endpoint within an exchange, numbered from 1."""
 
     number: int
     endpoint: KdcEndpoint
@@ -277,7 +278,7 @@ class Attempt:
 
 @frozen
 class AttemptFailure:
-    """Why an attempt brought no reply. `may_be_delivered`: the KDC may have the message."""
+    """The reason why an attempt brought no reply. `may_be_delivered`: the KDC may have the message."""
 
     endpoint: KdcEndpoint
     reason: FailureReason
@@ -289,11 +290,12 @@ class AttemptFailure:
 
 @frozen
 class ReplyFacts:
-    """What a reply says in clear. `error_code` is that of a KRB-ERROR (RFC 4120 7.5.9), bare or wrapped.
+    """The fields of a reply that are in clear.
 
-    `srealm`, `sname` and `ticket_affinity` belong to the ticket of an AS-REP or TGS-REP: its issuer,
-    its service, and a number that requests with this ticket have as their `affinity`.
-    `offers_spake` tells whether a KDC that demands preauthentication takes SPAKE (RFC 9588).
+    `error_code` is the code of a KRB-ERROR (RFC 4120 7.5.9), which may be wrapped in a kpasswd reply.
+    `srealm`, `sname` and `ticket_affinity` belong to the ticket in an AS-REP or TGS-REP: its issuer, its
+    service, and the `affinity` of requests with this ticket. `offers_spake`: a KDC that demands
+    preauthentication accepts SPAKE (RFC 9588).
     """
 
     kind: MessageKind
@@ -309,7 +311,7 @@ class ReplyFacts:
 
 @frozen
 class KdcReply:
-    """The reply that goes back to the client, and how it was had: `failures` are those of other attempts."""
+    """The reply for the client, with its endpoint and the failures of other attempts."""
 
     payload: bytes
     facts: ReplyFacts
@@ -320,7 +322,7 @@ class KdcReply:
 
 @frozen
 class LocateQuery:
-    """What is asked of a locator. `flags` are those of DsrGetDcNameEx2 ([MS-NRPC] 3.5.4.3.1)."""
+    """A question to the locator. `flags` are the flags of DsrGetDcNameEx2 ([MS-NRPC] 3.5.4.3.1)."""
 
     target_domain: str
     service: KdcService
@@ -329,11 +331,12 @@ class LocateQuery:
 
 @frozen
 class Candidate:
-    """An endpoint that may be asked, with the priority and weight of RFC 2782: the lower priority goes first.
+    """An endpoint that may get a request.
 
-    `source` says where it was found, in words for the operator; `ttl` for how many seconds that holds, None
-    for what is configured. `is_fallback` is true of an endpoint that is only asked when nobody else is left:
-    the UDP of a host that was named without a transport.
+    `priority` and `weight` are as in RFC 2782: the lowest priority comes first. `source` says where the
+    endpoint was found, in words for the administrator. `ttl` is the remaining lifetime in seconds, None for
+    configured endpoints. `is_fallback`: the endpoint is tried last, such as the UDP of a host that was named
+    without a transport.
     """
 
     endpoint: KdcEndpoint
@@ -346,7 +349,7 @@ class Candidate:
 
 @frozen
 class RefusedCandidate:
-    """Something that was found, and why nothing is sent to it."""
+    """A server that was found but must not be used, with the reason."""
 
     source: str
     target: str
@@ -355,9 +358,9 @@ class RefusedCandidate:
 
 @frozen
 class Route:
-    """Where a request may go. `realm` is the name as it is configured, a wildcard's included.
+    """The candidates for a realm and service. `realm` is the configured name, which may be a wildcard.
 
-    `kerberos_realm` is what its KDCs call themselves, as far as we know: a probe of ours asks for it.
+    `kerberos_realm` is the assumed name of the Kerberos realm; probes use it.
     """
 
     realm: str
@@ -368,11 +371,12 @@ class Route:
 
 @frozen
 class RequestResult:
-    """What the pipeline made of a request.
+    """The result of a request in the pipeline.
 
-    There is a reply when the outcome is ANSWERED, and when a review refused one (for the log alone then).
-    `refusal` tells why the guard refused, `monitored` why it would have. `detail` is for the operator: it may
-    name internal addresses. `upstream_seconds` is what the exchange with the KDCs took, if there was one.
+    `reply` is set if the outcome is ANSWERED, and if the guard refused the reply (then for the log only).
+    `refusal` is the reason of the guard, `monitored` the rules in monitor mode that would refuse. `detail` is
+    for the administrator and may name internal addresses. `upstream_seconds` is the duration of the exchange
+    with the KDCs, if there was an exchange.
     """
 
     outcome: Outcome
@@ -387,9 +391,9 @@ class RequestResult:
 
 @frozen
 class Refusal:
-    """Why the guard refuses: `retry_after` in seconds where trying again later may help.
+    """The reason why the guard refuses. `retry_after` is in seconds, if a later retry may succeed.
 
-    `text` is one plain sentence for the client's administrator, without anything that is ours alone.
+    `text` is one plain sentence for the client's administrator, without internal details.
     """
 
     rule: Rule
@@ -401,10 +405,10 @@ class Refusal:
 
 @frozen
 class ClientCertificate:
-    """A verified client certificate: its subject as RFC 4514 writes it, and its subjectAltNames.
+    """A verified client certificate: its subject in the form of RFC 4514, and its subjectAltNames.
 
-    The names are `dns:host.example.com`, `email:user@example.com`, `uri:...`, `upn:user@EXAMPLE.COM`. It is
-    good until `expires`, in seconds since 1970.
+    The names are `dns:host.example.com`, `email:user@example.com`, `uri:...`, `upn:user@EXAMPLE.COM`.
+    `expires` is in seconds since 1970.
     """
 
     subject: str
@@ -414,11 +418,12 @@ class ClientCertificate:
 
 @frozen
 class ClientConnection:
-    """Who asks: `address` and `port` of the peer (`unix` and 0 for a unix socket), `tls` its TLS version.
+    """A client's connection.
 
-    Behind a trusted proxy `address` is the client's as the proxy tells it, and `proxy` the proxy's own.
-    `network` is what limits go by: the address, of IPv6 its /64. `token` is a digest of the path token that
-    the request bore, if any.
+    `address` and `port` belong to the peer (`unix` and 0 for a UNIX socket); `tls` is the TLS version. Behind
+    a trusted proxy, `address` is the client's address that the proxy reports, and `proxy` is the proxy's
+    address. Limits apply to `network`: the IPv4 address or the IPv6 /64. `token` is a digest of the path
+    token of the request, if it has a token.
     """
 
     address: str
@@ -432,7 +437,7 @@ class ClientConnection:
 
 @frozen
 class ReloadResult:
-    """What came of a reload: `at` is in seconds since 1970, `problems` say why it changed nothing."""
+    """The result of a reload. `at` is in seconds since 1970; `problems` are the reasons of a failure."""
 
     at: float
     is_ok: bool
@@ -441,19 +446,19 @@ class ReloadResult:
 
 @frozen
 class LoadDropped:
-    """A worker had a crowd of connections once, hardly anybody is left, and Python keeps what they took."""
+    """A worker process asks for its replacement: its load dropped, but it keeps the memory of the peak."""
 
 
 @frozen
 class Retire:
-    """A worker's successor serves: it is to let nobody else in, and to finish with whoever is here."""
+    """The parent asks a worker process to accept no more connections and to end, as its successor serves."""
 
 
 @frozen
 class ServiceStatus:
-    """How the service is, as its parent process knows: `started_at` is in seconds since 1970.
+    """The state of the service, from its parent process. `started_at` is in seconds since 1970.
 
-    `generation` is 1 from the start on, and one more after each reload that went well.
+    `generation` is 1 at the start, and grows by 1 with each successful reload.
     """
 
     generation: int

@@ -73,8 +73,8 @@ def test_address_in_use_is_told(house: House) -> None:
         done = house.reload()
     assert done.exit_code == 78
     assert done.output == (
-        f"error: can't listen on 127.0.0.1:{port}: Address already in use; stop the program that has it "
-        "(`ss -ltnp` names it), or choose another port\n"
+        f"error: can't listen on 127.0.0.1:{port}: Address already in use; "
+        "stop the program that uses this address (`ss -ltnp` shows it), or choose another port\n"
         f"nothing has changed: generation {before} serves on\n"
     )
 

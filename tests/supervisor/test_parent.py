@@ -268,8 +268,8 @@ def test_address_in_use_is_exit_code_1_and_a_line_that_helps(
     done = fail_to_start(address)
     assert done.exit_code == 1
     assert done.output.splitlines()[-1] == (
-        f"error: can't listen on {address}: Address already in use; stop the program that has it "
-        "(`ss -ltnp` names it), or choose another port"
+        f"error: can't listen on {address}: Address already in use; stop the program that uses this address "
+        "(`ss -ltnp` shows it), or choose another port"
     )
     assert "Traceback" not in done.output
 
@@ -277,7 +277,7 @@ def test_address_in_use_is_exit_code_1_and_a_line_that_helps(
 def test_address_of_another_host_is_exit_code_1(fail_to_start: Callable[..., Completed]) -> None:
     done = fail_to_start("192.0.2.1:4443")
     assert done.exit_code == 1
-    assert "no interface of this host has the address" in done.output
+    assert "no network interface of this host has this address" in done.output
 
 
 def test_unix_socket_is_removed_at_the_end(start: Start, tmp_path: Path) -> None:
@@ -423,7 +423,9 @@ def test_worker_that_cannot_start_is_exit_code_4_and_a_line_that_helps(
     done = run("sh", "-c", command, environment=os.environ)
     assert done.exit_code == 4
     assert re.search(
-        r"error: can't start: worker \d ended by exit code 70; the log says what happened to it", done.output
+        r"error: can't start: worker \d ended by exit code 70; read the log lines before this one for the "
+        r"cause",
+        done.output,
     )
     assert "OSError (errno 24: Too many open files)" in done.output
     assert done.output.count("worker_died") == 1

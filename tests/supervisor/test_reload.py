@@ -145,7 +145,7 @@ def test_reload_bears_what_has_become_of_unix_sockets(house: House, tmp_path: Pa
     theirs.touch(mode=0o600)
     house.reload().expect_ok()
     problem = house.wait_for_event("socket_unreachable", after=after)["problem"]
-    assert problem.endswith("File exists; remove the file that is there, or choose another path")
+    assert problem.endswith("File exists; remove the file at this path, or choose another path")
     assert theirs.stat().st_mode & 0o777 == 0o600
     house.control.unlink()
     house.control.mkdir()
@@ -186,9 +186,12 @@ def replace_by_a_dead_socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "remedy"),
     [
-        ("socket in use", "stop the program that has it (`ss -lxp` names it), or choose another path"),
-        ("file", "remove the file that is there, or choose another path"),
-        ("file in its folder's place", "remove the file that is there, or choose another path"),
+        (
+            "socket in use",
+            "stop the program that uses this path (`ss -lxp` shows it), or choose another path",
+        ),
+        ("file", "remove the file at this path, or choose another path"),
+        ("file in its folder's place", "remove the file at this path, or choose another path"),
     ],
 )
 def test_control_socket_that_cannot_be_made_is_told_with_what_helps(

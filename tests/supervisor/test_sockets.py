@@ -129,7 +129,7 @@ def test_other_file_in_a_unix_socket_s_place_stays_and_is_named(
         else:
             other.bind(str(path))
             other.listen()
-        remedy = "stop the program that has it" if kind == "socket in use" else "remove the file"
+        remedy = "stop the program that uses this" if kind == "socket in use" else "remove the file"
         # The reload may be about a new certificate: it goes on without this socket.
         assert sockets.open(listen(f"unix:{path}")) == [[first]]
         (problem,) = sockets.unreachable()
