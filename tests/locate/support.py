@@ -1,4 +1,4 @@
-"""DNS in memory, a clock that is turned by hand, and locators that have both."""
+"""An in-memory DNS, a clock that tests set, and locators with both."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ NEGATIVE_TTL = 300.0
 
 
 class ManualClock:
-    """Stands still until it is turned."""
+    """Stands still until `advance` is called."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -28,19 +28,19 @@ class ManualClock:
     def __call__(self) -> float:
         return self.now
 
-    def turn(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds
 
 
 class MemoryDns:
-    """Answers from `zone`, counts what it was asked, and fails or hesitates when it is told to.
+    """Answers from `zone`, counts queries, and fails or delays answers as set.
 
-    `requesters` tells for whom each name was asked for last. Questions in `silent` are never answered.
+    `requesters` has the last requester of each name. Questions in `silent` are never answered.
     """
 
     def __init__(self) -> None:
         self.zone: dict[tuple[str, RecordType], FoundRecords] = {}
-        self.asked: Counter[tuple[str, str]] = Counter()
+        self.queries: Counter[tuple[str, str]] = Counter()
         self.requesters: dict[str, Requester] = {}
         self.silent: set[RecordType | str] = set()
         self.is_down = False
@@ -53,7 +53,7 @@ class MemoryDns:
         self.zone[name, kind] = FoundRecords(records=records, ttl=ttl)
 
     async def query(self, name: str, record_type: RecordType) -> FoundRecords:
-        self.asked[name, record_type.value] += 1
+        self.queries[name, record_type.value] += 1
         self.requesters[name] = requester.get()
         if self.gate is not None:
             await self.gate.wait()
@@ -66,7 +66,7 @@ class MemoryDns:
 
     @property
     def count(self) -> int:
-        return self.asked.total()
+        return self.queries.total()
 
 
 def _record(kind: RecordType, text: str) -> Record:
@@ -97,8 +97,8 @@ def realm(
     return RealmConfig(name=name, **{"discovery": "none" if kdc else "dns", **lists, **rest})
 
 
-class Bench:
-    """A locator over DNS in memory. Use it as a context."""
+class LocatorWithDns:
+    """A locator with an in-memory DNS. Use it as a context manager."""
 
     def __init__(self, *realms: RealmConfig, hosts_file: str = "", **settings: Any) -> None:
         self.dns = MemoryDns()
@@ -128,13 +128,13 @@ class Bench:
         return await self.locator.locate(LocateQuery(target_domain=name, service=service, flags=flags))
 
     async def settle(self) -> None:
-        """Let what runs in the background come to its end: DNS in memory takes a few turns of the loop."""
+        """Let the tasks in the background end: the in-memory DNS takes a few turns of the event loop."""
         for _ in range(20):
             await asyncio.sleep(0)
 
 
 def endpoints(route: Route) -> list[str]:
-    """Each candidate as TRANSPORT://ADDRESS:PORT, fallbacks with a star."""
+    """Return each candidate as TRANSPORT://ADDRESS:PORT, fallbacks with a star."""
     return [
         f"{each.endpoint.transport.value}://{each.endpoint.address}:{each.endpoint.port}"
         + ("*" if each.is_fallback else "")

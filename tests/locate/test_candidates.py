@@ -95,7 +95,7 @@ async def test_the_address_filter_refuses_ports_and_addresses() -> None:
         ("tcp://b:22", "port 22 is not in locate.allowed_ports"),
         ("tcp://a:88", "127.0.0.1 is loopback"),
     ]
-    assert finder.dns.asked["b", "A"] == 0
+    assert finder.dns.queries["b", "A"] == 0
     assert len((await finder.find(targets)).candidates) == 2
 
 

@@ -57,7 +57,7 @@ async def test_cache_can_be_refilled_while_dns_answers() -> None:
     assert await cache.can_be_refilled()
     cache.dns.is_down = True
     assert not await cache.can_be_refilled()
-    cache.clock.turn(101)
+    cache.clock.advance(101)
     assert await cache.addresses() == ("192.0.2.1",)
     cache.dns.is_down = False
     assert not await cache.can_be_refilled()
@@ -66,14 +66,14 @@ async def test_cache_can_be_refilled_while_dns_answers() -> None:
 async def test_an_answer_is_used_for_its_ttl() -> None:
     cache = CacheWithDns()
     assert await cache.addresses() == ("192.0.2.1",)
-    cache.clock.turn(89)
+    cache.clock.advance(89)
     answer = await cache.ipv4("KDC1.Example.COM.")
     assert answer.validity.expires == 1100
     assert answer.validity.recheck == 1090
     assert not answer.is_stale
     assert (cache.dns.count, cache.lookups) == (1, {LookUp.DNS_MISS: 1, LookUp.DNS_HIT: 1})
     cache.dns.put(NAME, "A", "192.0.2.2", ttl=100)
-    cache.clock.turn(12)
+    cache.clock.advance(12)
     assert await cache.addresses() == ("192.0.2.2",)
     assert cache.dns.count == 2
 
@@ -82,7 +82,7 @@ async def test_an_answer_in_use_is_refreshed_before_it_expires() -> None:
     cache = CacheWithDns()
     await cache.addresses()
     cache.dns.put(NAME, "A", "192.0.2.2", ttl=100)
-    cache.clock.turn(91)
+    cache.clock.advance(91)
     assert await cache.addresses() == ("192.0.2.1",)
     await cache.settle()
     assert await cache.addresses() == ("192.0.2.2",)
@@ -144,7 +144,7 @@ async def test_a_failure_is_raised_and_not_retried_at_every_request() -> None:
         with pytest.raises(DnsFailedError, match="down"):
             await cache.addresses()
     assert cache.dns.count == 1
-    cache.clock.turn(FAILURE_SECONDS_LEAST)
+    cache.clock.advance(FAILURE_SECONDS_LEAST)
     cache.dns.is_down = False
     assert await cache.addresses() == ("192.0.2.1",)
 
@@ -157,11 +157,11 @@ async def test_pauses_after_failures_grow_to_a_limit() -> None:
         with pytest.raises(DnsFailedError):
             await cache.addresses()
         assert cache.dns.count == count
-        cache.clock.turn(pause - 0.01)
+        cache.clock.advance(pause - 0.01)
         with pytest.raises(DnsFailedError):
             await cache.addresses()
         assert cache.dns.count == count
-        cache.clock.turn(0.01)
+        cache.clock.advance(0.01)
         pause = min(pause * 2, FAILURE_SECONDS_MOST)
     assert pause == FAILURE_SECONDS_MOST
 
@@ -172,7 +172,7 @@ async def test_expired_answers_are_served_without_delay_while_dns_fails(
     cache = CacheWithDns()
     await cache.addresses()
     cache.dns.is_down = True
-    cache.clock.turn(101)
+    cache.clock.advance(101)
     with caplog.at_level(logging.INFO, "kkdcpd"):
         answer = await cache.ipv4(NAME)
         assert (answer.records, answer.is_stale) == (("192.0.2.1",), True)
@@ -183,7 +183,7 @@ async def test_expired_answers_are_served_without_delay_while_dns_fails(
         assert cache.lookups[LookUp.DNS_STALE] == 11
         # DNS is known to fail, so it is retried in the background only.
         cache.dns.gate = asyncio.Event()
-        cache.clock.turn(FAILURE_SECONDS_LEAST)
+        cache.clock.advance(FAILURE_SECONDS_LEAST)
         assert await cache.addresses() == ("192.0.2.1",)
         await cache.settle()
         assert cache.dns.count == 3
@@ -198,9 +198,9 @@ async def test_expired_answers_are_dropped_after_stale_ttl() -> None:
     cache = CacheWithDns(stale_ttl=50)
     await cache.addresses()
     cache.dns.is_down = True
-    cache.clock.turn(149)
+    cache.clock.advance(149)
     assert await cache.addresses() == ("192.0.2.1",)
-    cache.clock.turn(2)
+    cache.clock.advance(2)
     with pytest.raises(DnsFailedError):
         await cache.addresses()
 
@@ -208,7 +208,7 @@ async def test_expired_answers_are_dropped_after_stale_ttl() -> None:
 async def test_a_slow_dns_is_not_awaited_while_an_expired_answer_exists() -> None:
     cache = CacheWithDns()
     await cache.addresses()
-    cache.clock.turn(101)
+    cache.clock.advance(101)
     cache.dns.gate = asyncio.Event()
     async with asyncio.timeout(5):
         answer = await cache.ipv4(NAME)
@@ -236,9 +236,9 @@ async def test_names_without_records_evict_only_each_other() -> None:
     for number in range(500):
         await cache.addresses(f"made-up-{number}.example.com")
     assert len(cache) == 48 // 4 + 1
-    asked = cache.dns.count
+    queries = cache.dns.count
     await cache.addresses()
-    assert cache.dns.count == asked
+    assert cache.dns.count == queries
 
 
 async def test_the_least_recently_used_answers_are_evicted() -> None:
@@ -249,7 +249,7 @@ async def test_the_least_recently_used_answers_are_evicted() -> None:
         await cache.addresses(f"host-{number}")
         await cache.addresses()
     assert len(cache) == 36
-    assert cache.dns.asked[NAME, "A"] == 1
+    assert cache.dns.queries[NAME, "A"] == 1
 
 
 async def test_close_cancels_look_ups() -> None:
@@ -267,13 +267,13 @@ async def test_a_question_that_alone_fails_is_retried_after_minutes() -> None:
     cache.dns.broken = {RecordType.URI}
     query_times: list[float] = []
     for _ in range(1200):
-        before = cache.dns.asked["_kerberos.example.com", "URI"]
+        before = cache.dns.queries["_kerberos.example.com", "URI"]
         await cache.uri("_kerberos.example.com")
         await cache.addresses()
         await cache.settle()
-        if cache.dns.asked["_kerberos.example.com", "URI"] > before:
+        if cache.dns.queries["_kerberos.example.com", "URI"] > before:
             query_times.append(cache.clock.now - 1000)
-        cache.clock.turn(1)
+        cache.clock.advance(1)
     assert query_times == [0, 1, 3, 63, 183, 423, 723, 1023]
 
 
@@ -282,13 +282,13 @@ async def test_a_failed_question_is_retried_in_the_background_only() -> None:
     cache.dns.broken = {RecordType.URI}
     assert (await cache.uri(NAME)).failure
     cache.dns.broken, cache.dns.silent = set(), {RecordType.URI}
-    cache.clock.turn(FAILURE_SECONDS_LEAST)
+    cache.clock.advance(FAILURE_SECONDS_LEAST)
     async with asyncio.timeout(5):
         answer = await cache.uri(NAME)
     assert answer.failure
     assert answer.part_validity.expires == math.inf
     await cache.settle()
-    assert cache.dns.asked[NAME, "URI"] == 2
+    assert cache.dns.queries[NAME, "URI"] == 2
     await cache.close()
 
 
@@ -298,7 +298,7 @@ async def test_while_dns_is_down_retries_stay_frequent(caplog: pytest.LogCapture
     for _ in range(20):
         await cache.ipv4(NAME)
         await cache.settle()
-        cache.clock.turn(FAILURE_SECONDS_MOST)
+        cache.clock.advance(FAILURE_SECONDS_MOST)
     cache.dns.is_down = False
     await cache.ipv4(NAME)
     await cache.settle()
@@ -316,9 +316,9 @@ async def test_a_question_that_alone_fails_is_logged_once(
             await cache.uri(NAME)
             await cache.addresses()
             await cache.settle()
-            cache.clock.turn(10)
+            cache.clock.advance(10)
         cache.dns.broken = set()
-        cache.clock.turn(UNANSWERED_SECONDS_MOST)
+        cache.clock.advance(UNANSWERED_SECONDS_MOST)
         await cache.uri(NAME)
         await cache.settle()
     assert [record.message for record in caplog.records] == ["dns_failing", "dns_recovered"]
@@ -332,10 +332,10 @@ async def test_realms_under_wildcards_do_not_evict_entries_of_configured_realms(
         cache.dns.put(f"host-{number}", "A", "192.0.2.9")
         await cache.addresses(f"host-{number}")
         await cache.addresses(f"made-up-{number}")
-        cache.clock.turn(1)
+        cache.clock.advance(1)
         await cache.addresses()
     assert len(cache) == 64 // WILDCARD_SHARE + 1
     requester.set(Requester())
-    cache.dns.asked.clear()
+    cache.dns.queries.clear()
     await cache.addresses()
     assert cache.dns.count == 0

@@ -107,6 +107,6 @@ async def test_an_expired_address_is_marked(hosts: Hosts) -> None:
     hosts.dns.put("kdc1.example.com", "A", "192.0.2.1", ttl=50)
     await hosts.addresses("kdc1.example.com")
     hosts.dns.is_down = True
-    hosts.clock.turn(51)
+    hosts.clock.advance(51)
     found = await hosts.addresses("kdc1.example.com")
     assert (found.addresses, found.is_stale) == (("192.0.2.1",), True)

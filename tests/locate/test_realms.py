@@ -1,11 +1,11 @@
-"""Which realms are served, under which names."""
+"""Names of served realms, and the limits of realms under wildcards."""
 
 import pytest
 
 from kkdcpd.locate.realms import (
     IDLE_SECONDS,
-    MAX_WAITING_TRIALS,
-    TRIAL_SHARE,
+    MAX_WAITING_LOOKUPS,
+    NEW_LOOKUP_SHARE,
     NewRealm,
     RealmTable,
     WildcardRealms,
@@ -47,7 +47,7 @@ def test_a_realm_is_found_by_any_of_its_names_in_any_case(name: str) -> None:
         ("A.TOP.EXAMPLE.COM", "*.EXAMPLE.COM"),
     ],
 )
-def test_exact_names_come_first_then_the_longest_wildcard(name: str, wildcard: str) -> None:
+def test_exact_names_take_precedence_over_the_longest_wildcard(name: str, wildcard: str) -> None:
     assert _found(name) == (wildcard, name.lower().removesuffix("."))
 
 
@@ -83,23 +83,23 @@ def test_a_flat_name_is_an_alias_or_a_realm_without_a_dot() -> None:
     assert _found("A.EXAMPLE.COM", FLAT) is None
 
 
-def test_a_name_in_dns_is_no_flat_alias() -> None:
+def test_a_dns_name_is_no_flat_alias() -> None:
     assert _found("EXAMPLE", DNS) is None
     assert _found("EXAMPLE.COM", DNS) == _found("OLD.EXAMPLE.NET", DNS) == ("EXAMPLE.COM", "example.com")
     assert _found("A.EXAMPLE.COM", DNS) == ("*.EXAMPLE.COM", "a.example.com")
 
 
-def test_both_kinds_at_once_say_nothing_nor_do_unknown_bits() -> None:
+def test_both_kinds_together_and_unknown_bits_have_no_effect() -> None:
     assert _found("EXAMPLE", FLAT | DNS) == ("EXAMPLE.COM", "example.com")
     assert _found("EXAMPLE", DcLocatorFlags(0x80000010)) == ("EXAMPLE.COM", "example.com")
 
 
 def _newcomer(name: str, network: str = "192.0.2.1") -> NewRealm:
-    """Make one whose branch is the name's last label."""
+    """Make a new realm; its branch is the last label of the name."""
     return NewRealm(name=name, branch=name.rpartition(".")[2], network=network)
 
 
-def test_a_branch_is_the_domain_right_below_the_wildcard() -> None:
+def test_a_branch_is_the_domain_directly_below_the_wildcard() -> None:
     names = ("A.EXAMPLE.COM", "C.B.A.EXAMPLE.COM", "EXAMPLE.COM")
     realms = {name: TABLE.match(name, NO_FLAGS) for name in names}
     assert [realm.branch for realm in realms.values() if realm] == ["a.example.com", "a.example.com", ""]
@@ -109,13 +109,13 @@ def test_a_branch_is_the_domain_right_below_the_wildcard() -> None:
     ("network", "wide"),
     [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2::/64", "2001:db8:1::/48"), ("unix", "unix"), ("", "")],
 )
-def test_the_shares_of_ipv6_are_for_the_network_that_one_subscriber_may_have(network: str, wide: str) -> None:
+def test_shares_of_ipv6_apply_to_the_network_of_a_subscriber(network: str, wide: str) -> None:
     realm = TABLE.match("A.EXAMPLE.COM", NO_FLAGS)
     assert realm
     assert NewRealm.of(realm, network) == NewRealm(name="a.example.com", branch="a.example.com", network=wide)
 
 
-def test_a_realm_in_use_is_not_pushed_out() -> None:
+def test_a_realm_in_use_is_not_evicted() -> None:
     places = WildcardRealms(2)
     assert places.keep(_newcomer("a"), 0.0) is None
     assert places.keep(_newcomer("b"), 1.0) is None
@@ -126,7 +126,7 @@ def test_a_realm_in_use_is_not_pushed_out() -> None:
     assert "b" in places
 
 
-def test_the_realm_that_is_idle_for_longest_gives_way() -> None:
+def test_the_realm_that_is_idle_for_longest_is_evicted() -> None:
     places = WildcardRealms(2)
     places.keep(_newcomer("a"), 0.0)
     places.keep(_newcomer("b"), 1.0)
@@ -137,7 +137,7 @@ def test_the_realm_that_is_idle_for_longest_gives_way() -> None:
     assert not places.use("b", late)
 
 
-def test_the_names_of_one_branch_keep_no_other_branch_out() -> None:
+def test_one_branch_does_not_lock_out_another_branch() -> None:
     places = WildcardRealms(64)
     for number in range(64):
         assert places.keep(_newcomer(f"made-up-{number}.evil", f"192.0.2.{number}"), 0.0) is None
@@ -147,7 +147,7 @@ def test_the_names_of_one_branch_keep_no_other_branch_out() -> None:
     assert not places.has_room(_newcomer("more.evil", "192.0.2.100"), 1.0)
 
 
-def test_the_names_that_one_network_makes_up_keep_no_other_network_out() -> None:
+def test_one_network_does_not_lock_out_another_network() -> None:
     places = WildcardRealms(64)
     for number in range(64):
         assert places.keep(_newcomer(f"made-up-{number}"), 0.0) is None
@@ -156,12 +156,12 @@ def test_the_names_that_one_network_makes_up_keep_no_other_network_out() -> None
         assert places.keep(_newcomer(f"good{number}", f"198.51.100.{number}"), 1.0) == f"made-up-{number}"
 
 
-def test_few_new_names_of_one_network_are_tried_at_a_time() -> None:
+def test_concurrent_look_ups_of_new_names_are_limited_per_network() -> None:
     places = WildcardRealms(1000)
-    for _ in range(TRIAL_SHARE + MAX_WAITING_TRIALS):
+    for _ in range(NEW_LOOKUP_SHARE + MAX_WAITING_LOOKUPS):
         assert places.has_room(_newcomer("x"), 0.0)
-        places.begin_trial(_newcomer("x"))
+        places.begin_lookup(_newcomer("x"))
     assert not places.has_room(_newcomer("y"), 0.0)
     assert places.has_room(_newcomer("y", "198.51.100.1"), 0.0)
-    places.end_trial(_newcomer("x"))
+    places.end_lookup(_newcomer("x"))
     assert places.has_room(_newcomer("y"), 0.0)

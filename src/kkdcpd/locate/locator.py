@@ -1,13 +1,13 @@
-"""From a realm's name to where its servers are: the way in to this package.
+"""Locates the servers of a realm: the entry point of this package.
 
-A route is kept until something in it may have changed, so a request that comes often costs no look-up of any
-kind; and it is made anew while the old one still serves.
+A route is kept until a part of it may have changed, so repeated requests cost no look-up. A kept route is
+refreshed in the background while it is still valid.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -16,39 +16,34 @@ from kkdcpd.config import Config, LocateConfig, RealmConfig, SystemFiles
 from kkdcpd.errors import LocateError, NoKdcKnownError, RealmNotServedError
 from kkdcpd.locate.active_directory import ActiveDirectory
 from kkdcpd.locate.address_filter import AddressFilter
-from kkdcpd.locate.candidates import CandidateFinder
+from kkdcpd.locate.candidates import CandidateFinder, FoundCandidates
 from kkdcpd.locate.cldap_ping import CldapPinger
-from kkdcpd.locate.discovery import Discoverer, DnsDiscovery, FoundCandidates
-from kkdcpd.locate.dns import DnsClient, Requester, requester
+from kkdcpd.locate.discovery import Discoverer, DnsDiscovery
+from kkdcpd.locate.dns import DnsClient
 from kkdcpd.locate.dns_cache import DnsCache, Query
 from kkdcpd.locate.host_resolver import HostResolver
 from kkdcpd.locate.realms import NewRealm, RealmTable, ServedRealm, WildcardRealms
+from kkdcpd.locate.routes import RouteMaker
+from kkdcpd.locate.server_finder import ServerFinder
 from kkdcpd.locate.shared_tasks import SharedTasks
-from kkdcpd.locate.static import listed_targets
-from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import LookUp
-from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Route
+from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
 
 __all__ = ["Locator", "assemble_locator", "build_locator"]
 
-logger = EventLogger(__name__)
-
 HOLD_SECONDS = 0.25
-"""A route is made anew no more often than this, whatever TTLs say: it takes some hundred microseconds."""
+"""The shortest lifetime of a route, whatever the TTLs are. A refresh takes some hundred microseconds."""
 
-TRIAL_WAIT_SECONDS = 1.0
-"""How long a request for a new name under a wildcard waits for its turn to be looked up."""
+NEW_REALM_WAIT_SECONDS = 1.0
+"""How long a request for a new name under a wildcard waits for a look-up slot."""
 
 REDISCOVERY_SECONDS = 0.5
-"""How long a request that wishes for rediscovery waits for it, where a route is known."""
-
-MAX_REASONS = 4
-"""So many servers that are refused are named in the log line of a request."""
+"""How long a request with FORCE_REDISCOVERY waits for new servers if a route is known."""
 
 _FORCE = DcLocatorFlags.FORCE_REDISCOVERY.value
 _PRIMARY = DcLocatorFlags.PDC_REQUIRED.value
-# WRITABLE_REQUIRED and the like mean something where discovery knows what each server is; elsewhere they, and
-# all unknown bits, are ignored, so they don't make for more routes either.
+# Active Directory alone knows the properties of each server. Elsewhere all flags but PDC_REQUIRED are
+# ignored, so that they do not multiply the routes.
 _ACTIVE_DIRECTORY = (
     DcLocatorFlags.PDC_REQUIRED
     | DcLocatorFlags.WRITABLE_REQUIRED
@@ -60,7 +55,7 @@ _RouteKey = tuple[KdcService, int]
 
 
 @dataclass(slots=True, kw_only=True)
-class _HeldRoute:
+class _KeptRoute:
     """`recheck` is never after `expires`."""
 
     route: Route
@@ -69,9 +64,9 @@ class _HeldRoute:
 
 
 class Locator:
-    """Locates the servers of configured realms. What it started, `close` ends.
+    """Locates the servers of configured realms. `close` cancels all tasks that it started.
 
-    `tell` hears how each route was come by.
+    The callback `on_lookup` gets the source of each route.
     """
 
     def __init__(
@@ -80,8 +75,7 @@ class Locator:
         config: LocateConfig,
         *,
         dns: DnsCache,
-        finder: CandidateFinder,
-        discoverers: Mapping[str, Discoverer],
+        finder: ServerFinder,
         clock: Callable[[], float],
         on_lookup: Callable[[LookUp], None],
     ) -> None:
@@ -94,11 +88,10 @@ class Locator:
         }
         self._config = config
         self._finder = finder
-        self._discoverers = discoverers
         self._clock = clock
-        self._routes: dict[str, dict[_RouteKey, _HeldRoute]] = {}
+        self._route_maker = RouteMaker()
+        self._routes: dict[str, dict[_RouteKey, _KeptRoute]] = {}
         self._rediscovered: dict[str, float] = {}
-        self._told: dict[tuple[str, _RouteKey], frozenset[RefusedCandidate]] = {}
         self._tasks: SharedTasks[tuple[str, KdcService, int], Route] = SharedTasks("locate")
 
     async def __aenter__(self) -> Self:
@@ -113,18 +106,17 @@ class Locator:
         await self.close()
 
     async def close(self) -> None:
-        """End all look-ups; who waits for one is cancelled."""
+        """Cancel all look-ups, and the requests that wait for them."""
         await self._tasks.close()
-        for discoverer in self._discoverers.values():
-            await discoverer.close()
+        await self._finder.close()
         await self._dns.close()
 
     async def can_be_refilled(self) -> bool:
-        """Whether one that knows nothing yet would find what this one knows: DNS answers."""
+        """Whether a new locator would find the same servers now, because DNS answers."""
         return await self._dns.can_be_refilled()
 
     def match(self, target_domain: str, flags: DcLocatorFlags) -> ServedRealm:
-        """Return the realm that is asked for. This looks nothing up.
+        """Return the realm with this name. No name is looked up.
 
         Raises:
             RealmNotServedError: no configured realm, alias or wildcard has this name.
@@ -137,19 +129,19 @@ class Locator:
         return realm
 
     async def locate(self, query: LocateQuery) -> Route:
-        """Return where the request may go.
+        """Return the route for a request.
 
         Raises:
-            RealmNotServedError: as `match`, or there are too many under its wildcard already.
-            NoKdcKnownError: nobody serves this, as far as is known.
-            DnsFailedError: that can't be known at the moment.
+            RealmNotServedError: as `match`, or the wildcard has too many realms already.
+            NoKdcKnownError: the realm has no known server for this service.
+            DnsFailedError: it is unknown whether the realm has such a server.
         """
         return await self.route(self.match(query.target_domain, query.flags), query.service, query.flags)
 
     async def route(
         self, realm: ServedRealm, service: KdcService, wish: DcLocatorFlags, *, network: str = ""
     ) -> Route:
-        """Return where a request of a client network may go that wishes for such a server.
+        """Return the route for a request with these flags (`wish`) from a client network.
 
         Raises as `locate`.
         """
@@ -158,177 +150,124 @@ class Locator:
         if bits & _FORCE and self._may_rediscover(realm):
             return await self._rediscover(realm, service, flags)
         now = self._clock()
-        # All realms are known to be ones but those under a wildcard.
-        places = self._wildcards.get(realm.config.name)
-        has_place = places is None or places.use(realm.name, now)
-        held = self._routes[realm.name].get((service, flags)) if realm.name in self._routes else None
-        is_held = held is not None and now < held.expires
-        self._on_lookup(LookUp.ROUTE_HIT if is_held else LookUp.ROUTE_MISS)
-        if held is not None and now < held.recheck:
-            return held.route
-        work = partial(self._renew, realm, service, flags)
-        if held is not None and now < held.expires:
+        wildcard = self._wildcards.get(realm.config.name)
+        is_known = wildcard is None or wildcard.use(realm.name, now)
+        kept = self._routes[realm.name].get((service, flags)) if realm.name in self._routes else None
+        is_valid = kept is not None and now < kept.expires
+        self._on_lookup(LookUp.ROUTE_HIT if is_valid else LookUp.ROUTE_MISS)
+        if kept is not None and now < kept.recheck:
+            return kept.route
+        work = partial(self._refresh, realm, service, flags)
+        if kept is not None and now < kept.expires:
             self._tasks.start((realm.name, service, flags), work)
-            return held.route
-        if has_place:
+            return kept.route
+        if is_known:
             return await self._tasks.run((realm.name, service, flags), work)
-        return await self._try(realm, service, flags, network)
+        return await self._locate_new_realm(realm, service, flags, network)
 
-    async def _try(self, realm: ServedRealm, service: KdcService, flags: int, network: str) -> Route:
-        """Look up a name under a wildcard that no request named before, or not with success."""
-        key = (realm.name, service, flags)
-        places = self._wildcards[realm.config.name]
-        if key in self._tasks:
-            return await self._tasks.run(key, partial(self._renew, realm, service, flags))
-        newcomer = NewRealm.of(realm, network)
-        if not places.has_room(newcomer, self._clock()):
-            raise _no_room(realm.config.name)
-        places.begin_trial(newcomer)
-        trial = self._tasks.start(key, partial(self._renew_on_trial, places, newcomer, realm, service, flags))
-        trial.add_done_callback(lambda _: places.end_trial(newcomer))
-        return await asyncio.shield(trial)
-
-    async def _renew_on_trial(
-        self, places: WildcardRealms, newcomer: NewRealm, realm: ServedRealm, service: KdcService, flags: int
+    async def _locate_new_realm(
+        self, realm: ServedRealm, service: KdcService, flags: int, network: str
     ) -> Route:
+        """Look up a name under a wildcard whose servers were never found."""
+        key = (realm.name, service, flags)
+        wildcard = self._wildcards[realm.config.name]
+        if key in self._tasks:
+            return await self._tasks.run(key, partial(self._refresh, realm, service, flags))
+        new = NewRealm.of(realm, network)
+        if not wildcard.has_room(new, self._clock()):
+            raise _no_room(realm.config.name)
+        wildcard.begin_lookup(new)
+        task = self._tasks.start(key, partial(self._look_up_new_realm, wildcard, new, realm, service, flags))
+        task.add_done_callback(lambda _: wildcard.end_lookup(new))
+        return await asyncio.shield(task)
+
+    async def _look_up_new_realm(
+        self, wildcard: WildcardRealms, new: NewRealm, realm: ServedRealm, service: KdcService, flags: int
+    ) -> Route:
+        """Wait for a slot, look the realm up, and give it an entry of the wildcard."""
         try:
-            async with asyncio.timeout(TRIAL_WAIT_SECONDS) as turn, places.trials.hold(newcomer.network):
-                turn.reschedule(None)
-                route = await self._renew(realm, service, flags)
+            async with (
+                asyncio.timeout(NEW_REALM_WAIT_SECONDS) as timeout,
+                wildcard.lookup_slots.hold(new.network),
+            ):
+                timeout.reschedule(None)
+                route = await self._refresh(realm, service, flags)
         except TimeoutError as error:
             raise _no_room(realm.config.name) from error
-        without_place = places.keep(newcomer, self._clock())
-        if without_place is not None:
-            self._forget(without_place)
+        evicted = wildcard.keep(new, self._clock())
+        if evicted is not None:
+            self._forget(evicted)
         return route
 
     def _forget(self, name: str) -> None:
-        for service, flags in self._routes.pop(name, {}):
-            self._told.pop((name, (service, flags)), None)
+        for key in self._routes.pop(name, {}):
+            self._route_maker.forget(name, key)
         self._rediscovered.pop(name, None)
 
-    async def _renew(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
-        """Make the route, and keep it for as long as it holds."""
+    async def _refresh(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
+        """Make the route, and keep it while it is valid."""
         routes = self._routes.get(realm.name, {})
-        held = routes.get((service, flags))
+        kept = routes.get((service, flags))
         try:
-            found = await self._find(realm, service, flags)
-            route = self._route(realm, service, flags, found)
+            found = await self._finder.find(realm, service, DcLocatorFlags(flags))
+            route = self._make_route(realm, service, flags, found)
         except NoKdcKnownError:
             routes.pop((service, flags), None)
             raise
         except LocateError:
-            if held is not None:
-                # It serves for as long as it holds, and needs no new try at every request.
-                held.recheck = self._clock() + HOLD_SECONDS
-                held.expires = max(held.recheck, held.expires)
+            if kept is not None:
+                # A kept route serves on after a failure, and the next request must not try again at once.
+                kept.recheck = self._clock() + HOLD_SECONDS
+                kept.expires = max(kept.recheck, kept.expires)
             raise
         recheck = max(found.validity.recheck, self._clock() + HOLD_SECONDS)
-        self._routes.setdefault(realm.name, {})[service, flags] = _HeldRoute(
+        self._routes.setdefault(realm.name, {})[service, flags] = _KeptRoute(
             route=route, recheck=recheck, expires=max(recheck, found.validity.expires)
         )
         return route
 
     def _may_rediscover(self, realm: ServedRealm) -> bool:
-        """Tell whether the wish is granted: of each realm that is known, once in a while."""
-        now = self._clock()
-        places = self._wildcards.get(realm.config.name)
-        if places is not None and realm.name not in places:
+        """Grant a rediscovery of a known realm, at most once in `rediscovery_interval`."""
+        if not self._is_known(realm):
             return False
-        if now - self._rediscovered.get(realm.name, -self._config.rediscovery_interval) < (
-            self._config.rediscovery_interval
-        ):
+        now = self._clock()
+        interval = self._config.rediscovery_interval
+        if now - self._rediscovered.get(realm.name, -interval) < interval:
             return False
         self._rediscovered[realm.name] = now
         return True
 
     async def _rediscover(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
-        """Find the servers anew for this request alone: a stranger wishes it, so nobody else is touched."""
+        """Find the servers again for this request alone, because a stranger may have sent it."""
         self._on_lookup(LookUp.ROUTE_MISS)
-        is_known = (service, flags) in self._routes.get(realm.name, {})
+        has_route = (service, flags) in self._routes.get(realm.name, {})
         try:
-            async with asyncio.timeout(REDISCOVERY_SECONDS if is_known else None):
-                found = await self._find(realm, service, flags | _FORCE)
-            return self._route(realm, service, flags, found)
+            async with asyncio.timeout(REDISCOVERY_SECONDS if has_route else None):
+                found = await self._finder.find(realm, service, DcLocatorFlags(flags | _FORCE))
+            return self._make_route(realm, service, flags, found)
         except (LocateError, TimeoutError):
             return await self.route(realm, service, DcLocatorFlags(flags))
 
-    async def _find(self, realm: ServedRealm, service: KdcService, flags: int) -> FoundCandidates:
-        """Take the realm's list if it has one for the service, else discover."""
-        requester.set(Requester(name=realm.branch or realm.name, is_wildcard=realm.config.is_wildcard))
-        locator_flags = DcLocatorFlags(flags)
-        targets = listed_targets(realm.config, service, locator_flags)
-        if targets:
-            return await self._finder.find(targets, bypass_cache=bool(flags & _FORCE))
-        discoverer = self._discoverers.get(realm.config.discovery)
-        if discoverer is None:
-            raise NoKdcKnownError(
-                f'realms."{realm.config.name}" has neither {service.value} nor discovery; add one of them'
-            )
-        query = LocateQuery(target_domain=realm.name, service=service, flags=locator_flags)
-        return await discoverer.discover(realm.name, query, realm.config.site)
+    def _make_route(
+        self, realm: ServedRealm, service: KdcService, flags: int, found: FoundCandidates
+    ) -> Route:
+        return self._route_maker.make(realm, (service, flags), found, log_refused=self._is_known(realm))
 
-    def _route(self, realm: ServedRealm, service: KdcService, flags: int, found: FoundCandidates) -> Route:
-        """Make a route of what was found, and tell the operator who was refused, once per change."""
-        self._tell(realm, (service, flags), found.refused)
-        if not found.candidates:
-            raise NoKdcKnownError(
-                _reasons(found.refused) or f"DNS names no server for {service.value} of {realm.name}"
-            )
-        # Realms are in capitals by custom, and what a client wrote is no guide.
-        kerberos_realm = realm.name.upper() if realm.config.is_wildcard else realm.config.name
-        return Route(
-            realm=realm.config.name,
-            kerberos_realm=kerberos_realm,
-            candidates=_of_branch(found.candidates, realm.branch),
-            refused=found.refused,
-        )
-
-    def _tell(self, realm: ServedRealm, key: _RouteKey, refused: tuple[RefusedCandidate, ...]) -> None:
-        places = self._wildcards.get(realm.config.name)
-        if places is not None and realm.name not in places:
-            return  # whoever asks for a name that is made up gets it all in his own log line
-        now_refused = frozenset(refused)
-        before = self._told.get((realm.name, key), frozenset())
-        for each in refused if now_refused != before else ():
-            if each not in before:
-                logger.warning(
-                    "server_refused",
-                    realm=realm.name,
-                    source=each.source,
-                    target=each.target,
-                    reason=each.reason,
-                )
-        if now_refused:
-            self._told[realm.name, key] = now_refused
-        else:
-            self._told.pop((realm.name, key), None)
-
-
-def _of_branch(candidates: tuple[Candidate, ...], branch: str) -> tuple[Candidate, ...]:
-    if not branch:
-        return candidates
-    return tuple(
-        replace(candidate, endpoint=replace(candidate.endpoint, branch=branch)) for candidate in candidates
-    )
+    def _is_known(self, realm: ServedRealm) -> bool:
+        """Whether the realm is configured, or has an entry of its wildcard."""
+        wildcard = self._wildcards.get(realm.config.name)
+        return wildcard is None or realm.name in wildcard
 
 
 def _no_room(wildcard: str) -> RealmNotServedError:
     return RealmNotServedError(
-        f'"{wildcard}" stands for as many realms as locate.wildcard_realms allows already, '
-        "or too many new names are looked up at the moment"
+        f'"{wildcard}" has as many realms as locate.wildcard_realms allows, '
+        "or too many new names are looked up at the moment; try again later, or raise the limit"
     )
 
 
-def _reasons(refused: Sequence[RefusedCandidate]) -> str:
-    """Name the first servers that are refused: the text ends up in a log line."""
-    reasons = [f"{each.source}: {each.target}: {each.reason}" for each in refused[:MAX_REASONS]]
-    more = [f"and {len(refused) - MAX_REASONS} more"] if len(refused) > MAX_REASONS else []
-    return "; ".join(reasons + more)
-
-
 def _ignore(_: LookUp) -> None:
-    """Let it go untold how it was come by."""
+    """Do not count look-ups."""
 
 
 def build_locator(
@@ -338,7 +277,7 @@ def build_locator(
     clock: Callable[[], float] = time.monotonic,
     on_lookup: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
-    """Put a locator together that asks the configured nameservers, or else the system's."""
+    """Build a locator that asks the configured DNS servers, or else the system's."""
     nameservers = config.locate.nameservers or system.resolver().nameservers
     client = DnsClient(nameservers, timeout=config.locate.dns_timeout)
     return assemble_locator(
@@ -360,14 +299,13 @@ def assemble_locator(
     clock: Callable[[], float] = time.monotonic,
     on_lookup: Callable[[LookUp], None] = _ignore,
 ) -> Locator:
-    """Put a locator together that asks DNS by `query`."""
+    """Build a locator that asks DNS by `query`."""
     dns = DnsCache(query, config, clock, on_lookup)
-    finder = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
+    candidates = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
     address_filter = AddressFilter(ports=config.allowed_ports, networks=config.allowed_networks)
     discoverers: Mapping[str, Discoverer] = {
-        "dns": DnsDiscovery(dns, finder, address_filter),
-        "active_directory": ActiveDirectory(dns, finder, address_filter, CldapPinger().ping, clock),
+        "dns": DnsDiscovery(dns, candidates, address_filter),
+        "active_directory": ActiveDirectory(dns, candidates, address_filter, CldapPinger().ping, clock),
     }
-    return Locator(
-        realms, config, dns=dns, finder=finder, discoverers=discoverers, clock=clock, on_lookup=on_lookup
-    )
+    finder = ServerFinder(candidates, discoverers)
+    return Locator(realms, config, dns=dns, finder=finder, clock=clock, on_lookup=on_lookup)

@@ -1,6 +1,6 @@
-"""Which realms are served, by whichever name they are asked for. No other ever causes a look-up.
+"""Matches names to configured realms, and limits the realms under wildcards.
 
-Names compare as `fold_realm` says. Nothing here asks DNS.
+Other names never cause a look-up. `fold_realm` defines equal names. This module asks no DNS server.
 """
 
 import ipaddress
@@ -16,21 +16,21 @@ from kkdcpd.values import DcLocatorFlags
 
 __all__ = ["NewRealm", "RealmTable", "ServedRealm", "WildcardRealms"]
 
-MAX_TRIALS = 16
-"""How many new names are looked up at the same time, under one wildcard: a stranger can make up names as fast
-as they can send, and each costs our DNS server a handful of queries."""
+MAX_NEW_LOOKUPS = 16
+"""The number of new names under one wildcard that are looked up at the same time. A client can invent any
+number of names, and each name costs several DNS queries."""
 
-TRIAL_SHARE = 8
-"""Of these one client network has at most so many."""
+NEW_LOOKUP_SHARE = 8
+"""The most of these look-ups for one client network."""
 
-MAX_WAITING_TRIALS = 8
-"""So many more requests of one client network may wait for their turn."""
+MAX_WAITING_LOOKUPS = 8
+"""The number of further look-ups of one client network that may wait for a slot."""
 
 SITE_BITS = 48
-"""The prefix of the IPv6 network that shares are for."""
+"""The prefix length of the IPv6 networks that get shares."""
 
 IDLE_SECONDS = 600.0
-"""After how long without a request a wildcard's realm may lose its entry to any other."""
+"""The idle time after which any new realm may take over the entry of a realm under a wildcard."""
 
 
 _IS_FLAT_NAME = DcLocatorFlags.IS_FLAT_NAME.value
@@ -39,16 +39,16 @@ _IS_DNS_NAME = DcLocatorFlags.IS_DNS_NAME.value
 
 @frozen
 class ServedRealm:
-    """A realm and its configuration; `name` is its own, folded, where that is a wildcard's."""
+    """A realm with its folded name. `config` is its configuration, which may be that of a wildcard."""
 
     name: str
     config: RealmConfig
 
     @property
     def branch(self) -> str:
-        """The domain right below the wildcard that the name is in, "" of other realms.
+        """The domain directly below the wildcard that contains the name, or "" for configured realms.
 
-        Its owner decides what DNS says of all names in it, so quotas are for the branch.
+        The owner of the branch controls DNS for all names in it, so quotas apply to the branch.
         """
         if not self.config.is_wildcard:
             return ""
@@ -57,11 +57,11 @@ class ServedRealm:
 
 
 class RealmTable:
-    """Realms, aliases and wildcards by name."""
+    """Finds realms by name, alias or wildcard."""
 
     def __init__(self, realms: Iterable[RealmConfig]) -> None:
         self._folded: dict[str, str] = {}
-        """Names as they are spelled in the configuration, and by most clients."""
+        """The folded form of each name in the configuration. Most clients use the same spelling."""
         self._exact: dict[str, ServedRealm] = {}
         self._flat: dict[str, ServedRealm] = {}
         self._dns: dict[str, ServedRealm] = {}
@@ -73,9 +73,9 @@ class RealmTable:
                 self._add(realm)
 
     def match(self, target_domain: str, flags: DcLocatorFlags) -> ServedRealm | None:
-        """Return the realm that is asked for. Exact names come first, then the longest wildcard.
+        """Return the realm with this name. Exact names come first, then the longest wildcard.
 
-        With IS_FLAT_NAME only flat names count, with IS_DNS_NAME only those in DNS ([MS-NRPC] 3.5.4.3.1).
+        IS_FLAT_NAME matches flat names only, IS_DNS_NAME matches DNS names only ([MS-NRPC] 3.5.4.3.1).
         """
         name = self._folded.get(target_domain) or fold_realm(target_domain)
         kind = int(flags) & (_IS_FLAT_NAME | _IS_DNS_NAME)
@@ -85,7 +85,7 @@ class RealmTable:
         return exact.get(name) or (self._match_wildcard(name) if self._wildcards else None)
 
     def _add(self, realm: RealmConfig) -> None:
-        """File a realm. A name without a dot is a flat one too: aliases are what NetBIOS names are put in."""
+        """Add a realm under its names. A name without a dot is a flat name too; NetBIOS names are aliases."""
         own_name = fold_realm(realm.name)
         served = ServedRealm(name=own_name, config=realm)
         for spelling in (realm.name, *realm.aliases):
@@ -98,7 +98,7 @@ class RealmTable:
                 self._dns[name] = served
 
     def _match_wildcard(self, name: str) -> ServedRealm | None:
-        # Nothing but a domain's name is ever put before DNS; a name of any length may come from a stranger.
+        # Only valid domain names reach DNS. A client may send a name of any length and content.
         if not is_domain_name(name):
             return None
         suffix = name
@@ -112,7 +112,7 @@ class RealmTable:
 
 @frozen
 class NewRealm:
-    """A realm under a wildcard that a request names: its branch, and the client network that asks."""
+    """A name under a wildcard without an entry yet, with its branch and the network of the client."""
 
     name: str
     branch: str = ""
@@ -120,16 +120,17 @@ class NewRealm:
 
     @classmethod
     def of(cls, realm: ServedRealm, network: str) -> "NewRealm":
-        """Make one of a realm that a client asks for."""
-        return cls(name=realm.name, branch=realm.branch, network=_wide(network))
+        """Describe a realm that a client of this network names."""
+        return cls(name=realm.name, branch=realm.branch, network=_site_network(network))
 
 
 class WildcardRealms:
-    """The realms that were found under one wildcard, `limit` at most.
+    """The realms that were found under one wildcard, at most `limit`.
 
-    Only a name whose servers were found gets an entry. When there is no free one, a realm that was not asked
-    for within IDLE_SECONDS loses its own, else one of the branch or client network that has most, if it has
-    more than the newcomer's. So neither the owner of a branch nor one client can keep the others out.
+    Only a name whose servers were found gets an entry. If no entry is free, a realm that was idle for
+    IDLE_SECONDS is evicted. Otherwise a realm of the branch or client network with the most entries is
+    evicted, if the new realm's branch or network has fewer. So neither the owner of a branch nor one client
+    can lock out others.
     """
 
     def __init__(self, limit: int) -> None:
@@ -137,14 +138,14 @@ class WildcardRealms:
         self._last_used: OrderedDict[str, float] = OrderedDict()
         self._owners: dict[str, tuple[_Owner, _Owner]] = {}
         self._owned: dict[_Owner, OrderedDict[str, None]] = {}
-        self._trying: Counter[str] = Counter()
-        self.trials = FairSemaphore(MAX_TRIALS, share=TRIAL_SHARE)
+        self._pending: Counter[str] = Counter()
+        self.lookup_slots = FairSemaphore(MAX_NEW_LOOKUPS, share=NEW_LOOKUP_SHARE)
 
     def __contains__(self, name: str) -> bool:
         return name in self._last_used
 
     def use(self, name: str, now: float) -> bool:
-        """Note that the realm is asked for; tell whether it has an entry."""
+        """Note a request for the realm. Return whether the realm has an entry."""
         if name not in self._last_used:
             return False
         self._last_used[name] = now
@@ -153,48 +154,48 @@ class WildcardRealms:
             self._owned[owner].move_to_end(name)
         return True
 
-    def has_room(self, newcomer: NewRealm, now: float) -> bool:
-        """Tell whether a new name may be looked up: it would get an entry, and its network's turn comes."""
-        if self._trying[newcomer.network] >= TRIAL_SHARE + MAX_WAITING_TRIALS:
+    def has_room(self, new: NewRealm, now: float) -> bool:
+        """Whether a new name may be looked up: it could get an entry, and its network has look-ups left."""
+        if self._pending[new.network] >= NEW_LOOKUP_SHARE + MAX_WAITING_LOOKUPS:
             return False
-        return len(self._last_used) < self._limit or self._victim(newcomer, now) is not None
+        return len(self._last_used) < self._limit or self._victim(new, now) is not None
 
-    def begin_trial(self, newcomer: NewRealm) -> None:
-        """Note that a new name is looked up from now on, or waits for its turn."""
-        self._trying[newcomer.network] += 1
+    def begin_lookup(self, new: NewRealm) -> None:
+        """Note that the look-up of a new name starts, or waits for a slot."""
+        self._pending[new.network] += 1
 
-    def end_trial(self, newcomer: NewRealm) -> None:
-        """Note that the look-up is over."""
-        self._trying[newcomer.network] -= 1
-        if not self._trying[newcomer.network]:
-            del self._trying[newcomer.network]
+    def end_lookup(self, new: NewRealm) -> None:
+        """Note that the look-up ended."""
+        self._pending[new.network] -= 1
+        if not self._pending[new.network]:
+            del self._pending[new.network]
 
-    def keep(self, newcomer: NewRealm, now: float) -> str | None:
-        """Give the realm an entry; return the one that has none now, which may be the realm itself."""
-        if self.use(newcomer.name, now):
+    def keep(self, new: NewRealm, now: float) -> str | None:
+        """Give the realm an entry. Return the evicted realm, which may be this realm itself."""
+        if self.use(new.name, now):
             return None
         victim = None
         if len(self._last_used) >= self._limit:
-            victim = self._victim(newcomer, now)
+            victim = self._victim(new, now)
             if victim is None:
-                return newcomer.name
+                return new.name
             self._remove(victim)
-        self._last_used[newcomer.name] = now
-        self._owners[newcomer.name] = _owners(newcomer)
-        for owner in _owners(newcomer):
-            self._owned.setdefault(owner, OrderedDict())[newcomer.name] = None
+        self._last_used[new.name] = now
+        self._owners[new.name] = _owners(new)
+        for owner in _owners(new):
+            self._owned.setdefault(owner, OrderedDict())[new.name] = None
         return victim
 
-    def _victim(self, newcomer: NewRealm, now: float) -> str | None:
+    def _victim(self, new: NewRealm, now: float) -> str | None:
         oldest, last_used = next(iter(self._last_used.items()))
         if now - last_used >= IDLE_SECONDS:
             return oldest
-        branch, _ = _owners(newcomer)
-        for mine in _owners(newcomer):
-            largest = max((each for each in self._owned if each[0] == mine[0]), key=self._count)
+        branch, _ = _owners(new)
+        for own in _owners(new):
+            largest = max((each for each in self._owned if each[0] == own[0]), key=self._count)
             victim = next(iter(self._owned[largest]))
             is_branch_smaller = self._count(branch) < self._count(self._owners[victim][0])
-            if is_branch_smaller and self._count(largest) > self._count(mine) + 1:
+            if is_branch_smaller and self._count(largest) > self._count(own) + 1:
                 return victim
         return None
 
@@ -209,8 +210,8 @@ class WildcardRealms:
                 del self._owned[owner]
 
 
-def _wide(network: str) -> str:
-    """Return the IPv6 /48 that a network is in, as one subscriber may have all of it (RFC 6177)."""
+def _site_network(network: str) -> str:
+    """Return the IPv6 /48 of a network, because one subscriber may have all of it (RFC 6177)."""
     if ":" not in network:
         return network
     return str(ipaddress.IPv6Network(network).supernet(new_prefix=SITE_BITS))
@@ -219,5 +220,5 @@ def _wide(network: str) -> str:
 _Owner = tuple[str, str]
 
 
-def _owners(newcomer: NewRealm) -> tuple[_Owner, _Owner]:
-    return ("branch", newcomer.branch), ("network", newcomer.network)
+def _owners(new: NewRealm) -> tuple[_Owner, _Owner]:
+    return ("branch", new.branch), ("network", new.network)

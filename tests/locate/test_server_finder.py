@@ -1,6 +1,6 @@
-"""Whom the configuration lists."""
+"""The servers in the lists of the configuration."""
 
-from kkdcpd.locate.static import listed_targets
+from kkdcpd.locate.server_finder import listed_targets
 from kkdcpd.values import DcLocatorFlags, KdcService, Transport
 from tests.locate.support import NO_FLAGS, realm
 
@@ -14,7 +14,7 @@ REALM = realm(
 PDC = DcLocatorFlags.PDC_REQUIRED
 
 
-def test_order_is_priority_and_a_bare_hosts_udp_is_a_fallback() -> None:
+def test_order_is_priority_and_udp_of_a_host_without_transport_is_a_fallback() -> None:
     targets = listed_targets(REALM, KdcService.KDC, NO_FLAGS)
     assert [(t.host, t.port, t.transport, t.priority, t.is_fallback) for t in targets] == [
         ("a", 88, Transport.TCP, 0, False),
@@ -24,13 +24,13 @@ def test_order_is_priority_and_a_bare_hosts_udp_is_a_fallback() -> None:
     assert {target.source for target in targets} == {"krb5.conf"}
 
 
-def test_the_primary_is_asked_where_it_is_required_and_known() -> None:
+def test_the_primary_is_used_if_it_is_required_and_known() -> None:
     assert [target.host for target in listed_targets(REALM, KdcService.KDC, PDC)] == ["p"]
     without = realm("EXAMPLE.COM", kdc=["tcp://a"])
     assert [target.host for target in listed_targets(without, KdcService.KDC, PDC)] == ["a"]
 
 
-def test_kpasswd_has_a_list_of_its_own() -> None:
+def test_kpasswd_has_its_own_list() -> None:
     targets = listed_targets(REALM, KdcService.KPASSWD, PDC)
     assert [(target.host, target.port) for target in targets] == [("k", 464), ("k", 464)]
     assert listed_targets(realm("X", kdc=["a"]), KdcService.KPASSWD, NO_FLAGS) == ()
