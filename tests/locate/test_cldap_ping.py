@@ -23,12 +23,12 @@ WRONG_DOMAIN = ANSWER.replace(b"\x04corp", b"\x04evil")
 HUGE = b"\x30\x84\x00\x01\x00\x00" + bytes(60000)
 
 SECONDS = 2.0
-"""For pings that nobody answers, so that each costs it: tests on loopback need no more."""
+"""The deadline of pings without answer. Tests on loopback need no more."""
 
 
 @dataclass
 class FakeController(asyncio.DatagramProtocol):
-    """A domain controller on an address of loopback that answers each ping with `datagrams`."""
+    """A domain controller on a loopback address that answers each ping with `datagrams`."""
 
     datagrams: Sequence[bytes]
     delay: float = 0.0
@@ -49,7 +49,7 @@ class FakeController(asyncio.DatagramProtocol):
 
 
 class Controllers:
-    """Controllers on 127.0.0.1 and on, which share one port."""
+    """Controllers on 127.0.0.1, 127.0.0.2 and so on, with the same port."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -63,7 +63,7 @@ class Controllers:
         return controller
 
     async def ping(self, *addresses: str, seconds: float = SECONDS) -> list[str]:
-        """Ping them; return who answered, in order."""
+        """Ping the controllers; return the addresses that answered, in order."""
         pinger = CldapPinger(port=self.port, choose_id=lambda: MESSAGE_ID)
         deadline = asyncio.get_running_loop().time() + seconds
         answers = await pinger.ping(addresses, DOMAIN, deadline)
@@ -91,7 +91,7 @@ async def timed(ping: Callable[[], Awaitable[list[str]]]) -> tuple[list[str], fl
     return await ping(), asyncio.get_running_loop().time() - started
 
 
-async def test_the_facts_come_by_address(controllers: Controllers) -> None:
+async def test_facts_are_returned_by_address(controllers: Controllers) -> None:
     controller = await controllers.start("127.0.0.1", ANSWER)
     assert await controllers.ping("127.0.0.1") == ["127.0.0.1"]
     assert len(controller.pings) == 1
@@ -102,7 +102,7 @@ async def test_ipv6_is_pinged_too(controllers: Controllers) -> None:
     assert await controllers.ping("::1") == ["::1"]
 
 
-async def test_answers_stand_in_the_order_in_which_they_came(controllers: Controllers) -> None:
+async def test_answers_are_returned_in_their_order_of_arrival(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1", ANSWER, delay=0.1)
     await controllers.start("127.0.0.2", ANSWER)
     assert await controllers.ping("127.0.0.1", "127.0.0.2") == ["127.0.0.2", "127.0.0.1"]
@@ -114,12 +114,12 @@ async def test_an_address_named_twice_is_pinged_once(controllers: Controllers) -
     assert len(controller.pings) == 1
 
 
-async def test_nobody_to_ping_is_no_answer(controllers: Controllers) -> None:
+async def test_no_address_has_no_answer(controllers: Controllers) -> None:
     answers, seconds = await timed(controllers.ping)
     assert (answers, seconds < SECONDS) == ([], True)
 
 
-async def test_a_silent_controller_costs_no_more_than_the_grace(controllers: Controllers) -> None:
+async def test_a_silent_controller_costs_the_grace_period_at_most(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1")
     await controllers.start("127.0.0.2", ANSWER)
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1", "127.0.0.2", seconds=5))
@@ -127,26 +127,26 @@ async def test_a_silent_controller_costs_no_more_than_the_grace(controllers: Con
     assert GRACE_SECONDS <= seconds < 2
 
 
-async def test_silence_of_all_ends_at_the_deadline(controllers: Controllers) -> None:
+async def test_pings_without_answer_end_at_the_deadline(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1")
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1"))
     assert answers == []
     assert SECONDS * 0.9 <= seconds < SECONDS + 1
 
 
-async def test_a_deadline_that_is_over_is_no_answer(controllers: Controllers) -> None:
+async def test_a_past_deadline_has_no_answer(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1", ANSWER)
     assert await controllers.ping("127.0.0.1", seconds=-1) == []
 
 
-async def test_a_closed_port_is_no_answer_at_once(controllers: Controllers) -> None:
+async def test_a_closed_port_ends_the_ping_at_once(controllers: Controllers) -> None:
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1", "127.0.0.2", seconds=5))
     assert answers == []
     assert seconds < 2
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1.1", "256.0.0.1"])
-async def test_what_is_no_address_is_no_answer(controllers: Controllers, address: str) -> None:
+async def test_an_invalid_address_has_no_answer(controllers: Controllers, address: str) -> None:
     await controllers.start("127.0.0.1", ANSWER)
     assert await controllers.ping(address, "127.0.0.1") == ["127.0.0.1"]
 
@@ -164,7 +164,7 @@ async def test_what_is_no_address_is_no_answer(controllers: Controllers, address
         pytest.param((WRONG_ID,) * (MAX_DATAGRAMS + 1) + (ANSWER,), id="a stream of datagrams"),
     ],
 )
-async def test_a_faulty_controller_has_not_answered_and_harms_no_other(
+async def test_a_faulty_controller_does_not_affect_the_others(
     controllers: Controllers, datagrams: tuple[bytes, ...]
 ) -> None:
     await controllers.start("127.0.0.1", *datagrams)
@@ -172,18 +172,18 @@ async def test_a_faulty_controller_has_not_answered_and_harms_no_other(
     assert await controllers.ping("127.0.0.1", "127.0.0.2") == ["127.0.0.2"]
 
 
-async def test_strays_before_the_answer_are_passed_over(controllers: Controllers) -> None:
+async def test_invalid_datagrams_before_the_answer_are_ignored(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1", WRONG_ID, b"garbage", ANSWER)
     assert await controllers.ping("127.0.0.1") == ["127.0.0.1"]
 
 
-async def test_not_being_of_the_domain_is_told_at_once(controllers: Controllers) -> None:
+async def test_a_controller_of_another_domain_ends_the_ping_at_once(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1", NOTHING)
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1", seconds=5))
     assert (answers, seconds < 2) == ([], True)
 
 
-async def test_so_many_are_pinged_and_no_more(controllers: Controllers) -> None:
+async def test_the_number_of_pings_is_limited(controllers: Controllers) -> None:
     addresses = [f"127.0.1.{number}" for number in range(1, MAX_ADDRESSES + 3)]
     for address in addresses:
         await controllers.start(address, ANSWER, delay=0.01)
@@ -201,7 +201,7 @@ async def test_message_ids_differ(controllers: Controllers) -> None:
     assert len(set(controller.pings)) == 2
 
 
-async def test_who_gives_up_waiting_leaves_no_task_behind(controllers: Controllers) -> None:
+async def test_a_cancelled_ping_leaves_no_task(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):

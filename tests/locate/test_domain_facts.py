@@ -55,7 +55,9 @@ async def test_known_facts_cost_no_query_and_no_ping(main_and_branch: Directory)
 async def test_concurrent_first_requests_share_their_pings(main_and_branch: Directory) -> None:
     main_and_branch.world.ping_delay = 0.01
     await asyncio.gather(*(main_and_branch.order() for _ in range(20)))
-    assert len(main_and_branch.world.pinged) == 2  # of all, and once the site is known, of whom it adds
+    assert (
+        len(main_and_branch.world.pinged) == 2
+    )  # all controllers, and later the further controllers of the site
 
 
 async def test_a_cancelled_first_request_does_not_affect_the_others(main_and_branch: Directory) -> None:

@@ -48,7 +48,7 @@ SOME_NAMES = b"\4corp\0\xc0\x18\3dc1\xc0\x18\4CORP\0\3DC1\0\0\4Main\0\xc0\x32"
 
 
 def element(tag: int, *contents: bytes) -> bytes:
-    """As Windows writes it: every length in four octets, which is BER and not DER."""
+    """Encode as Windows does: every length in four bytes, which is BER and not DER."""
     inside = b"".join(contents)
     return bytes((tag, 0x84)) + len(inside).to_bytes(4, "big") + inside
 
@@ -70,14 +70,14 @@ def facts_in(datagram: bytes) -> DomainControllerFacts:
     return facts
 
 
-def test_a_ping_is_what_samba_answers() -> None:
+def test_a_ping_equals_the_ping_that_samba_answers() -> None:
     assert encode_ping(5, "ad.test") == bytes.fromhex(
         "3049020105634404000a01000a0100020100020100010100a025a3140409446e73446f6d61696e040761642e74657374"
         "a30d04054e74566572040406000000300a04084e65746c6f676f6e"
     )
 
 
-def test_a_ping_is_a_search_by_anothers_reading() -> None:
+def test_another_decoder_reads_a_ping_as_a_search() -> None:
     message, rest = decode(encode_ping(2**31 - 1, "ad.test"), asn1Spec=rfc2251.LDAPMessage())
     assert (rest, int(message["messageID"])) == (b"", 2**31 - 1)
     search = message["protocolOp"]["searchRequest"]
@@ -94,7 +94,7 @@ def test_a_domain_of_any_length_makes_a_ping() -> None:
     assert b"x" * 250 in encode_ping(2**31 - 1, "x" * 250)
 
 
-def test_a_controller_tells_what_it_is_and_where() -> None:
+def test_an_answer_has_the_facts_of_the_controller() -> None:
     answer = decode_ping_answer(SAME_SITE)
     assert answer.message_id == 2**31 - 1
     assert answer.facts is not None
@@ -108,7 +108,7 @@ def test_a_controller_tells_what_it_is_and_where() -> None:
     assert str(answer.facts.domain_guid) == "7851756c-2eaf-44ff-a7cb-e4def8bdf5b5"
 
 
-def test_flags_tell_what_it_runs_and_unknown_ones_are_kept() -> None:
+def test_flags_are_read_and_unknown_flags_are_kept() -> None:
     flags = facts_in(SAME_SITE).flags
     assert (
         DomainControllerFlags.PDC
@@ -120,19 +120,19 @@ def test_flags_tell_what_it_runs_and_unknown_ones_are_kept() -> None:
     assert flags == 0x13FD
 
 
-def test_the_clients_site_may_be_another_than_the_controllers() -> None:
+def test_the_sites_of_client_and_controller_may_differ() -> None:
     facts = facts_in(OTHER_SITE)
     assert (facts.site, facts.client_site) == ("Default-First-Site-Name", "Branch")
     assert DomainControllerFlags.CLOSEST not in facts.flags
 
 
-def test_a_controller_of_another_domain_has_nothing_to_say() -> None:
+def test_a_controller_of_another_domain_has_no_facts() -> None:
     answer = decode_ping_answer(NOTHING)
     assert (answer.message_id, answer.facts) == (7, None)
 
 
 @pytest.mark.parametrize("captured", [KNOWN_USER, UNKNOWN_USER])
-def test_an_answer_about_a_user_tells_the_same_of_the_controller(captured: bytes) -> None:
+def test_an_answer_about_a_user_has_the_facts_of_the_controller(captured: bytes) -> None:
     facts = facts_in(captured)
     assert (facts.host, facts.client_site) == ("dc1.corp.ad.test", "Default-First-Site-Name")
 
@@ -142,28 +142,28 @@ def test_lengths_in_windows_style_are_read() -> None:
     assert (facts.domain, facts.host, facts.site, facts.client_site) == ("corp", "dc1.corp", "Main", "Main")
 
 
-def test_a_controller_whose_logon_service_is_paused_is_none() -> None:
+def test_a_controller_with_a_paused_logon_service_has_no_facts() -> None:
     value = netlogon(SOME_NAMES, head=b"\x18" + HEAD[1:])
     assert decode_ping_answer(answer_with(value)).facts is None
 
 
-def test_what_follows_the_names_is_passed_over() -> None:
+def test_data_after_the_names_is_ignored() -> None:
     sock_addr = b"\x10\2\0" + bytes(14) + b"\4Next\0"
     assert facts_in(answer_with(netlogon(SOME_NAMES + sock_addr))).client_site == "Main"
 
 
-def test_an_entry_without_the_attribute_says_nothing() -> None:
+def test_an_entry_without_the_attribute_has_no_facts() -> None:
     assert decode_ping_answer(answer_with(netlogon(SOME_NAMES), attribute=b"other")).facts is None
 
 
-def test_an_attribute_without_values_says_nothing() -> None:
+def test_an_attribute_without_values_has_no_facts() -> None:
     attributes = element(0x30, element(0x04, b"netlogon"), element(0x31))
     entry = element(0x64, element(0x04), element(0x30, attributes))
     assert decode_ping_answer(element(0x30, element(0x02, b"\1"), entry)).facts is None
 
 
 @pytest.mark.parametrize("captured", CAPTURED)
-def test_no_truncation_passes_for_an_answer(captured: bytes) -> None:
+def test_a_truncated_answer_is_refused(captured: bytes) -> None:
     # Without the message that ends the search, the entry before it is whole still.
     whole = set(accumulate(map(len, re.split(rb"(?=\x30.\x02[\x01-\x04].{1,4}\x65)", captured))))
     for length in set(range(len(captured))) - whole - {0}:
@@ -171,7 +171,7 @@ def test_no_truncation_passes_for_an_answer(captured: bytes) -> None:
             decode_ping_answer(captured[:length])
 
 
-def test_no_truncation_of_the_value_passes_for_an_answer() -> None:
+def test_a_truncated_value_is_refused() -> None:
     value = netlogon(SOME_NAMES)
     for length in range(len(value)):
         with pytest.raises(MalformedError):
@@ -192,7 +192,7 @@ def test_no_truncation_of_the_value_passes_for_an_answer() -> None:
         pytest.param(netlogon(b"\x40a" + bytes(8)), id="neither label nor pointer"),
         pytest.param(netlogon(b"\2\xc3\x28\0" + bytes(7)), id="label that is no UTF-8"),
         pytest.param(netlogon(b"\x3f" + b"a" * 20), id="label past the end"),
-        pytest.param(netlogon((b"\x3f" + b"a" * 63) * 4 + bytes(8)), id="name of 256 octets"),
+        pytest.param(netlogon((b"\x3f" + b"a" * 63) * 4 + bytes(8)), id="name of 256 bytes"),
         pytest.param(netlogon(bytes(7)), id="name missing"),
         pytest.param(b"", id="empty"),
     ],
@@ -202,7 +202,7 @@ def test_hostile_names_are_refused(value: bytes) -> None:
         decode_ping_answer(answer_with(value))
 
 
-def test_each_name_may_point_to_the_one_before() -> None:
+def test_each_name_may_point_to_the_name_before() -> None:
     names = b"\1a\0" + b"\xc0\x18" + b"".join(bytes((0xC0, 0x1B + 2 * number)) for number in range(6))
     assert facts_in(answer_with(netlogon(names))).client_site == "a"
 
@@ -212,30 +212,30 @@ def test_each_name_may_point_to_the_one_before() -> None:
     [
         pytest.param(b"", id="empty"),
         pytest.param(b"\x30\x80\x02\1\1\x65\0\0\0", id="indefinite length"),
-        pytest.param(b"\x30\x85\0\0\0\0\7\x02\1\1\x65\2\0\0", id="length of five octets"),
+        pytest.param(b"\x30\x85\0\0\0\0\7\x02\1\1\x65\2\0\0", id="length of five bytes"),
         pytest.param(b"\x30\x84\xff\xff\xff\xff\x02\1\1", id="4 GiB announced"),
         pytest.param(b"\x30\5\x02\0\x65\1\0", id="empty message id"),
         pytest.param(b"\x30\x0b\x02\6\1\1\1\1\1\1\x65\1\0", id="oversized message id"),
         pytest.param(b"\x30\5\x02\1\1\x73\0", id="a referral"),
         pytest.param(b"\x30\3\x02\1\1", id="no operation"),
-        pytest.param(NOTHING + b"\0", id="octets after it"),
+        pytest.param(NOTHING + b"\0", id="trailing bytes"),
         pytest.param(NOTHING * 9, id="nine messages"),
         pytest.param(NOTHING + NOTHING.replace(b"\2\1\7", b"\2\1\x08"), id="two message ids"),
     ],
 )
-def test_what_is_no_ldap_answer_is_refused(datagram: bytes) -> None:
+def test_a_datagram_without_ldap_answer_is_refused(datagram: bytes) -> None:
     with pytest.raises(MalformedError):
         decode_ping_answer(datagram)
 
 
 @given(st.binary(max_size=300))
 @example(b"\x30\0")
-def test_no_octets_raise_anything_else(datagram: bytes) -> None:
+def test_random_bytes_raise_no_other_error(datagram: bytes) -> None:
     decode_or_refuse(datagram)
 
 
 @given(st.sampled_from(CAPTURED), st.data())
-def test_no_damaged_answer_raises_anything_else(captured: bytes, data: st.DataObject) -> None:
+def test_damaged_answers_raise_no_other_error(captured: bytes, data: st.DataObject) -> None:
     damaged = bytearray(captured)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(captured) - 1))] = data.draw(st.integers(0, 255))
@@ -243,7 +243,7 @@ def test_no_damaged_answer_raises_anything_else(captured: bytes, data: st.DataOb
 
 
 @given(st.binary(max_size=200))
-def test_no_names_raise_anything_else(names: bytes) -> None:
+def test_random_names_raise_no_other_error(names: bytes) -> None:
     decode_or_refuse(answer_with(netlogon(names)))
 
 

@@ -29,14 +29,14 @@ def test_hint_is_the_flags_of_ds_get_dc_name(hint: int | None, flags: Flags) -> 
     "hint",
     [
         pytest.param(0x80000600 - (1 << 32), id="negative, as a signed integer of 32 bits"),
-        pytest.param(0x80000600, id="positive, in 5 octets of DER"),
+        pytest.param(0x80000600, id="positive, in 5 bytes of DER"),
     ],
 )
-def test_topmost_bit_may_be_written_either_way(hint: int) -> None:
+def test_the_highest_bit_may_be_encoded_in_both_ways(hint: int) -> None:
     assert flags_of(hint, is_armored=False) == DEFAULT
 
 
-def test_what_is_beyond_32_bits_is_dropped() -> None:
+def test_bits_beyond_32_are_dropped() -> None:
     assert flags_of(0x80 << 32 | 0x600, is_armored=False) == DEFAULT
 
 
@@ -44,12 +44,12 @@ def test_unknown_flags_are_dropped() -> None:
     assert flags_of(0x40800600 | 0x10 | 0x100, is_armored=False) == DEFAULT
 
 
-def test_flat_and_dns_name_at_once_are_neither() -> None:
+def test_flat_and_dns_name_together_are_dropped() -> None:
     assert flags_of(0x30600, is_armored=False) == DEFAULT
 
 
 @pytest.mark.parametrize("hint", [None, 0x600, 0x200600])
-def test_armored_request_needs_a_kdc_that_knows_fast(hint: int | None) -> None:
+def test_an_armored_request_requires_a_kdc_with_fast(hint: int | None) -> None:
     assert flags_of(hint, is_armored=True) == DEFAULT | Flags.DIRECTORY_SERVICE_8_REQUIRED
 
 

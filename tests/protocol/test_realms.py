@@ -4,7 +4,7 @@ from kkdcpd.protocol.realms import fold_realm
 
 
 @pytest.mark.parametrize("name", ["EXAMPLE.COM", "example.com", "Example.Com", "example.com."])
-def test_case_and_root_dot_make_no_other_realm(name: str) -> None:
+def test_case_and_root_dot_are_ignored(name: str) -> None:
     assert fold_realm(name) == "example.com"
 
 

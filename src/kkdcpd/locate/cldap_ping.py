@@ -1,4 +1,4 @@
-"""Asks domain controllers by LDAP ping what they are; whoever answers is alive. Sockets only, no choice."""
+"""Sends LDAP pings to domain controllers and returns the facts that they report."""
 
 import asyncio
 import secrets
@@ -20,32 +20,32 @@ from kkdcpd.socket_address import socket_address
 __all__ = ["CldapPinger"]
 
 LDAP_PORT = 389
-"""[MS-ADTS] 6.3.3: whatever port an SRV record names for LDAP over TCP."""
+"""[MS-ADTS] 6.3.3. The port in SRV records is for LDAP over TCP."""
 
 MAX_ADDRESSES = 32
-"""Pinged at a time. Large domains have hundreds of controllers; who asks has put the likeliest first."""
+"""The number of controllers that get a ping. Large domains have hundreds; the caller orders them."""
 
 STAGGER_SECONDS = 0.01
-"""Between two pings: a burst of answers would overflow nothing, but there is no hurry either."""
+"""The pause between two pings, to avoid a burst of answers."""
 
 GRACE_SECONDS = 0.15
-"""How long the others may take once one has answered: a round trip between continents.
+"""How long the other controllers may take after the first answer: a round trip between continents.
 
-Without it one dead controller would cost the request that pings the whole of its deadline.
+Without this limit, a dead controller would delay the request until its deadline.
 """
 
 MAX_DATAGRAM_BYTES = 65535
-"""The largest that UDP can bear. Answers seen are of 100 to 300 octets, and bounded by names of 255."""
+"""The largest datagram of UDP. Real answers have 100 to 300 bytes; each name has at most 255."""
 
 MAX_DATAGRAMS = 4
-"""Read from one address before it is given up: who answers wrongly can't keep us busy."""
+"""The number of datagrams that are read from one address, so that invalid answers cost little."""
 
 
 class CldapPinger:
-    """Pings many controllers at the same time, each once, from a fresh connected socket.
+    """Pings many controllers at the same time, each once, from a new connected socket.
 
-    Nobody off the path can answer: the kernel drops what isn't from the controller's address and port, and an
-    answer bears the ping's random message id.
+    A host off the path cannot forge an answer: the kernel drops datagrams from other addresses and ports, and
+    an answer has the random message id of the ping.
     """
 
     def __init__(self, *, port: int = LDAP_PORT, choose_id: Callable[[], int] | None = None) -> None:
@@ -55,10 +55,10 @@ class CldapPinger:
     async def ping(
         self, addresses: Iterable[str], domain: str, deadline: float
     ) -> dict[str, DomainControllerFacts]:
-        """Return what the controllers of `domain` say, by address, in the order of their answers.
+        """Return the facts of the controllers of `domain` by address, in the order of their answers.
 
-        Who doesn't answer as one is missing. It takes until all have answered, the first one's grace is over,
-        or the absolute deadline of the loop's clock. Never raises OSError.
+        Controllers without a valid answer are missing. The call ends when all have answered, GRACE_SECONDS
+        after the first answer, or at `deadline`, a time of the event loop's clock. It never raises OSError.
         """
         loop = asyncio.get_running_loop()
         answers: dict[str, DomainControllerFacts] = {}
@@ -76,7 +76,7 @@ class CldapPinger:
                         self._ping_one(address, domain, due, note), name=f"LDAP ping of {address}"
                     )
         except TimeoutError:
-            pass  # the rest didn't answer in time
+            pass  # the other controllers did not answer in time
         return answers
 
     async def _ping_one(
@@ -86,7 +86,7 @@ class CldapPinger:
         try:
             facts = await self._ask(address, domain)
         except OSError:
-            return  # nothing listens there, or there is no way there
+            return  # no program listens there, or the address is unreachable
         if facts is not None:
             note(address, facts)
 
@@ -116,6 +116,6 @@ def _decoded(datagram: bytes) -> PingAnswer | None:
 
 
 def _facts_of(answer: PingAnswer, domain: str) -> DomainControllerFacts | None:
-    """Return the facts if they are of the domain that was asked for: a host may have moved to another."""
+    """Return the facts if they belong to this domain: the host may have moved to another domain."""
     facts = answer.facts
     return facts if facts is not None and fold_realm(facts.domain) == fold_realm(domain) else None

@@ -1,10 +1,10 @@
-"""The LDAP ping: what a domain controller says of itself, its domain and our site ([MS-ADTS] 6.3.3).
+"""Builds LDAP pings and reads their answers: facts about a domain controller ([MS-ADTS] 6.3.3).
 
-One search of the rootDSE in one UDP datagram (RFC 1798, RFC 4511 4.5), and one answer that holds a
-NETLOGON_SAM_LOGON_RESPONSE_EX ([MS-ADTS] 6.3.1.9). No sockets, and nothing about which controller is taken.
+A ping is a search of the rootDSE in a UDP datagram (RFC 1798, RFC 4511 4.5). The answer contains a
+NETLOGON_SAM_LOGON_RESPONSE_EX ([MS-ADTS] 6.3.1.9).
 
-LDAP is BER: Windows writes every length in four octets, which DER forbids. So the envelope has a reader of
-its own here, of a fixed depth, with one octet for a tag and a definite length.
+LDAP uses BER: Windows writes every length in four bytes, which DER forbids. So this module has its own reader
+of the envelope, with a fixed depth, tags of one byte and definite lengths.
 """
 
 import enum
@@ -25,18 +25,18 @@ __all__ = [
 ]
 
 MAX_MESSAGE_ID = 2**31 - 1
-"""RFC 4511 4.1.1; 0 is for what the server sends by itself."""
+"""RFC 4511 4.1.1. The id 0 is for unsolicited messages of the server."""
 
 NT_VERSION = (0x2 | 0x4).to_bytes(4, "little")
-"""V5 and V5EX ([MS-ADTS] 6.3.1.1): answer with the extended structure; all that Samba's own client asks."""
+"""V5 and V5EX ([MS-ADTS] 6.3.1.1) request the extended structure, as Samba's client does."""
 
 MAX_ENTRIES = 8
-"""Messages in a datagram and attributes in an entry that are looked at: there is one of each, and an end."""
+"""The number of messages and attributes that are read of an answer. Real answers have two at most."""
 
-MAX_NAME_OCTETS = 255
-"""RFC 1035 2.3.4. Pointers count too here, so that it bounds the work."""
+MAX_NAME_BYTES = 255
+"""RFC 1035 2.3.4. Pointers count as well, so that the limit bounds the work."""
 
-MAX_LABEL_OCTETS = 63
+MAX_LABEL_BYTES = 63
 
 _SEQUENCE = 0x30
 _SET = 0x31
@@ -56,7 +56,7 @@ _HEAD = struct.Struct("<HHI16s")
 """Opcode, Sbz, Flags and DomainGuid."""
 
 _TAIL = struct.Struct("<IHH")
-"""NtVersion, LmNtToken and Lm20Token: what every response ends with ([MS-ADTS] 6.3.1.9)."""
+"""NtVersion, LmNtToken and Lm20Token, the end of every response ([MS-ADTS] 6.3.1.9)."""
 
 _TOKEN = 0xFFFF
 
@@ -64,7 +64,7 @@ Span = tuple[int, int]
 
 
 class DomainControllerFlags(enum.IntFlag):
-    """DS_FLAG options, what a domain controller is and runs ([MS-ADTS] 6.3.1.2). Others are kept as well."""
+    """DS_FLAG options: the roles and services of a controller ([MS-ADTS] 6.3.1.2). Unknown bits are kept."""
 
     PDC = 0x00000001
     GC = 0x00000004
@@ -80,7 +80,7 @@ class DomainControllerFlags(enum.IntFlag):
 
 
 class _Opcode(enum.IntEnum):
-    """What an extended response may say ([MS-ADTS] 6.3.1.3)."""
+    """The operation codes of extended responses ([MS-ADTS] 6.3.1.3)."""
 
     LOGON_SAM_LOGON_RESPONSE_EX = 23
     LOGON_SAM_PAUSE_RESPONSE_EX = 24
@@ -89,9 +89,10 @@ class _Opcode(enum.IntEnum):
 
 @frozen
 class DomainControllerFacts:
-    """What a domain controller says of itself. Names are as it spells them, "" where it has none to tell.
+    """The facts that a domain controller reports. Names are in its spelling, or "" if it reports none.
 
-    `site` is where it stands, `client_site` where whoever asked does, by the subnets known to the directory.
+    `site` is the site of the controller, `client_site` the site of the sender, by the subnets in the
+    directory.
     """
 
     flags: DomainControllerFlags
@@ -109,7 +110,7 @@ class DomainControllerFacts:
 class PingAnswer:
     """An answer to the ping `message_id`.
 
-    `facts` is None when the controller has nothing to say of the domain, or has its logon service paused.
+    `facts` is None if the controller does not know the domain, or if its logon service is paused.
     """
 
     message_id: int
@@ -117,7 +118,7 @@ class PingAnswer:
 
 
 def encode_ping(message_id: int, domain: str) -> bytes:
-    """Build the search for what a controller knows of a DNS domain ([MS-ADTS] 6.3.3.1)."""
+    """Build the search for the facts about a DNS domain ([MS-ADTS] 6.3.3.1)."""
     conditions = _equals(b"DnsDomain", domain.encode()) + _equals(b"NtVer", NT_VERSION)
     search = (
         der.encode(_OCTET_STRING, b"")  # baseObject: the rootDSE
@@ -139,10 +140,10 @@ def _equals(attribute: bytes, value: bytes) -> bytes:
 
 
 def decode_ping_answer(datagram: bytes) -> PingAnswer:
-    """Read the answer to a ping: an entry with the one attribute and the end of the search, or the end alone.
+    """Read the answer to a ping: an entry with one attribute and the end of the search, or the end alone.
 
     Raises:
-        MalformedError: anything else.
+        MalformedError: the datagram is no such answer.
     """
     ids: set[int] = set()
     facts: DomainControllerFacts | None = None
@@ -156,19 +157,19 @@ def decode_ping_answer(datagram: bytes) -> PingAnswer:
         value = _netlogon_value(datagram, _element(datagram, rest, _SEARCH_RESULT_ENTRY))
         facts = facts if value is None else _decode_netlogon(value)
     if len(ids) != 1:
-        raise MalformedError(f"LDAP ping: an answer to {len(ids)} questions")
+        raise MalformedError(f"LDAP ping: an answer with {len(ids)} message ids")
     return PingAnswer(message_id=ids.pop(), facts=facts)
 
 
 def _message_id(data: bytes, span: Span) -> int:
     start, stop = span
     if not 1 <= stop - start <= 5:
-        raise MalformedError(f"LDAP ping: a message id of {stop - start} octets")
+        raise MalformedError(f"LDAP ping: a message id of {stop - start} bytes")
     return int.from_bytes(data[start:stop], "big", signed=True)
 
 
 def _netlogon_value(data: bytes, entry: Span) -> bytes | None:
-    """Find the value of the attribute in a SearchResultEntry: objectName, then the attributes."""
+    """Return the value of the Netlogon attribute in a SearchResultEntry (objectName, then the attributes)."""
     name = _element(data, entry, _OCTET_STRING)
     attributes = _element(data, (name[1], entry[1]), _SEQUENCE)
     for attribute in _items(data, attributes, _SEQUENCE):
@@ -199,45 +200,45 @@ def _tag(data: bytes, span: Span) -> int | None:
 
 
 def _element(data: bytes, span: Span, tag: int) -> Span:
-    """Read the header of the element that `span` begins with; return where its contents are."""
+    """Read the header of the first element in `span`; return the span of its contents."""
     position, end = span
     if end - position < 2:
-        raise MalformedError(f"LDAP ping: octet {position}: an element is missing or cut off")
+        raise MalformedError(f"LDAP ping: byte {position}: an element is missing or cut off")
     if data[position] != tag:
         raise MalformedError(
-            f"LDAP ping: octet {position}: tag 0x{data[position]:02x} where 0x{tag:02x} belongs"
+            f"LDAP ping: byte {position}: tag 0x{data[position]:02x} where 0x{tag:02x} belongs"
         )
     length = data[position + 1]
     start = position + 2
     if length > 0x7F:
         count = length & 0x7F
         if not 1 <= count <= 4 or start + count > end:
-            raise MalformedError(f"LDAP ping: octet {position}: indefinite, oversized or cut-off length")
+            raise MalformedError(f"LDAP ping: byte {position}: indefinite, oversized or cut-off length")
         length = int.from_bytes(data[start : start + count], "big")
         start += count
     if start + length > end:
-        raise MalformedError(f"LDAP ping: octet {position}: an element reaches past what encloses it")
+        raise MalformedError(f"LDAP ping: byte {position}: an element exceeds the enclosing element")
     return start, start + length
 
 
 def _decode_netlogon(value: bytes) -> DomainControllerFacts | None:
-    """Read a NETLOGON_SAM_LOGON_RESPONSE_EX; None if it says that the logon service is paused."""
+    """Read a NETLOGON_SAM_LOGON_RESPONSE_EX. Return None if the logon service is paused."""
     if len(value) < _HEAD.size + _TAIL.size:
-        raise MalformedError(f"Netlogon: {len(value)} octets are too few")
+        raise MalformedError(f"Netlogon: {len(value)} bytes are too few")
     opcode, _, flags, guid = _HEAD.unpack_from(value)
     if opcode not in set(_Opcode):
         raise MalformedError(f"Netlogon: operation code {opcode} is no extended response")
     end = len(value) - _TAIL.size
     _, *tokens = _TAIL.unpack_from(value, end)
     if tokens != [_TOKEN, _TOKEN]:
-        raise MalformedError("Netlogon: the response doesn't end as one")
+        raise MalformedError("Netlogon: the end of the response is invalid")
     names = []
     position = _HEAD.size
     # Forest, domain, host, NetBIOS domain and computer, user, the controller's site, the client's site.
     for _ in range(8):
         name, position = _read_name(value, position, end)
         names.append(name)
-    # What may follow is only sent to who asks for it: addresses and the site next to the client's.
+    # Addresses and the next closest site follow only if the ping requests them.
     if opcode == _Opcode.LOGON_SAM_PAUSE_RESPONSE_EX:
         return None
     forest, domain, host, netbios_domain, netbios_host, _, site, client_site = names
@@ -255,22 +256,22 @@ def _decode_netlogon(value: bytes) -> DomainControllerFacts | None:
 
 
 def _read_name(value: bytes, position: int, end: int) -> tuple[str, int]:
-    """Read a name compressed as in RFC 1035 4.1.4; return it and where what follows it begins.
+    """Read a name compressed as in RFC 1035 4.1.4. Return the name and the position after it.
 
-    A pointer must lead to before where the labels that it continues began: names are written in their order
-    ([MS-ADTS] 6.3.7), and no chain of pointers comes round.
+    A pointer must lead to a position before the labels that it continues: names are written in order
+    ([MS-ADTS] 6.3.7), so a chain of pointers cannot be a loop.
     """
     labels: list[str] = []
     total = 0
     after: int | None = None
     limit = position
     while True:
-        if position >= end or total > MAX_NAME_OCTETS:
-            raise MalformedError(f"Netlogon: octet {position}: a name is cut off, or too long")
+        if position >= end or total > MAX_NAME_BYTES:
+            raise MalformedError(f"Netlogon: byte {position}: a name is cut off, or too long")
         length = value[position]
         if not length:
             return ".".join(labels), position + 1 if after is None else after
-        if length > MAX_LABEL_OCTETS:
+        if length > MAX_LABEL_BYTES:
             target = _pointer_target(value, position, end, limit)
             after = position + 2 if after is None else after
             position = limit = target
@@ -279,18 +280,18 @@ def _read_name(value: bytes, position: int, end: int) -> tuple[str, int]:
         total += length + 1
         label = value[position + 1 : position + 1 + length]
         if position + 1 + length > end:
-            raise MalformedError(f"Netlogon: octet {position}: a label is cut off")
+            raise MalformedError(f"Netlogon: byte {position}: a label is cut off")
         labels.append(_text(label))
         position += 1 + length
 
 
 def _pointer_target(value: bytes, position: int, end: int, limit: int) -> int:
     if value[position] < 0xC0 or position + 1 >= end:
-        raise MalformedError(f"Netlogon: octet {position}: neither a label nor a pointer")
+        raise MalformedError(f"Netlogon: byte {position}: neither a label nor a pointer")
     target = (value[position] & 0x3F) << 8 | value[position + 1]
     if not _HEAD.size <= target < limit:
         raise MalformedError(
-            f"Netlogon: octet {position}: a pointer to octet {target} leads not back to a name"
+            f"Netlogon: byte {position}: a pointer to byte {target} does not lead back to a name"
         )
     return target
 
