@@ -1,8 +1,8 @@
-"""Search every target, one after the other, and tell in a table what came of it.
+"""Fuzzes the targets one after the other, and prints a table of the results.
 
-`python -m tests.fuzz [--seconds S | --runs N] [TARGET ...]`, which `make fuzz` does. A finding is an
-exception that escapes, an input that takes longer than a second, or memory that grows; then the exit status
-is 1. What is learnt stays in build/fuzz/corpus, and the next search begins with it.
+`make fuzz` runs `python -m tests.fuzz [--seconds S | --runs N] [TARGET ...]`. A finding is an exception that
+escapes, an input that takes longer than a second, or memory that grows. With a finding the exit status is 1.
+The corpus stays in build/fuzz/corpus for the next search.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from tests.fuzz.traps import TRAPS
 FOLDER = Path("build/fuzz")
 
 LENGTHS = ((8192, 5 / 6), (262144, 1 / 6))
-"""The longest input of a round, and the round's share: what clients send, and what [http] may be set to."""
+"""The longest input of a round and its share of the time: real messages, and the largest size in [http]."""
 
 SLOWEST_SECONDS = 1
 MEMORY_LIMIT_MIB = 1024
 
 MOST_GROWTH_MIB = 128
-"""Of a process while it searches: it keeps the inputs that taught it something."""
+"""The allowed growth of a process, which keeps inputs that reach new code."""
 
 MOST_GROWTH_BLOCKS = 20_000
-"""Of Python's memory between the first look at it and the last. The guard's table remembers 1,024 names."""
+"""The allowed growth of Python's memory in a search. The guard's table has 1,024 entries."""
 
-PATIENCE_SECONDS = 120
-"""Beyond the time given: to start, and to read the corpus."""
+EXTRA_SECONDS = 120
+"""The time to start a process and to read the corpus."""
 
 HANG = "a hang"
 _STARTED = re.compile(r"\bINITED\b.* rss: (\d+)Mb")
@@ -42,7 +42,7 @@ _HEADINGS = ("target", "longest", "executions", "exec/s", "MiB first", "MiB last
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What came of one search. `blocks` are how many more Python had at its end than at its beginning."""
+    """The result of a search. `blocks` is the growth of Python's memory blocks."""
 
     target: str
     longest: int
@@ -55,7 +55,7 @@ class Round:
     output: str
 
     def row(self) -> Sequence[str]:
-        """The columns of the table."""
+        """Return the columns of the table."""
         memory = (f"{number:,}" for number in (self.first_mib, self.last_mib, self.blocks))
         numbers = (f"{number:,}" for number in (self.longest, self.executions, self.per_second))
         return (self.target, *numbers, *memory, self.finding or "nothing")
@@ -63,14 +63,14 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """How long to search each target: for some seconds, or so many executions. Files go to `folder`."""
+    """A search of targets, each for a number of seconds or of executions. `folder` has the files."""
 
     folder: Path
     seconds: int
     runs: int | None = None
 
     def rounds(self, names: Sequence[str]) -> Iterator[Round]:
-        """Search these targets, each until something is found."""
+        """Search these targets, each until the first finding."""
         for name in names:
             for longest, share in LENGTHS:
                 found = self._round(name, longest, share)
@@ -81,7 +81,7 @@ class Search:
                     break
 
     def _round(self, name: str, longest: int, share: float) -> Round:
-        """Search one target in a process of its own, with inputs up to this length."""
+        """Search one target in its own process, with inputs up to this length."""
         target = {**TARGETS, **TRAPS}[name]
         corpus, seeds, findings = (self.folder / kind / name for kind in ("corpus", "seeds", "findings"))
         for folder in (corpus, seeds, findings):
@@ -97,15 +97,15 @@ class Search:
             "-print_final_stats=1",
             *(str(corpus), str(seeds)),
         ]
-        patience = None if self.runs else self.seconds * share + PATIENCE_SECONDS
+        timeout = None if self.runs else self.seconds * share + EXTRA_SECONDS
         try:
-            done = subprocess.run(command, capture_output=True, timeout=patience, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as error:
             return _judged(name, longest, None, (error.stderr or b"").decode(errors="replace"))
         return _judged(name, longest, done.returncode, (done.stdout + done.stderr).decode(errors="replace"))
 
     def _hangs_again(self, name: str) -> bool:
-        """Tell whether what took too long does so again: it may have been this machine. If not, forget it."""
+        """Whether a slow input is slow again. If not, the machine was busy, and the input is removed."""
         findings = self.folder / "findings" / name
         path = max(findings.glob("timeout-*"), key=lambda path: path.stat().st_mtime)
         command = [
@@ -113,7 +113,7 @@ class Search:
             f"-timeout={SLOWEST_SECONDS}",
             f"-artifact_prefix={findings}/",
         ]
-        if subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS, check=False).returncode:
+        if subprocess.run(command, capture_output=True, timeout=EXTRA_SECONDS, check=False).returncode:
             return True
         path.unlink()
         return False
@@ -131,7 +131,7 @@ def _judged(name: str, longest: int, exit_code: int | None, output: str) -> Roun
     first = int(started[1]) if started else 0
     last = statistics.get("peak_rss_mb", 0)
     growth = blocks[-1] - blocks[0] if blocks else 0
-    finding = {None: "no end", 0: "", 70: HANG, 71: "out of memory"}.get(exit_code, "an escape")
+    finding = {None: "no end", 0: "", 70: HANG, 71: "out of memory"}.get(exit_code, "an exception")
     if not finding and (last - first > MOST_GROWTH_MIB or growth > MOST_GROWTH_BLOCKS):
         finding = "memory grows"
     return Round(
@@ -148,12 +148,14 @@ def _judged(name: str, longest: int, exit_code: int | None, output: str) -> Roun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search, tell, and return the exit status."""
+    """Search, print the results, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, *TRAPS, []], metavar="TARGET")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
-    parser.add_argument("--runs", type=int, help="for each target, whatever time they take")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help=f"of corpus and findings ({FOLDER})")
+    parser.add_argument("--seconds", type=int, default=60, help="seconds for each target (60)")
+    parser.add_argument("--runs", type=int, help="executions for each target, instead of a time")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help=f"folder of corpus and findings ({FOLDER})"
+    )
     options = parser.parse_args(arguments)
     search = Search(folder=options.folder, seconds=options.seconds, runs=options.runs)
     print(_line(_HEADINGS), flush=True)
@@ -166,14 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             findings.append(found)
     print(f"{executions:,} executions, {len(findings)} findings")
     for found in findings:
-        _tell(found, options.folder)
+        _print_finding(found, options.folder)
     return 1 if findings else 0
 
 
-def _tell(found: Round, folder: Path) -> None:
+def _print_finding(found: Round, folder: Path) -> None:
     findings = folder / "findings" / found.target
     command = f"{sys.executable} -m tests.fuzz.engine {found.target} -artifact_prefix={findings}/ FILE"
-    print(f"\n{found.target}: {found.finding}; what brings it about is in {findings}/, and is tried again by")
+    print(f"\n{found.target}: {found.finding}; the input is in {findings}/. Run it again by")
     print(f"{command}\n")
     print("\n".join(found.output.splitlines()[-40:]))
 

@@ -1,7 +1,7 @@
-"""One target searched by libFuzzer, with kkdcpd's code instrumented: a process of its own, which it ends.
+"""Searches one target by libFuzzer, with kkdcpd's code instrumented. libFuzzer ends the process.
 
-`python -m tests.fuzz.engine TARGET [FLAG ...] [FOLDER or FILE ...]`; flags are libFuzzer's. A file is what
-was found, and is run once: so a finding is looked at again.
+`python -m tests.fuzz.engine TARGET [FLAG ...] [FOLDER or FILE ...]`; the flags are libFuzzer's. A file is run
+once, to repeat a finding.
 """
 
 import gc
@@ -19,21 +19,21 @@ with atheris.instrument_imports(include=["kkdcpd"]):
     from tests.fuzz.traps import TRAPS
 
 SAMPLE_SECONDS = 2.0
-LOOK_EVERY = 256  # executions
+SAMPLE_EVERY = 256  # executions
 
 
 class _Search:
-    """Runs the target, and tells now and then how many blocks of memory Python has in use."""
+    """Runs the target, and prints the number of Python's memory blocks every SAMPLE_SECONDS."""
 
     def __init__(self, target: Target) -> None:
         self._run = target.run
         self._count = 0
         self._due = time.monotonic() + SAMPLE_SECONDS
 
-    def __call__(self, octets: bytes) -> None:
-        self._run(octets)
+    def __call__(self, data: bytes) -> None:
+        self._run(data)
         self._count += 1
-        if not self._count % LOOK_EVERY and time.monotonic() > self._due:
+        if not self._count % SAMPLE_EVERY and time.monotonic() > self._due:
             self._due = time.monotonic() + SAMPLE_SECONDS
             gc.collect()
             print("blocks:", sys.getallocatedblocks(), file=sys.stderr, flush=True)
@@ -42,24 +42,24 @@ class _Search:
 def _mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
     choices = random.Random(1)
 
-    def change(octets: bytes) -> bytes:
-        return bytes(atheris.Mutate(octets, 2 * len(octets) + 16))
+    def change(data: bytes) -> bytes:
+        return bytes(atheris.Mutate(data, 2 * len(data) + 16))
 
-    def mutate(octets: bytes, at_most: int, _seed: int) -> bytes:
+    def mutate(data: bytes, at_most: int, _seed: int) -> bytes:
         choice = choices.randrange(64)
         if choice == 0:
-            octets = repeat_slice(octets, choices, at_most)
+            data = repeat_slice(data, choices, at_most)
         elif target.is_der and choice < 24:
-            octets = change_element(octets, choices, change)
+            data = change_element(data, choices, change)
         else:
-            octets = atheris.Mutate(octets, at_most)
-        return octets[:at_most]
+            data = atheris.Mutate(data, at_most)
+        return data[:at_most]
 
     return mutate
 
 
 def main() -> None:
-    """Search until libFuzzer has enough; its exit status is ours."""
+    """Search until libFuzzer ends, with its exit status."""
     target = {**TARGETS, **TRAPS}[sys.argv.pop(1)]
     atheris.Setup(sys.argv, _Search(target), custom_mutator=_mutator(target), enable_python_coverage=True)
     atheris.Fuzz()

@@ -1,4 +1,4 @@
-"""What the search begins with: messages of real clients and KDCs, and of our builders."""
+"""Seeds of the search: messages of real clients and KDCs, and of the builders in tests/support."""
 
 import datetime
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from tests.support.captured import CAPTURED, captured
 
 __all__ = [
     "ADDRESSES",
+    "BULK_RECORDS",
     "CERTIFICATES",
     "DNS_RESPONSES",
     "ENVELOPES",
@@ -66,7 +67,7 @@ ENVELOPES: Sequence[bytes] = (
 
 _ANONYMOUS: messages.Name = (11, ("WELLKNOWN", "ANONYMOUS"))
 _FAST_DATA = bytes.fromhex("3013301103020100a20a0408") + bytes(8)
-"""e-data of errors to requests with FAST (RFC 6113 5.4.4): METHOD-DATA, which nothing here reads."""
+"""e-data of errors to requests with FAST (RFC 6113 5.4.4): METHOD-DATA, which kkdcpd does not read."""
 
 FAST_ERRORS: Sequence[bytes] = (
     # MIT and Heimdal; MIT with hidden names; Samba with hidden names; Active Directory.
@@ -103,7 +104,7 @@ KPASSWD: Sequence[bytes] = tuple(
     for version in (0, 1)
     for part, length in zip(_PARTS, (len(messages.ap_req()), len(messages.ap_rep()), 0), strict=True)
 )
-"""Which version, how long the first part is, and both parts; the frame is made of these."""
+"""The version, the length of the first part, and both parts. The target makes the frame of these."""
 
 PINGS: Sequence[bytes] = tuple(test_cldap.CAPTURED)
 
@@ -132,8 +133,8 @@ ADDRESSES: Sequence[bytes] = (
 )
 
 PROXY_HEADERS: Sequence[bytes] = (
-    *(octets for octets, _, _ in test_proxy_header.GOOD.values()),
-    *(octets + b"\x16\x03\x01\x02\x00" for octets, _, _ in test_proxy_header.GOOD.values()),
+    *(data for data, _, _ in test_proxy_header.GOOD.values()),
+    *(data + b"\x16\x03\x01\x02\x00" for data, _, _ in test_proxy_header.GOOD.values()),
     *test_proxy_header.BAD.values(),
     *(f"PROXY TCP6 {spelling} {spelling} 1 65535\r\n".encode() for spelling in _SPELLINGS),
 )
@@ -183,6 +184,15 @@ RECORDS: Sequence[bytes] = (
     b"krb5srv::tcp:kdc1:" + b"8" * 4301,
 )
 
+BULK_RECORDS: Sequence[bytes] = (
+    *RECORDS,
+    "\n".join(f"krb5srv:m:tcp:k{number}.example.com" for number in range(200)).encode(),
+    "\n".join([*_SPELLINGS, *(f"kdc{number}.example.com" for number in range(200))]).encode(),
+    "\n".join(f"krb5srv::udp:[{spelling}]" for spelling in _SPELLINGS).encode(),
+    "\n".join(f"192.0.2.{number}" for number in range(250)).encode(),
+)
+"""Targets and addresses, one on a line: each answer of the hostile DNS server has all of them."""
+
 PROFILES: Sequence[bytes] = (
     b"""[libdefaults]
     default_realm = EXAMPLE.COM
@@ -198,7 +208,7 @@ PROFILES: Sequence[bytes] = (
 """,
     b"""[realms]*
 EXAMPLE.COM =
- { what follows is lost
+ { this text is ignored
 kdc* = "kdc1 \\t\\"\\\\" lost
  kdc = https://proxy/KdcProxy
 }*

@@ -1,9 +1,10 @@
-"""Every parser that strangers or KDCs feed, each as a function of octets: whatever it raises is a bug.
+"""Fuzz targets: all parsers of data from clients, KDCs and DNS servers. Each error that escapes is a bug.
 
-Expected errors are caught here, and no others. Where it costs little, what came of the octets is tried out:
-what was read must be written as it was, what is answered must be read again, what is logged must be one line.
+A target catches the expected errors only. It also checks the results where this is cheap: a decoded message
+encodes to the same bytes, a reply can be decoded, a log entry is one line.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 import itertools
@@ -18,6 +19,7 @@ import dns.name
 
 from kkdcpd.config import (
     FailuresConfig,
+    LocateConfig,
     PolicyConfig,
     PrincipalPattern,
     RealmConfig,
@@ -33,12 +35,19 @@ from kkdcpd.config.addresses import (
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
-from kkdcpd.errors import ConfigError, MalformedError, NoTargetDomainError, SettingError
+from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDomainError, SettingError
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
+<<<<<<< HEAD
 from kkdcpd.locate.dns_wire import MAX_RECORDS, RecordType, build_query, read_response
 from kkdcpd.locate.records import SrvRecord, UriRecord, demote_udp_duplicates, read_srv, read_uri
+=======
+from kkdcpd.locate.candidates import MAX_CANDIDATES, MAX_HOSTS, MAX_REFUSED, MAX_WILDCARD_HOSTS
+from kkdcpd.locate.dns_wire import MAX_RECORDS, FoundRecords, RecordType, build_query, read_response
+from kkdcpd.locate.locator import assemble_locator
+from kkdcpd.locate.records import Record, SrvRecord, UriRecord, demote_udp_duplicates, read_srv, read_uri
+>>>>>>> 1e81a5c (Fuzz the discovery of KDCs by hostile DNS answers in bulk, and describe the fuzz targets in plain words)
 from kkdcpd.log.lines import JsonLines, TextLines
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
@@ -60,9 +69,11 @@ from kkdcpd.values import (
     Attempt,
     Candidate,
     ClientConnection,
+    DcLocatorFlags,
     KdcEndpoint,
     KdcReply,
     KdcService,
+    LocateQuery,
     MessageKind,
     Mode,
     Outcome,
@@ -79,26 +90,26 @@ from tests.support.shared import own_table
 __all__ = ["TARGETS", "Target", "request_in"]
 
 REALM = RealmConfig(name="EXAMPLE.COM", aliases=("CORP",))
-MANY = 64  # lines of one input; what takes long for many only takes long for many
+MANY = 64  # the most lines of one input; a loop with a quadratic cost shows with many lines only
 EMPTY = add_prefix(b"")
 NOW = 1_800_000_000.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is searched: `run` raises nothing, whatever the octets. `is_der` tells how to change them."""
+    """A target: `run` must not raise for any data. `is_der` selects the mutations."""
 
     run: Callable[[bytes], None]
     seeds: Sequence[bytes]
     is_der: bool = False
 
 
-def _envelope(octets: bytes) -> None:
+def _envelope(data: bytes) -> None:
     try:
-        message = decode_proxy_message(octets)
+        message = decode_proxy_message(data)
     except MalformedError:
         return
-    if message.kerb_message != EMPTY:  # which bears no length by our reading
+    if message.kerb_message != EMPTY:  # an empty message has no length prefix when it is decoded
         again = decode_proxy_message(encode_proxy_message(message))
         assert again == replace(message, has_length_prefix=True)
     flags_of(message.dclocator_hint, is_armored=True)
@@ -112,16 +123,16 @@ def _classified(message: ProxyMessage) -> ProxyRequest | None:
         return None
 
 
-def request_in(octets: bytes) -> ProxyRequest | None:
-    """Return what the payload is taken for, None if it is refused as malformed."""
-    return _classified(ProxyMessage(kerb_message=add_prefix(octets), target_domain=REALM.name))
+def request_in(data: bytes) -> ProxyRequest | None:
+    """Return the request in a payload, or None if the payload is malformed."""
+    return _classified(ProxyMessage(kerb_message=add_prefix(data), target_domain=REALM.name))
 
 
-def _request(octets: bytes) -> None:
-    request = request_in(octets)
+def _request(data: bytes) -> None:
+    request = request_in(data)
     if request:
-        assert request.payload == octets
-        assert is_kpasswd(octets, (0, len(octets))) is (request.kind is MessageKind.KPASSWD_REQ)
+        assert request.payload == data
+        assert is_kpasswd(data, (0, len(data))) is (request.kind is MessageKind.KPASSWD_REQ)
         is_repeatable(request)
         hash(request)
 
@@ -158,31 +169,31 @@ GATE = FailureGate(FailuresConfig(), STORE)
 CLOCK = itertools.count(1000)
 
 
-def _facts_in(kind: MessageKind, octets: bytes) -> ReplyFacts | None:
+def _facts_in(kind: MessageKind, data: bytes) -> ReplyFacts | None:
     try:
-        return inspect_reply(kind, octets)
+        return inspect_reply(kind, data)
     except MalformedError:
         return None
 
 
-def _policy(octets: bytes) -> None:
-    request = request_in(octets)
+def _policy(data: bytes) -> None:
+    request = request_in(data)
     if request:
         for facts in SOME_REPLIES[request.kind]:
             _judge(request, facts)
 
 
-def _reply(octets: bytes) -> None:
-    judge_probe(octets)
+def _reply(data: bytes) -> None:
+    judge_probe(data)
     for kind, requests in SOME_REQUESTS.items():
-        facts = _facts_in(kind, octets)
+        facts = _facts_in(kind, data)
         for request in requests if facts else ():
             assert facts
             _judge(request, facts)
 
 
 class _Known:
-    """Knows nothing of endpoints."""
+    """Stands for the health of endpoints; all are unknown."""
 
     def note_overflow(self, endpoint: KdcEndpoint) -> None:
         pass
@@ -204,33 +215,33 @@ LIMITS = ExchangeLimits(
 )
 
 
-def _foreign_reply(octets: bytes) -> None:
-    """A datagram that came for another request: dropped only if it fits none of this kind."""
+def _foreign_reply(data: bytes) -> None:
+    """Handle a reply to another request. It is dropped only if it fits no request of this kind."""
     for kind, requests in SOME_REQUESTS.items():
-        facts = _facts_in(kind, octets)
-        if is_reply_to_another_kind(kind, octets):
+        facts = _facts_in(kind, data)
+        if is_reply_to_another_kind(kind, data):
             assert facts is None
             continue
         for request in requests[:1]:
-            _exchanged(request, facts, octets)
+            _exchanged(request, facts, data)
 
 
-def _exchanged(request: ProxyRequest, facts: ReplyFacts | None, octets: bytes) -> None:
-    """Two KDCs send the octets at the same moment."""
+def _exchanged(request: ProxyRequest, facts: ReplyFacts | None, data: bytes) -> None:
+    """Let two KDCs send the same reply at the same time."""
     candidates = [
         Candidate(endpoint=replace(ENDPOINT, port=port, transport=Transport.UDP), source="fuzz")
         for port in (88, 89)
     ]
     exchange = Exchange(request, candidates, limits=LIMITS, hedges=_Known(), health=_Known(), now=0.0)
-    heard: list[Attempt] = []
+    sent: list[Attempt] = []
     for now in (0.0, 0.5, 0.5, 1.5):
         for command in exchange.due(now):
             if isinstance(command, Connect):
                 exchange.connected(command.attempt, now)
-            elif isinstance(command, Send) and command.attempt not in heard:
-                heard.append(command.attempt)
-    for attempt in heard:
-        exchange.received(attempt, octets, 2.0)
+            elif isinstance(command, Send) and command.attempt not in sent:
+                sent.append(command.attempt)
+    for attempt in sent:
+        exchange.received(attempt, data, 2.0)
     exchange.due(30.0)
     assert exchange.reply or exchange.error
     if exchange.reply:
@@ -247,9 +258,9 @@ def _judge(request: ProxyRequest, facts: ReplyFacts) -> None:
     GATE.note(request, facts, client="192.0.2.1", realm=REALM.name, now=now)
 
 
-def _fast_error(octets: bytes) -> None:
-    """A KDC's reply to a request with FAST, whatever name the request shows, is counted for a sound name."""
-    facts = _facts_in(MessageKind.AS_REQ, octets)
+def _fast_error(data: bytes) -> None:
+    """Count a reply to a FAST request with any visible name for a valid name."""
+    facts = _facts_in(MessageKind.AS_REQ, data)
     for request in ARMORED_REQUESTS if facts else ():
         assert facts
         subject = find_subject(request, facts)
@@ -258,9 +269,9 @@ def _fast_error(octets: bytes) -> None:
         _judge(request, facts)
 
 
-def _refusal(octets: bytes) -> None:
-    """Whatever was taken for a request can be refused in Kerberos' words, and the client reads them."""
-    request = request_in(octets)
+def _refusal(data: bytes) -> None:
+    """Refuse any valid request by a KRB-ERROR that the client can decode."""
+    request = request_in(data)
     if request is None:
         return
     text = "Not through this proxy."
@@ -273,9 +284,9 @@ def _refusal(octets: bytes) -> None:
     assert decode_proxy_message(reply).kerb_message[4:] == payload
 
 
-def _log(octets: bytes) -> None:
-    """Whatever was taken for a request is one line, in either form."""
-    request = request_in(octets)
+def _log(data: bytes) -> None:
+    """Log any valid request as one line, in both formats."""
+    request = request_in(data)
     if request is None:
         return
     for facts in SOME_REPLIES[request.kind]:
@@ -329,30 +340,30 @@ def _lines_of(record: AccessRecord) -> Sequence[str]:
 _LINES = _Lines()
 
 
-def _kpasswd(octets: bytes) -> None:
-    """Octets as they are, and in a frame whose lengths agree."""
-    version = 0xFF80 if octets[:1] == b"\1" else 1
-    body = octets[3:]
-    length = min(int.from_bytes(octets[1:3], "big"), len(body))
+def _kpasswd(data: bytes) -> None:
+    """Read the data as they are, and in a frame with correct lengths."""
+    version = 0xFF80 if data[:1] == b"\1" else 1
+    body = data[3:]
+    length = min(int.from_bytes(data[1:3], "big"), len(body))
     header = ((len(body) + 6) & 0xFFFF, version, length)
-    for message in (octets, b"".join(number.to_bytes(2, "big") for number in header) + body):
+    for message in (data, b"".join(number.to_bytes(2, "big") for number in header) + body):
         for read in (read_kpasswd_req, read_kpasswd_reply):
             with contextlib.suppress(MalformedError):
                 read(message, (0, len(message)))
 
 
-def _ping(octets: bytes) -> None:
+def _ping(data: bytes) -> None:
     with contextlib.suppress(MalformedError):
-        answer = decode_ping_answer(octets)
+        answer = decode_ping_answer(data)
         if answer.facts:
             names = (answer.facts.forest, answer.facts.domain, answer.facts.host, answer.facts.client_site)
             assert all(len(name) <= 256 for name in names)
             str(answer.facts)
 
 
-def _records(octets: bytes) -> None:
-    """Targets of URI records, one on a line; then as those of SRV records."""
-    targets = [line.decode("ascii", "backslashreplace") for line in octets.split(b"\n", MANY)[:MANY]]
+def _records(data: bytes) -> None:
+    """Read each line as the target of a URI record and of an SRV record."""
+    targets = [line.decode("ascii", "backslashreplace") for line in data.split(b"\n", MANY)[:MANY]]
     for service in KdcService:
         records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
         named = read_uri(records, name="_kerberos.x", service=service)
@@ -365,12 +376,12 @@ def _records(octets: bytes) -> None:
     demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
 
 
-def _dns(octets: bytes) -> None:
-    """A response of a server that an attacker controls, to a query with the same id."""
+def _dns(data: bytes) -> None:
+    """Read a response of a hostile DNS server to a query with the same id."""
     for record_type in RecordType:
         query = build_query(DNS_NAME, record_type, with_edns=True)
-        query.id = int.from_bytes(octets[:2], "big")
-        response = read_response(query, octets)
+        query.id = int.from_bytes(data[:2], "big")
+        response = read_response(query, data)
         if response and response.found:
             records = response.found.records
             assert len(records) <= MAX_RECORDS
@@ -382,25 +393,82 @@ def _dns(octets: bytes) -> None:
             )
 
 
-def _resolv_conf(octets: bytes) -> None:
-    resolver = read_resolv_conf(octets.decode(errors="replace"), "/etc/resolv.conf")
+class _BulkDns:
+    """A hostile DNS server: each answer has all lines of the input as records of the type."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.hosts: set[str] = set()
+        addresses = [address for line in lines if (address := _address_in(line))]
+        self._records: Mapping[RecordType, Sequence[Record]] = {
+            RecordType.URI: [UriRecord(priority=1, weight=2, target=line) for line in lines],
+            RecordType.SRV: [
+                SrvRecord(priority=number, weight=1, port=88 + number % 2, target=line)
+                for number, line in enumerate(lines)
+            ],
+            RecordType.A: [address for address in addresses if ":" not in address],
+            RecordType.AAAA: [address for address in addresses if ":" in address],
+        }
+
+    async def query(self, name: str, record_type: RecordType) -> FoundRecords:
+        if record_type in {RecordType.A, RecordType.AAAA}:
+            self.hosts.add(name)
+        return FoundRecords(records=tuple(self._records[record_type]), ttl=60)
+
+
+def _address_in(text: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return str(parse_address(text)) if "%" not in text else None
+    return None
+
+
+async def _check_discovery(lines: Sequence[str], name: str, most_hosts: int) -> None:
+    hostile = _BulkDns(lines)
+    realms = [RealmConfig(name="EXAMPLE.COM"), RealmConfig(name="*.EXAMPLE.ORG")]
+    query = LocateQuery(target_domain=name, service=KdcService.KDC, flags=DcLocatorFlags(0))
+    async with assemble_locator(realms, LocateConfig(), query=hostile.query) as locator:
+        with contextlib.suppress(LocateError):
+            route = await locator.locate(query)
+            assert len(route.candidates) <= MAX_CANDIDATES
+            assert len(route.refused) <= MAX_REFUSED
+            for candidate in route.candidates:
+                address = ipaddress.ip_address(candidate.endpoint.address)
+                assert candidate.endpoint.port in {88, 464}
+                special = (address.is_loopback, address.is_link_local, address.is_multicast)
+                assert not any(special)
+    assert len(hostile.hosts) <= most_hosts
+
+
+def _discovery(data: bytes) -> None:
+    """Locate realms by hostile DNS answers in bulk: routes are bounded and have no special addresses."""
+    lines = [
+        line.decode("ascii", "backslashreplace") for line in data.split(b"\n", MAX_RECORDS)[:MAX_RECORDS]
+    ]
+    RUNNER.run(_check_discovery(lines, "EXAMPLE.COM", MAX_HOSTS))
+    RUNNER.run(_check_discovery(lines, "A.EXAMPLE.ORG", MAX_WILDCARD_HOSTS))
+
+
+RUNNER = asyncio.Runner()
+
+
+def _resolv_conf(data: bytes) -> None:
+    resolver = read_resolv_conf(data.decode(errors="replace"), "/etc/resolv.conf")
     assert 1 <= len(resolver.nameservers) <= 3
     for warning in resolver.warnings:
         assert str(warning).isprintable()
 
 
-def _proxy_header(octets: bytes) -> None:
+def _proxy_header(data: bytes) -> None:
     try:
-        header, used = parse(octets)
+        header, used = parse(data)
     except MalformedError:
         return
     if header is None:
         assert used == 0
-        assert len(octets) < MAX_HEADER_BYTES
+        assert len(data) < MAX_HEADER_BYTES
         return
-    assert 0 < used <= min(len(octets), MAX_HEADER_BYTES)
-    assert parse(octets[:used]) == (header, used)
-    assert parse(octets[: used - 1]) == (None, 0)
+    assert 0 < used <= min(len(data), MAX_HEADER_BYTES)
+    assert parse(data[:used]) == (header, used)
+    assert parse(data[: used - 1]) == (None, 0)
     assert 0 <= header.port <= 65535
     if header.address:
         _canonical(header.address)
@@ -411,7 +479,7 @@ NAT64 = ip_network("64:ff9b::/96")
 
 
 def _canonical(address: str) -> None:
-    """Whatever its spelling was, an address is in its one form, and in its networks."""
+    """Check that an address has its canonical form, and that its networks contain it."""
     parsed = ipaddress.ip_address(address)
     assert str(parsed) == address
     assert not isinstance(parsed, ipaddress.IPv6Address) or not parsed.ipv4_mapped
@@ -422,9 +490,9 @@ def _canonical(address: str) -> None:
     assert all(parsed in ip_network(network) for network in networks)
 
 
-def _addresses(octets: bytes) -> None:
-    """Texts that may be addresses or networks, one on a line."""
-    for line in octets.decode("ascii", "replace").split("\n", MANY)[:MANY]:
+def _addresses(data: bytes) -> None:
+    """Read each line as an address, a network and a setting."""
+    for line in data.decode("ascii", "replace").split("\n", MANY)[:MANY]:
         with contextlib.suppress(ValueError):
             address = parse_address(line)
             assert parse_address(str(address)) == address
@@ -452,9 +520,9 @@ DNS_NAME = dns.name.from_text("_kerberos.example.com")
 STRANGER = "198.51.100.7"
 
 
-def _forwarded(octets: bytes) -> None:
-    """The lines are the header's values, as aiohttp decodes them."""
-    values = [line.decode("utf-8", "surrogateescape") for line in octets.split(b"\n", MANY)[:MANY]]
+def _forwarded(data: bytes) -> None:
+    """Read each line as a value of the header, as aiohttp decodes it."""
+    values = [line.decode("utf-8", "surrogateescape") for line in data.split(b"\n", MANY)[:MANY]]
     for peer in ("192.0.2.1", "unix"):
         for address in (
             client_address(values, peer, TRUSTED, header="x-forwarded-for"),
@@ -470,7 +538,7 @@ MAIN = Path("/etc/krb5.conf")
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """A krb5.conf, and what all others are."""
+    """The text of krb5.conf, and of all files that it includes."""
 
     main: str
     other: str
@@ -484,33 +552,33 @@ class _Files:
         return ("a", "b.conf", ".hidden", "c~")
 
 
-def _profile(octets: bytes) -> None:
-    main, _, other = octets.decode(errors="replace").partition("\0")
+def _profile(data: bytes) -> None:
+    main, _, other = data.decode(errors="replace").partition("\0")
     with contextlib.suppress(ConfigError):
         relations = read_profile(MAIN, _Files(main, other[:64]), key="krb5_conf")
         is_dns_allowed(relations)
         import_realms((REALM, RealmConfig(name="*.example.com")), relations)
 
 
-def _settings(octets: bytes) -> None:
+def _settings(data: bytes) -> None:
     with contextlib.suppress(ConfigError):
-        read_config(octets.decode(errors="replace"), source=Path("/etc/kkdcpd/config.toml"))
+        read_config(data.decode(errors="replace"), source=Path("/etc/kkdcpd/config.toml"))
 
 
-def _certificate(octets: bytes) -> None:
+def _certificate(data: bytes) -> None:
     for read in (read_certificate, read_crl):
         with contextlib.suppress(MalformedError):
-            str(read(octets))
+            str(read(data))
 
 
 SOME_REPLIES: Mapping[MessageKind, Sequence[ReplyFacts]] = {
-    kind: tuple(facts for octets in seeds.REPLIES if (facts := _facts_in(kind, octets)))
+    kind: tuple(facts for data in seeds.REPLIES if (facts := _facts_in(kind, data)))
     for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 }
 SOME_REQUESTS: Mapping[MessageKind, Sequence[ProxyRequest]] = {
-    kind: tuple(
-        request for octets in seeds.REQUESTS if (request := request_in(octets)) and request.kind is kind
-    )[:4]
+    kind: tuple(request for data in seeds.REQUESTS if (request := request_in(data)) and request.kind is kind)[
+        :4
+    ]
     for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 }
 
@@ -533,6 +601,7 @@ TARGETS: Mapping[str, Target] = {
     "cldap": Target(run=_ping, seeds=seeds.PINGS, is_der=True),
     "records": Target(run=_records, seeds=seeds.RECORDS),
     "dns": Target(run=_dns, seeds=seeds.DNS_RESPONSES),
+    "discovery": Target(run=_discovery, seeds=seeds.BULK_RECORDS),
     "resolv_conf": Target(run=_resolv_conf, seeds=seeds.RESOLV_CONFS),
     "proxy_header": Target(run=_proxy_header, seeds=seeds.PROXY_HEADERS),
     "forwarded": Target(run=_forwarded, seeds=seeds.FORWARDED),

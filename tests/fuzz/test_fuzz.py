@@ -1,4 +1,4 @@
-"""Every target for a short while, always with the same inputs; and that the long search does find bugs."""
+"""Each target for a short time with fixed random inputs; and a test that the long search finds bugs."""
 
 import importlib.util
 import re
@@ -11,7 +11,7 @@ import pytest
 from lab.program import run
 from tests.fuzz import targets
 from tests.fuzz.__main__ import LENGTHS
-from tests.fuzz.mutation import change_element, change_octets, repeat_slice
+from tests.fuzz.mutation import change_bytes, change_element, repeat_slice
 from tests.fuzz.targets import TARGETS, Target
 from tests.fuzz.traps import TRAPS
 from tests.support import der_tree, messages
@@ -19,41 +19,41 @@ from tests.support import der_tree, messages
 ROOT = Path(__file__).parents[2]
 INPUTS = 2500
 LONGEST = 8192
-FINDINGS = {"escape": "an escape", "hang": "a hang", "hoard": "memory grows"}
-SLOW = {"krb5_conf", "config", "records", "forwarded"}
+FINDINGS = {"escape": "an exception", "hang": "a hang", "hoard": "memory grows"}
+SLOW = {"discovery", "krb5_conf", "config", "records", "forwarded"}
 
 needs_atheris = pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None, reason="there is no atheris for this Python or machine"
+    importlib.util.find_spec("atheris") is None, reason="atheris is not available for this Python or machine"
 )
 
 
-def changed(target: Target, octets: bytes, random: Random) -> bytes:
+def changed(target: Target, data: bytes, random: Random) -> bytes:
     for _ in range(random.randrange(1, 4)):
         if random.randrange(50) == 0:
-            octets = repeat_slice(octets, random, LONGEST)
+            data = repeat_slice(data, random, LONGEST)
         elif target.is_der and random.randrange(3):
-            octets = change_element(octets, random, lambda contents: change_octets(contents, random))
+            data = change_element(data, random, lambda contents: change_bytes(contents, random))
         else:
-            octets = change_octets(octets, random)
-    return octets
+            data = change_bytes(data, random)
+    return data
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_nothing_escapes(name: str) -> None:
+def test_no_exception_escapes(name: str) -> None:
     target, random = TARGETS[name], Random(4)
-    for octets in target.seeds:
-        target.run(octets)
+    for data in target.seeds:
+        target.run(data)
     for _ in range(INPUTS // 5 if name in SLOW else INPUTS):
-        octets = changed(target, random.choice(target.seeds), random)
+        data = changed(target, random.choice(target.seeds), random)
         try:
-            target.run(octets)
+            target.run(data)
         except Exception as error:
-            error.add_note(f"input: {octets.hex()}")
+            error.add_note(f"input: {data.hex()}")
             raise
 
 
 @pytest.mark.parametrize("name", ["request", "policy", "refusal", "log"])
-def test_seeds_get_through(name: str) -> None:
+def test_seeds_are_valid_requests(name: str) -> None:
     assert all(map(targets.request_in, TARGETS[name].seeds))
 
 
@@ -71,7 +71,7 @@ def test_most_changes_of_an_element_keep_the_nesting() -> None:
 
 
 @needs_atheris
-def test_the_long_search_tells_of_what_there_is(tmp_path: Path) -> None:
+def test_the_long_search_reports_findings(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PYTHONDONTWRITEBYTECODE": "1"}
     options = ("--folder", str(tmp_path), "--runs", "5000")
     found = run(
@@ -82,7 +82,7 @@ def test_the_long_search_tells_of_what_there_is(tmp_path: Path) -> None:
 
     assert len(re.findall(r"^envelope .* nothing$", found.output, re.MULTILINE)) == len(LENGTHS)
     for trap, finding in FINDINGS.items():
-        assert f"\n{trap}: {finding}; what brings it about" in found.output
+        assert f"\n{trap}: {finding}; the input is in" in found.output
     assert "\nenvelope:" not in found.output
     assert found.exit_code == 1
     assert list((tmp_path / "findings" / "escape").iterdir())

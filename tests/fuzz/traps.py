@@ -1,4 +1,4 @@
-"""Targets with a bug each, to show that the search finds it. They are never searched but by a test."""
+"""Targets with a bug, to show that the search finds bugs. Only a test searches them."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,18 @@ __all__ = ["TRAPS"]
 _HOARD: list[bytes] = []
 
 
-def _escape(octets: bytes) -> None:
-    if octets[:1] == b"a":
+def _escape(data: bytes) -> None:
+    if data[:1] == b"a":
         raise ValueError("escaped")
 
 
-def _hang(octets: bytes) -> None:
-    while octets[:1] == b"a":
+def _hang(data: bytes) -> None:
+    while data[:1] == b"a":
         pass
 
 
-def _hoard(octets: bytes) -> None:
-    _HOARD.append(octets[:1] + b"x" * 65536)
+def _hoard(data: bytes) -> None:
+    _HOARD.append(data[:1] + b"x" * 65536)
 
 
 TRAPS: Mapping[str, Target] = {
