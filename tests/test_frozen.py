@@ -7,7 +7,7 @@ from kkdcpd.frozen import Word, frozen
 
 
 @frozen
-class Place:
+class Address:
     host: str
     port: int = 88
 
@@ -34,23 +34,23 @@ def test_words_are_enums() -> None:
 
 
 def test_values_compare_by_value_and_are_hashable() -> None:
-    assert Place(host="a") == Place(host="a", port=88)
-    assert Place(host="a") != Place(host="b")
-    assert len({Place(host="a"), Place(host="a"), Place(host="b")}) == 2
+    assert Address(host="a") == Address(host="a", port=88)
+    assert Address(host="a") != Address(host="b")
+    assert len({Address(host="a"), Address(host="a"), Address(host="b")}) == 2
 
 
 def test_fields_are_keyword_arguments_and_no_others_exist() -> None:
     with pytest.raises(TypeError):
-        Place("a")  # type: ignore[call-arg]
+        Address("a")  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
-        Place(host="a").name = "b"  # type: ignore[attr-defined]
+        Address(host="a").name = "b"  # type: ignore[attr-defined]
 
 
 def test_replace_makes_another_value() -> None:
-    place = Place(host="a")
-    assert replace(place, port=464) == Place(host="a", port=464)
+    address = Address(host="a")
+    assert replace(address, port=464) == Address(host="a", port=464)
     # mypy, which `make test` runs with warn_unused_ignores, is what holds this against us.
-    place.port = 464  # type: ignore[misc]
+    address.port = 464  # type: ignore[misc]
 
 
 def test_a_hash_method_of_the_class_is_kept() -> None:

@@ -113,9 +113,9 @@ async def test_a_late_answer_to_the_first_query_is_used() -> None:
 
 async def test_a_server_that_starts_late_answers_a_retransmission() -> None:
     async with serving(ZONE) as gone:
-        place = Nameserver(host=gone.address, port=gone.port)
+        unreachable = Nameserver(host=gone.address, port=gone.port)
     with pytest.raises(TimeoutError):
-        await NameserverClient(place).ask(
+        await NameserverClient(unreachable).ask(
             dns.name.from_text("kdc1.kk.test"), RecordType.A, asyncio.get_running_loop().time() + 0.3
         )
 

@@ -94,7 +94,7 @@ def test_both_kinds_together_and_unknown_bits_have_no_effect() -> None:
     assert _found("EXAMPLE", DcLocatorFlags(0x80000010)) == ("EXAMPLE.COM", "example.com")
 
 
-def _newcomer(name: str, network: str = "192.0.2.1") -> NewRealm:
+def _new_realm(name: str, network: str = "192.0.2.1") -> NewRealm:
     """Make a new realm; its branch is the last label of the name."""
     return NewRealm(name=name, branch=name.rpartition(".")[2], network=network)
 
@@ -116,52 +116,52 @@ def test_shares_of_ipv6_apply_to_the_network_of_a_subscriber(network: str, wide:
 
 
 def test_a_realm_in_use_is_not_evicted() -> None:
-    places = WildcardRealms(2)
-    assert places.keep(_newcomer("a"), 0.0) is None
-    assert places.keep(_newcomer("b"), 1.0) is None
-    assert places.use("a", 2.0)
-    assert not places.has_room(_newcomer("c"), 3.0)
-    assert places.keep(_newcomer("c"), 3.0) == "c"
-    assert "a" in places
-    assert "b" in places
+    wildcard = WildcardRealms(2)
+    assert wildcard.keep(_new_realm("a"), 0.0) is None
+    assert wildcard.keep(_new_realm("b"), 1.0) is None
+    assert wildcard.use("a", 2.0)
+    assert not wildcard.has_room(_new_realm("c"), 3.0)
+    assert wildcard.keep(_new_realm("c"), 3.0) == "c"
+    assert "a" in wildcard
+    assert "b" in wildcard
 
 
 def test_the_realm_that_is_idle_for_longest_is_evicted() -> None:
-    places = WildcardRealms(2)
-    places.keep(_newcomer("a"), 0.0)
-    places.keep(_newcomer("b"), 1.0)
-    places.use("a", 2.0)
+    wildcard = WildcardRealms(2)
+    wildcard.keep(_new_realm("a"), 0.0)
+    wildcard.keep(_new_realm("b"), 1.0)
+    wildcard.use("a", 2.0)
     late = 1.0 + IDLE_SECONDS
-    assert places.has_room(_newcomer("c"), late)
-    assert places.keep(_newcomer("c"), late) == "b"
-    assert not places.use("b", late)
+    assert wildcard.has_room(_new_realm("c"), late)
+    assert wildcard.keep(_new_realm("c"), late) == "b"
+    assert not wildcard.use("b", late)
 
 
 def test_one_branch_does_not_lock_out_another_branch() -> None:
-    places = WildcardRealms(64)
+    wildcard = WildcardRealms(64)
     for number in range(64):
-        assert places.keep(_newcomer(f"made-up-{number}.evil", f"192.0.2.{number}"), 0.0) is None
-    assert not places.has_room(_newcomer("more.evil", "192.0.2.100"), 1.0)
+        assert wildcard.keep(_new_realm(f"made-up-{number}.evil", f"192.0.2.{number}"), 0.0) is None
+    assert not wildcard.has_room(_new_realm("more.evil", "192.0.2.100"), 1.0)
     for number in range(31):
-        assert places.keep(_newcomer(f"good{number}", "198.51.100.1"), 1.0) == f"made-up-{number}.evil"
-    assert not places.has_room(_newcomer("more.evil", "192.0.2.100"), 1.0)
+        assert wildcard.keep(_new_realm(f"good{number}", "198.51.100.1"), 1.0) == f"made-up-{number}.evil"
+    assert not wildcard.has_room(_new_realm("more.evil", "192.0.2.100"), 1.0)
 
 
 def test_one_network_does_not_lock_out_another_network() -> None:
-    places = WildcardRealms(64)
+    wildcard = WildcardRealms(64)
     for number in range(64):
-        assert places.keep(_newcomer(f"made-up-{number}"), 0.0) is None
-    assert not places.has_room(_newcomer("more"), 1.0)
+        assert wildcard.keep(_new_realm(f"made-up-{number}"), 0.0) is None
+    assert not wildcard.has_room(_new_realm("more"), 1.0)
     for number in range(31):
-        assert places.keep(_newcomer(f"good{number}", f"198.51.100.{number}"), 1.0) == f"made-up-{number}"
+        assert wildcard.keep(_new_realm(f"good{number}", f"198.51.100.{number}"), 1.0) == f"made-up-{number}"
 
 
 def test_concurrent_look_ups_of_new_names_are_limited_per_network() -> None:
-    places = WildcardRealms(1000)
+    wildcard = WildcardRealms(1000)
     for _ in range(NEW_LOOKUP_SHARE + MAX_WAITING_LOOKUPS):
-        assert places.has_room(_newcomer("x"), 0.0)
-        places.begin_lookup(_newcomer("x"))
-    assert not places.has_room(_newcomer("y"), 0.0)
-    assert places.has_room(_newcomer("y", "198.51.100.1"), 0.0)
-    places.end_lookup(_newcomer("x"))
-    assert places.has_room(_newcomer("y"), 0.0)
+        assert wildcard.has_room(_new_realm("x"), 0.0)
+        wildcard.begin_lookup(_new_realm("x"))
+    assert not wildcard.has_room(_new_realm("y"), 0.0)
+    assert wildcard.has_room(_new_realm("y", "198.51.100.1"), 0.0)
+    wildcard.end_lookup(_new_realm("x"))
+    assert wildcard.has_room(_new_realm("y"), 0.0)

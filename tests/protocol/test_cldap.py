@@ -16,8 +16,7 @@ from kkdcpd.protocol.cldap import (
     encode_ping,
 )
 
-# What Samba 4.17.12 answered: from the site where who asked is, from another one, and about a domain that it
-# isn't of.
+# Answers of Samba 4.17.12: from the site of the sender, from another site, and about another domain.
 SAME_SITE = bytes.fromhex(
     "307902047fffffff64710400306d306b04086e65746c6f676f6e315f045d17000000fd1300006c755178af2eff44a7cbe4de"
     "f8bdf5b504636f7270026164047465737400c01803646331c01804434f5250000344433100001744656661756c742d466972"

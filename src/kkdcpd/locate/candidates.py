@@ -23,7 +23,7 @@ MAX_ADDRESSES = 8
 """The number of addresses of one host that are used. A DNS answer can hold thousands."""
 
 MAX_HOSTS = 64
-"""The number of hosts whose addresses are looked up. A DNS answer can name a thousand hosts."""
+"""The number of hosts that are looked up. A DNS answer can name a thousand hosts."""
 
 MAX_WILDCARD_HOSTS = 16
 """The same limit for realms under a wildcard, where strangers choose the names and each look-up costs."""
@@ -38,7 +38,7 @@ RETRY_SECONDS = 1.0
 """The pause before a route that lacks the addresses of some hosts is refreshed in the background."""
 
 _LATE = DnsFailedError("DNS gives no address yet")
-"""Stands for a host whose address is still looked up while other hosts are found."""
+"""Stands for the address of a late host while other hosts are found."""
 
 STALE = " (expired, DNS is down)"
 

@@ -168,7 +168,7 @@ class Locator:
     async def _locate_new_realm(
         self, realm: ServedRealm, service: KdcService, flags: int, network: str
     ) -> Route:
-        """Look up a name under a wildcard whose servers were never found."""
+        """Look up a name under a wildcard without known servers."""
         key = (realm.name, service, flags)
         wildcard = self._wildcards[realm.config.name]
         if key in self._tasks:

@@ -127,7 +127,7 @@ class NewRealm:
 class WildcardRealms:
     """The realms that were found under one wildcard, at most `limit`.
 
-    Only a name whose servers were found gets an entry. If no entry is free, a realm that was idle for
+    Only a name with found servers gets an entry. If no entry is free, a realm that was idle for
     IDLE_SECONDS is evicted. Otherwise a realm of the branch or client network with the most entries is
     evicted, if the new realm's branch or network has fewer. So neither the owner of a branch nor one client
     can lock out others.
