@@ -39,15 +39,10 @@ from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDoma
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
-<<<<<<< HEAD
-from kkdcpd.locate.dns_wire import MAX_RECORDS, RecordType, build_query, read_response
-from kkdcpd.locate.records import SrvRecord, UriRecord, demote_udp_duplicates, read_srv, read_uri
-=======
 from kkdcpd.locate.candidates import MAX_CANDIDATES, MAX_HOSTS, MAX_REFUSED, MAX_WILDCARD_HOSTS
 from kkdcpd.locate.dns_wire import MAX_RECORDS, FoundRecords, RecordType, build_query, read_response
 from kkdcpd.locate.locator import assemble_locator
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord, demote_udp_duplicates, read_srv, read_uri
->>>>>>> 1e81a5c (Fuzz the discovery of KDCs by hostile DNS answers in bulk, and describe the fuzz targets in plain words)
 from kkdcpd.log.lines import JsonLines, TextLines
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.access_log import AccessLog, AccessRecord

@@ -131,7 +131,7 @@ async def test_uri_records_come_before_srv(directory: Path) -> None:
         assert _shape(route) == [("udp://2001:db8::9", 10, 1, False), ("tcp://192.0.2.1", 20, 1, False)]
         (refused,) = route.refused
         assert refused.target == "krb5srv:m:kkdcp:https://proxy.kk.test/KdcProxy"
-        assert "not built yet" in refused.reason
+        assert "does not forward" in refused.reason
         primary = await site.locate(flags=DcLocatorFlags.PDC_REQUIRED)
         assert _shape(primary) == [("tcp://192.0.2.1", 20, 1, False)]
 
