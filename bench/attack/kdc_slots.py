@@ -1,9 +1,14 @@
-"""Messages that a KDC silently drops fill the slots for requests in flight at it."""
+"""Messages that a KDC drops without an answer fill the slots for requests in flight at this KDC.
 
+The attacker has a few IPv4 addresses, or a /48 of IPv6 and another /64 for each message. A trusted reverse
+proxy reports these addresses.
+"""
+
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.attack.flood import Flood, http_request
@@ -13,12 +18,19 @@ from lab.daemon import Daemon
 from lab.realm import MitRealm, Principal
 from tests.support import messages
 
-__all__ = ["attack", "figures"]
+__all__ = ["ATTACKERS", "attack", "figures", "running_realm"]
 
 REALM = "KK.TEST"
-SOURCES = tuple(f"127.201.0.{number}" for number in range(1, 6))
 RATE = 139.0
 PATIENCE_SECONDS = 30.0
+PROXY = "127.201.0.1"
+
+ATTACKERS: dict[str, Callable[[int], str]] = {
+    "5 addresses": lambda number: f"203.0.113.{number % 5}",
+    "one /48": lambda number: f"2001:db8:1:{number % 0x10000:x}::1",
+}
+"""The client address of each message of the flood."""
+
 DROPPED_NONCE = 0xFFFFFFFF
 """MIT's KDC reads a nonce as a signed 32-bit number. It drops a message with a larger nonce."""
 
@@ -26,9 +38,13 @@ CONFIG = """
 [[listen]]
 address = "127.0.0.1:0"
 tls = false
+[connections]
+trusted_proxies = ["{proxy}"]
+forwarded = "x-forwarded-for"
 [process]
 workers = 1
 control = ""
+drain_timeout = 1
 [realms."{realm}"]
 kdc = ["{transport}://{kdc}"]
 discovery = "none"
@@ -37,21 +53,37 @@ max_in_flight_per_kdc = {slots}
 """
 
 
+@contextmanager
+def running_realm(directory: Path) -> Iterator[MitRealm]:
+    """Start a KDC with one user."""
+    principal = Principal(name="alice", password="secret", options=("+requires_preauth",))
+    with MitRealm(directory, name=REALM, principals=[principal]) as realm:
+        yield realm
+
+
 def attack(
-    directory: Path, transport: Transport, *, seconds: float, rate: float = RATE, slots: int = 256
+    realm: MitRealm,
+    directory: Path,
+    transport: Transport,
+    client: Callable[[int], str],
+    *,
+    seconds: float,
+    rate: float = RATE,
+    slots: int = 256,
 ) -> Result:
-    """Return the result of the honest client, which begins after the attack had time to fill the slots."""
+    """Return the result of an honest client that comes once the flood has filled the slots.
+
+    `client` gives each message of the flood its client address. No honest request is answered before.
+    """
     with ExitStack() as stack:
-        principal = Principal(name="alice", password="secret", options=("+requires_preauth",))
-        realm = stack.enter_context(MitRealm(directory / "realm", name=REALM, principals=[principal]))
         config = CONFIG.format(
-            realm=REALM, transport=transport.value, kdc=realm.kdc.endpoints[0], slots=slots
+            realm=REALM, transport=transport.value, kdc=realm.kdc.endpoints[0], slots=slots, proxy=PROXY
         )
-        daemon = stack.enter_context(Daemon(directory / "kkdcpd", config))
+        daemon = stack.enter_context(Daemon(directory, config))
         flood = Flood(
-            lambda _: _request(DROPPED_NONCE),
+            lambda number: _request(DROPPED_NONCE, client(number)),
             port=daemon.ports[0],
-            sources=SOURCES,
+            sources=[PROXY],
             rate=rate,
             patience=PATIENCE_SECONDS,
         )
@@ -63,18 +95,20 @@ def attack(
 
 
 def figures() -> Iterator[str]:
-    """Run the attack over each transport, with the default limits."""
-    for transport in Transport:
-        with tempfile.TemporaryDirectory() as directory:
-            result = attack(Path(directory), transport, seconds=40)
-        yield (
-            f"{transport.value}: {result.statuses.total()} honest requests, "
-            f"{100 * result.refused_share:.1f} % refused, p99 {result.p99:.3f} s"
-        )
+    """Run each attack over either transport, at the default limits."""
+    with tempfile.TemporaryDirectory() as place, running_realm(Path(place) / "realm") as realm:
+        for transport, (attacker, client) in itertools.product(Transport, ATTACKERS.items()):
+            directory = Path(place) / f"{transport.value} {attacker.replace('/', '')}"
+            result = attack(realm, directory, transport, client, seconds=40)
+            yield (
+                f"{transport.value}, {attacker}: {result.statuses.total()} honest requests, "
+                f"{100 * result.refused_share:.1f} % refused, p99 {result.p99:.3f} s"
+            )
 
 
-def _request(nonce: int) -> bytes:
+def _request(nonce: int, client: str | None = None) -> bytes:
     payload = messages.as_req(
         realm=REALM, cname=(1, ("alice",)), nonce=nonce, padata=[(149, b""), (150, b"")]
     )
-    return http_request(messages.envelope(payload, REALM))
+    request = http_request(messages.envelope(payload, REALM))
+    return request.replace(b"\r\n", f"\r\nX-Forwarded-For: {client}\r\n".encode(), 1) if client else request

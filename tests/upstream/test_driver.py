@@ -4,21 +4,12 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
-from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
-from kkdcpd.metrics.counters import Counters
-from kkdcpd.metrics.memory import Metrics, make_metrics
-from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.upstream.attempt import AttemptEvents, WayOut
-from kkdcpd.upstream.driver import MAX_IDLE_ENDPOINTS
+from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
 from kkdcpd.upstream.health import ProbeTarget
-from kkdcpd.values import Attempt, FailureReason, KdcReply, KdcState, ProxyRequest, Route, Transport
+from kkdcpd.values import FailureReason, KdcReply, KdcState, Route, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
 from tests.support.upstream import candidate, endpoint, request_of, route_to, running_upstream
@@ -202,125 +193,6 @@ async def _answer_anything(link: Link) -> None:
     await link.hold()
 
 
-async def test_too_many_requests_with_one_kdc_go_to_the_next() -> None:
-    release = asyncio.Event()
-    async with (
-        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF], when=release)) as first,
-        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
-        running_upstream(max_in_flight_per_kdc=2) as (upstream, _),
-    ):
-        route = route_to(first, second)
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(2):
-                tasks.create_task(upstream.exchange(request_of(PROOF), route), name=f"request {number}")
-            await first.wait_for_messages(2)
-            assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == second.port
-            release.set()
-        assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == first.port
-
-
-async def test_largest_network_yields_when_one_kdc_has_all_that_it_may() -> None:
-    async with (
-        FakeKdc(tcp=fake_kdc.silent()) as kdc,
-        running_upstream(max_in_flight_per_kdc=4) as (upstream, _),
-        asyncio.TaskGroup() as tasks,
-    ):
-        route = route_to(kdc)
-        greedy = [
-            tasks.create_task(
-                _outcome(upstream.exchange(request_of(PROOF), route, network="greedy")), name="greedy"
-            )
-            for _ in range(4)
-        ]
-        await kdc.wait_for_messages(4)
-        assert "busy" in await _outcome(upstream.exchange(request_of(PROOF), route, network="greedy"))
-        kdc.tcp = fake_kdc.reply(REPLIES[PROOF])
-        assert await _outcome(upstream.exchange(request_of(PROOF), route, network="honest")) == "answered"
-        # The oldest has yielded; the message was with the KDC, and may not go to another one.
-        assert "displaced" in await greedy[0]
-        for task in greedy[1:]:
-            assert not task.done()
-            task.cancel()
-
-
-async def _outcome(exchange: Coroutine[Any, Any, KdcReply]) -> str:
-    try:
-        await exchange
-    except ExchangeError as error:
-        return f"{type(error).__name__} {error}"
-    return "answered"
-
-
-async def test_repeatable_message_that_yields_goes_to_the_next_kdc() -> None:
-    async with (
-        FakeKdc(tcp=fake_kdc.silent()) as first,
-        FakeKdc(tcp=fake_kdc.reply(REPLIES[TGS_REQ])) as second,
-        running_upstream(max_in_flight_per_kdc=2, hedge_ratio=0) as (upstream, _),
-        asyncio.TaskGroup() as tasks,
-    ):
-        route = route_to(first, second)
-        greedy = [
-            tasks.create_task(upstream.exchange(request_of(TGS_REQ), route, network="greedy"), name="greedy")
-            for _ in range(2)
-        ]
-        await first.wait_for_messages(2)
-        honest = tasks.create_task(
-            upstream.exchange(request_of(PROOF), route, network="honest"), name="honest"
-        )
-        assert (await greedy[0]).endpoint.port == second.port
-        assert str((await greedy[0]).failures[0]).endswith("displaced")
-        for task in (greedy[1], honest):
-            task.cancel()
-
-
-class _SilentWay:
-    """A way out whose events the test tells."""
-
-    def __init__(self, attempt: Attempt, events: AttemptEvents) -> None:
-        self.attempt = attempt
-        self.events = events
-
-    def start(self) -> None:
-        self.events.connected(self.attempt)
-
-    def send(self, request: ProxyRequest) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize(
-    "order", [["received", "also received"], ["received", "failed"], ["failed", "received"]]
-)
-async def test_events_that_come_in_the_moment_in_which_a_client_leaves_have_no_effect(
-    order: Sequence[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when two KDCs are heard in one poll, and the client in the same."""
-    ways: asyncio.Queue[_SilentWay] = asyncio.Queue()
-
-    def open_way(attempt: Attempt, events: AttemptEvents, *, network: str) -> WayOut:
-        del network
-        ways.put_nowait(way := _SilentWay(attempt, events))
-        return way
-
-    async with FakeKdc() as first, FakeKdc() as second, running_upstream(hedge_delay=0.01) as (upstream, _):
-        monkeypatch.setattr(upstream.ways_out, "open", open_way)
-        slots = [upstream.slots_of(endpoint(kdc)) for kdc in (first, second)]
-        async with asyncio.TaskGroup() as tasks:
-            exchange = upstream.exchange(request_of(TGS_REQ), route_to(first, second))
-            task = tasks.create_task(exchange, name="request")
-            heard = {name: await ways.get() for name in order}
-            task.cancel()
-            for name, way in heard.items():
-                if name.endswith("received"):
-                    way.events.received(way.attempt, REPLIES[TGS_REQ])
-                else:
-                    way.events.failed(way.attempt, FailureReason.CLOSED)
-        assert task.cancelled()
-        assert [each.taken for each in slots] == [0, 0]
-
-
 @pytest.mark.parametrize("payload", REPLIES, ids=["first AS-REQ", "proof", "armored", "TGS-REQ", "kpasswd"])
 async def test_udp_of_a_host_is_used_at_once_while_its_tcp_is_known_to_be_down(payload: bytes) -> None:
     async with (
@@ -394,35 +266,6 @@ async def test_kdc_that_answers_probes_is_waited_for() -> None:
         assert not exchange.done()
         is_done.set()
         assert (await exchange).payload == REPLIES[PROOF]
-
-
-async def test_slots_of_a_busy_kdc_are_never_forgotten_and_those_of_idle_ones_are() -> None:
-    async with running_upstream() as (upstream, _), FakeKdc(tcp=fake_kdc.silent()) as busy:
-        idle = endpoint(FakeKdc(host="idle"))
-        async with asyncio.TaskGroup() as tasks:
-            request = tasks.create_task(upstream.exchange(request_of(PROOF), route_to(busy)), name="request")
-            await busy.wait_for_messages()
-            busy_slots, idle_slots = upstream.slots_of(endpoint(busy)), upstream.slots_of(idle)
-            assert upstream.slots_of(idle) is idle_slots
-            for number in range(1, MAX_IDLE_ENDPOINTS + 1):
-                upstream.slots_of(replace(idle, port=number))
-            assert upstream.slots_of(endpoint(busy)) is busy_slots
-            assert upstream.slots_of(idle) is not idle_slots
-            request.cancel()
-
-
-async def test_bug_in_a_later_step_ends_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with FakeKdc(tcp=DROP) as first, FakeKdc(tcp=DROP) as second, running_upstream() as (upstream, _):
-        way_out = upstream.ways_out.open
-
-        def open_or_fail(attempt: Attempt, events: AttemptEvents, *, network: str) -> WayOut:
-            if attempt.number > 1:
-                raise RuntimeError("a bug")
-            return way_out(attempt, events, network=network)
-
-        monkeypatch.setattr(upstream.ways_out, "open", open_or_fail)
-        with pytest.raises(RuntimeError, match="a bug"):
-            await upstream.exchange(request_of(FIRST_AS_REQ), route_to(first, second))
 
 
 async def test_kdc_in_trouble_that_answers_is_well_again() -> None:
@@ -542,50 +385,3 @@ async def test_unavailable_kdc_is_not_asked_again_by_its_other_transport() -> No
         reply = await upstream.exchange(request_of(PROOF), route)
         assert reply.facts.error_code == 29
         assert kdc.messages.count(PROOF) == 1
-
-
-def counts_of(metrics: Metrics, kdc: FakeKdc) -> dict[str, int]:
-    """What is counted of a KDC's endpoint, as far as it isn't zero."""
-    words = MetricsReader(metrics).kdcs().get(endpoint(kdc), [])
-    names = ("tried", "replied", "state", *(reason for (reason,) in KDC_FAILURES.series))
-    return {name: count for name, count in zip(names, words, strict=False) if count and name != "state"}
-
-
-async def test_attempts_are_counted_with_what_became_of_them() -> None:
-    metrics = make_metrics(1)
-    metrics.take_row(0)
-    async with (
-        FakeKdc() as refuses,
-        FakeKdc(tcp=fake_kdc.reply(messages.krb_error(25))) as answers,
-        running_upstream(counters=Counters(metrics.row(0))) as (upstream, _),
-    ):
-        for _ in range(2):
-            await upstream.exchange(request_of(PROOF), route_to(refuses, answers))
-    # The second time the first is known to be down.
-    assert counts_of(metrics, refuses) == {"tried": 1, "refused": 1}
-    assert counts_of(metrics, answers) == {"tried": 2, "replied": 2}
-
-
-async def test_reply_of_a_kdc_that_says_it_is_unavailable_counts_as_its_failure() -> None:
-    metrics = make_metrics(1)
-    metrics.take_row(0)
-    async with (
-        FakeKdc(tcp=fake_kdc.reply(messages.krb_error(29))) as kdc,
-        running_upstream(counters=Counters(metrics.row(0))) as (upstream, _),
-    ):
-        assert (await upstream.exchange(request_of(PROOF), route_to(kdc))).facts.error_code == 29
-    assert counts_of(metrics, kdc) == {"tried": 1, "service_unavailable": 1}
-
-
-async def test_hedge_is_counted() -> None:
-    metrics = make_metrics(1)
-    metrics.take_row(0)
-    async with (
-        FakeKdc(tcp=fake_kdc.silent()) as silent,
-        FakeKdc(tcp=fake_kdc.reply(messages.krb_error(25))) as answers,
-        running_upstream(counters=Counters(metrics.row(0)), hedge_delay=0.05) as (upstream, _),
-    ):
-        await upstream.exchange(request_of(FIRST_AS_REQ), route_to(silent, answers))
-    assert MetricsReader(metrics).value(HEDGES) == 1
-    assert counts_of(metrics, silent)["tried"] == 1
-    assert counts_of(metrics, answers) == {"tried": 1, "replied": 1}

@@ -361,15 +361,15 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
 
 
 def test_it_is_known_at_a_glance_whether_anybody_is_in_trouble(health: HealthTable) -> None:
-    assert not health.has_troubles
+    assert not health.has_unhealthy
     health.report(TARGET, FailureReason.SILENT, 100.0)
-    assert health.has_troubles
+    assert health.has_unhealthy
     health.report(TARGET, None, 101.0)
-    assert not health.has_troubles
+    assert not health.has_unhealthy
     health.heard(HealthNotice(target=TARGET, state=KdcState.DOWN), 102.0)
-    assert health.has_troubles
+    assert health.has_unhealthy
     health.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 103.0)
-    assert not health.has_troubles
+    assert not health.has_unhealthy
 
 
 def test_replies_too_big_for_a_datagram_are_remembered_and_bounded(health: HealthTable) -> None:

@@ -4,17 +4,23 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kkdcpd.upstream.ports import PORTS_IN_ALL, KdcPorts, ports_within
-from kkdcpd.upstream.readiness import Readiness
+from kkdcpd.config import UpstreamConfig
+from kkdcpd.protocol.ip_addresses import limited_networks
+from kkdcpd.upstream.ports import CHARGE_IN_USE, PORTS_IN_ALL, PORTS_PER_KDC, KdcPorts, PortPool, ports_within
+from kkdcpd.upstream.sockets import Readiness
 from kkdcpd.values import KdcEndpoint, Transport
 from tests.support.waiting import eventually
 
-OWNER = (KdcEndpoint(name="a", address="192.0.2.1", port=88, transport=Transport.UDP), "net-a")
-OTHER = (KdcEndpoint(name="b", address="192.0.2.2", port=88, transport=Transport.UDP), "net-b")
+KDC = KdcEndpoint(name="a", address="192.0.2.1", port=88, transport=Transport.UDP)
+NETWORKS = ("192.0.2.77",)
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -38,8 +44,9 @@ async def is_closed(sock: socket.socket) -> bool:
 async def test_socket_is_kept_until_its_answers_have_come(pair: Pair) -> None:
     sock, kdc = pair
     ports = KdcPorts(Readiness())
-    assert ports.take(*OWNER)
-    ports.keep(sock, *OWNER, answers=2, is_answered=False)
+    pool = ports.pool(KDC)
+    assert pool.take(NETWORKS)
+    ports.keep(sock, pool, NETWORKS, answers=2, is_answered=False)
     kdc.send(b"first")
     await asyncio.sleep(0.05)
     assert not await is_closed(sock)
@@ -50,8 +57,9 @@ async def test_socket_is_kept_until_its_answers_have_come(pair: Pair) -> None:
 async def test_socket_is_kept_for_a_bounded_time(pair: Pair) -> None:
     sock, _ = pair
     ports = KdcPorts(Readiness(), keep_seconds=0.05)
-    ports.take(*OWNER)
-    ports.keep(sock, *OWNER, answers=1, is_answered=False)
+    pool = ports.pool(KDC)
+    assert pool.take(NETWORKS)
+    ports.keep(sock, pool, NETWORKS, answers=1, is_answered=False)
     assert not await is_closed(sock)
     await eventually(lambda: is_closed(sock))
 
@@ -59,8 +67,9 @@ async def test_socket_is_kept_for_a_bounded_time(pair: Pair) -> None:
 async def test_closed_port_of_the_kdc_will_not_answer(pair: Pair) -> None:
     sock, kdc = pair
     ports = KdcPorts(Readiness())
-    ports.take(*OWNER)
-    ports.keep(sock, *OWNER, answers=1, is_answered=False)
+    pool = ports.pool(KDC)
+    assert pool.take(NETWORKS)
+    ports.keep(sock, pool, NETWORKS, answers=1, is_answered=False)
     kdc.close()
     sock.send(b"request")
     await eventually(lambda: is_closed(sock))
@@ -69,24 +78,81 @@ async def test_closed_port_of_the_kdc_will_not_answer(pair: Pair) -> None:
 async def test_kept_sockets_end_with_the_process(pair: Pair) -> None:
     sock, _ = pair
     ports = KdcPorts(Readiness())
-    ports.take(*OWNER)
-    ports.keep(sock, *OWNER, answers=1, is_answered=True)
+    pool = ports.pool(KDC)
+    assert pool.take(NETWORKS)
+    ports.keep(sock, pool, NETWORKS, answers=1, is_answered=True)
     ports.close()
     assert await is_closed(sock)
 
 
-async def test_ports_are_bounded_per_kdc_and_in_all_and_shared_between_networks() -> None:
+async def test_ports_are_bounded_per_kdc_and_in_all() -> None:
     ports = KdcPorts(Readiness(), per_kdc=8, in_all=20)
-    assert sum(ports.take(*OWNER) for _ in range(20)) == 4
-    assert ports.take(OWNER[0], "net-b")
-    assert sum(ports.take(*OTHER) for _ in range(20)) == 4
-    for number in range(5):
-        endpoint = KdcEndpoint(name="c", address=f"192.0.2.{number}", port=89, transport=Transport.UDP)
-        while ports.take(endpoint, "net-a"):
-            pass
-    assert not ports.take(OTHER[0], "net-a")
-    ports.give_back(*OWNER)
-    assert ports.take(OTHER[0], "net-c")
+    pools = [ports.pool(replace(KDC, port=number)) for number in range(1, 4)]
+    taken = [sum(pool.take([f"{pool} {number}"]) for number in range(20)) for pool in pools]
+    assert taken == [8, 8, 4]
+    pools[0].give_back([f"{pools[0]} 0"])
+    assert pools[2].take(NETWORKS)
+
+
+async def test_one_network_may_have_all_requests_that_may_be_in_flight_at_a_kdc() -> None:
+    pool = PortPool(PORTS_PER_KDC)
+    assert sum(pool.take(NETWORKS) for _ in range(1000)) == UpstreamConfig().max_in_flight_per_kdc
+
+
+def abandon(pool: PortPool, networks: Sequence[str], number: int) -> int:
+    """Take ports one after the other, whose answers do not come; return how many there were."""
+    taken = 0
+    while taken < number and pool.take(networks):
+        pool.keep(networks)
+        taken += 1
+    return taken
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        [f"2001:db8:1:{number:x}::1" for number in range(1000)],
+        [f"2001:db8:1:{number:x}00::1" for number in range(256)],
+        [f"192.0.2.{number}" for number in range(40)],
+    ],
+    ids=["/64s of a /48", "/56s of a /48", "IPv4 addresses"],
+)
+def test_networks_that_abandon_datagrams_leave_ports_to_other_networks(sources: Sequence[str]) -> None:
+    """Each network takes what it can get, before the next begins."""
+    pool = PortPool(PORTS_PER_KDC)
+    for source in sources:
+        abandon(pool, limited_networks(source), PORTS_PER_KDC)
+    assert pool.take(limited_networks("198.51.100.1"))
+    assert pool.take(limited_networks("2001:db8:2::1"))
+
+
+def test_pool_is_idle_and_remembers_no_network_once_all_ports_are_given_back() -> None:
+    shared = PortPool(20)
+    pool = PortPool(10, shared)
+    networks = limited_networks("2001:db8::1")
+    for is_kept in (False, True):
+        assert pool.take(networks)
+        if is_kept:
+            pool.keep(networks)
+        assert not pool.is_idle
+        pool.give_back(networks, is_kept=is_kept)
+        assert pool.is_idle
+        assert shared.is_idle
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=200))
+def test_ports_are_never_more_than_the_limit(steps: list[tuple[str, bool]]) -> None:
+    pool, taken = PortPool(20), Counter[str]()
+    for network, wants in steps:
+        if wants:
+            free = 20 - taken.total()
+            was_taken = pool.take([network])
+            assert was_taken is (CHARGE_IN_USE * taken[network] < free)
+            taken[network] += was_taken
+        elif taken[network]:
+            pool.give_back([network])
+            taken[network] -= 1
+    assert taken.total() <= 20
 
 
 def test_ports_take_a_small_part_of_the_file_descriptors() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.upstream.readiness import Readiness
+from kkdcpd.upstream.sockets import Readiness
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.values import Attempt
 from tests.support import fake_kdc, messages

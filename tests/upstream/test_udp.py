@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.upstream.ports import KdcPorts
-from kkdcpd.upstream.readiness import Readiness
+from kkdcpd.upstream.sockets import Readiness
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.values import Attempt, Transport
 from tests.support import fake_kdc, messages
@@ -32,7 +32,7 @@ class Ways:
     def attempt_at(self, kdc: FakeKdc, events: EventRecorder) -> UdpAttempt:
         attempt = Attempt(number=1, endpoint=endpoint(kdc, Transport.UDP))
         return UdpAttempt(
-            attempt, events, network="net", readiness=self.readiness, ports=self.ports, sources={}
+            attempt, events, networks=("net",), readiness=self.readiness, ports=self.ports, sources={}
         )
 
 

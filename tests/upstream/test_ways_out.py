@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import cast
 
 from kkdcpd.config import UpstreamConfig
-from kkdcpd.upstream.attempt import AttemptEvents
+from kkdcpd.upstream.sockets import AttemptEvents
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.upstream.ways_out import WaysOut
@@ -20,7 +20,7 @@ async def test_every_transport_has_a_way_out() -> None:
             ways_out.open(
                 Attempt(number=1, endpoint=endpoint(FakeKdc(), transport)),
                 cast("AttemptEvents", None),
-                network="192.0.2.1",
+                networks=("192.0.2.1",),
             )
         )
         for transport in Transport

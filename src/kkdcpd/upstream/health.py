@@ -46,6 +46,8 @@ MAX_RESTING = 1024
 MAX_REMEMBERED = 1024
 """Endpoints of UDP with one property each that is remembered until the process ends."""
 
+NEVER = (-math.inf, -math.inf)
+
 OUT_OF_REACH = frozenset(
     {
         FailureReason.REFUSED,
@@ -115,7 +117,7 @@ class HealthTable:
 
     `turn` is a number of this process's own, a small one: the process with the smallest is first to do the
     probes of one that has ended. `version` grows with every change, so that what was worked out from the
-    states can be kept until then. `has_troubles` tells whether the table holds any endpoint.
+    states can be kept until then. `has_unhealthy` tells whether the table holds any endpoint.
     `answer_seconds` is how long a probe may take until it counts as unanswered.
     `tell` passes on what this process finds out; `note` is called with every change, whoever found it.
     """
@@ -132,11 +134,12 @@ class HealthTable:
     ) -> None:
         self.answer_seconds = ANSWER_SHARE * reach_timeout
         self._awaited_seconds = reach_timeout
-        self._answered: dict[KdcEndpoint, float] = {}
+        # When the last answered probe was sent, and when its answer came.
+        self._answered: dict[KdcEndpoint, tuple[float, float]] = {}
         self._overflowed: set[KdcEndpoint] = set()
         self._reachable: set[KdcEndpoint] = set()
         self.version = 0
-        self.has_troubles = False
+        self.has_unhealthy = False
         self._note = note
         self._first_interval = probe_interval
         self._patience = (PATIENCE_INTERVALS + turn) * probe_interval
@@ -157,7 +160,7 @@ class HealthTable:
         endpoint = notice.target.endpoint
         trouble = self._troubles.get(endpoint)
         if notice.state is KdcState.HEALTHY:
-            self._note_answer(endpoint, now)
+            self._note_answer(endpoint, -math.inf, now)
             if endpoint.transport is Transport.UDP:
                 self._learn_of_answer(endpoint)
             self._drop(endpoint)
@@ -203,7 +206,7 @@ class HealthTable:
     ) -> None:
         """Take in what came of a probe that was sent at `sent_at`."""
         if failure is None:
-            self._note_answer(target.endpoint, now)
+            self._note_answer(target.endpoint, sent_at, now)
         trouble = self._troubles.get(target.endpoint)
         if trouble is None:
             return
@@ -227,6 +230,10 @@ class HealthTable:
     def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
         """Whether the endpoint had such a reply."""
         return endpoint in self._overflowed
+
+    def answered_probe_sent_at(self, endpoint: KdcEndpoint) -> float:
+        """Return when the newest answered probe of the endpoint was sent; minus infinity if there is none."""
+        return self._answered.get(endpoint, NEVER)[0]
 
     def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
         """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""
@@ -268,7 +275,7 @@ class HealthTable:
         displaced = self._troubles.add(endpoint, trouble)
         if displaced:
             self._noted(displaced, KdcState.HEALTHY)
-        self.has_troubles = True
+        self.has_unhealthy = True
         return True
 
     def _add(self, target: ProbeTarget, failure: FailureReason, now: float) -> _Trouble | None:
@@ -332,7 +339,7 @@ class HealthTable:
 
     def _rests_until(self, target: ProbeTarget) -> float:
         # That a password server accepts a connection says too little.
-        answered_at = self._answered.get(target.endpoint, -math.inf) if target.realm else -math.inf
+        _, answered_at = self._answered.get(target.endpoint, NEVER) if target.realm else NEVER
         return answered_at + REST_SECONDS
 
     def _learn_of_answer(self, endpoint: KdcEndpoint) -> bool:
@@ -343,10 +350,12 @@ class HealthTable:
         self.version += 1
         return True
 
-    def _note_answer(self, endpoint: KdcEndpoint, now: float) -> None:
+    def _note_answer(self, endpoint: KdcEndpoint, sent_at: float, now: float) -> None:
         if len(self._answered) >= MAX_RESTING:
-            self._answered = {other: at for other, at in self._answered.items() if now < at + REST_SECONDS}
-        self._answered[endpoint] = now
+            self._answered = {
+                other: times for other, times in self._answered.items() if now < times[1] + REST_SECONDS
+            }
+        self._answered[endpoint] = max(sent_at, self.answered_probe_sent_at(endpoint)), now
 
     def _recover(self, target: ProbeTarget) -> None:
         before = self._drop(target.endpoint)
@@ -357,7 +366,7 @@ class HealthTable:
     def _drop(self, endpoint: KdcEndpoint) -> KdcState:
         """Take the endpoint out of the table, and return its state there."""
         trouble = self._troubles.pop(endpoint)
-        self.has_troubles = bool(self._troubles)
+        self.has_unhealthy = bool(self._troubles)
         if trouble is None or trouble.state is KdcState.HEALTHY:
             return KdcState.HEALTHY
         self._noted(endpoint, KdcState.HEALTHY)
@@ -392,7 +401,7 @@ class HealthTable:
 
     def _noted(self, endpoint: KdcEndpoint, state: KdcState) -> None:
         self.version += 1
-        self.has_troubles = bool(self._troubles)
+        self.has_unhealthy = bool(self._troubles)
         self._note(endpoint, state)
 
 

@@ -1,52 +1,110 @@
-"""Keeps the local ports of datagrams whose answers may still come.
+"""Keeps the local UDP ports of abandoned datagrams while their answers may still come.
 
-Nothing in clear ties a Kerberos reply to its request. If the port of an abandoned datagram were free, the
-next request that gets the port would get the late answer too. So the socket stays open, and drops the answer.
+No clear text ties a Kerberos reply to its request. If the port of an abandoned datagram were free, the next
+request that gets the port would get the late answer too. So the socket stays open, and drops the answer.
 
-The number of such sockets is bounded, and so is a network's share of them. At the bound no port is reused
+The number of such sockets is bounded, and so is each client network's share. At the bound no port is reused
 early: the attempt fails on this host, and the exchange goes on by TCP.
 """
 
 import asyncio
 import resource
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kkdcpd.upstream.readiness import READABLE, Readiness
-from kkdcpd.upstream.shares import Places
+from kkdcpd.upstream.sockets import READABLE, Readiness
 from kkdcpd.values import KdcEndpoint
 
-__all__ = ["KdcPorts", "ports_within"]
+__all__ = ["KdcPorts", "PortPool", "ports_within"]
 
 PORTS_PER_KDC = 1024
 PORTS_IN_ALL = 2048
-"""Sockets of one worker process, those in use included. Linux has 28,232 ports by default for all of them."""
+"""Sockets of one worker process, those in use included. All processes share Linux's 28,232 default ports."""
 
 DESCRIPTORS_PER_PORT = 8
-"""Of so many file descriptors, one may be such a socket."""
+"""One of this number of file descriptors may be a UDP socket of a KDC."""
 
-MAX_IDLE_ENDPOINTS = 1024
-"""Endpoints whose places are kept though none is taken. Beyond that all of these are forgotten."""
+MAX_IDLE_POOLS = 1024
+"""Pools that are remembered although no port of them is taken. Beyond that all of these are forgotten."""
 
 KEEP_SECONDS = 60.0
 """How long an answer may be late: a KDC that waits for a one-time password may take half a minute."""
 
 KEEP_ANSWERED_SECONDS = 10.0
-"""How long the answer to a further copy may be late. It is a message that no KDC has to wait for."""
+"""How long the answer to a further copy may be late. No KDC waits for a message that may be repeated."""
+
+CHARGE_IN_USE = 3
+CHARGE_KEPT = 8
+"""The charge of a port to its client's networks. A network takes a port only if its charge is less than the
+number of free ports.
+
+So one network may have 256 requests in flight at a KDC, the default of `max_in_flight_per_kdc`. Abandoned
+datagrams of one network keep a ninth of the ports, and those of each further network a ninth of the rest.
+Beside 40 such networks, a network without abandoned datagrams still finds a port.
+"""
 
 
 def ports_within(descriptors: int) -> int:
-    """Return how many of a process's file descriptors may be sockets of this kind."""
+    """Return the number of UDP sockets that a process with this limit of file descriptors may have."""
     if descriptors == resource.RLIM_INFINITY:
         return PORTS_IN_ALL
     return min(PORTS_IN_ALL, descriptors // DESCRIPTORS_PER_PORT)
 
 
+class PortPool:
+    """The ports for one KDC, or for all KDCs, and each network's charge."""
+
+    __slots__ = ("_charges", "_free", "_shared", "limit")
+
+    def __init__(self, limit: int, shared: "PortPool | None" = None) -> None:
+        self.limit = limit
+        self._free = limit
+        self._charges: dict[str, int] = {}
+        self._shared = shared
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no port is taken."""
+        return self._free == self.limit
+
+    def take(self, networks: Sequence[str]) -> bool:
+        """Take a port here and in the shared pool, unless a network has its share; return whether it did."""
+        charges, free = self._charges, self._free
+        for network in networks:
+            if charges.get(network, 0) >= free:
+                return False
+        if self._shared and not self._shared.take(networks):
+            return False
+        self._free = free - 1
+        for network in networks:
+            charges[network] = charges.get(network, 0) + CHARGE_IN_USE
+        return True
+
+    def keep(self, networks: Sequence[str]) -> None:
+        """Charge a port that was in use as a kept one."""
+        for network in networks:
+            self._charges[network] += CHARGE_KEPT - CHARGE_IN_USE
+        if self._shared:
+            self._shared.keep(networks)
+
+    def give_back(self, networks: Sequence[str], *, is_kept: bool = False) -> None:
+        """Give a port back: no answer can come to the port any more."""
+        self._free += 1
+        charges = self._charges
+        for network in networks:
+            charge = charges.pop(network) - (CHARGE_KEPT if is_kept else CHARGE_IN_USE)
+            if charge:
+                charges[network] = charge
+        if self._shared:
+            self._shared.give_back(networks, is_kept=is_kept)
+
+
 @dataclass(slots=True, eq=False)
 class _Kept:
     sock: socket.socket
-    endpoint: KdcEndpoint
-    network: str
+    pool: PortPool
+    networks: Sequence[str]
     answers: int
     timer: asyncio.TimerHandle | None = None
 
@@ -66,40 +124,31 @@ class KdcPorts:
         self._readiness = readiness
         self._per_kdc = per_kdc
         self._keep_seconds = keep_seconds
-        self._of_kdc: dict[KdcEndpoint, Places] = {}
+        self._pools: dict[KdcEndpoint, PortPool] = {}
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._all = Places(ports_within(soft_limit) if in_all is None else in_all)
+        self._shared = PortPool(ports_within(soft_limit) if in_all is None else in_all)
         self._kept: set[_Kept] = set()
 
     def close(self) -> None:
-        """Close all sockets that are kept: this process is about to end."""
+        """Close all kept sockets: this process is about to end."""
         for kept in [*self._kept]:
             self._close(kept)
 
-    def take(self, endpoint: KdcEndpoint, network: str) -> bool:
-        """Take a place for a socket that is about to be opened; say whether there was one."""
-        if not self._all.take(network):
-            return False
-        places = self._of_kdc.get(endpoint)
-        if places is None:
-            if len(self._of_kdc) >= MAX_IDLE_ENDPOINTS:
-                self._of_kdc = {other: busy for other, busy in self._of_kdc.items() if not busy.is_empty}
-            places = self._of_kdc[endpoint] = Places(self._per_kdc)
-        if places.take(network):
-            return True
-        self._all.give_back(network)
-        return False
-
-    def give_back(self, endpoint: KdcEndpoint, network: str) -> None:
-        """Give the place back: no answer can come to the port any more."""
-        self._all.give_back(network)
-        self._of_kdc[endpoint].give_back(network)
+    def pool(self, endpoint: KdcEndpoint) -> PortPool:
+        """Return the ports for the endpoint."""
+        pool = self._pools.get(endpoint)
+        if pool is None:
+            if len(self._pools) >= MAX_IDLE_POOLS:
+                self._pools = {other: busy for other, busy in self._pools.items() if not busy.is_idle}
+            pool = self._pools[endpoint] = PortPool(self._per_kdc, self._shared)
+        return pool
 
     def keep(
-        self, sock: socket.socket, endpoint: KdcEndpoint, network: str, *, answers: int, is_answered: bool
+        self, sock: socket.socket, pool: PortPool, networks: Sequence[str], *, answers: int, is_answered: bool
     ) -> None:
         """Hold the socket open until its answers have come, or can no longer come."""
-        kept = _Kept(sock, endpoint, network, answers)
+        pool.keep(networks)
+        kept = _Kept(sock, pool, networks, answers)
         seconds = min(self._keep_seconds, KEEP_ANSWERED_SECONDS) if is_answered else self._keep_seconds
         kept.timer = self._loop.call_later(seconds, self._close, kept)
         self._kept.add(kept)
@@ -127,4 +176,4 @@ class KdcPorts:
         kept.timer.cancel()
         self._kept.remove(kept)
         self._readiness.close_socket(kept.sock)
-        self.give_back(kept.endpoint, kept.network)
+        kept.pool.give_back(kept.networks, is_kept=True)

@@ -6,15 +6,15 @@ import secrets
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.protocol.probe import build_probe, judge_probe
-from kkdcpd.upstream.attempt import WayOut
 from kkdcpd.upstream.health import HealthTable, ProbeTarget
+from kkdcpd.upstream.sockets import WayOut
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest, Transport
 
 __all__ = ["Prober"]
 
-PROBES = "probes"
-"""What probes count as beside the networks of clients."""
+PROBES = ("probes",)
+"""The name that stands for probes among the networks of clients."""
 
 NONCE_BITS = 31
 """UInt32 by RFC 4120 5.4.1, but there are KDCs that take the 32nd for a sign."""
@@ -59,7 +59,7 @@ class Prober:
             self._tell(target, None, sent_at)
             return
         probe = _Probe(request)
-        way = self._ways_out.open(Attempt(number=1, endpoint=target.endpoint), probe, network=PROBES)
+        way = self._ways_out.open(Attempt(number=1, endpoint=target.endpoint), probe, networks=PROBES)
         try:
             probe.start(way)
             outcome = await self._outcome_of(probe)

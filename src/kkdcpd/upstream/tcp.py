@@ -1,7 +1,7 @@
-"""One message over one TCP connection of its own (RFC 4120 7.2.2).
+"""Sends one message over one TCP connection of its own (RFC 4120 7.2.2).
 
-A connection never serves a second request: nothing in clear ties a reply to its request, so a late reply
-would reach another client. It ends by RST, so that its local port is free at once. Ports that stay in
+A connection never serves a second request: no clear text ties a reply to its request, so a late reply would
+reach another client. A connection ends by RST, so that its local port is free at once. Ports that stay in
 TIME_WAIT for a minute run out at some hundred requests per second.
 """
 
@@ -12,15 +12,17 @@ import struct
 
 from kkdcpd.protocol import framing
 from kkdcpd.socket_address import socket_address
-from kkdcpd.upstream.attempt import (
+from kkdcpd.upstream.sockets import (
+    READABLE,
+    WRITABLE,
     AttemptEvents,
+    Readiness,
     SourceAddresses,
     failure_of,
     log_local_error,
     open_socket,
     receive,
 )
-from kkdcpd.upstream.readiness import READABLE, WRITABLE, Readiness
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["TcpAttempt"]
@@ -54,7 +56,7 @@ class TcpAttempt:
         endpoint = self._attempt.endpoint
         try:
             self._socket = open_socket(endpoint, socket.SOCK_STREAM, self._sources)
-            # The message is written whole, so there is nothing for Nagle's algorithm to wait for.
+            # The message is written whole: Nagle's algorithm has nothing to wait for.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             code = self._socket.connect_ex(socket_address(endpoint.address, endpoint.port))
         except OSError as error:
@@ -77,7 +79,7 @@ class TcpAttempt:
             self._wait(self._socket)
 
     def close(self) -> None:
-        """Close the connection, if there is one: nothing that comes by it is wanted any more."""
+        """Close the connection, if there is one: no reply over it is wanted any more."""
         if self._socket:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._readiness.close_socket(self._socket)
@@ -106,14 +108,14 @@ class TcpAttempt:
             sent = sock.send(self._unsent)
         except BlockingIOError:
             return
-        # If only a part was taken, or nothing, the rest goes when there is room.
+        # If the kernel took only a part, or nothing, the rest is sent when there is room.
         self._unsent = self._unsent[sent:]
 
     def _wait(self, sock: socket.socket) -> None:
         events = READABLE | WRITABLE if self._unsent else READABLE
-        self._readiness.call_once(sock, events, self._go_on)
+        self._readiness.call_once(sock, events, self._continue)
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         assert self._socket
         try:
             if self._unsent:
@@ -127,7 +129,7 @@ class TcpAttempt:
             self._take(self._socket, chunk)
 
     def _take(self, sock: socket.socket, chunk: bytes) -> None:
-        """Take in what came; nothing is the end of the connection."""
+        """Add the received bytes to the reply. No bytes are the end of the connection."""
         if not chunk:
             self._end(FailureReason.CLOSED)
             return

@@ -1,40 +1,47 @@
-"""One datagram and its answer over a connected UDP socket of its own (RFC 4120 7.2.1).
+"""Sends one datagram and receives its answer over a connected UDP socket of its own (RFC 4120 7.2.1).
 
-The socket is connected, so that the kernel drops what comes from other peers and reports a closed port. Its
-port is one that no late answer to another request can reach, see `upstream.ports`.
+The socket is connected, so that the kernel drops datagrams of other peers and reports a closed port. No late
+answer to another request can reach its port, see `upstream.ports`.
 """
 
+import fcntl
 import socket
+import termios
+from collections.abc import Sequence
 
 from kkdcpd.protocol.messages import is_reply_to_another_kind
 from kkdcpd.socket_address import socket_address
-from kkdcpd.upstream.attempt import (
+from kkdcpd.upstream.ports import KdcPorts
+from kkdcpd.upstream.sockets import (
+    READABLE,
     AttemptEvents,
+    Readiness,
     SourceAddresses,
     failure_of,
     log_local_error,
     open_socket,
     receive,
 )
-from kkdcpd.upstream.ports import KdcPorts
-from kkdcpd.upstream.readiness import READABLE, Readiness
 from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["UdpAttempt"]
 
 MAX_EARLY_DATAGRAMS = 16
-"""How many datagrams are dropped before ours is sent. There is none, unless the port was young."""
+"""The most datagrams that are dropped before ours is sent. There are none, unless the port was just freed."""
+
+_NOTHING_WAITS = bytes(4)
+"""An int of C: no bytes wait."""
 
 
 class UdpAttempt:
-    """Sends a datagram, perhaps several times, and waits for one. A `WayOut`."""
+    """Sends a datagram, perhaps several times, and waits for an answer. A `WayOut`."""
 
     def __init__(
         self,
         attempt: Attempt,
         events: AttemptEvents,
         *,
-        network: str,
+        networks: Sequence[str],
         readiness: Readiness,
         ports: KdcPorts,
         sources: SourceAddresses,
@@ -44,16 +51,17 @@ class UdpAttempt:
         self._sources = sources
         self._readiness = readiness
         self._ports = ports
-        self._network = network
+        self._networks = networks
+        self._pool = ports.pool(attempt.endpoint)
         self._socket: socket.socket | None = None
         self._request: ProxyRequest | None = None
         self._awaited = 0
         self._is_answered = False
 
     def start(self) -> None:
-        """Name the peer to the kernel: UDP has no connect to wait for."""
+        """Connect the socket. UDP has no connection to wait for."""
         endpoint = self._attempt.endpoint
-        if not self._ports.take(endpoint, self._network):
+        if not self._pool.take(self._networks):
             log_local_error(endpoint, None, self._sources)
             self._events.failed(self._attempt, FailureReason.LOCAL_ERROR)
             return
@@ -69,7 +77,8 @@ class UdpAttempt:
         """Send the payload."""
         assert self._socket
         try:
-            if self._request is None:
+            # Asking for the number of waiting bytes costs a third of a receive call that fails.
+            if self._request is None and _waiting_bytes(self._socket) != _NOTHING_WAITS:
                 self._drop_early_datagrams(self._socket)
             self._socket.send(request.payload)
         except OSError as error:
@@ -80,21 +89,17 @@ class UdpAttempt:
         self._readiness.call_once(self._socket, READABLE, self._read)
 
     def close(self) -> None:
-        """Let go of the socket, if there is one. It stays open while an answer may come to it."""
+        """Give up the socket, if there is one. It stays open while an answer may come to it."""
         sock, self._socket = self._socket, None
         if sock is None:
             return
         if self._awaited:
             self._ports.keep(
-                sock,
-                self._attempt.endpoint,
-                self._network,
-                answers=self._awaited,
-                is_answered=self._is_answered,
+                sock, self._pool, self._networks, answers=self._awaited, is_answered=self._is_answered
             )
         else:
             self._readiness.close_socket(sock)
-            self._ports.give_back(self._attempt.endpoint, self._network)
+            self._pool.give_back(self._networks)
 
     def _fail(self, error: OSError) -> None:
         reason = failure_of(error)
@@ -103,13 +108,13 @@ class UdpAttempt:
         elif reason is FailureReason.REFUSED:
             self._awaited = 0  # no answer comes from a closed port
         if self._socket is None:
-            self._ports.give_back(self._attempt.endpoint, self._network)
+            self._pool.give_back(self._networks)
         self.close()
         self._events.failed(self._attempt, reason)
 
     @staticmethod
     def _drop_early_datagrams(sock: socket.socket) -> None:
-        """Drop what came before our message: it is no answer to it."""
+        """Drop the datagrams that came before our message: none of them is its answer."""
         try:
             for _ in range(MAX_EARLY_DATAGRAMS):
                 sock.recv(1)
@@ -133,3 +138,7 @@ class UdpAttempt:
         self._is_answered = True
         self.close()
         self._events.received(self._attempt, payload)
+
+
+def _waiting_bytes(sock: socket.socket) -> bytes:
+    return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING_WAITS)

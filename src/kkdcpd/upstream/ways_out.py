@@ -5,12 +5,11 @@ A new way out is a new method of `WaysOut` and its row in `_openers`.
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from kkdcpd.config import UpstreamConfig
-from kkdcpd.upstream.attempt import AttemptEvents, SourceAddresses, WayOut
 from kkdcpd.upstream.ports import KdcPorts
-from kkdcpd.upstream.readiness import Readiness
+from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, WayOut
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.values import Attempt, Transport
@@ -31,7 +30,7 @@ class WaysOut:
             _FAMILIES[ipaddress.ip_address(address).version]: str(address)
             for address in config.source_addresses
         }
-        self._openers: Mapping[Transport, Callable[[Attempt, AttemptEvents, str], WayOut]] = {
+        self._openers: Mapping[Transport, Callable[[Attempt, AttemptEvents, Sequence[str]], WayOut]] = {
             Transport.TCP: self._open_tcp,
             Transport.UDP: self._open_udp,
         }
@@ -40,12 +39,12 @@ class WaysOut:
         """Close the sockets that outlive their attempt: the process is about to end."""
         self._ports.close()
 
-    def open(self, attempt: Attempt, events: AttemptEvents, *, network: str) -> WayOut:
-        """Return the way out for the attempt's transport. It is not started. `network` is the client's."""
-        return self._openers[attempt.endpoint.transport](attempt, events, network)
+    def open(self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
+        """Return the way out for the attempt's transport. It is not started. `networks` are the client's."""
+        return self._openers[attempt.endpoint.transport](attempt, events, networks)
 
-    def _open_tcp(self, attempt: Attempt, events: AttemptEvents, network: str) -> WayOut:
-        del network
+    def _open_tcp(self, attempt: Attempt, events: AttemptEvents, networks: Sequence[str]) -> WayOut:
+        del networks
         return TcpAttempt(
             attempt,
             events,
@@ -54,11 +53,11 @@ class WaysOut:
             max_reply_bytes=self._max_reply_bytes,
         )
 
-    def _open_udp(self, attempt: Attempt, events: AttemptEvents, network: str) -> WayOut:
+    def _open_udp(self, attempt: Attempt, events: AttemptEvents, networks: Sequence[str]) -> WayOut:
         return UdpAttempt(
             attempt,
             events,
-            network=network,
+            networks=networks,
             readiness=self._readiness,
             ports=self._ports,
             sources=self._sources,

@@ -1,0 +1,243 @@
+"""Runs one exchange: carries out the commands of `protocol.exchange`, and reports events to it.
+
+The exchange decides everything. This module has the sockets, the timer, the slots and the counters.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kkdcpd.metrics.counters import Counters
+from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
+from kkdcpd.upstream.health import HealthTable, ProbeTarget
+from kkdcpd.upstream.load import Slots
+from kkdcpd.upstream.prober import Prober
+from kkdcpd.upstream.sockets import WayOut
+from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.values import (
+    Attempt,
+    AttemptFailure,
+    FailureReason,
+    KdcEndpoint,
+    KdcReply,
+    KdcService,
+    ProxyRequest,
+    Route,
+)
+
+__all__ = ["OpenAttempt", "RunningExchange", "SharedState"]
+
+MAX_IDLE_ENDPOINTS = 1024
+"""Endpoints whose slots are remembered although none is taken. Beyond that all of these are forgotten."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenAttempt:
+    """An attempt with its way out and the slot that it takes."""
+
+    attempt: Attempt
+    way_out: WayOut
+    running: "RunningExchange"
+    slots: "Slots[OpenAttempt]"
+    networks: Sequence[str]
+    started_at: float
+
+
+class SharedState:
+    """The state that all running exchanges of a process share."""
+
+    def __init__(
+        self,
+        ways_out: WaysOut,
+        health: HealthTable,
+        prober: Prober,
+        counters: Counters,
+        *,
+        max_in_flight: int,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ways_out = ways_out
+        self.health = health
+        self.counters = counters
+        self._prober = prober
+        self._max_in_flight = max_in_flight
+        self._slots: dict[KdcEndpoint, Slots[OpenAttempt]] = {}
+
+    def slots_of(self, endpoint: KdcEndpoint) -> Slots[OpenAttempt]:
+        """Return the slots for requests in flight at the endpoint."""
+        slots = self._slots.get(endpoint)
+        if slots is None:
+            if len(self._slots) >= MAX_IDLE_ENDPOINTS:
+                self._slots = {other: busy for other, busy in self._slots.items() if busy.taken}
+            slots = self._slots[endpoint] = Slots(self._max_in_flight)
+        return slots
+
+    def report(self, endpoint: KdcEndpoint, realm: str | None, failure: FailureReason | None) -> None:
+        """Report a request's result to the health table."""
+        self.health.report(ProbeTarget(endpoint=endpoint, realm=realm), failure, self.loop.time())
+        if failure:
+            self._prober.wake()
+
+
+class RunningExchange:
+    """One exchange under way. Its attempts report their events here; `done` is its end.
+
+    A client that leaves cancels `done`. Events between this moment and `end` have no effect.
+    """
+
+    def __init__(
+        self,
+        shared: SharedState,
+        exchange: Exchange,
+        request: ProxyRequest,
+        route: Route,
+        networks: Sequence[str],
+    ) -> None:
+        self.done: asyncio.Future[KdcReply] = shared.loop.create_future()
+        self._shared = shared
+        self._exchange = exchange
+        self._request = request
+        self._networks = networks
+        # Never a realm of the message: a stranger could cause probes that no KDC answers.
+        self._probe_realm = None if request.service is KdcService.KPASSWD else route.kerberos_realm
+        self._loop = shared.loop
+        self._open: dict[int, OpenAttempt] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._has_news = False
+        self._is_stepping = False
+
+    # --- events
+
+    def connected(self, attempt: Attempt) -> None:
+        """Take the news that the attempt can send."""
+        if attempt.number in self._open and not self.done.done():
+            self._exchange.connected(attempt, self._loop.time())
+            self.step()
+
+    def received(self, attempt: Attempt, payload: bytes) -> None:
+        """Take the attempt's reply."""
+        opened = self._open.pop(attempt.number, None)
+        if opened:
+            opened.slots.remove_answered(opened)
+            if not self.done.done():
+                self._exchange.received(attempt, payload, self._loop.time())
+                self.step()
+
+    def failed(self, attempt: Attempt, reason: FailureReason) -> None:
+        """Take the news that the attempt is over without a reply."""
+        opened = self._open.pop(attempt.number, None)
+        if opened:
+            opened.slots.remove(opened)
+            self._note_failure(attempt, reason)
+
+    def displace(self, attempt: Attempt) -> None:
+        """Give the attempt's slot to a request of a smaller network."""
+        self._close(attempt.number)
+        self._loop.call_soon(self._note_failure, attempt, FailureReason.DISPLACED)
+
+    def _note_failure(self, attempt: Attempt, reason: FailureReason) -> None:
+        if not self.done.done():
+            self._exchange.failed(attempt, reason, self._loop.time())
+            self.step()
+
+    def step(self) -> None:
+        """Continue after an event or at a deadline. A command's own events belong to the same step."""
+        self._has_news = True
+        if self._is_stepping or self.done.done():
+            return
+        self._is_stepping = True
+        try:
+            self._carry_out_due_commands()
+        except Exception as error:  # noqa: BLE001 - a bug, which would otherwise leave the client waiting
+            self.done.set_exception(error)
+            return
+        finally:
+            self._is_stepping = False
+        if self._exchange.reply:
+            self.done.set_result(self._exchange.reply)
+        elif self._exchange.error:
+            self.done.set_exception(self._exchange.error)
+        elif self._exchange.wakes_at < self._timer_at:
+            self._set_timer()
+
+    def end(self) -> None:
+        """Close every socket, however the exchange ended, and count the results of its attempts.
+
+        Attempts that are not counted were closed unused, or the client has left.
+        """
+        if self._timer:
+            self._timer.cancel()
+        for number in [*self._open]:
+            self._close(number)
+        counters, failures, reply = self._shared.counters, self._exchange.failures, self._exchange.reply
+        for failure in failures:
+            counters.kdc_failed(failure)
+        # If all KDCs are unavailable, the reply of one is relayed: it is among the failures already.
+        if reply and not (failures and reply.endpoint in _unavailable(failures)):
+            counters.kdc_replied(reply.endpoint)
+
+    # --- commands
+
+    def _carry_out_due_commands(self) -> None:
+        while self._has_news:
+            self._has_news = False
+            now = self._loop.time()
+            for command in self._exchange.due(now):
+                match command:
+                    case Connect():
+                        self._connect(command.attempt, now)
+                    case Send():
+                        # An event of the same step may have ended the attempt.
+                        if command.attempt.number in self._open:
+                            self._open[command.attempt.number].way_out.send(self._request)
+                    case Abandon():
+                        self._close(command.attempt.number)
+                    # While all endpoints are healthy, a healthy endpoint is no news.
+                    case Report() if command.failure or self._shared.health.has_unhealthy:
+                        self._shared.report(command.endpoint, self._probe_realm, command.failure)
+
+    def _connect(self, attempt: Attempt, now: float) -> None:
+        shared, endpoint = self._shared, attempt.endpoint
+        slots = shared.slots_of(endpoint)
+        if slots.is_full and not self._make_room(slots, endpoint):
+            self._exchange.failed(attempt, FailureReason.BUSY, now)
+            self._has_news = True
+            return
+        shared.counters.kdc_tried(endpoint)
+        way_out = shared.ways_out.open(attempt, self, networks=self._networks)
+        opened = OpenAttempt(attempt, way_out, self, slots, self._networks, now)
+        self._open[attempt.number] = opened
+        slots.add(opened)
+        way_out.start()
+
+    def _make_room(self, slots: Slots[OpenAttempt], endpoint: KdcEndpoint) -> bool:
+        probe_answered = self._shared.health.answered_probe_sent_at(endpoint)
+        displaced = slots.yields_to(self._networks, probe_answered=probe_answered)
+        if displaced:
+            displaced.running.displace(displaced.attempt)
+        return displaced is not None
+
+    def _close(self, number: int) -> None:
+        """Close an attempt that the exchange does not need; an attempt that has ended is closed already."""
+        opened = self._open.pop(number, None)
+        if opened:
+            opened.slots.remove(opened)
+            opened.way_out.close()
+
+    def _set_timer(self) -> None:
+        """Wake in time. A timer that is too early stays: an early wake-up costs less than a new timer."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer_at = self._exchange.wakes_at
+        self._timer = self._loop.call_at(self._timer_at, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        self.step()
+
+
+def _unavailable(failures: Sequence[AttemptFailure]) -> set[KdcEndpoint]:
+    return {failure.endpoint for failure in failures if failure.reason is FailureReason.SERVICE_UNAVAILABLE}
