@@ -45,7 +45,8 @@ async def test_socket_is_kept_until_its_answers_have_come(pair: Pair) -> None:
     sock, kdc = pair
     ports = KdcPorts(Readiness())
     pool = ports.pool(KDC)
-    assert pool.take(NETWORKS)
+    assert pool.take(sock, NETWORKS)
+    pool.keep(sock)
     ports.keep(sock, pool, NETWORKS, answers=2, is_answered=False)
     kdc.send(b"first")
     await asyncio.sleep(0.05)
@@ -58,7 +59,8 @@ async def test_socket_is_kept_for_a_bounded_time(pair: Pair) -> None:
     sock, _ = pair
     ports = KdcPorts(Readiness(), keep_seconds=0.05)
     pool = ports.pool(KDC)
-    assert pool.take(NETWORKS)
+    assert pool.take(sock, NETWORKS)
+    pool.keep(sock)
     ports.keep(sock, pool, NETWORKS, answers=1, is_answered=False)
     assert not await is_closed(sock)
     await eventually(lambda: is_closed(sock))
@@ -68,7 +70,8 @@ async def test_closed_port_of_the_kdc_will_not_answer(pair: Pair) -> None:
     sock, kdc = pair
     ports = KdcPorts(Readiness())
     pool = ports.pool(KDC)
-    assert pool.take(NETWORKS)
+    assert pool.take(sock, NETWORKS)
+    pool.keep(sock)
     ports.keep(sock, pool, NETWORKS, answers=1, is_answered=False)
     kdc.close()
     sock.send(b"request")
@@ -79,7 +82,8 @@ async def test_kept_sockets_end_with_the_process(pair: Pair) -> None:
     sock, _ = pair
     ports = KdcPorts(Readiness())
     pool = ports.pool(KDC)
-    assert pool.take(NETWORKS)
+    assert pool.take(sock, NETWORKS)
+    pool.keep(sock)
     ports.keep(sock, pool, NETWORKS, answers=1, is_answered=True)
     ports.close()
     assert await is_closed(sock)
@@ -88,22 +92,25 @@ async def test_kept_sockets_end_with_the_process(pair: Pair) -> None:
 async def test_ports_are_bounded_per_kdc_and_in_all() -> None:
     ports = KdcPorts(Readiness(), per_kdc=8, in_all=20)
     pools = [ports.pool(replace(KDC, port=number)) for number in range(1, 4)]
-    taken = [sum(pool.take([f"{pool} {number}"]) for number in range(20)) for pool in pools]
-    assert taken == [8, 8, 4]
-    pools[0].give_back([f"{pools[0]} 0"])
-    assert pools[2].take(NETWORKS)
+    owners = [(pool, number) for pool in pools for number in range(20)]
+    taken = [(pool, number) for pool, number in owners if pool.take((pool, number), [f"net {number}"])]
+    assert Counter(pool for pool, _ in taken) == dict(zip(pools, (8, 8, 4), strict=True))
+    pools[0].give_back(taken[0])
+    assert pools[2].take("newcomer", NETWORKS)
 
 
 async def test_one_network_may_have_all_requests_that_may_be_in_flight_at_a_kdc() -> None:
     pool = PortPool(PORTS_PER_KDC)
-    assert sum(pool.take(NETWORKS) for _ in range(1000)) == UpstreamConfig().max_in_flight_per_kdc
+    assert (
+        sum(pool.take(number, NETWORKS) for number in range(1000)) == UpstreamConfig().max_in_flight_per_kdc
+    )
 
 
 def abandon(pool: PortPool, networks: Sequence[str], number: int) -> int:
     """Take ports one after the other, whose answers do not come; return how many there were."""
     taken = 0
-    while taken < number and pool.take(networks):
-        pool.keep(networks)
+    while taken < number and pool.take("owner", networks):
+        pool.keep("owner")
         taken += 1
     return taken
 
@@ -122,22 +129,23 @@ def test_networks_that_abandon_datagrams_leave_ports_to_other_networks(sources: 
     pool = PortPool(PORTS_PER_KDC)
     for source in sources:
         abandon(pool, limited_networks(source), PORTS_PER_KDC)
-    assert pool.take(limited_networks("198.51.100.1"))
-    assert pool.take(limited_networks("2001:db8:2::1"))
+    assert pool.take("first", limited_networks("198.51.100.1"))
+    assert pool.take("second", limited_networks("2001:db8:2::1"))
 
 
 def test_pool_is_idle_and_remembers_no_network_once_all_ports_are_given_back() -> None:
-    shared = PortPool(20)
-    pool = PortPool(10, shared)
+    pool = PortPool(10)
     networks = limited_networks("2001:db8::1")
     for is_kept in (False, True):
-        assert pool.take(networks)
-        if is_kept:
-            pool.keep(networks)
+        assert pool.take("owner", networks)
         assert not pool.is_idle
-        pool.give_back(networks, is_kept=is_kept)
+        if is_kept:
+            pool.keep("owner")
+            assert not pool.is_idle
+            pool.give_back_kept(networks)
+        else:
+            pool.give_back("owner")
         assert pool.is_idle
-        assert shared.is_idle
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=200))
@@ -146,12 +154,12 @@ def test_ports_are_never_more_than_the_limit(steps: list[tuple[str, bool]]) -> N
     for network, wants in steps:
         if wants:
             free = 20 - taken.total()
-            was_taken = pool.take([network])
+            was_taken = pool.take((network, taken[network]), [network])
             assert was_taken is (CHARGE_IN_USE * taken[network] < free)
             taken[network] += was_taken
         elif taken[network]:
-            pool.give_back([network])
             taken[network] -= 1
+            pool.give_back((network, taken[network]))
     assert taken.total() <= 20
 
 

@@ -10,6 +10,7 @@ early: the attempt fails on this host, and the exchange goes on by TCP.
 import asyncio
 import resource
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,52 +53,67 @@ def ports_within(descriptors: int) -> int:
     return min(PORTS_IN_ALL, descriptors // DESCRIPTORS_PER_PORT)
 
 
-class PortPool:
-    """The ports for one KDC, or for all KDCs, and each network's charge."""
+class _Ports:
+    """A number of ports, the owners of those in use, and the number of kept ports by network."""
 
-    __slots__ = ("_charges", "_free", "_shared", "limit")
-
-    def __init__(self, limit: int, shared: "PortPool | None" = None) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._free = limit
-        self._charges: dict[str, int] = {}
-        self._shared = shared
+        self.free = limit
+        # With more free ports than this, no charge can reach their number.
+        self.scarce_at = limit * CHARGE_KEPT // (CHARGE_KEPT + 1)
+        self.in_use: dict[object, Sequence[str]] = {}
+        self.kept: Counter[str] = Counter()
+
+    def allow(self, networks: Sequence[str]) -> bool:
+        """Whether every network's charge is less than the number of free ports."""
+        in_use = Counter(network for each in self.in_use.values() for network in each)
+        return all(
+            CHARGE_IN_USE * in_use[network] + CHARGE_KEPT * self.kept[network] < self.free
+            for network in networks
+        )
+
+
+class PortPool:
+    """The ports for one KDC, which count among those for all KDCs too.
+
+    Charges are added up only when ports are scarce.
+    """
+
+    def __init__(self, limit: int, for_all: _Ports | None = None) -> None:
+        self._own = _Ports(limit)
+        self._both = (self._own, for_all) if for_all else (self._own,)
 
     @property
     def is_idle(self) -> bool:
         """Whether no port is taken."""
-        return self._free == self.limit
+        return self._own.free == self._own.limit
 
-    def take(self, networks: Sequence[str]) -> bool:
-        """Take a port here and in the shared pool, unless a network has its share; return whether it did."""
-        charges, free = self._charges, self._free
-        for network in networks:
-            if charges.get(network, 0) >= free:
+    def take(self, owner: object, networks: Sequence[str]) -> bool:
+        """Take a port for the owner, unless a network has its share; return whether it did."""
+        for ports in self._both:
+            if ports.free <= ports.scarce_at and not ports.allow(networks):
                 return False
-        if self._shared and not self._shared.take(networks):
-            return False
-        self._free = free - 1
-        for network in networks:
-            charges[network] = charges.get(network, 0) + CHARGE_IN_USE
+        for ports in self._both:
+            ports.free -= 1
+            ports.in_use[owner] = networks
         return True
 
-    def keep(self, networks: Sequence[str]) -> None:
-        """Charge a port that was in use as a kept one."""
-        for network in networks:
-            self._charges[network] += CHARGE_KEPT - CHARGE_IN_USE
-        if self._shared:
-            self._shared.keep(networks)
+    def give_back(self, owner: object) -> None:
+        """Give the owner's port back: no answer can come to the port any more."""
+        for ports in self._both:
+            ports.free += 1
+            del ports.in_use[owner]
 
-    def give_back(self, networks: Sequence[str], *, is_kept: bool = False) -> None:
-        """Give a port back: no answer can come to the port any more."""
-        self._free += 1
-        charges = self._charges
-        for network in networks:
-            charge = charges.pop(network) - (CHARGE_KEPT if is_kept else CHARGE_IN_USE)
-            if charge:
-                charges[network] = charge
-        if self._shared:
-            self._shared.give_back(networks, is_kept=is_kept)
+    def keep(self, owner: object) -> None:
+        """Charge the owner's port as a kept port."""
+        for ports in self._both:
+            ports.kept.update(ports.in_use.pop(owner))
+
+    def give_back_kept(self, networks: Sequence[str]) -> None:
+        """Give a kept port back."""
+        for ports in self._both:
+            ports.free += 1
+            ports.kept -= Counter(networks)  # without networks that have no more kept ports
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +142,7 @@ class KdcPorts:
         self._keep_seconds = keep_seconds
         self._pools: dict[KdcEndpoint, PortPool] = {}
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._shared = PortPool(ports_within(soft_limit) if in_all is None else in_all)
+        self._for_all = _Ports(ports_within(soft_limit) if in_all is None else in_all)
         self._kept: set[_Kept] = set()
 
     def close(self) -> None:
@@ -140,14 +156,19 @@ class KdcPorts:
         if pool is None:
             if len(self._pools) >= MAX_IDLE_POOLS:
                 self._pools = {other: busy for other, busy in self._pools.items() if not busy.is_idle}
-            pool = self._pools[endpoint] = PortPool(self._per_kdc, self._shared)
+            pool = self._pools[endpoint] = PortPool(self._per_kdc, self._for_all)
         return pool
 
     def keep(
-        self, sock: socket.socket, pool: PortPool, networks: Sequence[str], *, answers: int, is_answered: bool
+        self,
+        sock: socket.socket,
+        pool: PortPool,
+        networks: Sequence[str],
+        *,
+        answers: int,
+        is_answered: bool,
     ) -> None:
         """Hold the socket open until its answers have come, or can no longer come."""
-        pool.keep(networks)
         kept = _Kept(sock, pool, networks, answers)
         seconds = min(self._keep_seconds, KEEP_ANSWERED_SECONDS) if is_answered else self._keep_seconds
         kept.timer = self._loop.call_later(seconds, self._close, kept)
@@ -176,4 +197,4 @@ class KdcPorts:
         kept.timer.cancel()
         self._kept.remove(kept)
         self._readiness.close_socket(kept.sock)
-        kept.pool.give_back(kept.networks, is_kept=True)
+        kept.pool.give_back_kept(kept.networks)

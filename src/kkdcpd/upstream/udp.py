@@ -61,7 +61,7 @@ class UdpAttempt:
     def start(self) -> None:
         """Connect the socket. UDP has no connection to wait for."""
         endpoint = self._attempt.endpoint
-        if not self._pool.take(self._networks):
+        if not self._pool.take(self, self._networks):
             log_local_error(endpoint, None, self._sources)
             self._events.failed(self._attempt, FailureReason.LOCAL_ERROR)
             return
@@ -94,12 +94,13 @@ class UdpAttempt:
         if sock is None:
             return
         if self._awaited:
+            self._pool.keep(self)
             self._ports.keep(
                 sock, self._pool, self._networks, answers=self._awaited, is_answered=self._is_answered
             )
         else:
             self._readiness.close_socket(sock)
-            self._pool.give_back(self._networks)
+            self._pool.give_back(self)
 
     def _fail(self, error: OSError) -> None:
         reason = failure_of(error)
@@ -108,7 +109,7 @@ class UdpAttempt:
         elif reason is FailureReason.REFUSED:
             self._awaited = 0  # no answer comes from a closed port
         if self._socket is None:
-            self._pool.give_back(self._networks)
+            self._pool.give_back(self)
         self.close()
         self._events.failed(self._attempt, reason)
 
