@@ -49,7 +49,7 @@ from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
 from kkdcpd.protocol.cldap import decode_ping_answer
 from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
-from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send, is_repeatable
+from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send
 from kkdcpd.protocol.forwarded import client_address
 from kkdcpd.protocol.framing import add_prefix
 from kkdcpd.protocol.ip_addresses import networks_of, parse_address, parse_network
@@ -59,6 +59,7 @@ from kkdcpd.protocol.krb_error import build_policy_error
 from kkdcpd.protocol.messages import classify, inspect_reply, is_reply_to_another_kind
 from kkdcpd.protocol.probe import judge_probe
 from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, parse
+from kkdcpd.protocol.resending import is_repeatable
 from kkdcpd.protocol.x509 import read_certificate, read_crl
 from kkdcpd.values import (
     Attempt,

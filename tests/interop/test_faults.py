@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.protocol.exchange import is_repeatable
+from kkdcpd.protocol.resending import is_repeatable
 from kkdcpd.values import Transport
 from lab.client import KerberosClient
 from lab.dns import KnotServer

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
-from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, ExchangeLimits, Report, Send, is_repeatable
+from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, ExchangeLimits, Report, Send
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
+from kkdcpd.protocol.resending import is_repeatable
 from kkdcpd.values import Attempt, Candidate, FailureReason, KdcEndpoint, ProxyRequest, Transport
 from tests.support import messages
 
@@ -142,24 +143,6 @@ class Play:
     def _name(attempt: Attempt) -> str:
         endpoint = attempt.endpoint
         return endpoint.name if endpoint.transport is Transport.TCP else f"{endpoint.name}/udp"
-
-
-# --- which messages may be repeated
-
-
-@pytest.mark.parametrize("padata", [[], [149], [149, 150], [128], [150, 149, 167, 128]])
-def test_as_req_without_any_proof_is_repeatable(padata: list[int]) -> None:
-    assert is_repeatable(request_of(messages.as_req(padata=[(number, b"") for number in padata])))
-
-
-@pytest.mark.parametrize("padata", [2, 16, 133, 136, 138, 141, 151, 4711, -1])
-def test_as_req_with_anything_else_is_sent_once(padata: int) -> None:
-    assert not is_repeatable(request_of(messages.as_req(padata=[(149, b""), (padata, b"")])))
-
-
-def test_ticket_may_be_shown_twice_and_a_password_change_may_not() -> None:
-    assert is_repeatable(TGS_REQ)
-    assert not is_repeatable(KPASSWD)
 
 
 # --- connect to many, send to one

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from kkdcpd.config import PolicyConfig
 from kkdcpd.guard import traits
 from kkdcpd.guard.names import RealmNames, find_objection
-from kkdcpd.protocol.exchange import is_repeatable
 from kkdcpd.protocol.kpasswd import SET_VERSION
 from kkdcpd.protocol.realms import fold_realm
+from kkdcpd.protocol.resending import is_repeatable
 from kkdcpd.values import MessageKind, ProxyRequest, Rule
 
 __all__ = ["REQUEST_RULES", "RequestRule"]

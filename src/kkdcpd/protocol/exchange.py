@@ -1,25 +1,27 @@
-"""The life of one request: which KDCs are tried and when, which gets the message, and what ends it.
+"""The state machine of one exchange: decides which endpoints are tried and when, and which gets the message.
 
-A state machine. It is fed with events and clock readings, and returns commands for others to carry out.
+It takes events and clock readings, and returns commands. It does no I/O.
 
-Connect to many, send to one. Connects start staggered, and the next starts at once when one fails (RFC 8305
-section 5). The first connection gets the message, and the others are closed unused. Password servers are
-tried strictly one after the other, because a change that is made twice reports failure on success.
+An exchange connects to many endpoints and sends to one. Connects start staggered, and the next starts at once
+after a failure (RFC 8305 section 5). The first connection gets the message, and the others are closed unused.
+Password servers are tried strictly one after the other: a change that is made twice is reported as a failure.
 
 Once a KDC has the message, no other KDC gets it. A second copy of a proof of a password counts twice toward a
-lockout, burns a one-time password, or comes back as KRB_AP_ERR_REPEAT. The exceptions are what the protocol
-itself asks for, KRB_ERR_RESPONSE_TOO_BIG (the same KDC, by TCP: RFC 4120 7.2.1) and KDC_ERR_SVC_UNAVAILABLE
-(the next KDC; if all say so, that reply is relayed), and repeatable messages, which prove nothing.
+lockout, burns a one-time password, or comes back as KRB_AP_ERR_REPEAT. There are three exceptions:
 
-A repeatable message goes to another KDC after a silence (a hedge), and over UDP also to the same KDC again
-(RFC 4120 7.2.1), with growing pauses: the datagram or its answer may be lost. All copies leave from the same
-socket, so that every answer comes to it.
+- KRB_ERR_RESPONSE_TOO_BIG: the same KDC gets the message by TCP (RFC 4120 7.2.1).
+- KDC_ERR_SVC_UNAVAILABLE: the next KDC gets it. If all KDCs say so, the client gets this reply.
+- Repeatable messages, which prove nothing (`resending`).
 
-A KDC that has the message and stays silent may be working on it: a one-time password takes 12 seconds. It may
-also be dead. Probes tell the two apart, and the exchange asks for their verdict once `reach_timeout` is over.
+A repeatable message goes to another KDC after a silence (a hedge). Over UDP it also goes to the same KDC
+again (RFC 4120 7.2.1), with growing pauses: the datagram or its answer may be lost. All copies leave from one
+socket, and every answer comes to this socket.
 
-Over UDP a reply of another kind than the request's is not this request's, and is passed over. Names are not
-compared: a KDC may change them (canonicalization, enterprise and anonymous names, FAST, S4U2Self, referrals).
+A silent KDC that has the message may be working on it: a one-time password takes 12 seconds. It may also be
+dead. Probes tell the two apart. Once `reach_timeout` is over, the exchange consults their result.
+
+Over UDP a reply to another kind of request is dropped. Names are not compared: a KDC may change them
+(canonicalization, enterprise and anonymous names, FAST, S4U2Self, referrals).
 """
 
 import math
@@ -30,7 +32,9 @@ from typing import Protocol
 from kkdcpd.errors import ExchangeError, MalformedError, NoKdcReachedError, NoKdcReplyError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol import messages
+from kkdcpd.protocol.candidate_queue import CandidateQueue
 from kkdcpd.protocol.error_codes import KrbErrorCode
+from kkdcpd.protocol.resending import HAS_DECIDED, NOT_THE_ENDPOINT, is_repeatable, may_be_delivered
 from kkdcpd.values import (
     Attempt,
     AttemptFailure,
@@ -53,34 +57,12 @@ __all__ = [
     "HedgeBudget",
     "Report",
     "Send",
-    "is_repeatable",
 ]
-
-HARMLESS_PADATA = frozenset(
-    {
-        128,  # PA-PAC-REQUEST ([MS-KILE] 2.2.3)
-        149,  # PA-REQ-ENC-PA-REP (RFC 6806 11)
-        150,  # PA-AS-FRESHNESS, as an empty request for a token (RFC 8070 2)
-        167,  # PA-PAC-OPTIONS ([MS-KILE] 2.2.10)
-    }
-)
-"""Padata that prove nothing. What isn't here may prove something, what FAST hides included."""
-
-
-def is_repeatable(request: ProxyRequest) -> bool:
-    """Whether it does no harm when two KDCs get the request: an allow-list.
-
-    A ticket proves its bearer as often as it likes, so a TGS-REQ may; an AS-REQ may if nothing in it can be a
-    proof of a password.
-    """
-    if request.kind is MessageKind.AS_REQ:
-        return HARMLESS_PADATA.issuperset(request.padata_types)
-    return request.kind is MessageKind.TGS_REQ
 
 
 @frozen
 class ExchangeLimits:
-    """All in seconds: [upstream] of the configuration, where each has its reason."""
+    """Settings of [upstream], in seconds. config.toml.example gives the reason of each."""
 
     connect_timeout: float
     reach_timeout: float
@@ -97,42 +79,18 @@ too big for one. So an endpoint that has had such replies gets the message by TC
 """
 
 CHECK_SECONDS = 1.0
-"""How often an exchange asks whether a silent KDC is dead, once `reach_timeout` is over."""
-
-_UDP_NOT_TAKEN = frozenset({FailureReason.REFUSED, FailureReason.MESSAGE_TOO_BIG, FailureReason.LOCAL_ERROR})
-"""A datagram to a closed port reached a host, but no KDC. The others never left this host."""
-
-_NOT_ITS_FAULT = frozenset(
-    {
-        FailureReason.BUSY,
-        FailureReason.DISPLACED,
-        FailureReason.LOCAL_ERROR,
-        FailureReason.MESSAGE_TOO_BIG,
-    }
-)
-"""Failures that say nothing about the endpoint's health."""
-
-_HAS_DECIDED = frozenset(
-    {
-        FailureReason.BAD_REPLY,
-        FailureReason.CLOSED,
-        FailureReason.REPLY_TOO_BIG,
-        FailureReason.RESET,
-        FailureReason.SERVICE_UNAVAILABLE,
-    }
-)
-"""What a KDC does that has read the message. Its other transport leads to the same KDC."""
+"""The interval at which an exchange checks whether a silent KDC is dead, once `reach_timeout` is over."""
 
 
 class HedgeBudget(Protocol):
-    """Keeps hedges from doubling the load of slow KDCs."""
+    """A limit of hedges, so that they do not double the load of slow KDCs."""
 
     def take(self) -> bool:
         """Take one hedge out of the budget, if there is one left."""
 
 
 class EndpointHealth(Protocol):
-    """What is known of endpoints beyond this exchange."""
+    """Facts about endpoints that outlive this exchange."""
 
     def note_overflow(self, endpoint: KdcEndpoint) -> None:
         """Remember that the endpoint had a reply that was too big for a datagram."""
@@ -146,28 +104,28 @@ class EndpointHealth(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Get ready to send to the attempt's endpoint; then tell `connected` or `failed`."""
+    """Get ready to send to the attempt's endpoint. The event `connected` or `failed` follows."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write the message; then tell `received` or `failed`. A datagram may be sent several times."""
+    """Write the message. The event `received` or `failed` follows. A datagram may be sent several times."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Close the attempt and tell nothing more of it."""
+    """Close the attempt. No event of it follows."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """News of an endpoint's health: how it failed, or (None) that it is well."""
+    """Report an endpoint's failure, or (None) its reply, to the health table."""
 
     endpoint: KdcEndpoint
     failure: FailureReason | None
@@ -178,7 +136,7 @@ Command = Connect | Send | Abandon | Report
 
 @dataclass(slots=True, kw_only=True)
 class _Connecting:
-    """An attempt that connects: until when, and when it counts as slow."""
+    """An attempt that connects, its deadline, and the time from which it counts as slow."""
 
     attempt: Attempt
     candidate: Candidate
@@ -190,8 +148,8 @@ class _Connecting:
 class _Holder:
     """An attempt whose KDC has the message.
 
-    `silent_at` is when its silence is reported, `check_at` when to ask whether it is dead, `repeat_at` when
-    to send the message again.
+    `silent_at` is when the silence is reported, `check_at` when to check whether the KDC is dead, and
+    `repeat_at` when to send the message again.
     """
 
     attempt: Attempt
@@ -205,8 +163,7 @@ class _Holder:
 class Exchange:
     """The attempts of one request.
 
-    Carry out what `due` asks for after each event and at `wakes_at`, until there is a `reply` or an `error`.
-    Attempts under way are kept by their number.
+    Carry out the commands of `due` after each event and at `wakes_at`, until `reply` or `error` is set.
     """
 
     def __init__(
@@ -228,23 +185,23 @@ class Exchange:
         self._limits = limits
         self._hedges = hedges
         self._health = health
-        self._untried = list(candidates)
+        self._untried = CandidateQueue(candidates)
         self._connecting: dict[int, _Connecting] = {}
         self._holders: dict[int, _Holder] = {}
         self._seeks_holder = True
-        self._was_taken = False
+        self._was_delivered = False
         self._next_connect_at = now
         self._reach_deadline = now + limits.reach_timeout
         self._reply_deadline = now + limits.reply_timeout
-        self._deadline = self._reach_deadline  # the one of both that counts now
+        self._deadline = self._reach_deadline  # either of the two
         self._attempts = 0
         self._unavailable: KdcReply | None = None
         self._commands: list[Command] = []
 
-    # --- events; those of an attempt that is over have no effect
+    # --- events; an event of an attempt that is over has no effect
 
     def connected(self, attempt: Attempt, now: float) -> None:
-        """Learn that the attempt can send. The first of which we learn that gets the message."""
+        """Take the news that the attempt can send. The first such attempt gets the message."""
         if not self._connecting.pop(attempt.number, None):
             return
         if not self._seeks_holder:
@@ -265,26 +222,24 @@ class Exchange:
         self.wakes_at = self._next_moment()
 
     def failed(self, attempt: Attempt, reason: FailureReason, now: float) -> None:
-        """Learn that the attempt is over without a reply."""
+        """Take the news that the attempt is over without a reply."""
         holder = self._holders.pop(attempt.number, None)
         if not holder and not self._connecting.pop(attempt.number, None):
             return
         endpoint = attempt.endpoint
-        may_be_delivered = holder is not None and _is_taken(endpoint.transport, reason)
-        self.failures.append(
-            AttemptFailure(endpoint=endpoint, reason=reason, may_be_delivered=may_be_delivered)
-        )
-        if reason not in _NOT_ITS_FAULT:
+        is_delivered = holder is not None and may_be_delivered(endpoint.transport, reason)
+        self.failures.append(AttemptFailure(endpoint=endpoint, reason=reason, may_be_delivered=is_delivered))
+        if reason not in NOT_THE_ENDPOINT:
             self._commands.append(Report(endpoint, reason))
-        self._was_taken = self._was_taken or may_be_delivered
-        if may_be_delivered and not is_repeatable(self._request):
+        self._was_delivered = self._was_delivered or is_delivered
+        if is_delivered and not is_repeatable(self._request):
             self._give_up()
             return
-        self._learn_from(reason, endpoint, may_be_delivered=may_be_delivered)
+        self._reorder_candidates(reason, endpoint, is_delivered=is_delivered)
         self._seek_holder(now)
 
     def received(self, attempt: Attempt, payload: bytes, now: float) -> None:
-        """Learn what the endpoint answered."""
+        """Take the endpoint's reply."""
         if attempt.number not in self._holders:
             return
         try:
@@ -304,33 +259,33 @@ class Exchange:
         is_unavailable = facts.error_code == KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE
         self._commands.append(Report(endpoint, FailureReason.SERVICE_UNAVAILABLE if is_unavailable else None))
         if is_unavailable and not self._is_serial:
-            self._pass_over(reply, now)
+            self._try_next_kdc(reply, now)
         elif (
             facts.error_code == KrbErrorCode.KRB_ERR_RESPONSE_TOO_BIG and endpoint.transport is Transport.UDP
         ):
-            self._go_on_by_tcp(endpoint, now)
+            self._continue_by_tcp(endpoint, now)
         else:
             self.reply = reply
             self._end()
 
-    # --- what is to be done
+    # --- commands
 
     def due(self, now: float) -> list[Command]:
         """Return the commands that are due by now; none once the exchange has ended.
 
-        `wakes_at` tells from then on when there will be something new to say, if no event comes before.
+        Afterwards `wakes_at` is the time of the next command, if no event comes before.
         """
         if now >= self.wakes_at:
-            self._look_around(now)
+            self._find_due(now)
         commands, self._commands = self._commands, []
         return commands
 
-    def _look_around(self, now: float) -> None:
-        """Find what is due: by the clock, or after an event that changed what is to be done."""
+    def _find_due(self, now: float) -> None:
+        """Find the commands that are due by the clock, or after an event."""
         if self._connecting:
-            self._look_at_connects(now)
+            self._check_connects(now)
         if self._holders:
-            self._look_at_holders(now)
+            self._check_holders(now)
         if self.reply or self.error:
             return
         if self._seeks_holder and now < self._deadline:
@@ -351,7 +306,7 @@ class Exchange:
             moment = min(moment, holder.silent_at, holder.repeat_at, holder.check_at)
         return moment
 
-    def _look_at_connects(self, now: float) -> None:
+    def _check_connects(self, now: float) -> None:
         for connecting in [*self._connecting.values()]:
             attempt = connecting.attempt
             if now >= connecting.slow_at:
@@ -361,25 +316,25 @@ class Exchange:
                 self._commands.append(Abandon(attempt))
                 self.failed(attempt, FailureReason.CONNECT_TIMEOUT, now)
 
-    def _look_at_holders(self, now: float) -> None:
+    def _check_holders(self, now: float) -> None:
         for holder in [*self._holders.values()]:
             if now >= holder.silent_at:
-                self._notice_silence(holder, now)
+                self._report_silence(holder, now)
             if now >= holder.check_at:
-                self._check(holder, now)
+                self._check_whether_dead(holder, now)
             elif now >= holder.repeat_at:
                 self._repeat(holder, now)
 
-    def _notice_silence(self, holder: _Holder, now: float) -> None:
-        """Report the silence, whatever the message, so that the next message need not meet it."""
+    def _report_silence(self, holder: _Holder, now: float) -> None:
+        """Report the silence, whatever the message, so that the next message avoids this KDC."""
         holder.silent_at = math.inf
         holder.check_at = max(self._reach_deadline, now)
         self._commands.append(Report(holder.attempt.endpoint, FailureReason.SILENT))
         if is_repeatable(self._request) and self._untried and self._hedges.take():
             self._seek_holder(now)
 
-    def _check(self, holder: _Holder, now: float) -> None:
-        """Give up a KDC that is dead. One that answers probes works on the message: wait on, and watch it."""
+    def _check_whether_dead(self, holder: _Holder, now: float) -> None:
+        """Give up a dead KDC. A KDC that answers probes works on the message: wait, and check again."""
         attempt = holder.attempt
         if self._health.is_dead(attempt.endpoint, holder.sent_at):
             self._commands.append(Abandon(attempt))
@@ -392,7 +347,7 @@ class Exchange:
         endpoint = holder.attempt.endpoint
         if self._health.has_overflowed(endpoint):
             holder.repeat_at = math.inf
-            self._make_next(_by_tcp(endpoint))
+            self._untried.make_next(_by_tcp(endpoint), "UDP")
             self._seek_holder(now)
         else:
             holder.repeat_at = now + holder.pause
@@ -418,7 +373,7 @@ class Exchange:
             self._commands.append(Connect(attempt))
 
     def _may_overtake(self, candidate: Candidate) -> bool:
-        """Whether it may start while another connects. A datagram would win, and can't be called back."""
+        """Whether it may start while another connects. A datagram would win, and cannot be called back."""
         return not (self._is_serial or candidate.is_fallback)
 
     def _time_out_holders(self) -> None:
@@ -432,35 +387,37 @@ class Exchange:
     # --- transitions
 
     def _abandon_connects(self) -> None:
-        losers = [*self._connecting.values()]
-        self._commands += [Abandon(loser.attempt) for loser in losers]
-        self._untried[:0] = [loser.candidate for loser in losers]
+        unused = [*self._connecting.values()]
+        self._commands += [Abandon(connecting.attempt) for connecting in unused]
+        self._untried[:0] = [connecting.candidate for connecting in unused]
         self._connecting.clear()
 
     def _seek_holder(self, now: float) -> None:
-        """Let the next candidate be connected to at once, unless another has the message and may answer."""
+        """Connect to the next candidate at once, unless a KDC has the message and may answer."""
         if self.reply or self.error:
             return
         self.wakes_at = now
-        if not self._holders and not self._was_taken:
+        if not self._holders and not self._was_delivered:
             self._deadline = self._reach_deadline
         if not self._holders or is_repeatable(self._request):
             self._seeks_holder = True
             self._next_connect_at = now
 
-    def _learn_from(self, reason: FailureReason, endpoint: KdcEndpoint, *, may_be_delivered: bool) -> None:
-        if may_be_delivered and reason in _HAS_DECIDED:
-            self._forget(endpoint)
+    def _reorder_candidates(
+        self, reason: FailureReason, endpoint: KdcEndpoint, *, is_delivered: bool
+    ) -> None:
+        if is_delivered and reason in HAS_DECIDED:
+            self._untried.remove_host(endpoint)
         elif reason is FailureReason.REFUSED:
-            self._prefer_fallback(endpoint)
+            self._untried.prefer_fallback_of(endpoint)
         elif reason is FailureReason.LOCAL_ERROR and endpoint.transport is Transport.UDP:
-            # All ports that no late answer to another request can reach are in use. TCP needs no such port.
+            # No UDP port is free that no late answer to another request can reach. TCP needs no such port.
             by_tcp = _by_tcp(endpoint)
             if all(failure.endpoint != by_tcp for failure in self.failures):
-                self._make_next(by_tcp)
+                self._untried.make_next(by_tcp, "UDP")
 
-    def _pass_over(self, unavailable: KdcReply, now: float) -> None:
-        """Go on to the next KDC, and keep the reply in case that no other is available either."""
+    def _try_next_kdc(self, unavailable: KdcReply, now: float) -> None:
+        """Continue with the next KDC, and keep the reply for the case that no other KDC is available."""
         endpoint = unavailable.endpoint
         self._unavailable = unavailable
         self.failures.append(
@@ -468,49 +425,28 @@ class Exchange:
                 endpoint=endpoint, reason=FailureReason.SERVICE_UNAVAILABLE, may_be_delivered=False
             )
         )
-        self._forget(endpoint)
+        self._untried.remove_host(endpoint)
         self._seek_holder(now)
 
-    def _forget(self, endpoint: KdcEndpoint) -> None:
-        """Leave out the KDC by its other transport: the next one is another."""
-        host = endpoint.address, endpoint.port
-        self._untried = [
-            other for other in self._untried if (other.endpoint.address, other.endpoint.port) != host
-        ]
-
-    def _prefer_fallback(self, refused: KdcEndpoint) -> None:
-        """Bring forward the UDP of a host that refused TCP: it is alive (Heimdal's kpasswdd is UDP only)."""
-        fallbacks = iter(
-            sorted(
-                (other for other in self._untried if other.is_fallback),
-                key=lambda other: other.endpoint.address != refused.address,
-            )
-        )
-        self._untried = [next(fallbacks) if other.is_fallback else other for other in self._untried]
-
-    def _go_on_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
-        """Ask the same KDC again, and no other if it has seen a proof."""
+    def _continue_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
+        """Send the message to the same KDC by TCP, and to no other KDC if the message is a proof."""
         self._health.note_overflow(endpoint)
         if not is_repeatable(self._request):
             self._untried.clear()
-        self._was_taken = True
-        self._make_next(_by_tcp(endpoint))
+        self._was_delivered = True
+        self._untried.make_next(_by_tcp(endpoint), "UDP")
         self._seek_holder(now)
-
-    def _make_next(self, endpoint: KdcEndpoint) -> None:
-        self._untried = [other for other in self._untried if other.endpoint != endpoint]
-        self._untried.insert(0, Candidate(endpoint=endpoint, source="UDP"))
 
     def _give_up(self) -> None:
         if self._unavailable:
             self.reply = self._unavailable
         else:
-            may_be_delivered = self._was_taken or self._holders
-            self.error = (NoKdcReplyError if may_be_delivered else NoKdcReachedError)(self.failures)
+            is_delivered = self._was_delivered or self._holders
+            self.error = (NoKdcReplyError if is_delivered else NoKdcReachedError)(self.failures)
         self._end()
 
     def _end(self) -> None:
-        """Close what is still under way. Nothing else is due any more."""
+        """Close all attempts. No other command is due any more."""
         self.wakes_at = math.inf
         if self._connecting or self._holders:
             self._commands += [Abandon(connecting.attempt) for connecting in self._connecting.values()]
@@ -521,8 +457,3 @@ class Exchange:
 
 def _by_tcp(endpoint: KdcEndpoint) -> KdcEndpoint:
     return replace(endpoint, transport=Transport.TCP)
-
-
-def _is_taken(transport: Transport, reason: FailureReason) -> bool:
-    """Whether a KDC may have the message that was being sent to it."""
-    return transport is Transport.TCP or reason not in _UDP_NOT_TAKEN

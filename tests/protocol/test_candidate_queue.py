@@ -1,0 +1,35 @@
+"""The order of untried candidates after failures."""
+
+from kkdcpd.protocol.candidate_queue import CandidateQueue
+from kkdcpd.values import Candidate, KdcEndpoint, Transport
+
+
+def candidate(address: str, transport: Transport = Transport.TCP, *, is_fallback: bool = False) -> Candidate:
+    endpoint = KdcEndpoint(name="kdc", address=address, port=88, transport=transport)
+    return Candidate(endpoint=endpoint, source="test", is_fallback=is_fallback)
+
+
+def fallback(address: str) -> Candidate:
+    return candidate(address, Transport.UDP, is_fallback=True)
+
+
+A, B = candidate("192.0.2.1"), candidate("192.0.2.2")
+A_UDP, B_UDP = fallback("192.0.2.1"), fallback("192.0.2.2")
+
+
+def test_next_endpoint_comes_first_and_once() -> None:
+    queue = CandidateQueue([A, B])
+    queue.make_next(B.endpoint, "UDP")
+    assert [each.endpoint for each in queue] == [B.endpoint, A.endpoint]
+
+
+def test_removed_host_is_removed_by_every_transport() -> None:
+    queue = CandidateQueue([A, B, A_UDP, B_UDP])
+    queue.remove_host(A.endpoint)
+    assert queue == [B, B_UDP]
+
+
+def test_fallback_of_a_host_that_refuses_precedes_other_fallbacks_but_no_other_candidate() -> None:
+    queue = CandidateQueue([A, A_UDP, B_UDP])
+    queue.prefer_fallback_of(B.endpoint)
+    assert queue == [A, B_UDP, A_UDP]
