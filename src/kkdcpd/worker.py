@@ -69,8 +69,8 @@ class Worker:
             probe_interval=upstream.probe_interval,
             probe_interval_maximum=upstream.probe_interval_maximum,
             reach_timeout=upstream.reach_timeout,
-            tell=tell,
-            note=counters.kdc_changed,
+            notify=tell,
+            note_change=counters.kdc_changed,
         )
         self._ways_out = WaysOut(upstream)
         self._prober = Prober(upstream, self._ways_out, self._health)

@@ -228,7 +228,9 @@ def _exchanged(request: ProxyRequest, facts: ReplyFacts | None, data: bytes) -> 
         Candidate(endpoint=replace(ENDPOINT, port=port, transport=Transport.UDP), source="fuzz")
         for port in (88, 89)
     ]
-    exchange = Exchange(request, candidates, limits=LIMITS, hedges=_Known(), health=_Known(), now=0.0)
+    exchange = Exchange(
+        request, candidates, limits=LIMITS, hedges=_Known(), health=_Known(), facts=_Known(), now=0.0
+    )
     sent: list[Attempt] = []
     for now in (0.0, 0.5, 0.5, 1.5):
         for command in exchange.due(now):

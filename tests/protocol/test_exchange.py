@@ -91,7 +91,13 @@ class Play:
         self.reports: list[tuple[str, FailureReason | None]] = []
         self.probes = Probes()
         self.exchange = Exchange(
-            request, candidates, limits=limits, hedges=Budget(hedges), health=self.probes, now=self.now
+            request,
+            candidates,
+            limits=limits,
+            hedges=Budget(hedges),
+            health=self.probes,
+            facts=self.probes,
+            now=self.now,
         )
 
     def step(self) -> list[str]:

@@ -60,8 +60,8 @@ def health_table(reach_timeout: float = 5.0) -> HealthTable:
         probe_interval=0.05,
         probe_interval_maximum=0.2,
         reach_timeout=reach_timeout,
-        tell=lambda _: None,
-        note=lambda *_: None,
+        notify=lambda _: None,
+        note_change=lambda *_: None,
     )
 
 

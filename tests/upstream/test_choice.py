@@ -36,8 +36,8 @@ def health() -> HealthTable:
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         reach_timeout=5.0,
-        tell=lambda _: None,
-        note=lambda *_: None,
+        notify=lambda _: None,
+        note_change=lambda *_: None,
     )
 
 

@@ -37,8 +37,8 @@ def table(tell: Callable[[HealthNotice], object] = lambda _notice: None) -> Heal
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         reach_timeout=REACH_TIMEOUT,
-        tell=tell,
-        note=lambda *_change: None,
+        notify=tell,
+        note_change=lambda *_change: None,
     )
 
 
@@ -49,8 +49,8 @@ def health(told: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         reach_timeout=REACH_TIMEOUT,
-        tell=lambda _notice: None,
-        note=lambda *change: told.append(change),
+        notify=lambda _notice: None,
+        note_change=lambda *change: told.append(change),
     )
 
 
@@ -281,11 +281,11 @@ def test_processes_tell_each_other_that_udp_reaches_an_endpoint() -> None:
     for _ in range(3):
         one.report(target, None, 100.0)
     (notice,) = told
-    assert not other.has_answered(target.endpoint)
+    assert not other.facts.is_reachable(target.endpoint)
     other.heard(notice, 100.0)
-    assert one.has_answered(target.endpoint)
-    assert other.has_answered(target.endpoint)
-    assert not one.has_answered(KDC)
+    assert one.facts.is_reachable(target.endpoint)
+    assert other.facts.is_reachable(target.endpoint)
+    assert not one.facts.is_reachable(KDC)
 
 
 def test_version_grows_with_changes_only(health: HealthTable) -> None:
@@ -345,8 +345,8 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
             probe_interval=2.0,
             probe_interval_maximum=10.0,
             reach_timeout=REACH_TIMEOUT,
-            tell=lambda _notice: None,
-            note=lambda *_change: None,
+            notify=lambda _notice: None,
+            note_change=lambda *_change: None,
         )
         table.heard(HealthNotice(target=TARGET, state=KdcState.DOWN, probe_in=1.0), 100.0)
         assert table.state(KDC) is KdcState.DOWN
@@ -370,13 +370,6 @@ def test_it_is_known_at_a_glance_whether_anybody_is_in_trouble(health: HealthTab
     assert health.has_unhealthy
     health.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 103.0)
     assert not health.has_unhealthy
-
-
-def test_replies_too_big_for_a_datagram_are_remembered_and_bounded(health: HealthTable) -> None:
-    assert not health.has_overflowed(KDC)
-    for number in range(2000):
-        health.note_overflow(replace(KDC, port=number))
-    assert sum(health.has_overflowed(replace(KDC, port=number)) for number in range(2000)) == 1024
 
 
 def _of_branch(number: int, branch: str = "evil.example.com") -> ProbeTarget:

@@ -51,6 +51,7 @@ __all__ = [
     "Abandon",
     "Command",
     "Connect",
+    "EndpointFacts",
     "EndpointHealth",
     "Exchange",
     "ExchangeLimits",
@@ -89,7 +90,7 @@ class HedgeBudget(Protocol):
         """Take one hedge out of the budget, if there is one left."""
 
 
-class EndpointHealth(Protocol):
+class EndpointFacts(Protocol):
     """Facts about endpoints that outlive this exchange."""
 
     def note_overflow(self, endpoint: KdcEndpoint) -> None:
@@ -97,6 +98,10 @@ class EndpointHealth(Protocol):
 
     def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
         """Whether the endpoint had such a reply."""
+
+
+class EndpointHealth(Protocol):
+    """The results of probes."""
 
     def is_dead(self, endpoint: KdcEndpoint, since: float) -> bool:
         """Whether the endpoint left two probes in a row unanswered, the second of them sent after `since`."""
@@ -174,6 +179,7 @@ class Exchange:
         limits: ExchangeLimits,
         hedges: HedgeBudget,
         health: EndpointHealth,
+        facts: EndpointFacts,
         now: float,
     ) -> None:
         self.reply: KdcReply | None = None
@@ -185,6 +191,7 @@ class Exchange:
         self._limits = limits
         self._hedges = hedges
         self._health = health
+        self._facts = facts
         self._untried = CandidateQueue(candidates)
         self._connecting: dict[int, _Connecting] = {}
         self._holders: dict[int, _Holder] = {}
@@ -345,7 +352,7 @@ class Exchange:
 
     def _repeat(self, holder: _Holder, now: float) -> None:
         endpoint = holder.attempt.endpoint
-        if self._health.has_overflowed(endpoint):
+        if self._facts.has_overflowed(endpoint):
             holder.repeat_at = math.inf
             self._untried.make_next(_by_tcp(endpoint), "UDP")
             self._seek_holder(now)
@@ -430,7 +437,7 @@ class Exchange:
 
     def _continue_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
         """Send the message to the same KDC by TCP, and to no other KDC if the message is a proof."""
-        self._health.note_overflow(endpoint)
+        self._facts.note_overflow(endpoint)
         if not is_repeatable(self._request):
             self._untried.clear()
         self._was_delivered = True

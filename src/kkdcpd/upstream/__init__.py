@@ -1,1 +1,1 @@
-"""The ways out to the KDCs, and the driver that takes them as protocol.exchange says."""
+"""The ways out to KDCs, and the driver that carries out the decisions of `protocol.exchange`."""

@@ -1,8 +1,8 @@
 """Orders the candidates of a route. Plain code.
 
-Healthy endpoints come first, then the order is by priority (RFC 2782), then by weight. Weights don't decide
-by lot for each request but by rendezvous hashing, so that requests of one user, or with one ticket, reach the
-same KDC as long as it is healthy. Several rounds of preauthentication may depend on it, and so does a replay
+Healthy endpoints come first. Then the order is by priority (RFC 2782), then by weight. The weights decide by
+rendezvous hashing, not by chance for each request: requests of one user, or with one ticket, reach the same
+KDC as long as it is healthy. Several rounds of preauthentication may depend on this, and so does a replay
 cache.
 
 A fallback is the UDP of a host that was named without a transport. It comes last, because a datagram that
@@ -24,15 +24,15 @@ from kkdcpd.values import Candidate, KdcEndpoint, KdcState, Route
 __all__ = ["Choice", "host_mark"]
 
 BUCKETS = 256
-"""Into so many parts requests are dealt: enough for any weights, and each order is worked out once."""
+"""The number of parts into which affinities are divided. Each part has one order, which is computed once."""
 
 MAX_ROUTES = 1024
-"""Routes whose orders are kept. There are as many as realms and services in use; then all is forgotten."""
+"""The most routes whose orders are kept. Beyond that all orders are forgotten. Each realm in use has two."""
 
 _LOW_BITS = (1 << 32) - 1
 
 LEAST_WEIGHT = 0.01
-"""What a weight of zero counts beside others: "a very small chance" (RFC 2782)."""
+"""The weight that stands for zero: "a very small chance" (RFC 2782)."""
 
 
 class Choice:
@@ -41,7 +41,7 @@ class Choice:
     def __init__(self, health: HealthTable) -> None:
         self._health = health
         self._version = health.version
-        # The route itself is kept beside its orders: its id is its own only as long as it lives.
+        # The route is kept beside its orders: its id is unique only as long as the route exists.
         self._orders: dict[int, tuple[Route, dict[int, tuple[Candidate, ...]]]] = {}
 
     def order(self, route: Route, affinity: int, host: int | None = None) -> Sequence[Candidate]:
@@ -60,15 +60,15 @@ class Choice:
         try:
             return self._orders[id(route)][1][bucket]
         except KeyError:
-            return self._work_out(route, bucket)
+            return self._compute_order(route, bucket)
 
     def _with_host_first(self, candidates: Sequence[Candidate], host: int) -> Sequence[Candidate]:
         return sorted(
             candidates,
-            key=lambda candidate: (self._health_rank(candidate), _strangeness(candidate.endpoint, host)),
+            key=lambda candidate: (self._health_rank(candidate), _host_rank(candidate.endpoint, host)),
         )
 
-    def _work_out(self, route: Route, bucket: int) -> Sequence[Candidate]:
+    def _compute_order(self, route: Route, bucket: int) -> Sequence[Candidate]:
         if len(self._orders) >= MAX_ROUTES:
             self._orders.clear()
         _, orders = self._orders.setdefault(id(route), (route, {}))
@@ -89,7 +89,7 @@ class Choice:
     def _health_rank(self, candidate: Candidate) -> tuple[bool, bool, bool]:
         state = self._health.state(candidate.endpoint)
         is_down = state is KdcState.DOWN
-        if candidate.is_fallback and not self._health.has_answered(candidate.endpoint):
+        if candidate.is_fallback and not self._health.facts.is_reachable(candidate.endpoint):
             is_down = True
         return is_down, candidate.is_fallback, state is not KdcState.HEALTHY
 
@@ -100,7 +100,7 @@ def host_mark(endpoint: KdcEndpoint) -> int:
     return crc32(endpoint.address.encode()) << 32 | crc32(name.encode())
 
 
-def _strangeness(endpoint: KdcEndpoint, host: int) -> int:
+def _host_rank(endpoint: KdcEndpoint, host: int) -> int:
     """Return 0 for an endpoint at the host's address, 1 for one of its name, 2 for any other."""
     differing = host_mark(endpoint) ^ host
     if not differing >> 32:
@@ -109,12 +109,12 @@ def _strangeness(endpoint: KdcEndpoint, host: int) -> int:
 
 
 def _distance(candidate: Candidate, bucket: int) -> float:
-    """Weighted rendezvous hashing: the nearest wins, as often as its share of the weights says."""
-    return -math.log(_lot(candidate.endpoint, bucket)) / max(candidate.weight, LEAST_WEIGHT)
+    """Weighted rendezvous hashing: each candidate is nearest for its share of the weights."""
+    return -math.log(_pseudo_random(candidate.endpoint, bucket)) / max(candidate.weight, LEAST_WEIGHT)
 
 
-def _lot(endpoint: KdcEndpoint, bucket: int) -> float:
-    """Draw a number in (0, 1) that is the same in every process and on every host."""
+def _pseudo_random(endpoint: KdcEndpoint, bucket: int) -> float:
+    """Return a number in (0, 1) that is the same in every process and on every host."""
     text = f"{bucket} {endpoint.address} {endpoint.port}"
     digest = hashlib.blake2b(text.encode(), digest_size=7).digest()
     return (int.from_bytes(digest, "big") + 1) / (2**56 + 1)

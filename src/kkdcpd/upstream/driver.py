@@ -59,6 +59,7 @@ class Upstream:
             limits=self._limits,
             hedges=self._hedges,
             health=self.shared.health,
+            facts=self.shared.health.facts,
             now=self.shared.loop.time(),
         )
         running = RunningExchange(self.shared, exchange, request, route, limited_networks(network))

@@ -1,7 +1,7 @@
 """Holds values by endpoint, with a quota for endpoints that were found under wildcards. Plain code.
 
-The owner of a domain below a wildcard decides by its DNS how many endpoints there are. These endpoints take
-room from one another, never from those of configured realms.
+The DNS of a domain below a wildcard decides how many endpoints the domain has. These endpoints displace one
+another, but never an endpoint of a configured realm.
 """
 
 from collections.abc import Iterable
@@ -12,22 +12,22 @@ from kkdcpd.values import KdcEndpoint
 __all__ = ["MAX_ENDPOINTS", "MAX_OF_BRANCH", "MAX_OF_BRANCHES", "EndpointTable"]
 
 MAX_ENDPOINTS = 4096
-"""Endpoints of configured realms. They come from the configuration and DNS; this only bounds mistakes."""
+"""The most endpoints of configured realms. Only a mistake in configuration or DNS reaches this bound."""
 
 MAX_OF_BRANCHES = 1024
 MAX_OF_BRANCH = 256
-"""Endpoints that were found under wildcards, in all and of one branch."""
+"""The most endpoints that were found under wildcards, in all and of one branch."""
 
 _Value = TypeVar("_Value")
 
 
 class EndpointTable(Generic[_Value]):
-    """A bounded mapping of endpoints to values, in the order in which they came."""
+    """A bounded mapping of endpoints to values, in the order of arrival."""
 
     def __init__(self) -> None:
         self._values: dict[KdcEndpoint, _Value] = {}
         self._branches: dict[str, dict[KdcEndpoint, None]] = {}
-        # Equal endpoints may have been found for different branches.
+        # Equal endpoints may belong to different branches.
         self._branch_of: dict[KdcEndpoint, str] = {}
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class EndpointTable(Generic[_Value]):
 
     def add(self, endpoint: KdcEndpoint, value: _Value) -> KdcEndpoint | None:
         """Add an endpoint that has room; return the endpoint that it displaces, if there is one."""
-        displaced = self._rival(endpoint.branch) if endpoint.branch else None
+        displaced = self._oldest_of_full_branch(endpoint.branch) if endpoint.branch else None
         if displaced:
             self.pop(displaced)
         self._values[endpoint] = value
@@ -65,7 +65,7 @@ class EndpointTable(Generic[_Value]):
                 del self._branches[branch]
         return self._values.pop(endpoint, None)
 
-    def _rival(self, branch: str) -> KdcEndpoint | None:
+    def _oldest_of_full_branch(self, branch: str) -> KdcEndpoint | None:
         """Return the oldest endpoint of the branch if it is full, else of the largest one if all are."""
         members = self._branches.get(branch, {})
         if len(members) >= MAX_OF_BRANCH:

@@ -1,4 +1,4 @@
-"""Probes endpoints that are not well, in the background, so that no request has to."""
+"""Probes unhealthy endpoints in the background, so that no request has to try them."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ PROBES = ("probes",)
 """The name that stands for probes among the networks of clients."""
 
 NONCE_BITS = 31
-"""UInt32 by RFC 4120 5.4.1, but there are KDCs that take the 32nd for a sign."""
+"""A UInt32 by RFC 4120 5.4.1, but some KDCs read bit 32 as a sign."""
 
 
 class Prober:
-    """Sends an AS-REQ to a KDC that is not well; to a password server it only connects.
+    """Sends an AS-REQ to an unhealthy KDC, and only connects to an unhealthy password server.
 
-    A password server of UDP alone can't be probed without changing a password. When its probe is due, it
-    counts as well again, and the next request shows how it is.
+    No probe of a UDP-only password server exists that changes no password. When its probe is due, the server
+    counts as healthy again, and the next request shows its state.
     """
 
     def __init__(self, config: UpstreamConfig, ways_out: WaysOut, health: HealthTable) -> None:
@@ -50,22 +50,22 @@ class Prober:
                         await self._woken.wait()
 
     async def _probe(self, target: ProbeTarget) -> None:
-        """Send one probe. After `answer_seconds` it counts as unanswered; a late answer still counts then."""
+        """Send one probe. It counts as unanswered after `answer_seconds`, but a late answer still counts."""
         sent_at = asyncio.get_running_loop().time()
         request = None
         if target.realm is not None:
             request = build_probe(target.realm, self._principal, nonce=secrets.randbits(NONCE_BITS))
         elif target.endpoint.transport is Transport.UDP:
-            self._tell(target, None, sent_at)
+            self._report(target, None, sent_at)
             return
         probe = _Probe(request)
         way = self._ways_out.open(Attempt(number=1, endpoint=target.endpoint), probe, networks=PROBES)
         try:
             probe.start(way)
             outcome = await self._outcome_of(probe)
-            self._tell(target, outcome, sent_at)
+            self._report(target, outcome, sent_at)
             if outcome is FailureReason.SILENT and await self._outcome_of(probe) is None:
-                self._tell(target, None, sent_at)
+                self._report(target, None, sent_at)
         finally:
             way.close()
 
@@ -73,13 +73,13 @@ class Prober:
         done, _ = await asyncio.wait({probe.outcome}, timeout=self._health.answer_seconds)
         return probe.outcome.result() if done else FailureReason.SILENT
 
-    def _tell(self, target: ProbeTarget, failure: FailureReason | None, sent_at: float) -> None:
+    def _report(self, target: ProbeTarget, failure: FailureReason | None, sent_at: float) -> None:
         self._health.probed(target, failure, asyncio.get_running_loop().time(), sent_at=sent_at)
         self._woken.set()
 
 
 class _Probe:
-    """One probe under way: without a request, being connected is all that is asked."""
+    """One probe under way. Without a request, the probe only connects."""
 
     def __init__(self, request: ProxyRequest | None) -> None:
         self.outcome: asyncio.Future[FailureReason | None] = asyncio.get_running_loop().create_future()

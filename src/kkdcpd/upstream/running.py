@@ -213,7 +213,7 @@ class RunningExchange:
         way_out.start()
 
     def _make_room(self, slots: Slots[OpenAttempt], endpoint: KdcEndpoint) -> bool:
-        probe_answered = self._shared.health.answered_probe_sent_at(endpoint)
+        probe_answered = self._shared.health.facts.answered_probe_sent_at(endpoint)
         displaced = slots.yields_to(self._networks, probe_answered=probe_answered)
         if displaced:
             displaced.running.displace(displaced.attempt)
