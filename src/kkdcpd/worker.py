@@ -102,7 +102,7 @@ class Worker:
         if isinstance(news, Retire):
             self._let_nobody_in()
         elif isinstance(news, HealthNotice):
-            self._health.heard(news, asyncio.get_running_loop().time())
+            self._health.apply_notice(news, asyncio.get_running_loop().time())
             self._prober.wake()
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The exchange played without sockets: what is asked for, when, and what never is."""
+"""Exchanges without sockets: a script of events, commands and times."""
 
 import math
 from collections.abc import Iterable
@@ -57,7 +57,7 @@ def _candidate(name: str, transport: Transport, *, is_fallback: bool = False) ->
 
 
 class Probes:
-    """What is known of endpoints: which are dead, and since when exchanges asked for that."""
+    """The dead endpoints, and the times for which exchanges checked them."""
 
     def __init__(self) -> None:
         self.dead: set[str] = set()
@@ -76,7 +76,7 @@ class Probes:
 
 
 class Play:
-    """An exchange with a clock of its own. Words are those of the commands, with the endpoint's name."""
+    """An exchange with its own clock. Commands are words with the endpoint's name."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Play:
         return words
 
     def after(self, seconds: float) -> list[str]:
-        """Let time pass, with no more wake-ups than the exchange asks for."""
+        """Let time pass, with wake-ups only when the exchange wants them."""
         end = self.now + seconds
         words = []
         while self.exchange.wakes_at <= end and not self.is_over:
@@ -155,7 +155,7 @@ class Play:
 
 
 @pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
-def test_healthy_kdc_is_the_only_one_that_hears_of_it(request_: ProxyRequest) -> None:
+def test_only_the_first_healthy_kdc_gets_the_message(request_: ProxyRequest) -> None:
     play = Play(request_, tcp("a"), tcp("b"), tcp("c"))
     assert play.step() == ["connect a"]
     assert play.connected("a") == ["send a"]
@@ -166,7 +166,7 @@ def test_healthy_kdc_is_the_only_one_that_hears_of_it(request_: ProxyRequest) ->
     assert play.reports == [("a", None)]
 
 
-def test_next_connect_starts_after_the_stagger_and_the_first_that_connects_gets_the_message() -> None:
+def test_next_connect_starts_after_the_stagger_and_the_first_connection_gets_the_message() -> None:
     play = Play(PROOF, tcp("a"), tcp("b"), tcp("c"))
     assert play.step() == ["connect a"]
     assert play.after(0.24) == []
@@ -176,7 +176,7 @@ def test_next_connect_starts_after_the_stagger_and_the_first_that_connects_gets_
     assert play.after(19) == []
 
 
-def test_nothing_is_due_before_the_time_that_was_told_and_never_after_the_end() -> None:
+def test_nothing_is_due_before_wakes_at_or_after_the_end() -> None:
     play = Play(PROOF, tcp("a"), tcp("b"))
     play.step()
     assert play.exchange.wakes_at == play.now + LIMITS.stagger
@@ -213,7 +213,7 @@ def test_late_connect_is_closed_unused() -> None:
     assert play.after(10) == []
 
 
-def test_connect_has_its_own_time() -> None:
+def test_connect_has_its_own_deadline() -> None:
     play = Play(PROOF, tcp("a"))
     play.step()
     assert play.after(1.5) == ["abandon a"]
@@ -238,14 +238,14 @@ def test_kdcs_that_drop_packets_cost_the_time_to_reach_one_at_most() -> None:
     assert isinstance(play.exchange.error, NoKdcReachedError)
 
 
-def test_busy_kdc_is_passed_over_and_not_blamed() -> None:
+def test_busy_kdc_is_skipped_and_not_reported() -> None:
     play = Play(PROOF, tcp("a"), tcp("b"))
     play.step()
     assert play.failed("a", FailureReason.BUSY) == ["connect b"]
     assert play.reports == []
 
 
-def test_nobody_known_is_nobody_reached() -> None:
+def test_without_candidates_no_kdc_is_reached() -> None:
     play = Play(PROOF)
     assert play.step() == []
     assert isinstance(play.exchange.error, NoKdcReachedError)
@@ -263,7 +263,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("request_", [PROOF, KPASSWD])
-def test_message_sent_once_goes_to_nobody_else_whatever_happens(
+def test_message_sent_once_goes_to_no_other_kdc_whatever_happens(
     request_: ProxyRequest, fault: FailureReason
 ) -> None:
     play = Play(request_, tcp("a"), tcp("b"), udp("a", is_fallback=True))
@@ -286,7 +286,7 @@ def test_repeatable_message_goes_to_the_next_kdc(request_: ProxyRequest, fault: 
     assert [str(failure) for failure in play.exchange.reply.failures] == [f"tcp://a:88 {fault.value}"]
 
 
-def test_what_is_no_reply_to_this_request_is_the_kdcs_failure() -> None:
+def test_bytes_that_are_no_reply_to_the_request_are_the_kdcs_failure() -> None:
     for payload in (b"", b"garbage", messages.as_req(), messages.tgs_rep(), PREAUTH_REQUIRED[:-1]):
         play = Play(FIRST_AS_REQ, tcp("a"), tcp("b"))
         play.step()
@@ -295,7 +295,7 @@ def test_what_is_no_reply_to_this_request_is_the_kdcs_failure() -> None:
         assert play.reports == [("a", FailureReason.BAD_REPLY)]
 
 
-def test_silence_is_reported_and_a_message_sent_once_waits_on() -> None:
+def test_silence_is_reported_and_a_message_sent_once_still_waits() -> None:
     play = Play(PROOF, tcp("a"), tcp("b"))
     play.step()
     play.connected("a")
@@ -309,7 +309,7 @@ def test_silence_is_reported_and_a_message_sent_once_waits_on() -> None:
     assert play.reports[-1] == ("a", None)
 
 
-def test_reply_has_its_own_time_however_late_the_kdc_was_reached() -> None:
+def test_reply_has_its_own_deadline_however_late_the_kdc_was_reached() -> None:
     play = Play(PROOF, tcp("a"))
     play.step()
     play.connected("a")
@@ -318,7 +318,7 @@ def test_reply_has_its_own_time_however_late_the_kdc_was_reached() -> None:
     assert str(play.exchange.error) == "tcp://a:88 reply_timeout"
 
 
-def test_datagram_to_a_closed_port_was_seen_by_nobody() -> None:
+def test_no_kdc_has_a_datagram_to_a_closed_port() -> None:
     play = Play(PROOF, udp("a"), udp("b"))
     play.step()
     assert play.connected("a/udp") == ["send a/udp"]
@@ -354,7 +354,7 @@ def test_hedge_needs_a_budget() -> None:
     assert set(play.reports) == {("a", FailureReason.SILENT)}
 
 
-def test_hedge_goes_on_while_everybody_is_silent() -> None:
+def test_hedges_continue_while_all_kdcs_are_silent() -> None:
     play = Play(TGS_REQ, tcp("a"), tcp("b"), tcp("c"))
     play.step()
     play.connected("a")
@@ -460,7 +460,7 @@ def test_dead_kdc_is_given_up_no_later_if_connects_failed_before_it_got_the_mess
     assert isinstance(play.exchange.error, NoKdcReplyError)
 
 
-def test_kdc_that_answers_probes_is_waited_for_and_watched() -> None:
+def test_exchange_waits_for_a_kdc_that_answers_probes_and_checks_it_again() -> None:
     play = Play(PROOF, tcp("a"))
     play.step()
     play.connected("a")
@@ -482,7 +482,7 @@ def test_repeatable_message_goes_on_from_a_dead_kdc_to_the_next() -> None:
 # --- fair shares, and errors of this host
 
 
-def test_message_that_was_displaced_goes_to_the_next_kdc_if_it_may_and_no_kdc_is_blamed() -> None:
+def test_displaced_repeatable_message_goes_to_the_next_kdc_and_no_failure_is_reported() -> None:
     for request_, words in ((TGS_REQ, ["connect b"]), (PROOF, [])):
         play = Play(request_, tcp("a"), tcp("b"))
         play.step()
@@ -519,7 +519,7 @@ def test_tcp_that_has_failed_is_not_tried_again_for_want_of_a_udp_port() -> None
 
 
 @pytest.mark.parametrize("fault", [FailureReason.CLOSED, FailureReason.RESET, FailureReason.REPLY_TOO_BIG])
-def test_kdc_that_ends_the_connection_is_not_asked_again_by_udp(fault: FailureReason) -> None:
+def test_kdc_that_ends_the_connection_does_not_get_the_message_by_udp(fault: FailureReason) -> None:
     play = Play(TGS_REQ, tcp("a"), udp("a", is_fallback=True), udp("b", is_fallback=True))
     play.step()
     play.connected("a")
@@ -557,7 +557,7 @@ def test_reply_too_big_for_udp_is_fetched_from_the_same_kdc_by_tcp(request_: Pro
     assert play.exchange.reply.endpoint.transport is Transport.TCP
 
 
-def test_proof_whose_reply_was_too_big_goes_to_nobody_else_if_tcp_fails() -> None:
+def test_proof_whose_reply_was_too_big_goes_to_no_other_kdc_if_tcp_fails() -> None:
     play = Play(PROOF, udp("a"), udp("b"), udp("c", is_fallback=True))
     play.step()
     play.connected("a/udp")
@@ -575,7 +575,7 @@ def test_too_big_by_tcp_is_a_reply_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ])
-def test_unavailable_service_sends_us_to_the_next_kdc(request_: ProxyRequest) -> None:
+def test_message_goes_on_from_an_unavailable_kdc(request_: ProxyRequest) -> None:
     play = Play(request_, tcp("a"), tcp("b"))
     play.step()
     play.connected("a")
@@ -584,7 +584,7 @@ def test_unavailable_service_sends_us_to_the_next_kdc(request_: ProxyRequest) ->
     assert play.reports == [("a", FailureReason.SERVICE_UNAVAILABLE)]
 
 
-def test_unavailable_service_is_relayed_when_everybody_says_so() -> None:
+def test_unavailable_service_is_relayed_when_all_kdcs_say_so() -> None:
     play = Play(PROOF, tcp("a"), tcp("b"))
     play.step()
     play.connected("a")
@@ -595,7 +595,7 @@ def test_unavailable_service_is_relayed_when_everybody_says_so() -> None:
     assert play.exchange.reply.facts.error_code == 29
 
 
-def test_unavailable_service_is_relayed_when_nobody_else_can_be_reached() -> None:
+def test_unavailable_service_is_relayed_when_no_other_kdc_can_be_reached() -> None:
     play = Play(PROOF, tcp("a"), tcp("b"))
     play.step()
     play.connected("a")
@@ -632,7 +632,7 @@ def test_password_servers_are_tried_one_after_the_other() -> None:
     assert play.step() == ["connect a"]
     assert play.after(1.49) == []
     assert play.after(0.01) == ["abandon a", "connect b"]
-    # Everybody learns of the silence long before.
+    # The silence is reported long before.
     assert play.reports[0] == ("a", FailureReason.SLOW_TO_CONNECT)
 
 
@@ -646,7 +646,7 @@ def test_udp_comes_after_all_tcp_and_first_where_tcp_was_refused() -> None:
 
 @pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
 def test_udp_of_a_bare_host_waits_for_no_tcp_that_follows_it(request_: ProxyRequest) -> None:
-    """As it does where the TCP is known to be down."""
+    """The same holds while the TCP is down."""
     play = Play(request_, udp("a", is_fallback=True), tcp("a"))
     assert play.step() == ["connect a/udp"]
     assert play.connected("a/udp") == ["send a/udp"]
@@ -662,7 +662,7 @@ def test_udp_of_a_bare_host_waits_for_connects_that_may_still_succeed() -> None:
 # --- anything may happen
 
 
-def test_nothing_is_begun_when_the_time_is_over() -> None:
+def test_no_attempt_starts_after_the_deadline() -> None:
     limits = replace(LIMITS, connect_timeout=LIMITS.reach_timeout)
     play = Play(FIRST_AS_REQ, tcp("a"), udp("a", is_fallback=True), limits=limits)
     assert play.step() == ["connect a"]
@@ -670,7 +670,7 @@ def test_nothing_is_begun_when_the_time_is_over() -> None:
     assert isinstance(play.exchange.error, NoKdcReachedError)
 
 
-def test_nothing_is_begun_after_the_end() -> None:
+def test_no_attempt_starts_after_the_end() -> None:
     play = Play(FIRST_AS_REQ, udp("a"), udp("b"), udp("c"))
     assert play.step() == ["connect a/udp"]
     assert play.connected("a/udp") == ["send a/udp"]
@@ -685,10 +685,10 @@ REPLIES = [messages.as_rep(), TOO_BIG, UNAVAILABLE, PREAUTH_REQUIRED, b"x"]
 
 @given(data=st.data())
 @pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
-def test_whatever_happens_it_ends_in_time_and_a_proof_is_held_by_one(
+def test_exchange_ends_in_time_and_one_kdc_at_most_has_a_proof(
     request_: ProxyRequest, data: st.DataObject
 ) -> None:
-    """Holders of a message sent once: one, unless the one before said 29 or 52, or its port was closed."""
+    """A message sent once has one holder, unless the earlier holder said 29 or 52, or its port was closed."""
     kinds = data.draw(st.lists(st.sampled_from([tcp, udp]), min_size=1, max_size=5))
     play = Play(request_, *[kind(name) for kind, name in zip(kinds, "abcde", strict=False)])
     holders: set[str] = set()

@@ -1,4 +1,4 @@
-"""The order of candidates: health, priority, weight, and what stays the same."""
+"""The order of candidates: health, priority, weight, affinity."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def test_lower_priority_goes_first_whatever_the_weight(choice: Choice) -> None:
     assert {names(choice.order(ordered, affinity)) for affinity in range(BUCKETS)} == {"cba"}
 
 
-def test_weights_share_out_the_requests(choice: Choice) -> None:
+def test_weights_divide_the_requests(choice: Choice) -> None:
     ordered = route(candidate("a", weight=60), candidate("b", weight=30), candidate("c", weight=10))
     first = Counter(names(choice.order(ordered, affinity))[0] for affinity in range(BUCKETS))
     shares = {name: count / BUCKETS for name, count in first.items()}
@@ -66,13 +66,13 @@ def test_weights_share_out_the_requests(choice: Choice) -> None:
     }
 
 
-def test_second_choice_is_shared_out_too(choice: Choice) -> None:
+def test_weights_divide_the_second_choice_too(choice: Choice) -> None:
     ordered = route(*(candidate(name) for name in "abc"))
     orders = Counter(names(choice.order(ordered, affinity)) for affinity in range(BUCKETS))
     assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
 
 
-def test_weight_of_zero_is_a_very_small_chance_beside_others_and_an_equal_one_among_its_like(
+def test_weight_of_zero_is_a_small_chance_beside_other_weights_and_an_equal_one_among_zeros(
     choice: Choice,
 ) -> None:
     beside = route(candidate("a", weight=100), candidate("b", weight=0))
@@ -91,7 +91,7 @@ def test_same_affinity_meets_the_same_kdc_on_every_worker(health: HealthTable, c
         assert names(Choice(health).order(other, affinity)) == expected
 
 
-def test_troubled_kdc_goes_last_and_only_its_own_requests_move(health: HealthTable, choice: Choice) -> None:
+def test_unhealthy_kdc_goes_last_and_only_its_own_requests_move(health: HealthTable, choice: Choice) -> None:
     candidates = [candidate(name) for name in "abc"]
     ordered = route(*candidates)
     before = {affinity: names(choice.order(ordered, affinity)) for affinity in range(BUCKETS)}
@@ -102,13 +102,15 @@ def test_troubled_kdc_goes_last_and_only_its_own_requests_move(health: HealthTab
     assert {affinity: names(choice.order(ordered, affinity)) for affinity in before} == before
 
 
-def test_troubled_kdc_comes_after_well_ones_of_a_later_priority(health: HealthTable, choice: Choice) -> None:
+def test_unhealthy_kdc_comes_after_healthy_kdcs_of_a_later_priority(
+    health: HealthTable, choice: Choice
+) -> None:
     candidates = [candidate("a", priority=1), candidate("b", priority=2)]
     fail(health, candidates[0], FailureReason.REFUSED)
     assert names(choice.order(route(*candidates), 0)) == "ba"
 
 
-def test_nobody_is_left_out_when_everybody_is_in_trouble(health: HealthTable, choice: Choice) -> None:
+def test_no_kdc_is_left_out_when_all_are_unhealthy(health: HealthTable, choice: Choice) -> None:
     candidates = [candidate(name, priority=ord(name)) for name in "abc"]
     for each in candidates:
         fail(health, each, FailureReason.REFUSED)
@@ -121,7 +123,7 @@ def test_memory_of_orders_is_bounded(choice: Choice) -> None:
 
 
 def kpasswd_host(name: str, address: str) -> int:
-    """The mark of a host, as the endpoint that took a password change has it."""
+    """The mark of the host that took a password change."""
     return host_mark(KdcEndpoint(name=name, address=address, port=464, transport=Transport.UDP))
 
 
@@ -150,7 +152,7 @@ def test_a_host_that_is_no_candidate_changes_nothing(choice: Choice) -> None:
         assert names(choice.order(ordered, affinity, stranger)) == names(choice.order(ordered, affinity))
 
 
-def test_a_preferred_host_in_trouble_stays_among_those_in_trouble(
+def test_unhealthy_preferred_host_stays_among_the_unhealthy_hosts(
     choice: Choice, health: HealthTable
 ) -> None:
     one, other, third = candidate("a"), candidate("b"), candidate("c")
@@ -176,7 +178,7 @@ def test_a_preferred_host_in_trouble_stays_among_those_in_trouble(
         ({"a": FailureReason.REFUSED, "A": FailureReason.REFUSED}, "bBaA"),
     ],
 )
-def test_udp_that_has_answered_precedes_what_is_known_to_be_down(
+def test_udp_that_has_answered_precedes_endpoints_that_are_down(
     failures: dict[str, FailureReason], order: str, choice: Choice, health: HealthTable
 ) -> None:
     weights = {"a": 10**9, "b": 0}
@@ -190,7 +192,7 @@ def test_udp_that_has_answered_precedes_what_is_known_to_be_down(
 
 
 def test_udp_of_a_host_that_never_answered_precedes_nothing(choice: Choice, health: HealthTable) -> None:
-    """It may be filtered, and the TCP may work again."""
+    """Its UDP may be filtered, and its TCP may work again."""
     ordered = route(candidate("a"), fallback("A"))
     fail(health, candidate("a"), FailureReason.REFUSED)
     assert names(choice.order(ordered, 0)) == "aA"

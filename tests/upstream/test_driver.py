@@ -1,4 +1,4 @@
-"""Requests to fake KDCs over real sockets: what comes back, and who saw what."""
+"""Requests to fake KDCs over real sockets: the replies, and the messages that each KDC gets."""
 
 import asyncio
 import contextlib
@@ -118,7 +118,7 @@ async def test_datagram_is_never_repeated(payload: bytes) -> None:
         assert second.messages == []
 
 
-async def test_reply_of_one_octet_a_segment_is_read() -> None:
+async def test_reply_of_one_byte_a_segment_is_read() -> None:
     async with (
         FakeKdc(tcp=fake_kdc.dribble(REPLIES[PROOF])) as kdc,
         running_upstream() as (upstream, _),
@@ -126,7 +126,7 @@ async def test_reply_of_one_octet_a_segment_is_read() -> None:
         assert (await upstream.exchange(request_of(PROOF), route_to(kdc))).payload == REPLIES[PROOF]
 
 
-async def test_unavailable_kdc_hands_over_to_the_next_even_for_a_proof() -> None:
+async def test_message_goes_on_from_an_unavailable_kdc_even_if_it_is_a_proof() -> None:
     async with (
         FakeKdc(tcp=fake_kdc.reply(UNAVAILABLE)) as first,
         FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
@@ -148,7 +148,7 @@ async def test_reply_too_big_for_udp_comes_by_tcp_from_the_same_kdc() -> None:
         assert (len(first.tcp_messages), len(first.udp_messages), len(second.messages)) == (1, 1, 0)
 
 
-async def test_reply_over_the_limit_is_not_held() -> None:
+async def test_reply_over_the_limit_is_refused() -> None:
     async with (
         FakeKdc(tcp=fake_kdc.reply(messages.as_rep() + bytes(5000))) as kdc,
         running_upstream(max_reply_bytes=4096) as (upstream, _),
@@ -158,7 +158,7 @@ async def test_reply_over_the_limit_is_not_held() -> None:
 
 
 @pytest.mark.parametrize("fault", TAKEN)
-async def test_next_message_does_not_meet_a_kdc_that_was_found_faulty(fault: str) -> None:
+async def test_next_message_avoids_a_kdc_that_failed(fault: str) -> None:
     async with (
         FakeKdc(tcp=TAKEN[fault]) as first,
         FakeKdc(tcp=fake_kdc.reply(REPLIES[FIRST_AS_REQ], REPLIES[PROOF])) as second,
@@ -171,7 +171,7 @@ async def test_next_message_does_not_meet_a_kdc_that_was_found_faulty(fault: str
         assert PROOF not in first.messages
 
 
-async def test_kdc_that_lives_again_is_found_by_a_probe_and_preferred_again() -> None:
+async def test_probe_finds_a_recovered_kdc_which_is_preferred_again() -> None:
     async with (
         FakeKdc(tcp=fake_kdc.close_after_message()) as first,
         FakeKdc(tcp=fake_kdc.reply(REPLIES[TGS_REQ])) as second,
@@ -244,7 +244,7 @@ async def test_dead_kdc_is_given_up_long_before_the_time_for_a_reply_is_over(
         assert len(kdc.tcp_messages) >= 3
 
 
-async def test_kdc_that_answers_probes_is_waited_for() -> None:
+async def test_exchange_waits_for_a_kdc_that_answers_probes() -> None:
     is_done = asyncio.Event()
 
     async def think(link: Link) -> None:
@@ -268,7 +268,7 @@ async def test_kdc_that_answers_probes_is_waited_for() -> None:
         assert (await exchange).payload == REPLIES[PROOF]
 
 
-async def test_kdc_in_trouble_that_answers_is_well_again() -> None:
+async def test_unhealthy_kdc_that_answers_is_healthy_again() -> None:
     async with FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as kdc, running_upstream() as (upstream, health):
         health.report(ProbeTarget(endpoint=endpoint(kdc), realm=None), FailureReason.RESET, time.monotonic())
         assert health.state(endpoint(kdc)) is KdcState.SUSPECT
@@ -276,7 +276,7 @@ async def test_kdc_in_trouble_that_answers_is_well_again() -> None:
         assert health.state(endpoint(kdc)) is KdcState.HEALTHY
 
 
-async def test_nobody_reached_is_told_with_every_endpoint_and_its_reason() -> None:
+async def test_error_names_every_endpoint_and_its_reason_if_no_kdc_was_reached() -> None:
     async with (
         FakeKdc(tcp=REFUSE) as first,
         FakeKdc(tcp=DROP) as second,
@@ -308,7 +308,7 @@ async def test_source_address_is_the_configured_one() -> None:
     assert peers == ["127.0.0.9"]
 
 
-async def test_clients_that_leave_leave_no_socket_behind() -> None:
+async def test_no_socket_remains_of_clients_that_left() -> None:
     # The KDC is not suspected, so there is no probe under way.
     async with (
         FakeKdc(tcp=fake_kdc.silent()) as kdc,
@@ -335,7 +335,7 @@ async def _descriptors() -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_either_family_is_spoken(host: str) -> None:
+async def test_kdcs_of_either_address_family_are_reached(host: str) -> None:
     script = fake_kdc.reply(REPLIES[PROOF])
     async with FakeKdc(tcp=script, udp=script, host=host) as kdc, running_upstream() as (upstream, _):
         for transport in Transport:
@@ -353,8 +353,8 @@ async def test_black_holed_family_costs_the_stagger() -> None:
         assert reply.endpoint.address == "127.0.0.1"
 
 
-async def test_probe_asks_for_the_located_realm_whatever_the_message_said() -> None:
-    """Else one message with a realm that the KDC doesn't know would keep it in trouble for everybody."""
+async def test_probe_names_the_located_realm_whatever_the_message_names() -> None:
+    """Otherwise a message with a realm that the KDC does not know would keep it unhealthy for all."""
     poison = messages.as_req(padata=[(2, b"\x30\x00")], realm="NOSUCH")
     async with FakeKdc(tcp=fake_kdc.close_after_message()) as kdc, running_upstream() as (upstream, _):
         with pytest.raises(NoKdcReplyError):
@@ -363,7 +363,7 @@ async def test_probe_asks_for_the_located_realm_whatever_the_message_said() -> N
         assert request_of(probe).realm == "EXAMPLE.COM"
 
 
-async def test_message_too_big_for_udp_goes_elsewhere_and_blames_nobody() -> None:
+async def test_message_too_big_for_udp_goes_elsewhere_and_is_no_kdcs_failure() -> None:
     huge = messages.as_req(padata=[(2, bytes(70_000))])
     async with (
         FakeKdc(udp=fake_kdc.silent()) as first,
@@ -377,7 +377,7 @@ async def test_message_too_big_for_udp_goes_elsewhere_and_blames_nobody() -> Non
         assert health.state(candidates[0].endpoint) is KdcState.HEALTHY
 
 
-async def test_unavailable_kdc_is_not_asked_again_by_its_other_transport() -> None:
+async def test_unavailable_kdc_does_not_get_the_message_by_its_other_transport() -> None:
     script = fake_kdc.reply(UNAVAILABLE)
     async with FakeKdc(tcp=script, udp=script) as kdc, running_upstream() as (upstream, _):
         candidates = (candidate(kdc), candidate(kdc, Transport.UDP, is_fallback=True))

@@ -13,7 +13,7 @@ def endpoint(number: int, branch: str = "") -> KdcEndpoint:
 
 
 def fill(table: EndpointTable[int], numbers: range, branch: str = "") -> list[KdcEndpoint | None]:
-    """Add what there is room for; return what each displaces."""
+    """Add the endpoints that have room; return the displaced endpoints."""
     members = [endpoint(number, branch) for number in numbers]
     return [
         table.add(each, number) for number, each in zip(numbers, members, strict=True) if table.has_room(each)

@@ -23,8 +23,8 @@ NEVER = float("inf")
 
 
 @pytest.fixture
-def told() -> list[tuple[KdcEndpoint, KdcState]]:
-    """What the table tells of changes."""
+def noted() -> list[tuple[KdcEndpoint, KdcState]]:
+    """The changes that the table reports."""
     return []
 
 
@@ -43,24 +43,24 @@ def table(tell: Callable[[HealthNotice], object] = lambda _notice: None) -> Heal
 
 
 @pytest.fixture
-def health(told: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
+def health(noted: list[tuple[KdcEndpoint, KdcState]]) -> HealthTable:
     return HealthTable(
         turn=0,
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         reach_timeout=REACH_TIMEOUT,
         notify=lambda _notice: None,
-        note_change=lambda *change: told.append(change),
+        note_change=lambda *change: noted.append(change),
     )
 
 
 def probe(health: HealthTable, failure: FailureReason | None, now: float) -> None:
-    """What comes of a probe; it was sent as long ago as it takes to count as unanswered."""
+    """Report a probe's result. An unanswered probe was sent `answer_seconds` ago."""
     is_unanswered = failure is FailureReason.SILENT
     health.probed(TARGET, failure, now, sent_at=now - health.answer_seconds if is_unanswered else now)
 
 
-def test_endpoint_of_which_nothing_is_known_is_well(health: HealthTable) -> None:
+def test_unknown_endpoint_is_healthy(health: HealthTable) -> None:
     assert health.state(KDC) is KdcState.HEALTHY
     assert health.next_probe_at == NEVER
 
@@ -77,10 +77,10 @@ def test_endpoint_that_is_slow_to_connect_is_suspect_too(health: HealthTable) ->
 
 
 @pytest.mark.parametrize("failure", [FailureReason.SILENT, FailureReason.CLOSED, FailureReason.BAD_REPLY])
-def test_password_server_that_fails_once_connected_stays_suspect_for_long(
+def test_password_server_that_fails_after_the_connect_stays_suspect_for_long(
     health: HealthTable, failure: FailureReason
 ) -> None:
-    """Its probe is a connect, which says no more than that it accepts connections."""
+    """Its probe is a connect, which only shows that the server accepts connections."""
     health.report(PASSWORD_SERVER, failure, 100.0)
     for now in (100.5, 109.0):
         health.probed(PASSWORD_SERVER, None, now, sent_at=now)
@@ -93,7 +93,7 @@ def test_password_server_that_fails_once_connected_stays_suspect_for_long(
 @pytest.mark.parametrize(
     ("failure", "probe_at"), [(FailureReason.SLOW_TO_CONNECT, 100.0), (FailureReason.REFUSED, 102.0)]
 )
-def test_password_server_that_is_out_of_reach_is_probed_like_any_other(
+def test_unreachable_password_server_is_probed_like_any_endpoint(
     health: HealthTable, failure: FailureReason, probe_at: float
 ) -> None:
     health.report(PASSWORD_SERVER, failure, 100.0)
@@ -101,10 +101,10 @@ def test_password_server_that_is_out_of_reach_is_probed_like_any_other(
 
 
 @pytest.mark.parametrize("failure", [reason for reason in FailureReason if reason not in FAILS_TO_CONNECT])
-def test_endpoint_that_fails_otherwise_may_have_been_made_to_and_is_probed_at_once(
+def test_endpoint_with_a_failure_that_clients_can_cause_is_probed_at_once(
     health: HealthTable, failure: FailureReason
 ) -> None:
-    """Who sends what makes a KDC close must not take it from everybody for long."""
+    """A client whose message makes a KDC close must not take the KDC from other clients for long."""
     health.report(TARGET, failure, 100.0)
     assert health.state(KDC) is KdcState.SUSPECT
     assert health.probes_due(100.0) == [TARGET]
@@ -139,7 +139,7 @@ def test_pauses_between_probes_grow() -> None:
     assert pauses == [2.0, 4.0, 8.0, 10.0, 10.0]
 
 
-def test_two_unanswered_probes_and_not_one_mean_that_it_is_down(health: HealthTable) -> None:
+def test_endpoint_is_down_after_two_unanswered_probes_not_one(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SLOW_TO_CONNECT, 100.0)
     probe(health, FailureReason.SILENT, 102.0)
     assert health.state(KDC) is KdcState.SUSPECT
@@ -147,7 +147,7 @@ def test_two_unanswered_probes_and_not_one_mean_that_it_is_down(health: HealthTa
     assert health.state(KDC) is KdcState.DOWN
 
 
-def test_connect_that_fails_makes_a_suspect_down_without_a_probe(health: HealthTable) -> None:
+def test_failed_connect_makes_a_suspect_endpoint_down_without_a_probe(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SLOW_TO_CONNECT, 100.0)
     health.report(TARGET, FailureReason.CONNECT_TIMEOUT, 101.5)
     assert health.state(KDC) is KdcState.DOWN
@@ -186,13 +186,13 @@ def test_endpoint_that_answered_no_probe_before_is_dead_after_one_more(health: H
     assert health.is_dead(KDC, since=sent_at)
 
 
-def test_one_unanswered_probe_is_no_verdict(health: HealthTable) -> None:
+def test_endpoint_is_not_dead_after_one_unanswered_probe(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SILENT, 100.4)
     probe(health, FailureReason.SILENT, 102.4)
     assert not health.is_dead(KDC, since=100.0)
 
 
-def test_message_is_not_judged_by_probes_that_were_sent_before_it(health: HealthTable) -> None:
+def test_probes_from_before_the_message_do_not_show_that_the_endpoint_is_dead(health: HealthTable) -> None:
     now = 100.0
     health.report(TARGET, FailureReason.SILENT, now)
     for _ in range(2):
@@ -204,7 +204,7 @@ def test_message_is_not_judged_by_probes_that_were_sent_before_it(health: Health
     assert health.probes_due(now + 60) == [TARGET]
 
 
-def test_answered_probe_clears_the_suspicion(health: HealthTable) -> None:
+def test_endpoint_that_answers_a_probe_is_not_dead(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.SILENT, 100.0)
     probe(health, FailureReason.SILENT, 102.0)
     probe(health, None, 102.1)
@@ -214,7 +214,7 @@ def test_answered_probe_clears_the_suspicion(health: HealthTable) -> None:
 
 
 def test_endpoint_that_answers_probes_gets_one_per_second_however_many_requests_wait(
-    health: HealthTable, told: list[tuple[KdcEndpoint, KdcState]]
+    health: HealthTable, noted: list[tuple[KdcEndpoint, KdcState]]
 ) -> None:
     probes = 0
     for tick in range(1000):
@@ -225,10 +225,10 @@ def test_endpoint_that_answers_probes_gets_one_per_second_however_many_requests_
             probes += 1
             probe(health, None, now)
     assert 5 <= probes <= 11
-    assert len(told) == 2
+    assert len(noted) == 2
 
 
-def test_endpoint_that_answers_none_is_probed_at_a_steady_pace_while_a_request_waits() -> None:
+def test_endpoint_that_answers_no_probe_is_probed_steadily_while_a_request_waits() -> None:
     health = table()
     sent: list[float] = []
     for tick in range(1000):
@@ -240,7 +240,7 @@ def test_endpoint_that_answers_none_is_probed_at_a_steady_pace_while_a_request_w
     assert len(sent) == 5
 
 
-def test_password_server_of_udp_alone_is_never_found_dead(health: HealthTable) -> None:
+def test_udp_only_password_server_is_never_dead(health: HealthTable) -> None:
     target = ProbeTarget(endpoint=replace(KDC, transport=Transport.UDP), realm=None)
     health.report(target, FailureReason.SILENT, 100.0)
     assert health.probes_due(105.0) == []
@@ -248,14 +248,14 @@ def test_password_server_of_udp_alone_is_never_found_dead(health: HealthTable) -
 
 
 def test_process_whose_request_waits_probes_by_itself(health: HealthTable) -> None:
-    health.heard(HealthNotice(target=TARGET, state=KdcState.SUSPECT, probe_in=0.0), 100.0)
+    health.apply_notice(HealthNotice(target=TARGET, state=KdcState.SUSPECT, probe_in=0.0), 100.0)
     health.report(TARGET, FailureReason.SILENT, 100.4)
     assert health.probes_due(100.4) == [TARGET]
-    health.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 100.5)
+    health.apply_notice(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 100.5)
     assert not health.is_dead(KDC, since=100.0)
 
 
-def test_probe_or_request_that_succeeds_makes_it_well() -> None:
+def test_successful_probe_or_request_makes_the_endpoint_healthy() -> None:
     for is_probe in (True, False):
         health = table()
         health.report(TARGET, FailureReason.REFUSED, 100.0)
@@ -274,15 +274,15 @@ def test_late_probe_of_an_endpoint_that_recovered_changes_nothing(health: Health
     assert health.state(KDC) is KdcState.HEALTHY
 
 
-def test_processes_tell_each_other_that_udp_reaches_an_endpoint() -> None:
-    told: list[HealthNotice] = []
+def test_processes_notify_each_other_that_udp_reaches_an_endpoint() -> None:
+    noted: list[HealthNotice] = []
     target = replace(TARGET, endpoint=replace(KDC, transport=Transport.UDP))
-    one, other = table(told.append), table()
+    one, other = table(noted.append), table()
     for _ in range(3):
         one.report(target, None, 100.0)
-    (notice,) = told
+    (notice,) = noted
     assert not other.facts.is_reachable(target.endpoint)
-    other.heard(notice, 100.0)
+    other.apply_notice(notice, 100.0)
     assert one.facts.is_reachable(target.endpoint)
     assert other.facts.is_reachable(target.endpoint)
     assert not one.facts.is_reachable(KDC)
@@ -316,17 +316,17 @@ def test_table_is_bounded(health: HealthTable) -> None:
     assert len(health.probes_due(1000.0)) == 4096
 
 
-def test_each_change_is_told_once(health: HealthTable, told: list[tuple[KdcEndpoint, KdcState]]) -> None:
+def test_each_change_is_noted_once(health: HealthTable, noted: list[tuple[KdcEndpoint, KdcState]]) -> None:
     for _ in range(2):
         health.report(TARGET, FailureReason.SILENT, 0.0)
     for _ in range(2):
         probe(health, FailureReason.REFUSED, 1.0)
     for _ in range(2):
         health.report(TARGET, None, 2.0)
-    assert told == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.HEALTHY)]
+    assert noted == [(KDC, KdcState.SUSPECT), (KDC, KdcState.DOWN), (KDC, KdcState.HEALTHY)]
 
 
-def test_what_strangers_can_bring_about_is_summed(
+def test_log_lines_of_changes_that_clients_can_cause_are_summed(
     health: HealthTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -338,7 +338,7 @@ def test_what_strangers_can_bring_about_is_summed(
     assert keys == [("kdc_suspect", KDC), ("kdc_suspect", KDC), None, None]
 
 
-def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None:
+def test_after_the_end_of_a_process_the_others_take_over_its_probes_one_by_one() -> None:
     def hears(turn: int) -> HealthTable:
         table = HealthTable(
             turn=turn,
@@ -348,7 +348,7 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
             notify=lambda _notice: None,
             note_change=lambda *_change: None,
         )
-        table.heard(HealthNotice(target=TARGET, state=KdcState.DOWN, probe_in=1.0), 100.0)
+        table.apply_notice(HealthNotice(target=TARGET, state=KdcState.DOWN, probe_in=1.0), 100.0)
         assert table.state(KDC) is KdcState.DOWN
         return table
 
@@ -356,19 +356,19 @@ def test_processes_do_the_probes_of_one_that_ended_one_after_the_other() -> None
     assert first.next_probe_at > 101.0
     assert second.next_probe_at == first.next_probe_at + 2.0
     assert first.probes_due(first.next_probe_at) == [TARGET]
-    second.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 120.0)
+    second.apply_notice(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 120.0)
     assert second.next_probe_at == NEVER
 
 
-def test_it_is_known_at_a_glance_whether_anybody_is_in_trouble(health: HealthTable) -> None:
+def test_table_shows_whether_any_endpoint_is_unhealthy(health: HealthTable) -> None:
     assert not health.has_unhealthy
     health.report(TARGET, FailureReason.SILENT, 100.0)
     assert health.has_unhealthy
     health.report(TARGET, None, 101.0)
     assert not health.has_unhealthy
-    health.heard(HealthNotice(target=TARGET, state=KdcState.DOWN), 102.0)
+    health.apply_notice(HealthNotice(target=TARGET, state=KdcState.DOWN), 102.0)
     assert health.has_unhealthy
-    health.heard(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 103.0)
+    health.apply_notice(HealthNotice(target=TARGET, state=KdcState.HEALTHY), 103.0)
     assert not health.has_unhealthy
 
 
@@ -377,7 +377,7 @@ def _of_branch(number: int, branch: str = "evil.example.com") -> ProbeTarget:
     return ProbeTarget(endpoint=replace(KDC, address=address, branch=branch), realm="X.EVIL.EXAMPLE.COM")
 
 
-def test_endpoints_of_one_branch_of_a_wildcard_keep_no_other_out(health: HealthTable) -> None:
+def test_endpoints_of_one_branch_displace_no_other_endpoint(health: HealthTable) -> None:
     for number in range(5000):
         health.report(_of_branch(number), FailureReason.CONNECT_TIMEOUT, 100.0)
     other = _of_branch(6000, "good.example.com")
@@ -387,7 +387,7 @@ def test_endpoints_of_one_branch_of_a_wildcard_keep_no_other_out(health: HealthT
     assert len(health.probes_due(110.0)) == MAX_OF_BRANCH + 2
 
 
-def test_endpoints_of_all_branches_are_bounded_and_the_largest_gives_way(health: HealthTable) -> None:
+def test_endpoints_of_all_branches_are_bounded_and_the_largest_branch_yields(health: HealthTable) -> None:
     for number in range(5000):
         health.report(_of_branch(number, f"evil-{number % 100}"), FailureReason.CONNECT_TIMEOUT, 100.0)
     assert len(health.probes_due(110.0)) == MAX_OF_BRANCHES
@@ -395,8 +395,8 @@ def test_endpoints_of_all_branches_are_bounded_and_the_largest_gives_way(health:
     assert health.state(KDC) is KdcState.SUSPECT
 
 
-def test_an_endpoint_that_no_request_might_go_to_is_forgotten(
-    health: HealthTable, told: list[tuple[KdcEndpoint, KdcState]]
+def test_endpoint_that_no_request_may_go_to_is_forgotten(
+    health: HealthTable, noted: list[tuple[KdcEndpoint, KdcState]]
 ) -> None:
     health.report(TARGET, FailureReason.REFUSED, 100.0)
     now, probes = 100.0, 0
@@ -408,10 +408,10 @@ def test_an_endpoint_that_no_request_might_go_to_is_forgotten(
     assert FORGET_SECONDS <= now - 100.0 < FORGET_SECONDS + 20.0
     assert probes > 50
     assert health.state(KDC) is KdcState.HEALTHY
-    assert told[-1] == (KDC, KdcState.HEALTHY)
+    assert noted[-1] == (KDC, KdcState.HEALTHY)
 
 
-def test_an_endpoint_that_requests_might_go_to_is_probed_on(health: HealthTable) -> None:
+def test_endpoint_that_requests_may_go_to_is_still_probed(health: HealthTable) -> None:
     health.report(TARGET, FailureReason.REFUSED, 100.0)
     now = 100.0
     while now < 100.0 + 5 * FORGET_SECONDS:

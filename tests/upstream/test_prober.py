@@ -1,4 +1,4 @@
-"""Probes to fake KDCs: what they send, and what they make of the answer."""
+"""Probes to fake KDCs: their messages, and the meaning of answers."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ ALIVE = messages.krb_error(11)
 
 @contextlib.asynccontextmanager
 async def probing(kdc: FakeKdc, *, realm: str | None, transport: Transport) -> AsyncIterator[HealthTable]:
-    """A prober that has just been told that the KDC let somebody wait."""
+    """A prober, just after a request found the KDC silent."""
     config = replace(UpstreamConfig(), reach_timeout=0.2)
     health = health_table(config.reach_timeout)
     with contextlib.closing(WaysOut(config)) as ways_out:
@@ -39,7 +39,7 @@ async def probing(kdc: FakeKdc, *, realm: str | None, transport: Transport) -> A
 
 
 @pytest.mark.parametrize("transport", Transport)
-async def test_kdc_that_answers_a_probe_is_well(transport: Transport) -> None:
+async def test_kdc_that_answers_a_probe_is_healthy(transport: Transport) -> None:
     async with FakeKdc(tcp=fake_kdc.reply(ALIVE), udp=fake_kdc.reply(ALIVE)) as kdc:
         async with probing(kdc, realm="EXAMPLE.COM", transport=transport) as health:
 
@@ -73,7 +73,7 @@ async def test_kdc_that_does_not_answer_a_probe_is_down_and_probed_again(script:
             return health.state(endpoint(kdc)) is KdcState.DOWN
 
         await eventually(is_down)
-        # MIT's KDC would answer the same octets from memory.
+        # MIT's KDC would answer the same bytes from its cache.
         assert first != second
 
 
@@ -88,7 +88,7 @@ async def test_password_server_is_only_connected_to() -> None:
         assert kdc.messages == []
 
 
-async def test_password_server_of_udp_alone_is_given_another_chance_unprobed() -> None:
+async def test_udp_only_password_server_is_healthy_again_without_a_probe() -> None:
     async with FakeKdc(udp=fake_kdc.silent()) as kdc:
         async with probing(kdc, realm=None, transport=Transport.UDP) as health:
 

@@ -44,7 +44,7 @@ async def test_too_many_requests_with_one_kdc_go_to_the_next() -> None:
         assert (await upstream.exchange(request_of(PROOF), route)).endpoint.port == first.port
 
 
-async def test_largest_network_yields_when_one_kdc_has_all_that_it_may() -> None:
+async def test_largest_network_yields_when_all_slots_of_a_kdc_are_taken() -> None:
     async with (
         FakeKdc(tcp=fake_kdc.silent()) as kdc,
         running_upstream(max_in_flight_per_kdc=4) as (upstream, _),
@@ -61,7 +61,7 @@ async def test_largest_network_yields_when_one_kdc_has_all_that_it_may() -> None
         assert "busy" in await _outcome(upstream.exchange(request_of(PROOF), route, network="greedy"))
         kdc.tcp = fake_kdc.reply(REPLIES[PROOF])
         assert await _outcome(upstream.exchange(request_of(PROOF), route, network="honest")) == "answered"
-        # The oldest has yielded; the message was with the KDC, and may not go to another one.
+        # The oldest request has yielded. The KDC had its message, so no other KDC may get it.
         assert "displaced" in await greedy[0]
         for task in greedy[1:]:
             assert not task.done()
@@ -99,7 +99,7 @@ async def test_repeatable_message_that_yields_goes_to_the_next_kdc() -> None:
 
 
 class _SilentWay:
-    """A way out whose events the test tells."""
+    """A way out whose events the test makes."""
 
     def __init__(self, attempt: Attempt, events: AttemptEvents) -> None:
         self.attempt = attempt
@@ -118,10 +118,10 @@ class _SilentWay:
 @pytest.mark.parametrize(
     "order", [["received", "also received"], ["received", "failed"], ["failed", "received"]]
 )
-async def test_events_that_come_in_the_moment_in_which_a_client_leaves_have_no_effect(
+async def test_events_in_the_moment_in_which_a_client_leaves_have_no_effect(
     order: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when two KDCs are heard in one poll, and the client in the same."""
+    """Both KDCs answer, and the client leaves, in one poll of the event loop."""
     ways: asyncio.Queue[_SilentWay] = asyncio.Queue()
 
     def open_way(attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
@@ -135,9 +135,9 @@ async def test_events_that_come_in_the_moment_in_which_a_client_leaves_have_no_e
         async with asyncio.TaskGroup() as tasks:
             exchange = upstream.exchange(request_of(TGS_REQ), route_to(first, second))
             task = tasks.create_task(exchange, name="request")
-            heard = {name: await ways.get() for name in order}
+            opened = {name: await ways.get() for name in order}
             task.cancel()
-            for name, way in heard.items():
+            for name, way in opened.items():
                 if name.endswith("received"):
                     way.events.received(way.attempt, REPLIES[TGS_REQ])
                 else:
@@ -146,7 +146,7 @@ async def test_events_that_come_in_the_moment_in_which_a_client_leaves_have_no_e
         assert [each.taken for each in slots] == [0, 0]
 
 
-async def test_slots_of_a_busy_kdc_are_never_forgotten_and_those_of_idle_ones_are() -> None:
+async def test_only_slots_of_idle_kdcs_are_forgotten() -> None:
     async with running_upstream() as (upstream, _), FakeKdc(tcp=fake_kdc.silent()) as busy:
         idle = endpoint(FakeKdc(host="idle"))
         async with asyncio.TaskGroup() as tasks:
@@ -176,13 +176,13 @@ async def test_bug_in_a_later_step_ends_the_exchange(monkeypatch: pytest.MonkeyP
 
 
 def counts_of(metrics: Metrics, kdc: FakeKdc) -> dict[str, int]:
-    """What is counted of a KDC's endpoint, as far as it isn't zero."""
+    """The counters of a KDC's endpoint that are not zero."""
     words = MetricsReader(metrics).kdcs().get(endpoint(kdc), [])
     names = ("tried", "replied", "state", *(reason for (reason,) in KDC_FAILURES.series))
     return {name: count for name, count in zip(names, words, strict=False) if count and name != "state"}
 
 
-async def test_attempts_are_counted_with_what_became_of_them() -> None:
+async def test_attempts_and_their_results_are_counted() -> None:
     metrics = make_metrics(rows=1)
     metrics.take_row(0)
     async with (
@@ -197,7 +197,7 @@ async def test_attempts_are_counted_with_what_became_of_them() -> None:
     assert counts_of(metrics, answers) == {"tried": 2, "replied": 2}
 
 
-async def test_reply_of_a_kdc_that_says_it_is_unavailable_counts_as_its_failure() -> None:
+async def test_reply_of_an_unavailable_kdc_counts_as_its_failure() -> None:
     metrics = make_metrics(rows=1)
     metrics.take_row(0)
     async with (

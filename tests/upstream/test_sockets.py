@@ -45,7 +45,7 @@ async def test_call_comes_once_when_the_socket_is_ready(pairs: list[Pair]) -> No
     assert calls == ["read"]
 
 
-async def test_what_is_asked_again_replaces_what_was_asked(pairs: list[Pair]) -> None:
+async def test_new_callback_replaces_the_earlier_callback(pairs: list[Pair]) -> None:
     readiness, calls = Readiness(), []
     (sock, _peer), *_ = pairs
     readiness.call_once(sock, READABLE, lambda: calls.append("read"))
@@ -54,7 +54,7 @@ async def test_what_is_asked_again_replaces_what_was_asked(pairs: list[Pair]) ->
     assert calls == ["either"]
 
 
-async def test_closed_socket_is_silent_even_if_it_was_ready(pairs: list[Pair]) -> None:
+async def test_closed_socket_has_no_callback_even_if_it_was_ready(pairs: list[Pair]) -> None:
     readiness, calls = Readiness(), []
     (sock, peer), *_ = pairs
     readiness.call_once(sock, READABLE, lambda: calls.append("read"))
@@ -64,8 +64,8 @@ async def test_closed_socket_is_silent_even_if_it_was_ready(pairs: list[Pair]) -
     assert calls == []
 
 
-async def test_who_is_ready_never_answers_for_one_that_had_its_descriptor(pairs: list[Pair]) -> None:
-    """Both are ready at once: whichever is called first closes the other, and opens a third in its place."""
+async def test_new_socket_is_not_called_for_a_closed_socket_of_the_same_descriptor(pairs: list[Pair]) -> None:
+    """Both are ready at once. The first callback closes the other socket and opens one with its number."""
     readiness, calls = Readiness(), []
     (first, _), (second, _), (third, _) = pairs
 
@@ -88,9 +88,9 @@ async def test_who_is_ready_never_answers_for_one_that_had_its_descriptor(pairs:
     readiness.close_socket(newers[0])
 
 
-async def test_error_in_one_call_keeps_none_from_the_next(pairs: list[Pair]) -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+async def test_error_in_one_callback_does_not_stop_the_next_callback(pairs: list[Pair]) -> None:
+    noted: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: noted.append(context))
     readiness, calls = Readiness(), []
 
     def fail() -> None:
@@ -101,7 +101,7 @@ async def test_error_in_one_call_keeps_none_from_the_next(pairs: list[Pair]) -> 
         readiness.call_once(sock, WRITABLE, fail)
     await pause()
     assert calls == ["failing"] * 3
-    assert [str(context["exception"]) for context in told] == ["a bug"] * 3
+    assert [str(context["exception"]) for context in noted] == ["a bug"] * 3
 
 
 V4 = KdcEndpoint(name="a", address="127.0.0.1", port=88, transport=Transport.TCP)
@@ -137,7 +137,7 @@ def test_every_error_has_a_reason(code: int, reason: FailureReason) -> None:
     assert failure_of(OSError(code, os.strerror(code))) is reason
 
 
-def test_source_address_is_that_of_the_endpoints_family() -> None:
+def test_source_address_is_of_the_endpoints_family() -> None:
     sources = {socket.AF_INET: "127.0.0.9"}
     with open_socket(V4, socket.SOCK_STREAM, sources) as sock:
         assert sock.getsockname()[0] == "127.0.0.9"
@@ -145,7 +145,7 @@ def test_source_address_is_that_of_the_endpoints_family() -> None:
         assert sock.getsockname()[0] == "::"
 
 
-def test_source_address_that_is_not_ours_is_an_error_and_leaves_no_socket() -> None:
+def test_source_address_of_another_host_is_an_error_and_leaves_no_socket() -> None:
     with pytest.raises(OSError, match="Cannot assign"):
         open_socket(V4, socket.SOCK_STREAM, {socket.AF_INET: "192.0.2.1"})
 

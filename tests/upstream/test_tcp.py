@@ -1,4 +1,4 @@
-"""One TCP attempt on real sockets. What an exchange makes of it is in test_driver.py."""
+"""One TCP attempt on real sockets. Tests of whole exchanges are in test_driver.py."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ def attempt_at(kdc: FakeKdc, events: EventRecorder, *, max_reply_bytes: int = 65
     return TcpAttempt(attempt, events, readiness=Readiness(), sources={}, max_reply_bytes=max_reply_bytes)
 
 
-async def test_nothing_is_sent_before_it_is_told_to() -> None:
+async def test_nothing_is_sent_before_the_call_of_send() -> None:
     events = EventRecorder()
     async with FakeKdc(tcp=fake_kdc.reply(REPLY)) as kdc:
         way = attempt_at(kdc, events)
@@ -34,7 +34,7 @@ async def test_nothing_is_sent_before_it_is_told_to() -> None:
         assert kdc.messages == [messages.as_req()]
 
 
-async def test_closed_attempt_tells_nothing_more_and_may_be_closed_twice() -> None:
+async def test_closed_attempt_has_no_events_and_may_be_closed_twice() -> None:
     events = EventRecorder()
     is_closed = asyncio.Event()
     async with FakeKdc(tcp=fake_kdc.reply(REPLY, when=is_closed)) as kdc:
@@ -62,7 +62,7 @@ async def test_message_larger_than_the_sockets_buffer_is_sent_whole() -> None:
         assert kdc.messages == [request.payload]
 
 
-async def test_kdc_that_answers_before_it_has_read_all_is_heard() -> None:
+async def test_reply_of_a_kdc_that_has_not_read_the_whole_message_is_received() -> None:
     events = EventRecorder()
     request = request_of(messages.as_req(padata=[(149, bytes(8_000_000))]))
 
@@ -98,7 +98,7 @@ async def test_end_in_the_middle_of_a_reply_is_no_reply() -> None:
         assert await events.next() == "closed"
 
 
-async def test_refused_connect_is_told() -> None:
+async def test_refused_connect_is_reported() -> None:
     events = EventRecorder()
     async with FakeKdc() as kdc:
         attempt_at(kdc, events).start()
@@ -134,7 +134,7 @@ def _states_of_peers(port: int) -> set[str]:
     return {line[3] for line in lines if line[2] == f"0100007F:{port:04X}"}
 
 
-async def test_error_of_this_host_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_of_this_host_is_reported_as_local(caplog: pytest.LogCaptureFixture) -> None:
     events = EventRecorder()
     async with FakeKdc(tcp=fake_kdc.reply(REPLY)) as kdc:
         TcpAttempt(

@@ -1,4 +1,4 @@
-"""One UDP attempt on real sockets. What an exchange makes of it is in test_driver.py."""
+"""One UDP attempt on real sockets. Tests of whole exchanges are in test_driver.py."""
 
 import asyncio
 import contextlib
@@ -60,8 +60,8 @@ async def test_datagram_goes_without_its_length_and_so_does_the_reply(ways: Ways
         assert kdc.messages == [messages.as_req()]
 
 
-async def test_datagram_from_another_port_is_not_heard(ways: Ways) -> None:
-    """Only its sender knows the port of our socket: here the KDC passes it on to a stranger."""
+async def test_datagram_from_another_port_is_dropped(ways: Ways) -> None:
+    """Only the KDC knows the port of our socket. Here the KDC gives the port to another sender."""
     events = EventRecorder()
 
     async def betray(link: Link) -> None:
@@ -90,7 +90,7 @@ def _udp_ports() -> set[int]:
         return {int(line.split()[1].rpartition(":")[2], 16) for line in table if ":" in line.split()[1]}
 
 
-async def test_closed_port_is_told_as_refused(ways: Ways) -> None:
+async def test_closed_port_is_reported_as_refused(ways: Ways) -> None:
     events = EventRecorder()
     async with FakeKdc() as kdc:
         way = ways.attempt_at(kdc, events)
@@ -100,7 +100,7 @@ async def test_closed_port_is_told_as_refused(ways: Ways) -> None:
         assert await events.next() == "refused"
 
 
-async def test_message_too_big_for_a_datagram_is_told_and_not_sent(ways: Ways) -> None:
+async def test_message_too_big_for_a_datagram_is_reported_and_not_sent(ways: Ways) -> None:
     events = EventRecorder()
     async with FakeKdc(udp=fake_kdc.reply(REPLY)) as kdc:
         way = ways.attempt_at(kdc, events)
@@ -111,7 +111,7 @@ async def test_message_too_big_for_a_datagram_is_told_and_not_sent(ways: Ways) -
         assert kdc.messages == []
 
 
-async def test_closed_attempt_tells_nothing_more_and_may_be_closed_twice(ways: Ways) -> None:
+async def test_closed_attempt_has_no_events_and_may_be_closed_twice(ways: Ways) -> None:
     events = EventRecorder()
     is_closed = asyncio.Event()
     async with FakeKdc(udp=fake_kdc.reply(REPLY, when=is_closed)) as kdc:
@@ -153,7 +153,7 @@ async def test_message_may_be_sent_again_and_every_answer_comes_to_the_same_port
     ],
     ids=["AS-REQ", "TGS-REQ"],
 )
-async def test_reply_to_another_kind_of_request_is_passed_over(
+async def test_reply_to_another_kind_of_request_is_dropped(
     ways: Ways, request_: bytes, foreign: bytes, reply: bytes
 ) -> None:
     events = EventRecorder()
@@ -171,8 +171,8 @@ async def test_reply_to_another_kind_of_request_is_passed_over(
         assert await events.next() == reply
 
 
-async def test_what_came_before_the_message_is_no_answer_to_it(ways: Ways) -> None:
-    """As on a port that another process of this host has just left."""
+async def test_datagram_from_before_the_message_is_dropped(ways: Ways) -> None:
+    """Another process of this host may have just closed a socket with this port."""
     events = EventRecorder()
     stale = messages.krb_error(25)
 

@@ -80,10 +80,10 @@ class HealthNotice:
 class _Entry:
     """An endpoint in the table. A HEALTHY endpoint is in it while a message awaits its reply there.
 
-    `is_wanted` tells whether a request may have gone there since the last probe, `wanted_at` when it may have.
+    `is_wanted` tells whether a request may have gone there since the last probe, `wanted_at` is when it may.
     `unanswered` are the times at which the last two probes were sent, if both had no answer. A request awaits
-    the result of probes until `awaited_until`. Before `healthy_from` an answered probe proves nothing. `is_ours`
-    tells whether this process sends the probes.
+    the result of probes until `awaited_until`. Before `healthy_from` an answered probe proves nothing. With
+    `is_ours` this process sends the probes.
     """
 
     target: ProbeTarget
@@ -107,8 +107,8 @@ class _Entry:
 class HealthTable:
     """The unhealthy endpoints, and when each is probed next.
 
-    `turn` is a small number of this process: after the end of a process, the process with the smallest turn is
-    the first to send its probes. `version` grows with every change, so that results that depend on states can
+    `turn` is a small number of this process: after the end of a process, the process with the smallest turn
+    is the first to send its probes. `version` grows with every change, so that results that depend on states can
     be kept until then. `answer_seconds` is the time after which a probe counts as unanswered.
 
     `notify` passes this process's changes to the other processes. `note_change` is called with every change.
@@ -144,7 +144,7 @@ class HealthTable:
         entry.is_wanted = True
         return entry.state
 
-    def heard(self, notice: HealthNotice, now: float) -> None:
+    def apply_notice(self, notice: HealthNotice, now: float) -> None:
         """Process the notice of another process, which has logged the change and sends the probes."""
         endpoint = notice.target.endpoint
         entry = self._entries.get(endpoint)
