@@ -225,8 +225,7 @@ class FakeKdc:
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(self._end_links)
             if not isinstance(self.tcp, Unheard):
-                tcp.listen()
-                self._start(self._accept(tcp), "accepts")
+                self._listen(tcp, stack)
             if udp:
                 datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
                     lambda: _Datagrams(self._receive), sock=udp
@@ -270,30 +269,45 @@ class FakeKdc:
             filler.setblocking(False)
             filler.connect_ex((self.host, self.port))
 
-    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = self._tasks.create_task(work, name=f"fake KDC {name}")
         self._links.add(task)
         task.add_done_callback(self._links.discard)
+        return task
 
     def _end_links(self) -> None:
         for task in self._links:
             task.cancel()
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _listen(self, listener: socket.socket, stack: contextlib.AsyncExitStack) -> None:
+        """Accept connections until the stack ends.
+
+        `loop.sock_accept` would lose a connection: one that is accepted when the waiting task is cancelled.
+        """
+        listener.listen()
         loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            self.connections += 1
-            self._start(self._run_tcp(sock), "talks")
+        loop.add_reader(listener, self._accept, listener)
+        stack.callback(loop.remove_reader, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # the client has reset the connection
+        sock.setblocking(False)
+        self.connections += 1
+        task = self._start(self._run_tcp(sock), "connection")
+        # A task that is cancelled before it starts runs nothing of its own.
+        task.add_done_callback(lambda _: sock.close())
 
     async def _run_tcp(self, sock: socket.socket) -> None:
         assert not isinstance(self.tcp, Unheard)
-        with sock, contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError, EOFError):
             await self.tcp(_Connection(sock, self._note_tcp))
 
     def _receive(self, transport: asyncio.DatagramTransport, payload: bytes, peer: Address) -> None:
         self.udp_messages.append(payload)
-        self._start(self._run_udp(_Datagram(transport, payload, peer)), "answers")
+        self._start(self._run_udp(_Datagram(transport, payload, peer)), "datagram")
 
     async def _run_udp(self, link: Link) -> None:
         assert not isinstance(self.udp, Unheard)
