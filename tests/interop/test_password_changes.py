@@ -1,7 +1,7 @@
 """A password change and the next log-on, where the masters of a realm replicate too late or not at all."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,10 @@ from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon
 from lab.dns import KnotServer
-from lab.program import Completed
+from lab.program import PATIENCE_SECONDS, Completed
 from lab.realm import MitRealm, Principal
 from tests.interop.conftest import REALM, Witness
+from tests.support.waiting import wait_until
 
 OLD, NEW, NEWER = "correct horse", "battery staple", "paper clip"
 ROUNDS = 15
@@ -37,6 +38,20 @@ class Site:
         url = f"https://localhost:{self.daemon.ports[0]}/KdcProxy"
         realms = {REALM: RealmServers.behind(url)}
         return KerberosClient(self.directory / name, realms, http_anchors=self.anchors)
+
+    def usual_masters_of(self, users: Sequence[str]) -> list[int]:
+        """Return the master of each user while both masters are healthy.
+
+        On a busy machine an endpoint may be suspect for a moment. Its users then go to the other master.
+        """
+        readings: list[list[int]] = [[]]
+
+        def is_settled() -> bool:
+            readings.append([self.master_of(user, OLD) for user in users])
+            return readings[-1] == readings[-2] and set(readings[-1]) == {0, 1}
+
+        wait_until(is_settled, timeout=PATIENCE_SECONDS)
+        return readings[-1]
 
     def master_of(self, user: str, password: str) -> int:
         """Log on; return the number of the master that issued the ticket."""
@@ -129,10 +144,9 @@ def test_every_log_on_after_a_password_change_meets_the_host_that_took_it(site: 
 
 def test_other_users_of_the_network_keep_their_masters(site: Site) -> None:
     others = [f"other-{number}" for number in range(OTHERS)]
-    before = [site.master_of(user, OLD) for user in others]
-    assert set(before) == {0, 1}
+    before = site.usual_masters_of(others)
     site.client("pinned").kpasswd("pinned", OLD, NEW).expect_ok()
-    assert [site.master_of(user, OLD) for user in others] == before
+    assert site.usual_masters_of(others) == before
 
 
 def test_a_second_change_and_log_on_meet_the_same_host(site: Site) -> None:
