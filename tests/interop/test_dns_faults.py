@@ -99,7 +99,11 @@ kdc = ["tcp://kdc.d.test:{kdc.port}"]
         with Daemon(tmp_path / "daemon", config, python=str(python)) as daemon:
             for realm in ("ADDRESS.TEST", "D.TEST"):
                 assert _seconds(daemon, realm) < STALL_SECONDS
-            warned = [line for line in daemon.lines if " check " in line and "/etc/resolv.conf line" in line]
+            warned = [
+                line
+                for line in daemon.lines
+                if " config_warning " in line and "/etc/resolv.conf line" in line
+            ]
             assert len(warned) == 3
             command = (str(python), "-m", "kkdcpd", "--config", str(daemon.config))
             variables = environment(tmp_path) | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
