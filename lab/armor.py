@@ -86,6 +86,7 @@ class Armor:
         self._krb5 = _library()
         self._realm = realm
         self._context = c_void_p()
+        self._keys: dict[tuple[str, str], _Keyblock] = {}
         _check(self._krb5.krb5_init_context(byref(self._context)))
         self._creds = self._ticket(credential_cache, f"krbtgt/{realm}@{realm}")
 
@@ -155,22 +156,27 @@ class Armor:
 
     def _challenge(self, armor_key: c_void_p, user: str, password: str) -> bytes:
         """Encrypt the time by the armor key and the password's (RFC 6113 5.4.6)."""
-        secret, secret_buffer = _data(password.encode())
-        salt, salt_buffer = _data(f"{self._realm}{user}".encode())
-        users_key, key = _Keyblock(), c_void_p()
-        _check(
-            self._krb5.krb5_c_string_to_key(
-                self._context, c_int32(AES256), byref(secret), byref(salt), byref(users_key)
-            )
-        )
-        users_pointer = c_void_p(ctypes.addressof(users_key))
+        key, users_pointer = c_void_p(), c_void_p(ctypes.addressof(self._key_of(user, password)))
         self._combine(armor_key, b"clientchallengearmor", users_pointer, b"challengelongterm", key)
         now = der.encode(der.GENERALIZED_TIME[0], time.strftime("%Y%m%d%H%M%SZ", time.gmtime()).encode())
         value = self._encrypt(key, USAGE_CLIENT_CHALLENGE, _sequence(now))
         self._krb5.krb5_free_keyblock(self._context, key)
-        self._krb5.krb5_free_keyblock_contents(self._context, byref(users_key))
-        del secret_buffer, salt_buffer
         return _padata(PA_ENCRYPTED_CHALLENGE, value)
+
+    def _key_of(self, user: str, password: str) -> _Keyblock:
+        """Derive the key of a password (RFC 3962 4), once: it takes milliseconds."""
+        if (user, password) not in self._keys:
+            secret, secret_buffer = _data(password.encode())
+            salt, salt_buffer = _data(f"{self._realm}{user}".encode())
+            key = _Keyblock()
+            _check(
+                self._krb5.krb5_c_string_to_key(
+                    self._context, c_int32(AES256), byref(secret), byref(salt), byref(key)
+                )
+            )
+            del secret_buffer, salt_buffer
+            self._keys[user, password] = key
+        return self._keys[user, password]
 
     def _combine(self, first: c_void_p, label: bytes, second: c_void_p, other: bytes, key: c_void_p) -> None:
         labels = c_char_p(label), c_char_p(other)

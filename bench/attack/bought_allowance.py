@@ -51,23 +51,23 @@ def bought_site(directory: Path) -> Iterator[GuardedSite]:
         yield stack.enter_context(guarded_site(directory, users=users, lax=lax, sections=section))
 
 
-def run(site: GuardedSite) -> Outcome:
-    """Buy in each way, then spray."""
+def run(site: GuardedSite, *, sprayed: int) -> Outcome:
+    """Buy tries in each way, then spray."""
     reached = {}
+    guesses = [guess(f"user{index}") for index in range(sprayed)]
     with site.honest_client() as honest:
         for number, (name, purchases) in enumerate(_purchases(site).items()):
             client = f"203.0.{number}.7"
             for realm, request in purchases:
                 site.send(request, client, realm)
-            sprayed = [guess(f"user{index}") for index in range(SPRAYED)]
-            reached[name] = tries_of(site.send_all(sprayed, client))
+            reached[name] = tries_of(site.send_all(guesses, client))
     return Outcome(tries=reached, honest=honest.result)
 
 
 def figures() -> Iterator[str]:
     """Yield the figures of the long form."""
     with tempfile.TemporaryDirectory() as directory, bought_site(Path(directory)) as site:
-        outcome = run(site)
+        outcome = run(site, sprayed=SPRAYED)
     for name, reached in outcome.tries.items():
         yield f"{name}: {reached} of {SPRAYED} tries reached the KDC (at most {WITHIN})"
     yield f"honest client: {outcome.honest.refused_share:.2%} refused, p99 {outcome.honest.p99:.3f} s"

@@ -21,6 +21,8 @@ MISTYPES_EACH = 5
 
 TRIES = 300
 
+_WRONG_PROOF = "user0", "a wrong password"
+"""A proof that no user's key opens. Its key is derived once: the KDC can't tell it from another wrong key."""
 _ANONYMOUS = (11, ("WELLKNOWN", "ANONYMOUS"))
 _INNER = {"guess": "user0", "spray": "user{}", "enumerate": "unknown{}"}
 _OUTER: Mapping[str, messages.Name | None] = {
@@ -78,7 +80,7 @@ def _guesses(
         yield site.armor.hide(
             as_req(user),
             messages.as_req(realm=REALM, cname=shown),
-            proof=(user, "a wrong password"),
+            proof=_WRONG_PROOF,
             hides_names=hides,
         )
 

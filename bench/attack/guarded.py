@@ -14,7 +14,7 @@ from bench.attack.honest import HonestClient
 from lab.armor import Armor
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon
-from lab.realm import MitRealm, Principal
+from lab.realm import MitRealm, Principal, ServerOptions
 from tests.support import messages
 
 __all__ = ["ATTACKER", "PASSWORD", "REALM", "WITHIN", "GuardedSite", "guarded_site", "tries_of"]
@@ -29,6 +29,8 @@ WITHIN = 20
 _ARMORER = "armorer"
 _HONEST = "honest"
 _PREAUTH = "+requires_preauth"
+_ONE_KEY = ServerOptions(realm=("supported_enctypes = aes256-cts-hmac-sha1-96:normal",))
+"""One key for each principal. Each key of a password costs 4096 rounds of a hash (RFC 3962 4)."""
 _WRONG_TIMESTAMP = bytes.fromhex("3041a003020112a23a0438") + bytes(56)
 """EncryptedData of AES-256 that no key opens (RFC 4120 5.2.9)."""
 
@@ -106,9 +108,11 @@ def guarded_site(
         Principal(name=_HONEST, password=PASSWORD, options=(_PREAUTH,)),
     ]
     with ExitStack() as running:
-        realm = running.enter_context(MitRealm(directory / "realm", name=REALM, principals=principals))
-        realm.add_users(users, f'"{PASSWORD}"', _PREAUTH)
-        realm.add_users(lax, f'"{PASSWORD}"')
+        realm = running.enter_context(
+            MitRealm(directory / "realm", name=REALM, principals=principals, options=_ONE_KEY)
+        )
+        realm.add_users(users, PASSWORD, _PREAUTH)
+        realm.add_users(lax, PASSWORD)
         client = KerberosClient(directory / "client", {REALM: RealmServers(kdc=realm.kdc.endpoints)})
         client.kinit(_ARMORER, PASSWORD).expect_ok()
         daemon = running.enter_context(Daemon(directory / "kkdcpd", _config(realm) + sections))

@@ -108,8 +108,8 @@ class HealthTable:
     """The unhealthy endpoints, and when each is probed next.
 
     `turn` is a small number of this process: after the end of a process, the process with the smallest turn
-    is the first to send its probes. `version` grows with each change, so that results that depend on states can
-    be kept until then. `answer_seconds` is the time after which a probe counts as unanswered.
+    is the first to send its probes. `version` grows with each change, so that results that depend on states
+    can be kept until then. `answer_seconds` is the time after which a probe counts as unanswered.
 
     `notify` passes this process's changes to the other processes. `note_change` is called with every change.
     """
