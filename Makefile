@@ -35,7 +35,7 @@ LOWEST_TESTS := tests/config tests/frontends tests/locate tests/metrics
 
 .PHONY: nightly
 nightly: test-packages $(VENV) preflight ## Run the tests on asyncio's own event loop too, and the longer searches
-	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=2 --both-loops
+	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=2 --nightly
 	@$(MAKE) --no-print-directory fuzz
 
 .PHONY: lint

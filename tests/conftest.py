@@ -1,4 +1,4 @@
-"""What every test may use: the service's event loop, no blocking in it, and a certificate authority."""
+"""Sets up all tests: the event loop, no blocking calls in it, the number of examples, a certificate authority."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+import hypothesis
 import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
@@ -18,37 +19,53 @@ LOOPS = {"asyncio": asyncio.new_event_loop, **SERVICE_LOOP}
 
 pytest_plugins = ["tests.support.processes"]
 
+# The same few examples in every run, or many random ones.
+hypothesis.settings.register_profile("usual", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make nightly` run what `make test` leaves out."""
+    """Add the option of `make nightly`."""
     parser.addoption(
-        "--both-loops",
+        "--nightly",
         action="store_true",
-        help="run asynchronous tests on asyncio's own event loop too, which the service never runs",
+        help="run asynchronous tests on asyncio's event loop too, which the service never uses, and property "
+        "tests with many random examples",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the number of examples before any property test is defined."""
+    hypothesis.settings.load_profile("nightly" if config.getoption("--nightly") else "usual")
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run each asynchronous test on the service's event loop, and on request on both."""
-    return LOOPS if config.getoption("--both-loops") else SERVICE_LOOP
+    """Run asynchronous tests on the service's event loop, and at night on asyncio's too."""
+    return LOOPS if config.getoption("--nightly") else SERVICE_LOOP
+
+
+@pytest.fixture
+def is_nightly(request: pytest.FixtureRequest) -> bool:
+    """Whether a test has the time to go through all cases."""
+    return bool(request.config.getoption("--nightly"))
 
 
 @pytest.fixture(autouse=True)
 def blockbuster(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let whatever blocks the event loop of an asynchronous test fail, in the test's own code too."""
+    """Let an asynchronous test fail if the test or the tested code blocks the event loop."""
     with blockbuster_ctx() if request.node.get_closest_marker("asyncio") else contextlib.nullcontext():
         yield
 
 
 @pytest.fixture(autouse=True)
-def logging_stays() -> Iterator[None]:
-    """Have logging as it was before once the test is over: some of them run commands in this process."""
+def restored_logging() -> Iterator[None]:
+    """Restore the state of logging after each test: some tests run commands in this process."""
     root = logging.getLogger()
     loggers = [logging.getLogger(name) for name in AREAS.values()]
     handlers, levels, hook = root.handlers[:], [each.level for each in loggers], sys.unraisablehook
-    switches = {name: getattr(logging, name) for name in dir(logging) if name.startswith("log")}
+    switches = {name: getattr(logging, name) for name in LOGGING_SWITCHES}
     source_file = logging._srcfile
     yield
     for handler in set(root.handlers) - set(handlers):
@@ -62,7 +79,10 @@ def logging_stays() -> Iterator[None]:
         each.setLevel(level)
 
 
+LOGGING_SWITCHES = tuple(name for name in dir(logging) if name.startswith("log"))
+
+
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that the tests' clients trust."""
+    """The certificate authority that the tests' clients trust."""
     return Authority(tmp_path_factory.mktemp("authority"))

@@ -80,8 +80,8 @@ def test_a_damaged_request_is_read_exactly_when_pyasn1_reads_it(body: bytes) -> 
     assert _accepted(lambda: _read(body)) == _expected(body)
 
 
-def _flips(body: bytes) -> list[bytes]:
-    """The body with each bit flipped that isn't ciphertext."""
+def _flips(body: bytes, *, of_every_bit: bool) -> list[bytes]:
+    """The body with one bit of each byte flipped, or with every bit; ciphertext is left out."""
     tree = der_tree.parse(body)
     ciphertexts = [node.contents for node in tree.walk() if not node.children and len(node.contents) > 40]
     opaque = {body.index(text) + i for text in ciphertexts for i in range(len(text))}
@@ -89,13 +89,13 @@ def _flips(body: bytes) -> list[bytes]:
         body[:position] + bytes([body[position] ^ 1 << bit]) + body[position + 1 :]
         for position in range(len(body))
         if position not in opaque
-        for bit in range(8)
+        for bit in (range(8) if of_every_bit else (position % 8,))
     ]
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_whatever_bit_of_a_captured_request_flips_what_is_read_is_der(name: str) -> None:
-    for body in _flips(captured(name)):
+def test_whatever_bit_of_a_captured_request_flips_what_is_read_is_der(name: str, is_nightly: bool) -> None:
+    for body in _flips(captured(name), of_every_bit=is_nightly):
         request = _accepted(lambda body=body: _read(body))  # type: ignore[misc]
         assert request is None or request == _expected(body)
 
