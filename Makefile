@@ -1,72 +1,82 @@
-# kkdcpd: `make demo` shows it at work, `make test` checks everything. Each sets up all it needs.
+# kkdcpd: `make demo` shows kkdcpd in use, `make test` checks everything. Each target installs what it needs.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
 VENV := .venv/.complete
 LOWEST_VENV := .venv-lowest/.complete
 BENCH_VENV := .venv-bench/.complete
-# What Debian's mod_wsgi is linked with; all that is measured runs on it.
+# Debian's mod_wsgi is linked with this Python. All benchmarks run on it, so that they compare the same.
 BENCH_PYTHON ?= /usr/bin/python3
-# Debian has what makes a venv in a package of its own.
+# Debian has a separate package for venv.
 VENV_PACKAGE = $(shell $(PYTHON) -c 'import ensurepip' 2>/dev/null || echo $(notdir $(PYTHON))-venv)
 
 .PHONY: help
-help: ## Say what can be made
+help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: demo
-demo: demo-packages $(VENV) ## Log in to a throwaway realm through kkdcpd (KEEP=1 leaves it running)
+demo: demo-packages $(VENV) ## Log in to a temporary realm through kkdcpd (KEEP=1 leaves the realm running)
 	@$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: test-packages $(VENV) preflight lint ## Run every check and test
-	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=2
-	@$(MAKE) --no-print-directory lowest
+test: test-packages $(VENV) $(LOWEST_VENV) preflight lint ## Run all checks and all tests
+	@$(MAKE) --no-print-directory --jobs=2 pytest lowest
+
+# The tests with real servers mostly wait, so two cores serve four processes.
+PROCESSES ?= 4
+
+.PHONY: pytest
+pytest: $(VENV)
+	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=$(PROCESSES)
 
 .PHONY: preflight
-preflight: test-packages $(VENV) ## Check that the tests can run here, and say how long they take
+preflight: test-packages $(VENV) ## Check that the tests can run on this machine, and estimate how long they take
 	@$(BIN)/python -m tests.preflight
 
 .PHONY: lowest
 lowest: $(LOWEST_VENV) ## Run the HTTP, DNS, metrics and configuration tests with the lowest allowed dependencies
-	PYTHONUNBUFFERED=1 PYTHONPATH=src .venv-lowest/bin/pytest --quiet --numprocesses=4 $(LOWEST_TESTS)
+	@echo 'testing with the lowest allowed dependencies; this takes one minute'
+	@PYTHONPATH=src .venv-lowest/bin/pytest --quiet --numprocesses=2 $(LOWEST_TESTS) >$(LOWEST_OUTPUT) 2>&1 || \
+		{ cat $(LOWEST_OUTPUT); exit 1; }
+	@echo "with the lowest allowed dependencies: $$(tail -n 1 $(LOWEST_OUTPUT))"
 
 LOWEST_TESTS := tests/config tests/frontends tests/locate tests/metrics
+LOWEST_OUTPUT := .venv-lowest/output
 
 .PHONY: nightly
-nightly: test-packages $(VENV) preflight ## Run the tests on asyncio's own event loop too, and the longer searches
-	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=2 --nightly
+nightly: test-packages $(VENV) preflight ## Run all tests on asyncio's event loop too, with many random examples, then fuzz
+	PYTHONUNBUFFERED=1 $(BIN)/pytest --numprocesses=$(PROCESSES) --nightly
 	@$(MAKE) --no-print-directory fuzz
 
 .PHONY: lint
-lint: $(VENV) ## Run the checks alone: style, types, layers
+lint: $(VENV) ## Check style, types and layers, without tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: test-packages bench-packages $(VENV) $(BENCH_VENV) ## Measure, in interleaved runs; docs/performance.md gets the tables
+bench: test-packages bench-packages $(VENV) $(BENCH_VENV) ## Run all benchmarks in turns, for the tables of docs/performance.md
 	$(BIN)/python -m bench
 
 .PHONY: bench-revision
-bench-revision: $(VENV) $(BENCH_VENV) ## Compare the CPU time of a request with that of another revision (REVISION=NAME)
+bench-revision: $(VENV) $(BENCH_VENV) ## Compare the CPU time of a request with another revision (REVISION=NAME)
 	$(BIN)/python -m bench.revision $(REVISION)
 
 .PHONY: soak
-soak: bench-packages $(VENV) $(BENCH_VENV) ## A million requests, with faults, and nothing may leak (REQUESTS=N for fewer)
+soak: bench-packages $(VENV) $(BENCH_VENV) ## Send a million requests, cause faults, and check for leaks (REQUESTS=N for fewer)
 	$(BIN)/python -m bench.soak --requests $(or $(REQUESTS),1000000)
 
 .PHONY: attack
-attack: test-packages $(VENV) ## Attack a running kkdcpd in every known way, and print the figures (ATTACKS=NAME for one)
+attack: test-packages $(VENV) ## Run every attack against kkdcpd and print the figures (ATTACKS=NAME for one attack)
 	$(BIN)/python -m bench.attack $(ATTACKS)
 
 .PHONY: fuzz
-fuzz: $(VENV) ## Search every parser for input that breaks it (SECONDS=60 for each)
+fuzz: $(VENV) ## Fuzz every parser (SECONDS=60 for each)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
 
 .PHONY: man
-man: $(VENV) ## Write the man pages anew, from the example, the help and the docs
+man: $(VENV) ## Generate the man pages from the example, the help and the docs
 	$(BIN)/python -m deploy.manpages docs/man
 
 .PHONY: deb
@@ -74,7 +84,7 @@ deb: ## Build the Debian package into dist/
 	deploy/debian/build
 
 .PHONY: lock
-lock: ## Pin the dependencies anew, with hashes
+lock: ## Pin the newest allowed dependencies, with hashes
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --output-file requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
 	$(COMPILE) --resolution lowest-direct --output-file requirements-lowest.lock pyproject.toml --group test
@@ -90,7 +100,7 @@ demo-packages test-packages bench-packages:
 
 $(VENV): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'kkdcpd needs Python 3.11 or newer: say make PYTHON=python3.11' >&2; exit 1; }
+		{ echo 'kkdcpd needs Python 3.11 or newer: run make PYTHON=python3.11' >&2; exit 1; }
 	@lab/install-packages $(VENV_PACKAGE)
 	@echo 'making .venv from requirements-dev.lock; this takes half a minute'
 	@rm -rf .venv

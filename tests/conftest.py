@@ -1,4 +1,4 @@
-"""Sets up all tests: the event loop, no blocking calls in it, the number of examples, a certificate authority."""
+"""Sets up all tests: the event loop, blocking calls, the number of examples, and a certificate authority."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
-"""Checks that this machine lets the tests of `make test` run, and says how long they take.
+"""Checks that the tests of `make test` can run on this machine, and estimates how long they take.
 
-Each check does on a small scale what the tests do; its message says what is missing, and what needs it.
+Each check does on a small scale what the tests do. Its message names the missing thing and the tests that need
+it.
 """
 
 import json
@@ -16,13 +17,13 @@ __all__ = ["estimate", "main", "problems"]
 
 ROOT = Path(__file__).parents[1]
 LAST_RUN = ROOT / ".pytest_cache/v/kkdcpd/seconds"
-MINUTES_ON_TWO_CORES = 9
+MINUTES_ON_TWO_CORES = 8
 FREE_GIGABYTES = 3
 CHECK_SECONDS = 20.0
 
 
 def main() -> int:
-    """Print what to expect; return 1 and print what is missing if the tests can't run here."""
+    """Print the estimate. If the tests cannot run here, print the reasons and return 1."""
     found = list(problems())
     for problem in found:
         print(f"make test: {problem}", file=sys.stderr)
@@ -33,14 +34,12 @@ def main() -> int:
     return 0
 
 
-WITHOUT_ALL = (
-    "what runs without root, on any Linux: .venv/bin/pytest tests/protocol tests/guard tests/config tests/log"
-)
+WITHOUT_ALL = "these tests run without root, on any Linux: .venv/bin/pytest tests/protocol tests/guard tests/config tests/log"
 
 
 def estimate(last_run: Path) -> str:
-    """Say how long the run takes on this machine, as far as that is known."""
-    usual = f"some {MINUTES_ON_TWO_CORES} minutes on 2 idle cores, longer on a busy machine"
+    """Estimate how long the run takes on this machine."""
+    usual = f"about {MINUTES_ON_TWO_CORES} minutes on 2 idle cores, longer on a busy machine"
     try:
         seconds = int(json.loads(last_run.read_text()))
     except (OSError, ValueError):
@@ -49,9 +48,9 @@ def estimate(last_run: Path) -> str:
 
 
 def problems() -> Iterator[str]:
-    """Say what the tests need and this machine lacks."""
+    """Yield an error for each thing that the tests need and this machine lacks."""
     if os.geteuid() != 0:
-        yield "the tests make network and mount namespaces, which takes root: sudo make test"
+        yield "the tests make network and mount namespaces, which only root can do: run sudo make test"
         return
     for check, problem in CHECKS.items():
         if not check():
@@ -63,7 +62,7 @@ def _can_make_network() -> bool:
 
 
 def _can_mount() -> bool:
-    """Whether an overlay can be mounted where the tests' temporary folders are."""
+    """Whether an overlay can be mounted in the folder of the tests' temporary folders."""
     with tempfile.TemporaryDirectory(prefix="kkdcpd-preflight-") as folder:
         for name in ("lower", "upper", "work", "merged"):
             Path(folder, name).mkdir()
@@ -73,7 +72,7 @@ def _can_mount() -> bool:
 
 
 def _can_boot() -> bool:
-    """Whether systemd-nspawn can start a program: it needs a cgroup hierarchy that may be written to."""
+    """Whether systemd-nspawn can start a program: it needs a writable cgroup hierarchy."""
     return _works(
         *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--volatile=yes", "--directory=/"),
         *(f"--machine=kkdcpd-preflight-{os.getpid()}", "--private-network", "--console=pipe"),
@@ -98,8 +97,8 @@ CHECKS: dict[Callable[[], bool], str] = {
     "in a container, run it with --privileged",
     _can_mount: f"no overlay can be mounted below {tempfile.gettempdir()} (tests/deploy): set TMPDIR to a "
     "folder on a disk; in a container, run it with --privileged and a volume for TMPDIR",
-    _can_boot: "systemd-nspawn can't start a program (tests/deploy): it needs a /sys/fs/cgroup that may be "
-    "written to; in a container, run it with --privileged and --cgroupns=private",
+    _can_boot: "systemd-nspawn can't start a program (tests/deploy): it needs a writable "
+    "/sys/fs/cgroup; in a container, run it with --privileged and --cgroupns=private",
     _has_room: f"{tempfile.gettempdir()} has less than {FREE_GIGABYTES} GiB of free space (tests/deploy): "
     "free some, or set TMPDIR to another disk",
 }
