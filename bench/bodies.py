@@ -41,12 +41,12 @@ def reply_to(payload: bytes) -> bytes:
 
 
 def http_of_mit(body: bytes, port: int) -> bytes:
-    """Return the octets that MIT's client sends, header by header; it reads to the connection's end."""
+    """Return the bytes that MIT's client sends, header by header; it reads to the connection's end."""
     return _post("HTTP/1.0", _HEADERS.format(port=port, length=len(body)), body)
 
 
 def http_of_windows(body: bytes, port: int) -> bytes:
-    """Return such octets as WinHTTP sends over a connection that it keeps."""
+    """Return such bytes as WinHTTP sends over a connection that it keeps."""
     headers = "Connection: Keep-Alive\n" + _HEADERS.format(port=port, length=len(body))
     return _post("HTTP/1.1", headers, body)
 

@@ -139,7 +139,7 @@ def _measure_longest() -> bool:
 
 def _report(cases: list[Case]) -> None:
     print(f"CPU microseconds to read one request: median and quartiles of {ROUNDS} interleaved rounds\n")
-    print(f"{'request':<17}{'octets':>7}{'kkdcpd':>9}{'':<15}{'pyasn1':>9}{'':<17}{'ratio':>6}{'limit':>7}")
+    print(f"{'request':<17}{'bytes':>7}{'kkdcpd':>9}{'':<15}{'pyasn1':>9}{'':<17}{'ratio':>6}{'limit':>7}")
     for case in cases:
         ratio = statistics.median(case.pyasn1) / statistics.median(case.ours)
         print(

@@ -1,6 +1,6 @@
 """What the HTTP server that we use costs by itself: `python -m bench.constant PORT CERTIFICATE KEY OCTETS`.
 
-It reads the request's body and answers with so many octets, always the same.
+It reads the request's body and answers with so many bytes, always the same.
 """
 
 import sys
@@ -8,9 +8,9 @@ import sys
 from bench.bare import serve
 
 
-def main(port: str, certificate: str, key: str, octets: str) -> None:
+def main(port: str, certificate: str, key: str, size: str) -> None:
     """Serve until killed."""
-    body = bytes(int(octets))
+    body = bytes(int(size))
 
     async def answer(_request: bytes) -> bytes:
         return body

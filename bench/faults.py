@@ -110,9 +110,9 @@ class Front:
         """Send an AS-REQ over a connection that is open; no two are alike, lest the KDC remembers one."""
         padata = [(149, b""), (150, b"")]
         payload = messages.as_req(realm=REALM, cname=(1, (USER,)), padata=padata, nonce=next(_nonces))
-        octets = post(messages.envelope(payload, REALM))
+        data = post(messages.envelope(payload, REALM))
         started = time.perf_counter()
-        response = self._http.ask(octets)
+        response = self._http.ask(data)
         seconds = time.perf_counter() - started
         assert response.status == 200, response
         return seconds

@@ -22,7 +22,7 @@ __all__ = ["run"]
 SOME = 2_000
 MANY = 10_000
 PROCESSES = 4
-OCTETS_LIMIT = 65_000
+BYTES_LIMIT = 65_000
 RETURN_LIMIT = 1.1
 SPARE_DESCRIPTORS = 64
 WARM_UP_REQUESTS = 2_000
@@ -55,14 +55,14 @@ def run() -> bool:
         text += f"\n\nNo more than {many:,}, for this machine allows a process {hard:,} file descriptors."
     print(text)
     replace_section("idle", text)
-    return all(each <= OCTETS_LIMIT and returned <= RETURN_LIMIT for _count, each, returned in rows)
+    return all(each <= BYTES_LIMIT and returned <= RETURN_LIMIT for _count, each, returned in rows)
 
 
 def _told(row: tuple[int, float, float]) -> str:
     count, each, returned = row
     return (
         f"- {count:,} connections over TLS, idle after a request: {each / 1000:.1f} KB each (limit "
-        f"{OCTETS_LIMIT / 1000:g}); after their end the memory is {returned:.2f} of that before "
+        f"{BYTES_LIMIT / 1000:g}); after their end the memory is {returned:.2f} of that before "
         f"(limit {RETURN_LIMIT:g})."
     )
 

@@ -16,7 +16,7 @@ from lab.ports import free_port
 
 __all__ = ["main"]
 
-PREFIX_OCTETS = 4
+PREFIX_BYTES = 4
 BUFFER_BYTES = 65535
 BACKLOG = 1024
 SOCKET_BUFFER_BYTES = 8 * 1024 * 1024
@@ -52,8 +52,8 @@ def _serve_tcp(listener: socket.socket) -> None:
 def _answer(connection: socket.socket) -> None:
     message = connection.recv(BUFFER_BYTES)
     if message:
-        reply = reply_to(message[PREFIX_OCTETS:])
-        connection.sendall(len(reply).to_bytes(PREFIX_OCTETS, "big") + reply)
+        reply = reply_to(message[PREFIX_BYTES:])
+        connection.sendall(len(reply).to_bytes(PREFIX_BYTES, "big") + reply)
         # Who has asked closes first, as with a KDC.
         connection.recv(1)
 

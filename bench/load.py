@@ -117,11 +117,11 @@ def ask(job: Job) -> list[float]:
 
 def _ask_once_each(job: Job) -> Iterator[float]:
     requests = itertools.cycle([http_of_mit(body, job.port) for body in job.bodies])
-    for source, octets in itertools.islice(zip(sources(job), requests, strict=True), job.requests):
+    for source, data in itertools.islice(zip(sources(job), requests, strict=True), job.requests):
         started = _wait(job)
         # A new context, as in MIT's client, has no session to resume.
         with connect(job, source, client_context(job.authority)) as sock:
-            sock.sendall(octets)
+            sock.sendall(data)
             response = b""
             while chunk := sock.recv(CHUNK_BYTES):
                 response += chunk
@@ -165,17 +165,17 @@ def _wait(job: Job) -> float:
     return time.perf_counter()
 
 
-def ask_over(sock: ssl.SSLSocket, octets: bytes) -> bool:
+def ask_over(sock: ssl.SSLSocket, data: bytes) -> bool:
     """Send a request and read its response, a 200; tell whether the server will close."""
-    status, is_last = ask_for_status(sock, octets)
+    status, is_last = ask_for_status(sock, data)
     if status != 200:
         raise RuntimeError(f"status {status}")
     return is_last
 
 
-def ask_for_status(sock: ssl.SSLSocket, octets: bytes) -> tuple[int, bool]:
+def ask_for_status(sock: ssl.SSLSocket, data: bytes) -> tuple[int, bool]:
     """Send a request and read its response; tell its status and whether the server will close."""
-    sock.sendall(octets)
+    sock.sendall(data)
     response = b""
     while b"\r\n\r\n" not in response:
         response += _read_some(sock)

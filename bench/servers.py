@@ -26,7 +26,7 @@ __all__ = ["PYTHON", "SERVERS", "SOURCES", "Place", "Server", "start_kkdcpd", "s
 ROOT = Path(__file__).parent.parent
 PYTHON = str(ROOT / ".venv-bench" / "bin" / "python")
 SOURCES = ROOT / "src"
-CONSTANT_OCTETS = 780
+CONSTANT_BYTES = 780
 """As long as the reply that the others give to an AS-REQ."""
 
 APACHE_USER = "www-data"
@@ -190,7 +190,7 @@ def _start_nginx(place: Place, stack: ExitStack) -> Server:
                 ssl_certificate {place.pair.certificate};
                 ssl_certificate_key {place.pair.key};
                 ssl_protocols TLSv1.2 TLSv1.3;
-                location / {{ return 200 "{"x" * CONSTANT_OCTETS}"; }}
+                location / {{ return 200 "{"x" * CONSTANT_BYTES}"; }}
             }}
         }}
         """)
@@ -198,7 +198,7 @@ def _start_nginx(place: Place, stack: ExitStack) -> Server:
 
 
 def _start_aiohttp(place: Place, stack: ExitStack) -> Server:
-    return _start_bare("constant", CONSTANT_OCTETS, place, stack)
+    return _start_bare("constant", CONSTANT_BYTES, place, stack)
 
 
 def _start_relay(place: Place, stack: ExitStack) -> Server:

@@ -186,8 +186,8 @@ def _told(tally: Tally) -> str:
     return ", ".join(f"{count:,} of {status}" for status, count in sorted(tally.statuses.items()))
 
 
-def _mib(octets: int) -> str:
-    return f"{octets / 1048576:.1f} MiB"
+def _mib(size: int) -> str:
+    return f"{size / 1048576:.1f} MiB"
 
 
 def _read(server: Server, log: "Log") -> Reading:
@@ -221,8 +221,8 @@ class Log:
 
     def read_books(self) -> Books:
         """Count what has been written so far. The last line may be there in part only."""
-        for octets in self._lines:
-            line = self._begun + octets
+        for data in self._lines:
+            line = self._begun + data
             self._begun = b"" if line.endswith(b"\n") else line
             if not self._begun and (found := _LINE.search(line)):
                 self._outcomes[found["outcome"].decode()] += 1
@@ -355,24 +355,24 @@ class _Client:
             for _ in range(count - 1):
                 if self._ask(sock, self._random.choice(self._requests)):
                     return
-            octets = self._random.choice(self._requests)
+            data = self._random.choice(self._requests)
             if end == _LEAVES_WAITING:
-                self._leave(sock, octets)
+                self._leave(sock, data)
             elif end == _LEAVES_IN_BODY:
-                self._leave(sock, octets[:-20])
+                self._leave(sock, data[:-20])
             else:
-                self._ask(sock, octets[:-20] + bytes(20) if end == _GARBAGE else octets)
+                self._ask(sock, data[:-20] + bytes(20) if end == _GARBAGE else data)
 
-    def _ask(self, sock: ssl.SSLSocket, octets: bytes) -> bool:
+    def _ask(self, sock: ssl.SSLSocket, data: bytes) -> bool:
         self._left -= 1
-        status, is_last = ask_for_status(sock, octets)
+        status, is_last = ask_for_status(sock, data)
         self.tally.statuses[status] += 1
         return is_last
 
-    def _leave(self, sock: ssl.SSLSocket, octets: bytes) -> None:
+    def _leave(self, sock: ssl.SSLSocket, data: bytes) -> None:
         self._left -= 1
         self.tally.uncertain += 1
-        sock.sendall(octets)
+        sock.sendall(data)
 
 
 def _behave(job: Job, pipe: Connection) -> None:

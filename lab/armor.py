@@ -184,8 +184,8 @@ class Armor:
             self._krb5.krb5_c_fx_cf2_simple(self._context, first, labels[0], second, labels[1], byref(key))
         )
 
-    def _checksum(self, key: c_void_p, octets: bytes) -> bytes:
-        data, buffer = _data(octets)
+    def _checksum(self, key: c_void_p, content: bytes) -> bytes:
+        data, buffer = _data(content)
         checksum = _Checksum()
         _check(
             self._krb5.krb5_c_make_checksum(
@@ -197,13 +197,13 @@ class Armor:
         del buffer
         return _sequence(der.encode_integer(checksum.kind), der.encode(der.OCTET_STRING[0], value))
 
-    def _encrypt(self, key: c_void_p, usage: int, octets: bytes) -> bytes:
-        data, buffer = _data(octets)
+    def _encrypt(self, key: c_void_p, usage: int, content: bytes) -> bytes:
+        data, buffer = _data(content)
         enctype = ctypes.cast(key, POINTER(_Keyblock)).contents.enctype
         length = c_size_t()
         _check(
             self._krb5.krb5_c_encrypt_length(
-                self._context, c_int32(enctype), c_size_t(len(octets)), byref(length)
+                self._context, c_int32(enctype), c_size_t(len(content)), byref(length)
             )
         )
         cipher = ctypes.create_string_buffer(length.value)
@@ -220,10 +220,10 @@ class Armor:
         return der.encode(0x30, contents)
 
 
-def _data(octets: bytes) -> tuple[_Data, ctypes.Array[ctypes.c_char]]:
-    """Return the octets as libkrb5 takes them, and the buffer that has to live as long."""
-    buffer = ctypes.create_string_buffer(octets, len(octets))
-    return _Data(0, len(octets), ctypes.addressof(buffer)), buffer
+def _data(content: bytes) -> tuple[_Data, ctypes.Array[ctypes.c_char]]:
+    """Return the bytes as libkrb5 takes them, and the buffer that has to live as long."""
+    buffer = ctypes.create_string_buffer(content, len(content))
+    return _Data(0, len(content), ctypes.addressof(buffer)), buffer
 
 
 def _sequence(*fields: bytes) -> bytes:

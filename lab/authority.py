@@ -166,6 +166,6 @@ def _general_name(name: str) -> x509.GeneralName:
         case "uri":
             return x509.UniformResourceIdentifier(value)
         case "upn":
-            octets = value.encode()
-            return x509.OtherName(_USER_PRINCIPAL_NAME, bytes((0x0C, len(octets))) + octets)
+            encoded = value.encode()
+            return x509.OtherName(_USER_PRINCIPAL_NAME, bytes((0x0C, len(encoded))) + encoded)
     raise ValueError(f"no kind of name: {name}")

@@ -26,7 +26,7 @@ _ACCESS_ACCEPT = 2
 _ACCESS_REJECT = 3
 _USER_NAME = 1
 _USER_PASSWORD = 2
-_BLOCK_OCTETS = 16
+_BLOCK_BYTES = 16
 
 # KDCs ask again when half of `timeout` is over, unless they are told not to.
 _KDC_PATIENCE_SECONDS = 60
@@ -119,12 +119,12 @@ class RadiusServer:
         writer.write(_response(_ACCESS_ACCEPT if is_right else _ACCESS_REJECT, identifier, authenticator))
 
 
-def _attributes(octets: bytes) -> Mapping[int, bytes]:
+def _attributes(content: bytes) -> Mapping[int, bytes]:
     found = {}
-    while octets:
-        kind, length = octets[0], octets[1]
-        found[kind] = octets[2:length]
-        octets = octets[length:]
+    while content:
+        kind, length = content[0], content[1]
+        found[kind] = content[2:length]
+        content = content[length:]
     return found
 
 
@@ -132,8 +132,8 @@ def _reveal(hidden: bytes, authenticator: bytes) -> str:
     """Undo RFC 2865 5.2, with the empty secret."""
     clear = b""
     previous = authenticator
-    for start in range(0, len(hidden), _BLOCK_OCTETS):
-        block = hidden[start : start + _BLOCK_OCTETS]
+    for start in range(0, len(hidden), _BLOCK_BYTES):
+        block = hidden[start : start + _BLOCK_BYTES]
         clear += bytes(a ^ b for a, b in zip(block, _md5(previous), strict=True))
         previous = block
     return clear.rstrip(b"\0").decode()
@@ -145,5 +145,5 @@ def _response(code: int, identifier: int, authenticator: bytes) -> bytes:
     return _HEADER.pack(code, identifier, _HEADER.size, digest)
 
 
-def _md5(octets: bytes) -> bytes:
-    return hashlib.md5(octets, usedforsecurity=False).digest()
+def _md5(content: bytes) -> bytes:
+    return hashlib.md5(content, usedforsecurity=False).digest()

@@ -60,14 +60,14 @@ class ServerOptions:
     sections: tuple[str, ...] = ()
 
 
-def oversized_tickets(*, octets: int = 6000) -> ServerOptions:
-    """Make whoever logs in by SPAKE get a ticket over `octets` long, which is too big for the KDC's UDP.
+def oversized_tickets(*, size: int = 6000) -> ServerOptions:
+    """Make whoever logs in by SPAKE get a ticket over `bytes` long, which is too big for the KDC's UDP.
 
     Tickets state by which means their owner logged in, and this means has several long names. The KDC's limit
     for UDP is set to what its manual says is the default: 1.20's real one is 64 KiB.
     """
     name_length = 1000  # a line of a profile may be 2 KiB long
-    names = (f"{number:0{name_length}}" for number in range(octets // name_length + 1))
+    names = (f"{number:0{name_length}}" for number in range(size // name_length + 1))
     return ServerOptions(
         libdefaults=("spake_preauth_groups = edwards25519",),
         kdcdefaults=("spake_preauth_kdc_challenge = edwards25519", "kdc_max_dgram_reply_size = 4096"),

@@ -1,6 +1,6 @@
 """Checks that the tests of `make test` can run on this machine, and estimates how long they take.
 
-Each check does on a small scale what the tests do. Its message names what is missing, and which tests need it.
+Each check does on a small scale what the tests do. The message names what is missing and what needs it.
 """
 
 import json
@@ -33,8 +33,10 @@ def main() -> int:
     return 0
 
 
-WITHOUT_ALL = "these tests run without root, on any Linux: "
+WITHOUT_ALL = (
+    "these tests run without root, on any Linux: "
     ".venv/bin/pytest tests/protocol tests/guard tests/config tests/log"
+)
 
 
 def estimate(last_run: Path) -> str:

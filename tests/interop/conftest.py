@@ -160,15 +160,15 @@ def _ask_for_marker(kdc: Kdc) -> str:
     return f"{marker}@"
 
 
-def relay_octet_by_octet(port: int) -> Script:
-    """Let a fake KDC ask a real one by TCP, and pass its reply on with one octet a segment."""
+def relay_byte_by_byte(port: int) -> Script:
+    """Let a fake KDC ask a real one by TCP, and pass its reply on with one byte a segment."""
 
     async def script(link: Link) -> None:
         payload = await link.message()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(messages.prefixed(payload))
-        for octet in await reader.read():
-            await link.write(bytes((octet,)))
+        for byte in await reader.read():
+            await link.write(bytes((byte,)))
         writer.close()
         await link.hold()
 

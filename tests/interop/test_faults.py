@@ -25,7 +25,7 @@ from tests.interop.conftest import (
     FrontMaker,
     Site,
     Witness,
-    relay_octet_by_octet,
+    relay_byte_by_byte,
 )
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdcThread, Link, Script, Unheard
@@ -76,7 +76,7 @@ FAULTS: Mapping[str, Fault] = {
     "resets": Fault(tcp=fake_kdc.reset_after_message()),
     "answers garbage": Fault(tcp=fake_kdc.garbage()),
     "is unavailable": Fault(tcp=UNAVAILABLE),
-    "sends one octet at a time": Fault(tcp=trickle()),
+    "sends one byte at a time": Fault(tcp=trickle()),
     "announces 4 GiB": Fault(tcp=fake_kdc.announce(0xFFFFFFFF)),
     "streams without end": Fault(tcp=fake_kdc.flood()),
 }
@@ -127,7 +127,7 @@ def test_healthy_kdcs_see_each_message_once(
 
 
 def test_first_as_req_of_mit_is_repeatable(replicas: MitRealm, user: str, make_front: FrontMaker) -> None:
-    with FakeKdcThread(tcp=relay_octet_by_octet(replicas.kdc.port)) as fake:
+    with FakeKdcThread(tcp=relay_byte_by_byte(replicas.kdc.port)) as fake:
         site = make_front(replicas, f"tcp://127.0.0.1:{fake.port}")
         for options in ([], ["-S", "kadmin/changepw"], ["-C"], ["-E"], ["-r", "1d", "-p"]):
             before = len(fake.messages)

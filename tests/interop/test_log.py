@@ -45,14 +45,12 @@ class Unread:
         fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, 4096)
 
     def _port_when_ready(self) -> int:
-        octets = b""
-        while b" ready " not in octets or not octets.endswith(b"\n"):
+        data = b""
+        while b" ready " not in data or not data.endswith(b"\n"):
             chunk = os.read(self.reader, 4096)
-            assert chunk, octets
-            octets += chunk
-        (ready,) = (
-            line for line in map(parse_line, octets.decode().splitlines()) if line["event"] == "ready"
-        )
+            assert chunk, data
+            data += chunk
+        (ready,) = (line for line in map(parse_line, data.decode().splitlines()) if line["event"] == "ready")
         return int(ready["listen"].rpartition(":")[2])
 
     def ask(self, count: int) -> None:
@@ -77,20 +75,20 @@ def unread(tmp_path: Path) -> Iterator[Unread]:
 
 def test_log_that_nobody_reads_stops_nothing(unread: Unread) -> None:
     unread.ask(100)
-    octets = os.read(unread.reader, 65536)
+    data = os.read(unread.reader, 65536)
     unread.ask(1)
-    while not octets.endswith(b"\n") or _exchanges_told(octets) < 101:
-        octets += os.read(unread.reader, 65536)
-    lines = [parse_line(line) for line in octets.decode().splitlines()]
-    assert _exchanges_told(octets) == 101
+    while not data.endswith(b"\n") or _exchanges_told(data) < 101:
+        data += os.read(unread.reader, 65536)
+    lines = [parse_line(line) for line in data.decode().splitlines()]
+    assert _exchanges_told(data) == 101
     assert {line["event"] for line in lines} == {"exchange", "lines_lost"}
     assert lines[-1]["event"] == "exchange"
     assert unread.stop() == 0
 
 
-def _exchanges_told(octets: bytes) -> int:
+def _exchanges_told(data: bytes) -> int:
     """How many exchanges the lines tell of: their own, and those whose lines are lost."""
-    lines = map(parse_line, octets.decode().splitlines())
+    lines = map(parse_line, data.decode().splitlines())
     return sum(int(line["count"]) if line["event"] == "lines_lost" else 1 for line in lines)
 
 

@@ -51,17 +51,17 @@ def test_bare_host_is_asked_over_tcp(site: Site) -> None:
     assert {line["transport"] for line in site.all_exchanges(before)} == {"tcp"}
 
 
-@pytest.mark.parametrize("octets", [48_000, 62_000], ids=["MaxTokenSize", "the largest"])
-def test_a_user_to_user_ticket_is_had_with_large_tickets(make_site: SiteMaker, octets: int) -> None:
+@pytest.mark.parametrize("size", [48_000, 62_000], ids=["MaxTokenSize", "the largest"])
+def test_a_user_to_user_ticket_is_had_with_large_tickets(make_site: SiteMaker, size: int) -> None:
     """The request bears the TGT three times: as its proof, as an additional ticket, and within FAST."""
-    site = make_site(endpoint="tcp://{}", options=oversized_tickets(octets=octets))
+    site = make_site(endpoint="tcp://{}", options=oversized_tickets(size=size))
     client = site.clients()
     client.kinit("alice", PASSWORD).expect_ok()
     before = len(site.daemon.lines)
     client.kvno("alice", "--u2u", client.credential_cache).expect_ok()
     [exchange] = site.exchanges(before)
     assert (exchange["kind"], exchange["reply"]) == ("TGS_REQ", "TGS_REP")
-    assert int(exchange["in"]) > 3 * octets
+    assert int(exchange["in"]) > 3 * size
 
 
 def test_wrong_password_is_told_by_the_kdc_and_named_in_the_log(site: Site) -> None:

@@ -19,7 +19,7 @@ from tests.interop.conftest import (
     SERVICE,
     FrontMaker,
     Site,
-    relay_octet_by_octet,
+    relay_byte_by_byte,
 )
 from tests.support import messages
 from tests.support.fake_kdc import FakeKdcThread
@@ -86,7 +86,7 @@ def _locate(realm: MitRealm, dns: KnotServer) -> str:
 
 def _capture_tgs_reqs(realm: MitRealm, directory: Path) -> list[bytes]:
     """One of each user: it takes a KDC's ticket to make one, and it is good as often as it is sent."""
-    with FakeKdcThread(tcp=relay_octet_by_octet(realm.kdc.port)) as fake:
+    with FakeKdcThread(tcp=relay_byte_by_byte(realm.kdc.port)) as fake:
         servers = RealmServers(kdc=(f"127.0.0.1:{fake.port}",))
         for user in USERS:
             client = KerberosClient(

@@ -37,10 +37,10 @@ class Node:
         return bool(self.tag & CONSTRUCTED)
 
 
-def parse(octets: bytes) -> Node:
+def parse(data: bytes) -> Node:
     """Parse a valid KDC-PROXY-MESSAGE whose kerb-message bears its length."""
-    (root,) = _elements(octets, "")
-    assert break_at(root) == octets
+    (root,) = _elements(data, "")
+    assert break_at(root) == data
     return root
 
 
@@ -56,11 +56,11 @@ def contents_of(node: Node, target: Node | None = None, replacement: bytes = b""
     if not node.children:
         return node.contents
     parts = [break_at(child, target, replacement) for child in node.children]
-    octets = b"".join(parts)
+    data = b"".join(parts)
     if node.is_kpasswd:
         version = node.contents[6:8]
-        octets = (len(octets) + 6).to_bytes(2, "big") + version + len(parts[0]).to_bytes(2, "big") + octets
-    return len(octets).to_bytes(4, "big") + octets if node.is_prefixed else octets
+        data = (len(data) + 6).to_bytes(2, "big") + version + len(parts[0]).to_bytes(2, "big") + data
+    return len(data).to_bytes(4, "big") + data if node.is_prefixed else data
 
 
 def element(tag: int, contents: bytes) -> bytes:
@@ -68,33 +68,33 @@ def element(tag: int, contents: bytes) -> bytes:
     length = len(contents)
     if length < 0x80:
         return bytes((tag, length)) + contents
-    octets = length.to_bytes(2 if length > 0xFF else 1, "big")
-    return bytes((tag, 0x80 | len(octets))) + octets + contents
+    data = length.to_bytes(2 if length > 0xFF else 1, "big")
+    return bytes((tag, 0x80 | len(data))) + data + contents
 
 
-def _elements(octets: bytes, path: str) -> list[Node]:
+def _elements(data: bytes, path: str) -> list[Node]:
     nodes: list[Node] = []
-    while octets:
-        tag, length, start = octets[0], octets[1], 2
+    while data:
+        tag, length, start = data[0], data[1], 2
         if length & 0x80:
             start += length & 0x7F
-            length = int.from_bytes(octets[2:start], "big")
-        node = Node(tag, octets[start : start + length], f"{path}/{tag:02x}.{len(nodes)}")
+            length = int.from_bytes(data[2:start], "big")
+        node = Node(tag, data[start : start + length], f"{path}/{tag:02x}.{len(nodes)}")
         _add_children(node)
         nodes.append(node)
-        octets = octets[start + length :]
+        data = data[start + length :]
     return nodes
 
 
 def _add_children(node: Node) -> None:
-    octets = node.contents
+    data = node.contents
     if node.is_constructed:
-        node.children = _elements(octets, node.path)
+        node.children = _elements(data, node.path)
     if node.tag != OCTET_STRING:
         return
-    if len(octets) > 10 and octets[:4] == (len(octets) - 4).to_bytes(4, "big"):
+    if len(data) > 10 and data[:4] == (len(data) - 4).to_bytes(4, "big"):
         node.is_prefixed = True
-        node.is_kpasswd = octets[4:6] == octets[2:4]
-        node.children = _elements(octets[10 if node.is_kpasswd else 4 :], node.path)
-    elif len(octets) > 6 and octets[0] == AP_REQ:
-        node.children = _elements(octets, node.path)
+        node.is_kpasswd = data[4:6] == data[2:4]
+        node.children = _elements(data[10 if node.is_kpasswd else 4 :], node.path)
+    elif len(data) > 6 and data[0] == AP_REQ:
+        node.children = _elements(data, node.path)

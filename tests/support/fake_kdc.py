@@ -48,7 +48,7 @@ __all__ = [
 PATIENCE_SECONDS = 10.0
 """Longer than anything here takes on a busy machine."""
 
-PREFIX_OCTETS = 4
+PREFIX_BYTES = 4
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 T = TypeVar("T")
@@ -75,8 +75,8 @@ class Link(Protocol):
     async def reply(self, payload: bytes) -> None:
         """Send a payload, after its length where the transport is TCP."""
 
-    async def write(self, octets: bytes) -> None:
-        """Send octets as they are."""
+    async def write(self, data: bytes) -> None:
+        """Send bytes as they are."""
 
     async def hold(self) -> None:
         """Say nothing until the client goes."""
@@ -106,12 +106,12 @@ def reply(*payloads: bytes, when: asyncio.Event | None = None) -> Script:
     return script
 
 
-def send(octets: bytes) -> Script:
-    """Take the message, send these very octets, then close."""
+def send(data: bytes) -> Script:
+    """Take the message, send these very bytes, then close."""
 
     async def script(link: Link) -> None:
         await link.message()
-        await link.write(octets)
+        await link.write(data)
 
     return script
 
@@ -160,35 +160,35 @@ def reset_after_message() -> Script:
 
 
 def dribble(payload: bytes) -> Script:
-    """Answer over TCP with one octet a segment."""
+    """Answer over TCP with one byte a segment."""
 
     async def script(link: Link) -> None:
         await link.message()
-        for octet in len(payload).to_bytes(PREFIX_OCTETS, "big") + payload:
-            await link.write(bytes((octet,)))
+        for byte in len(payload).to_bytes(PREFIX_BYTES, "big") + payload:
+            await link.write(bytes((byte,)))
             await asyncio.sleep(0)
         await link.hold()
 
     return script
 
 
-def announce(length: int, octets: bytes = b"") -> Script:
-    """Announce a reply of `length` octets (up to 4 GiB), send `octets` of it and hold the connection."""
+def announce(length: int, data: bytes = b"") -> Script:
+    """Announce a reply of `length` bytes (up to 4 GiB), send `bytes` of it and hold the connection."""
 
     async def script(link: Link) -> None:
         await link.message()
-        await link.write(length.to_bytes(PREFIX_OCTETS, "big") + octets)
+        await link.write(length.to_bytes(PREFIX_BYTES, "big") + data)
         await link.hold()
 
     return script
 
 
 def flood(length: int = 0xFFFFFFFF) -> Script:
-    """Announce a reply of `length` octets, then send without end."""
+    """Announce a reply of `length` bytes, then send without end."""
 
     async def script(link: Link) -> None:
         await link.message()
-        await link.write(length.to_bytes(PREFIX_OCTETS, "big"))
+        await link.write(length.to_bytes(PREFIX_BYTES, "big"))
         while True:
             await link.write(bytes(65536))
 
@@ -331,24 +331,24 @@ class _Connection:
         self._note = note
 
     async def message(self) -> bytes:
-        payload = await self._read(int.from_bytes(await self._read(PREFIX_OCTETS), "big"))
+        payload = await self._read(int.from_bytes(await self._read(PREFIX_BYTES), "big"))
         await self._note(payload)
         return payload
 
     async def _read(self, count: int) -> bytes:
-        octets = b""
-        while len(octets) < count:
-            chunk = await asyncio.get_running_loop().sock_recv(self._sock, count - len(octets))
+        data = b""
+        while len(data) < count:
+            chunk = await asyncio.get_running_loop().sock_recv(self._sock, count - len(data))
             if not chunk:
                 raise EOFError
-            octets += chunk
-        return octets
+            data += chunk
+        return data
 
     async def reply(self, payload: bytes) -> None:
-        await self.write(len(payload).to_bytes(PREFIX_OCTETS, "big") + payload)
+        await self.write(len(payload).to_bytes(PREFIX_BYTES, "big") + payload)
 
-    async def write(self, octets: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._sock, octets)
+    async def write(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
     async def hold(self) -> None:
         with contextlib.suppress(ConnectionResetError):
@@ -386,8 +386,8 @@ class _Datagram:
     async def reply(self, payload: bytes) -> None:
         await self.write(payload)
 
-    async def write(self, octets: bytes) -> None:
-        self._transport.sendto(octets, self._peer)
+    async def write(self, data: bytes) -> None:
+        self._transport.sendto(data, self._peer)
 
     async def hold(self) -> None:
         """Nobody can tell when the sender of a datagram goes."""

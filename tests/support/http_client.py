@@ -1,4 +1,4 @@
-"""An HTTP client of few words: it sends the very octets that it is given and tells the very ones it got.
+"""An HTTP client of few words: it sends the very bytes that it is given and tells the very ones it got.
 
 Blocking, for tests of the process. Every wait is bounded by PATIENCE_SECONDS.
 """
@@ -75,20 +75,20 @@ class HttpClient:
     ) -> None:
         self.socket.close()
 
-    def send(self, octets: bytes) -> None:
-        """Send octets."""
-        self.socket.sendall(octets)
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.socket.sendall(data)
 
-    def send_what_is_taken(self, octets: bytes) -> None:
-        """Send octets to a server that may close before it has read them all."""
+    def send_what_is_taken(self, data: bytes) -> None:
+        """Send bytes to a server that may close before it has read them all."""
         try:
-            self.socket.sendall(octets)
+            self.socket.sendall(data)
         except (ConnectionError, ssl.SSLError):
             return
 
-    def ask(self, octets: bytes) -> Response:
+    def ask(self, data: bytes) -> Response:
         """Send a request and wait for its response."""
-        self.send(octets)
+        self.send(data)
         return self.response()
 
     def response(self, *, method: str = "POST") -> Response:
@@ -104,9 +104,9 @@ class HttpClient:
             self._read()
         return Response(version=version, status=int(status), headers=headers, body=self._take(length))
 
-    def wait_for(self, octets: bytes) -> None:
-        """Wait for these very octets, and drop them."""
-        assert self._take(self._find(octets)) == octets
+    def wait_for(self, data: bytes) -> None:
+        """Wait for these very bytes, and drop them."""
+        assert self._take(self._find(data)) == data
 
     def is_closed_in_time(self) -> bool:
         """Wait for the end of the connection: true if it is a proper one and nothing more came before it.
@@ -118,10 +118,10 @@ class HttpClient:
         except (TimeoutError, ssl.SSLEOFError, ConnectionResetError):
             return False
 
-    def _find(self, octets: bytes) -> int:
-        while octets not in self._received:
+    def _find(self, data: bytes) -> int:
+        while data not in self._received:
             self._read()
-        return self._received.index(octets) + len(octets)
+        return self._received.index(data) + len(data)
 
     def _read(self) -> None:
         chunk = self.socket.recv(65536)

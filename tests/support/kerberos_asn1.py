@@ -1,7 +1,7 @@
 """Kerberos' messages as pyasn1 schemas, from the ASN.1 of RFC 4120 appendix A and [MS-KKDCP] 2.2.2.
 
-A second opinion on every octet: what src/kkdcpd/protocol reads is compared with these, which share no code
-with it. Strings are octets here: what is UTF-8 in the field is a GeneralString on the wire.
+A second opinion on every byte: what src/kkdcpd/protocol reads is compared with these, which share no code
+with it. Strings are bytes here: what is UTF-8 in the field is a GeneralString on the wire.
 """
 
 from typing import Any
@@ -28,20 +28,20 @@ __all__ = [
 
 
 class NotDerError(Exception):
-    """Octets that are not the DER encoding of exactly one value of the schema."""
+    """Bytes that are not the DER encoding of exactly one value of the schema."""
 
 
-def decode(octets: bytes, schema: Any) -> Any:
-    """Decode octets that must be the DER of one value.
+def decode(data: bytes, schema: Any) -> Any:
+    """Decode bytes that must be the DER of one value.
 
     pyasn1 lets some BER pass, but writes DER only: what it writes otherwise than it was read wasn't DER.
     """
     try:
-        value, rest = decoder.decode(octets, asn1Spec=schema)
+        value, rest = decoder.decode(data, asn1Spec=schema)
         again = encode(value)
     except PyAsn1Error as error:
         raise NotDerError(str(error)) from error
-    if rest or again != octets:
+    if rest or again != data:
         raise NotDerError("not DER")
     return value
 
@@ -52,12 +52,12 @@ def encode(value: Any) -> bytes:
 
 
 class _MinimalInteger(IntegerEncoder):  # type: ignore[misc]
-    """pyasn1 0.6 writes -128 as ff 80, and every other -2^(8n-1) an octet too long."""
+    """pyasn1 0.6 writes -128 as ff 80, and every other -2^(8n-1) an byte too long."""
 
     def encodeValue(self, value: Any, *_: Any, **__: Any) -> tuple[bytes, bool, bool]:  # noqa: N802
         number = int(value)
-        octets = (number + (number < 0)).bit_length() // 8 + 1
-        return number.to_bytes(octets, "big", signed=True), False, True
+        data = (number + (number < 0)).bit_length() // 8 + 1
+        return number.to_bytes(data, "big", signed=True), False, True
 
 
 _ENCODERS = {
@@ -103,7 +103,7 @@ def _choice(**alternatives: Any) -> Any:
 
 
 def _string(string: Any) -> Any:
-    """The string type, but with octets of any character set as its contents."""
+    """The string type, but with bytes of any character set as its contents."""
     return univ.OctetString().subtype(implicitTag=string.tagSet.superTags[-1])
 
 

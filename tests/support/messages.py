@@ -1,7 +1,7 @@
 """Builders of real-looking messages: RFC 4120, RFC 3244 and [MS-KKDCP], encoded by pyasn1.
 
-Each returns octets. What a test doesn't name has the value that a MIT client or KDC would send. Messages are
-payloads, without the 4-octet length; `envelope` and `prefixed` put it before them.
+Each returns bytes. What a test doesn't name has the value that a MIT client or KDC would send. Messages are
+payloads, without the 4-byte length; `envelope` and `prefixed` put it before them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -71,7 +71,7 @@ def envelope(
     message = asn1.KDC_PROXY_MESSAGE.clone()
     message["kerb-message"] = prefixed(payload) if has_prefix else payload
     if realm is not None:
-        message["target-domain"][realm_type] = _octets(realm)
+        message["target-domain"][realm_type] = _encoded(realm)
     if hint is not None:
         message["dclocator-hint"] = hint
     return asn1.encode(message)
@@ -122,7 +122,7 @@ def _fill_body(
 ) -> None:
     """A KDC-REQ-BODY; `tickets` are additional tickets, each for a service of the realm."""
     field["kdc-options"] = _flags(field["kdc-options"], options)
-    field["realm"] = _octets(realm)
+    field["realm"] = _encoded(realm)
     _fill_optional_name(field, "cname", cname)
     _fill_optional_name(field, "sname", (NT_SRV_INST, ("krbtgt", realm)) if isinstance(sname, str) else sname)
     for name, time in (("from", start), ("till", till), ("rtime", renew)):
@@ -229,7 +229,7 @@ def _kdc_rep(
 ) -> bytes:
     reply = _begin(schema, msg_type=msg_type)
     _fill_padata(reply, padata)
-    reply["crealm"] = _octets(client[0])
+    reply["crealm"] = _encoded(client[0])
     _fill_name(reply["cname"], client[1])
     _fill_ticket(reply["ticket"], *ticket)
     _fill_encrypted(reply["enc-part"], bytes(range(200)))
@@ -252,12 +252,12 @@ def krb_error(
     error["susec"] = 123456
     error["error-code"] = code
     if crealm is not None:
-        error["crealm"] = _octets(crealm)
+        error["crealm"] = _encoded(crealm)
     _fill_optional_name(error, "cname", cname)
-    error["realm"] = _octets(realm)
+    error["realm"] = _encoded(realm)
     _fill_name(error["sname"], sname or (NT_SRV_INST, ("krbtgt", realm)))
     if text is not None:
-        error["e-text"] = _octets(text)
+        error["e-text"] = _encoded(text)
     if data is not None:
         error["e-data"] = data
     return asn1.encode(error)
@@ -283,12 +283,12 @@ def _fill_optional_name(message: Any, field: str, name: Name | None) -> None:
 
 def _fill_name(field: Any, name: Name) -> None:
     field["name-type"] = name[0]
-    field["name-string"].extend([_octets(component) for component in name[1]])
+    field["name-string"].extend([_encoded(component) for component in name[1]])
 
 
 def _fill_ticket(field: Any, realm: str, sname: Name, cipher: bytes = TICKET_CIPHER) -> None:
     field["tkt-vno"] = 5
-    field["realm"] = _octets(realm)
+    field["realm"] = _encoded(realm)
     _fill_name(field["sname"], sname)
     _fill_encrypted(field["enc-part"], cipher, kvno=1)
 
@@ -300,9 +300,9 @@ def _fill_encrypted(field: Any, cipher: bytes, *, kvno: int | None = None) -> No
     field["cipher"] = cipher
 
 
-def _flags(schema: Any, octets: bytes) -> Any:
-    return schema.clone(binValue="".join(map("{:08b}".format, octets)))
+def _flags(schema: Any, data: bytes) -> Any:
+    return schema.clone(binValue="".join(map("{:08b}".format, data)))
 
 
-def _octets(text: str) -> bytes:
+def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")

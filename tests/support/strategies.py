@@ -15,8 +15,8 @@ __all__ = ["address_spellings", "broken", "damaged", "proxy_messages", "replies"
 NULL = b"\x05\x00"
 
 
-def _text_of(octets: bytes) -> str:
-    return octets.decode("utf-8", "surrogateescape")
+def _text_of(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 texts = st.one_of(
@@ -33,11 +33,11 @@ int32s = st.one_of(
 uint32s = int32s | st.integers(2**31, 2**32 - 1) | st.sampled_from([2**31, 2**32 - 1])
 """UInt32s, and what some write in their place."""
 
-octets = st.one_of(st.binary(max_size=16), st.integers(100, 300).map(bytes))
+data = st.one_of(st.binary(max_size=16), st.integers(100, 300).map(bytes))
 names = st.tuples(int32s, st.lists(texts, max_size=3))
 times = st.builds("{:04}0131235959Z".format, st.integers(0, 9999))
 flags = st.binary(max_size=5)
-padata = st.lists(st.tuples(int32s.filter(lambda number: number != 1), octets), max_size=4)
+padata = st.lists(st.tuples(int32s.filter(lambda number: number != 1), data), max_size=4)
 bodies = st.fixed_dictionaries(
     {"realm": realms},
     optional={
@@ -49,8 +49,8 @@ bodies = st.fixed_dictionaries(
         "renew": times,
         "nonce": uint32s,
         "etypes": st.lists(int32s, max_size=10),
-        "addresses": st.lists(st.tuples(int32s, octets), min_size=1, max_size=3),
-        "authorization": octets,
+        "addresses": st.lists(st.tuples(int32s, data), min_size=1, max_size=3),
+        "authorization": data,
         "tickets": st.lists(names, min_size=1, max_size=2),
     },
 )
@@ -75,7 +75,7 @@ errors = {
     "cname": st.none() | names,
     "sname": names,
     "text": st.none() | texts,
-    "data": st.none() | octets,
+    "data": st.none() | data,
 }
 krb_errors = st.builds(messages.krb_error, **errors)
 tickets = {
@@ -83,7 +83,7 @@ tickets = {
     "cname": names,
     "sname": names,
     "srealm": realms,
-    "padata": st.lists(st.tuples(int32s, octets), max_size=3),
+    "padata": st.lists(st.tuples(int32s, data), max_size=3),
 }
 replies = st.one_of(
     st.tuples(st.just(MessageKind.AS_REQ), st.one_of(st.builds(messages.as_rep, **tickets), krb_errors)),
@@ -148,18 +148,18 @@ def broken(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, sources: st.SearchStrategy[bytes]) -> bytes:
-    """Octets of `sources` with some of them flipped, inserted, deleted or cut off."""
+    """Bytes of `sources` with some of them flipped, inserted, deleted or cut off."""
     message = bytearray(draw(sources))
     for _ in range(draw(st.integers(1, 3))):
         position = draw(st.integers(0, max(0, len(message) - 1)))
-        octet = draw(st.integers(0, 255))
+        byte = draw(st.integers(0, 255))
         match draw(st.sampled_from(["flip", "nudge", "insert", "delete", "cut"])):
             case "flip":
-                message[position : position + 1] = bytes([octet])
+                message[position : position + 1] = bytes([byte])
             case "nudge" if message:
-                message[position] = (message[position] + (1 if octet & 1 else -1)) & 0xFF
+                message[position] = (message[position] + (1 if byte & 1 else -1)) & 0xFF
             case "insert":
-                message.insert(position, octet)
+                message.insert(position, byte)
             case "delete":
                 del message[position : position + 1]
             case "cut":
