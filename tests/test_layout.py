@@ -133,8 +133,8 @@ def codes(table: Iterator[list[str]]) -> set[int]:
 def test_exit_codes_are_the_same_in_the_readme_the_help_and_the_operations() -> None:
     """docs/operations.md has those of serve in its table, and those of locate in a sentence."""
     help_text = run(sys.executable, "-m", "kkdcpd", "--help", environment=os.environ).expect_ok().output
-    told = {int(code) for code in re.findall(r"^  (\d+) +\S", help_text, re.MULTILINE)}
-    assert told == codes(rows("../README.md", "exit code", "meaning")) == set(ExitCode)
+    found = {int(code) for code in re.findall(r"^  (\d+) +\S", help_text, re.MULTILINE)}
+    assert found == codes(rows("../README.md", "exit code", "meaning")) == set(ExitCode)
     served = codes(rows("operations.md", "code", "what it is"))
     assert served == set(ExitCode) - {ExitCode.NOT_FOUND, ExitCode.NO_ANSWER}
 
@@ -196,8 +196,8 @@ def test_every_event_is_documented_in_its_area() -> None:
     documented = {
         event: words(row[0])[0] for row in rows("log.md", "area", "events") for event in words(row[1])
     }
-    told = {event: area_of(source) for source in SOURCES for event, _level in events_of(source)}
-    assert {event: documented.get(event) for event in told} == told
+    found = {event: area_of(source) for source in SOURCES for event, _level in events_of(source)}
+    assert {event: documented.get(event) for event in found} == found
 
 
 def area_of(source: Path) -> str:
@@ -239,14 +239,14 @@ def test_every_metric_is_documented_with_its_labels_and_type() -> None:
     }
     status = ServiceStatus(generation=1, workers_ready=1, workers_wanted=1, started_at=0.0)
     exposition = Exposition(MetricsReader(make_metrics(1)), ServiceFacts(status=status))
-    told = {
+    found = {
         family.name + ("_total" if family.type == "counter" else ""): (
             sorted(family._labelnames),  # type: ignore[attr-defined]
             family.type,
         )
         for family in exposition.collect()
     }
-    assert documented == told
+    assert documented == found
 
 
 def test_every_outcome_has_its_place_in_the_sum_of_requests() -> None:

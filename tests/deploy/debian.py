@@ -153,7 +153,7 @@ class Machine:
         inside = ("nsenter", f"--target={self._leader()}", "--all")
         return run(*inside, *command, environment=_ENVIRONMENT, stdin=stdin, timeout=PROGRAM_SECONDS)
 
-    def tell(self, *command: str) -> str:
+    def output_of(self, *command: str) -> str:
         """Run a program that must succeed; return what it says."""
         return self.run(*command).expect_ok().output.strip()
 

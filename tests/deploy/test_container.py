@@ -93,9 +93,9 @@ def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
         "--tag=localhost/kkdcpd",
         str(REPOSITORY),
     )
-    told = json.loads(buildah("inspect", "--type=image", "localhost/kkdcpd"))
+    result = json.loads(buildah("inspect", "--type=image", "localhost/kkdcpd"))
     container = buildah("from", "localhost/kkdcpd")
-    yield Image(root=Path(buildah("mount", container)), config=told["Docker"]["config"])
+    yield Image(root=Path(buildah("mount", container)), config=result["Docker"]["config"])
     buildah("rm", "--all")
 
 
@@ -206,8 +206,8 @@ def test_health_is_asked_without_curl(site: Site, image: Image) -> None:
 
 
 def test_reload_is_asked_from_inside(site: Site, image: Image) -> None:
-    told = site.container.run(image, *program(image.config, "reload")).expect_ok()
-    assert told.output.startswith("reloaded: ")
+    result = site.container.run(image, *program(image.config, "reload")).expect_ok()
+    assert result.output.startswith("reloaded: ")
 
 
 def test_dead_worker_is_buried_and_replaced(site: Site) -> None:
@@ -260,7 +260,7 @@ class Host:
         inside = f"cd {self.folder}\n{command}"
         return run("sh", "-euc", inside, environment=self.environment, timeout=BUILDING_SECONDS)
 
-    def tell(self, command: str) -> str:
+    def output_of(self, command: str) -> str:
         """Run a command that has to succeed as soon as the container is ready; return what it says."""
         deadline = time.monotonic() + SECONDS_TO_START
         while not (done := self.sh(command)).is_ok and time.monotonic() < deadline:
@@ -302,21 +302,21 @@ def host(image: Image, workshop: Path, authority: Authority, tmp_path: Path) -> 
 
 def expect_to_serve(host: Host) -> None:
     """Clients get in by port 443, Prometheus by port 9088."""
-    served = host.tell(f"curl --silent --include --cacert {host.trust} https://localhost/KdcProxy")
+    served = host.output_of(f"curl --silent --include --cacert {host.trust} https://localhost/KdcProxy")
     assert served.startswith("HTTP/1.1 405 ")
-    assert "kkdcpd_build_info" in host.tell("curl --silent --fail http://127.0.0.1:9088/metrics")
+    assert "kkdcpd_build_info" in host.output_of("curl --silent --fail http://127.0.0.1:9088/metrics")
 
 
 def test_printed_commands_run_it_by_podman(host: Host) -> None:
     for command in commands(block(OPERATIONS, "sh", "podman run").text):
-        host.tell(command)
+        host.output_of(command)
     expect_to_serve(host)
     host.sh("podman exec kkdcpd kkdcpd healthcheck").expect_ok()
     host.sh("podman exec kkdcpd kkdcpd reload").expect_ok()
     # The volume with the control socket outlives a kill.
     host.sh("podman kill kkdcpd && podman wait kkdcpd && podman start kkdcpd").expect_ok()
     expect_to_serve(host)
-    assert "control.sock" not in host.tell("podman logs kkdcpd")
+    assert "control.sock" not in host.output_of("podman logs kkdcpd")
 
 
 def test_podman_compose_runs_it(host: Host) -> None:
@@ -325,8 +325,8 @@ def test_podman_compose_runs_it(host: Host) -> None:
     host.sh("podman tag localhost/kkdcpd kkdcpd").expect_ok()
     host.sh(printed).expect_ok()
     expect_to_serve(host)
-    told = host.sh("podman ps --format '{{.Status}}'").expect_ok().output
-    assert "Up" in told
+    result = host.sh("podman ps --format '{{.Status}}'").expect_ok().output
+    assert "Up" in result
 
 
 def test_image_has_nothing_that_builds(image: Image) -> None:

@@ -19,8 +19,8 @@ FOLDER = REPOSITORY / "docs/man"
 def shown(name: str) -> str:
     """Return a page as plain text, one space between words."""
     page = str(FOLDER / name)
-    told = run("mandoc", "-Tutf8", page, environment=os.environ).expect_ok().output
-    return " ".join(re.sub(".\b", "", told).split())
+    text = run("mandoc", "-Tutf8", page, environment=os.environ).expect_ok().output
+    return " ".join(re.sub(".\b", "", text).split())
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -46,9 +46,9 @@ def test_every_setting_is_in_the_page(key: str) -> None:
 
 
 def test_every_command_is_in_the_page() -> None:
-    told = shown("kkdcpd.8")
+    text = shown("kkdcpd.8")
     for command in ("serve", "check", "reload", "healthcheck", "locate"):
-        assert f"kkdcpd {command} [--config FILE]" in told
+        assert f"kkdcpd {command} [--config FILE]" in text
 
 
 @pytest.mark.parametrize("code", ExitCode)
@@ -58,6 +58,6 @@ def test_every_exit_code_is_in_the_page(code: ExitCode) -> None:
 
 
 def test_what_operations_tell_is_in_the_page() -> None:
-    told = shown("kkdcpd.8")
+    text = shown("kkdcpd.8")
     for word in ("SIGTERM, SIGINT", "SIGHUP", "/run/kkdcpd/control.sock", "KKDCPD_CONFIG"):
-        assert word in told
+        assert word in text

@@ -41,8 +41,8 @@ def wheel(dist: Path) -> Path:
 
 
 def expect_to_run(program: Path) -> None:
-    told = run(str(program), "--version", environment={"PATH": "/usr/bin:/bin"}).expect_ok()
-    assert told.output == f"kkdcpd {__version__}\n"
+    result = run(str(program), "--version", environment={"PATH": "/usr/bin:/bin"}).expect_ok()
+    assert result.output == f"kkdcpd {__version__}\n"
     checked = run(str(program), "check", "--config", "/nowhere", environment={"PATH": "/usr/bin:/bin"})
     assert checked.exit_code == 78
 

@@ -109,8 +109,8 @@ def take_toml(site: Site, printed: Block) -> None:
     if "[realms." not in whole:
         whole += CONFIG.text
     (site.etc / "kkdcpd/printed.toml").write_text(whole)
-    told = site.sh("kkdcpd check --config /etc/kkdcpd/printed.toml")
-    assert ": good; realms served: EXAMPLE.COM" in told
+    result = site.sh("kkdcpd check --config /etc/kkdcpd/printed.toml")
+    assert ": good; realms served: EXAMPLE.COM" in result
 
 
 def take_ini(site: Site, printed: Block) -> None:
@@ -129,7 +129,7 @@ def log_in_with(site: Site, printed: Block) -> None:
     site.machine.run(
         "kpasswd", "alice@EXAMPLE.COM", stdin=f"{PASSWORD}-2\n{PASSWORD}\n{PASSWORD}\n"
     ).expect_ok()
-    log = site.machine.tell("journalctl", "--unit=kkdcpd", "--output=cat")
+    log = site.machine.output_of("journalctl", "--unit=kkdcpd", "--output=cat")
     assert len(re.findall(r"kind=KPASSWD_REQ .*?outcome=answered", log)) >= 2
 
 
@@ -145,8 +145,8 @@ def drop_in(unit: str) -> Callable[[Site, Block], None]:
             if listen := re.search(r"^ListenStream=(\d.*)$", printed.text, re.MULTILINE):
                 config.write_text(f'[[listen]]\naddress = "{listen[1]}"\n{before}')
             site.sh("systemctl daemon-reload\nsystemctl restart kkdcpd.socket kkdcpd.service")
-            assert site.machine.tell("systemd-analyze", "verify", "--man=no", unit) == ""
-            assert site.machine.tell("systemctl", "is-active", unit) == "active"
+            assert site.machine.output_of("systemd-analyze", "verify", "--man=no", unit) == ""
+            assert site.machine.output_of("systemctl", "is-active", unit) == "active"
         finally:
             (folder / "printed.conf").unlink()
             config.write_text(before)
@@ -240,8 +240,8 @@ def test_readme_commands_run_it_in_a_venv(site: Site) -> None:
         site.sh(check)
     site.sh("systemctl stop kkdcpd.socket kkdcpd.service")
     try:
-        told = site.machine.run("timeout", "--preserve-status", "3", "sh", "-c", f"exec {serve}")
-        assert (told.exit_code, " ready " in told.output) == (0, True), told.output
+        result = site.machine.run("timeout", "--preserve-status", "3", "sh", "-c", f"exec {serve}")
+        assert (result.exit_code, " ready " in result.output) == (0, True), result.output
     finally:
         site.sh("systemctl start kkdcpd.socket kkdcpd.service")
 

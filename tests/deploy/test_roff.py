@@ -40,14 +40,14 @@ def test_line_that_is_wrapped_before_a_dot_begins_with_none(tmp_path: Path) -> N
 
 
 def test_marks_become_bold_and_links_their_text() -> None:
-    told = roff.paragraph("Say `this or that`, **now**, as in [the guide](guide.md).")
-    assert told == ".PP\nSay \\fBthis or that\\fR, \\fBnow\\fR, as in the guide."
+    source = roff.paragraph("Say `this or that`, **now**, as in [the guide](guide.md).")
+    assert source == ".PP\nSay \\fBthis or that\\fR, \\fBnow\\fR, as in the guide."
 
 
 def test_mark_may_go_over_a_lines_end(tmp_path: Path) -> None:
-    told = roff.paragraph(f"{'x' * 65} `one two three`.")
-    assert told.count("\\fB") == told.count("\\fR") == 1
-    assert "`" not in shown(tmp_path, told)
+    source = roff.paragraph(f"{'x' * 65} `one two three`.")
+    assert source.count("\\fB") == source.count("\\fR") == 1
+    assert "`" not in shown(tmp_path, source)
 
 
 def test_sentences_begin_lines() -> None:
@@ -68,5 +68,5 @@ def test_what_is_below_an_item_is_indented() -> None:
 
 
 def test_heads_need_no_paragraph() -> None:
-    told = roff.page("page", 1, "test", [roff.section("a"), roff.subsection("b"), roff.paragraph("c")])
-    assert told == '.TH PAGE 1 "" "test"\n.SH A\n.SS b\nc\n'
+    source = roff.page("page", 1, "test", [roff.section("a"), roff.subsection("b"), roff.paragraph("c")])
+    assert source == '.TH PAGE 1 "" "test"\n.SH A\n.SS b\nc\n'

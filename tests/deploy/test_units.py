@@ -71,7 +71,7 @@ class Site:
         (live / "privkey.pem").write_bytes(pair.key.read_bytes())
         (live / "privkey.pem").chmod(0o600)
         hook = self.machine.root.copy_in(REPOSITORY / "systemd/examples/certbot-deploy-hook")
-        self.machine.tell("env", f"RENEWED_LINEAGE={lineage}", "sh", hook)
+        self.machine.output_of("env", f"RENEWED_LINEAGE={lineage}", "sh", hook)
 
     def served_certificate(self) -> int:
         """Return the serial number of what is served."""
@@ -81,17 +81,17 @@ class Site:
         return int(str(found["serialNumber"]), 16)
 
     def log(self) -> str:
-        return self.machine.tell("journalctl", "--unit=kkdcpd.service", "--no-pager", "--output=cat")
+        return self.machine.output_of("journalctl", "--unit=kkdcpd.service", "--no-pager", "--output=cat")
 
     def property(self, name: str) -> str:
-        return self.machine.tell("systemctl", "show", f"--property={name}", "--value", "kkdcpd.service")
+        return self.machine.output_of("systemctl", "show", f"--property={name}", "--value", "kkdcpd.service")
 
     def drop_in(self, text: str) -> None:
         folder = self.etc / "systemd/system/kkdcpd.service.d"
         folder.mkdir(exist_ok=True)
         (folder / "test.conf").write_text(text)
-        self.machine.tell("systemctl", "daemon-reload")
-        self.machine.tell("systemctl", "restart", "kkdcpd.service")
+        self.machine.output_of("systemctl", "daemon-reload")
+        self.machine.output_of("systemctl", "restart", "kkdcpd.service")
 
     def drop_nothing_in(self) -> None:
         self.drop_in("")
@@ -159,22 +159,25 @@ def site(
         site = Site(machine, realm, authority, folder)
         site.config.write_text(CONFIG.format(realm=realm))
         site.renew()
-        machine.tell("systemctl", "enable", "--now", "kkdcpd.socket", "kkdcpd.service")
+        machine.output_of("systemctl", "enable", "--now", "kkdcpd.socket", "kkdcpd.service")
         yield site
 
 
 def test_exposure_is_low() -> None:
     command = ("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}")
     unit = str(REPOSITORY / "systemd/kkdcpd.service")
-    told = run(*command, unit, environment=os.environ).expect_ok()
-    found = re.search(r"Overall exposure level for kkdcpd.service: ([\d.]+)", told.output)
+    result = run(*command, unit, environment=os.environ).expect_ok()
+    found = re.search(r"Overall exposure level for kkdcpd.service: ([\d.]+)", result.output)
     assert found
     assert float(found[1]) <= MAX_EXPOSURE
 
 
 def test_systemd_finds_no_fault(site: Site) -> None:
     # Its pages have a test of their own; here is no man to show them.
-    assert site.machine.tell("systemd-analyze", "verify", "--man=no", "kkdcpd.service", "kkdcpd.socket") == ""
+    assert (
+        site.machine.output_of("systemd-analyze", "verify", "--man=no", "kkdcpd.service", "kkdcpd.socket")
+        == ""
+    )
 
 
 def test_user_logs_in_through_the_sandbox(site: Site) -> None:
@@ -183,32 +186,34 @@ def test_user_logs_in_through_the_sandbox(site: Site) -> None:
 
 
 def test_service_has_no_privilege(site: Site) -> None:
-    status = site.machine.tell("cat", f"/proc/{site.property('MainPID')}/status")
-    told = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert int(told["Uid"].split()[0]) >= 61184  # systemd's range for dynamic users
-    assert {told[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
-    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+    status = site.machine.output_of("cat", f"/proc/{site.property('MainPID')}/status")
+    result = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(result["Uid"].split()[0]) >= 61184  # systemd's range for dynamic users
+    assert {result[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (result["NoNewPrivs"], result["Seccomp"]) == ("1", "2")
 
 
 def test_key_stays_roots_and_its_groups(site: Site) -> None:
-    mode_and_owners = site.machine.tell("stat", "--format=%a %U %G", "/etc/kkdcpd/tls/key.pem")
+    mode_and_owners = site.machine.output_of("stat", "--format=%a %U %G", "/etc/kkdcpd/tls/key.pem")
     assert mode_and_owners == "640 root kkdcpd-tls"
 
 
 def test_check_run_by_root_reads_files_as_the_service_does(site: Site) -> None:
     key = "/etc/kkdcpd/tls/key.pem"
-    assert "read as kkdcpd, the user of kkdcpd.service" in site.machine.tell("kkdcpd", "check")
-    site.machine.tell("systemctl", "stop", "kkdcpd.socket", "kkdcpd.service")  # and with it goes the user
+    assert "read as kkdcpd, the user of kkdcpd.service" in site.machine.output_of("kkdcpd", "check")
+    site.machine.output_of(
+        "systemctl", "stop", "kkdcpd.socket", "kkdcpd.service"
+    )  # and with it goes the user
     try:
-        site.machine.tell("kkdcpd", "check")
-        site.machine.tell("chmod", "0600", key)
+        site.machine.output_of("kkdcpd", "check")
+        site.machine.output_of("chmod", "0600", key)
         checked = site.machine.run("kkdcpd", "check")
         assert checked.exit_code == 78
         assert f"let the service's user read it: chgrp kkdcpd-tls {key} && chmod 0640 {key}" in checked.output
-        site.machine.tell("kkdcpd", "check", "--user", "root")
+        site.machine.output_of("kkdcpd", "check", "--user", "root")
     finally:
-        site.machine.tell("chmod", "0640", key)
-        site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
+        site.machine.output_of("chmod", "0640", key)
+        site.machine.output_of("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
 
 
 def test_certbots_hook_hands_over_a_renewed_certificate(site: Site) -> None:
@@ -229,13 +234,13 @@ def test_reload_of_a_broken_configuration_fails_and_changes_nothing(site: Site) 
     assert "did you mean kdc?" in site.log()
     assert site.property("ActiveState") == "active"
     site.client.kinit("alice", PASSWORD).expect_ok()
-    site.machine.tell("systemctl", "reload", "kkdcpd")
+    site.machine.output_of("systemctl", "reload", "kkdcpd")
 
 
 def test_who_comes_while_it_is_restarted_waits(site: Site) -> None:
     before = site.property("MainPID")
     with Visitors(site.trust) as visitors:
-        site.machine.tell("systemctl", "restart", "kkdcpd.service")
+        site.machine.output_of("systemctl", "restart", "kkdcpd.service")
         site.served_certificate()
     assert (visitors.failures, visitors.served > 0) == ([], True)
     assert site.property("MainPID") != before
@@ -244,24 +249,24 @@ def test_who_comes_while_it_is_restarted_waits(site: Site) -> None:
 def test_who_comes_while_the_package_is_upgraded_waits(site: Site, deb: Path) -> None:
     before = site.property("MainPID")
     with Visitors(site.trust) as visitors:
-        site.machine.tell("dpkg", "--install", f"/srv/{deb.name}")
+        site.machine.output_of("dpkg", "--install", f"/srv/{deb.name}")
         site.served_certificate()
     assert (visitors.failures, visitors.served > 0) == ([], True)
     assert site.property("MainPID") != before
 
 
 def test_health_and_metrics_can_be_asked(site: Site) -> None:
-    site.machine.tell("kkdcpd", "healthcheck")
-    told = site.client.run("curl", "--silent", "http://127.0.0.1:9088/metrics").expect_ok()
-    assert "kkdcpd_requests_total" in told.output
+    site.machine.output_of("kkdcpd", "healthcheck")
+    result = site.client.run("curl", "--silent", "http://127.0.0.1:9088/metrics").expect_ok()
+    assert "kkdcpd_requests_total" in result.output
 
 
 def test_curl_is_told_what_it_is(site: Site) -> None:
     anchors = str(site.authority.certificate)
-    told = site.client.run(
+    result = site.client.run(
         "curl", "--silent", "-i", "--cacert", anchors, f"https://{NAME}/KdcProxy"
     ).expect_ok()
-    assert told.output.startswith("HTTP/1.1 405 ")
+    assert result.output.startswith("HTTP/1.1 405 ")
 
 
 def ask_until_closed(trust: ssl.SSLContext, count: int) -> Iterator[str]:
@@ -279,7 +284,7 @@ def test_journal_keeps_every_line_of_a_flood(site: Site) -> None:
     asked: set[str] = set()
     while len(asked) < FLOOD:
         asked |= set(ask_until_closed(site.trust, FLOOD - len(asked)))
-    site.machine.tell("journalctl", "--sync")
+    site.machine.output_of("journalctl", "--sync")
     logged = set(re.findall(r"\bexchange (?:.* )?id=(\w+) ", site.log()))
     assert len(asked - logged) == 0
     assert "lines_lost" not in site.log()
@@ -304,15 +309,15 @@ def test_socket_may_be_elsewhere(site: Site) -> None:
 
 
 def restart_all(site: Site) -> None:
-    site.machine.tell("systemctl", "daemon-reload")
-    site.machine.tell("systemctl", "restart", "kkdcpd.socket", "kkdcpd.service")
+    site.machine.output_of("systemctl", "daemon-reload")
+    site.machine.output_of("systemctl", "restart", "kkdcpd.socket", "kkdcpd.service")
 
 
 def test_watchdog_replaces_a_parent_that_hangs(site: Site) -> None:
     site.drop_in("[Service]\nWatchdogSec=1\n")
     try:
         hung = site.property("MainPID")
-        site.machine.tell("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "kkdcpd.service")
+        site.machine.output_of("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "kkdcpd.service")
         wait_for_another(site, hung)
     finally:
         site.drop_nothing_in()
@@ -336,8 +341,8 @@ def test_wrong_configuration_is_not_tried_again_and_again(site: Site) -> None:
         assert site.property("ActiveState") == "failed"
     finally:
         site.config.write_text(good)
-        site.machine.tell("systemctl", "reset-failed", "kkdcpd.service", "kkdcpd.socket")
-        site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
+        site.machine.output_of("systemctl", "reset-failed", "kkdcpd.service", "kkdcpd.socket")
+        site.machine.output_of("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
 
 
 class Impatient:
@@ -351,7 +356,7 @@ class Impatient:
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
         (self._folder / "test.conf").write_text("[Service]\nRestartSec=100ms\n")
-        self._site.machine.tell("systemctl", "daemon-reload")
+        self._site.machine.output_of("systemctl", "daemon-reload")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -360,7 +365,7 @@ class Impatient:
 
     def fail(self, exit_code: int) -> None:
         """Start it, and see it fail more than once; nothing bounds how often."""
-        self._site.machine.tell("systemctl", "stop", "kkdcpd.service")
+        self._site.machine.output_of("systemctl", "stop", "kkdcpd.service")
         assert self._site.machine.run("systemctl", "start", "kkdcpd.service").exit_code != 0
         self._wait(lambda: int(self._site.property("NRestarts")) > 1)
         assert f"code=exited, status={exit_code}/" in self._site.log()
@@ -405,42 +410,42 @@ def test_certificate_outside_its_dates_does_not_keep_it_down(site: Site) -> None
     (tls / "certificate.pem").write_bytes(pair.certificate.read_bytes())
     (tls / "key.pem").write_bytes(pair.key.read_bytes())
     try:
-        site.machine.tell("systemctl", "restart", "kkdcpd.service")
+        site.machine.output_of("systemctl", "restart", "kkdcpd.service")
         assert site.property("ActiveState") == "active"
         assert "certificate_outside_dates" in site.log()
         assert site.machine.run("kkdcpd", "check").exit_code == 78
     finally:
         for name, contents in kept.items():
             (tls / name).write_bytes(contents)
-        site.machine.tell("systemctl", "restart", "kkdcpd.service")
+        site.machine.output_of("systemctl", "restart", "kkdcpd.service")
 
 
 def test_key_may_come_as_a_credential(site: Site) -> None:
     config = site.config.read_text()
     example = (REPOSITORY / "systemd/examples/load-credential.conf").read_text()
-    told = re.findall(r"^#   (.*)$", example, re.MULTILINE)
+    result = re.findall(r"^#   (.*)$", example, re.MULTILINE)
     before = site.served_certificate()
     site.renew()
-    site.config.write_text("\n".join([*told, config]))
+    site.config.write_text("\n".join([*result, config]))
     try:
         # Not even the group may look.
-        site.machine.tell("chmod", "0700", "/etc/kkdcpd/tls")
+        site.machine.output_of("chmod", "0700", "/etc/kkdcpd/tls")
         site.drop_in(example)
         assert site.served_certificate() != before
-        site.machine.tell("kkdcpd", "check")
+        site.machine.output_of("kkdcpd", "check")
     finally:
-        site.machine.tell("chmod", "0750", "/etc/kkdcpd/tls")
+        site.machine.output_of("chmod", "0750", "/etc/kkdcpd/tls")
         site.config.write_text(config)
         site.drop_nothing_in()
 
 
 def test_removal_stops_it(site: Site, deb: Path) -> None:
-    site.machine.tell("dpkg", "--remove", "kkdcpd")
+    site.machine.output_of("dpkg", "--remove", "kkdcpd")
     try:
         state = site.machine.run("systemctl", "is-active", "kkdcpd.service").output.strip()
         assert state == "inactive", site.log()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((NAME, 443))
     finally:
-        site.machine.tell("dpkg", "--install", f"/srv/{deb.name}")
-        site.machine.tell("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")
+        site.machine.output_of("dpkg", "--install", f"/srv/{deb.name}")
+        site.machine.output_of("systemctl", "start", "kkdcpd.socket", "kkdcpd.service")

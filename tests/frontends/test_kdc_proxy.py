@@ -206,7 +206,7 @@ ROWS = (
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_bad_input_is_refused_and_logged_once_and_hurts_nobody(site: Site, row: Row) -> None:
     with site.log() as lines, site.client() as client:
-        client.send_what_is_taken(row.octets)
+        client.send_until_closed(row.octets)
         response = client.response(method=row.method)
         assert response.status == row.status
         if row.keeps_connection:
@@ -254,7 +254,7 @@ def test_method_is_not_judged_where_nothing_is(site: Site) -> None:
 @pytest.mark.parametrize("row", [row for row in ROWS if row.method != "HEAD"], ids=lambda row: row.name)
 def test_refusal_is_a_sentence_without_addresses_or_anything_a_stranger_said(site: Site, row: Row) -> None:
     with site.client() as client:
-        client.send_what_is_taken(row.octets)
+        client.send_until_closed(row.octets)
         response = client.response()
     sentence = response.body.decode("ascii")
     assert sentence.endswith(".\n")
@@ -607,7 +607,7 @@ def test_head_that_drips_in_ends_the_connection(hasty_site: Site) -> None:
         client.send(b"POST /KdcProxy HTTP/1.1\r\nX: ")
         client.socket.settimeout(0.02)
         for _ in range(500):
-            client.send_what_is_taken(b"a")
+            client.send_until_closed(b"a")
             with contextlib.suppress(TimeoutError):
                 assert client.socket.recv(1) == b""
                 return
@@ -703,5 +703,5 @@ def test_nothing_else_is_spoken_after_an_upgrade_that_was_asked_for(site: Site) 
     upgrade = "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     with site.client() as client:
         assert client.ask(post(GOOD_BODY, *upgrade)).body == GOOD_REPLY
-        client.send_what_is_taken(b"\x81\x85" + bytes(1000))
+        client.send_until_closed(b"\x81\x85" + bytes(1000))
         assert client.is_closed_in_time()

@@ -360,9 +360,9 @@ def test_what_openssl_serves_is_served(pairs: Mapping[str, Pair], daemon: Daemon
 
 
 def test_what_its_clients_will_mind_is_a_warning(pairs: Mapping[str, Pair], daemon: Daemon) -> None:
-    told = [line for line in daemon.lines if event_of(line) == "config_warning" and "tls." in line]
+    warnings = [line for line in daemon.lines if event_of(line) == "config_warning" and "tls." in line]
     for kind, pair in pairs.items():
-        own = [line for line in told if f"{pair.certificate}" in line and "key=tls.additional" in line]
+        own = [line for line in warnings if f"{pair.certificate}" in line and "key=tls.additional" in line]
         assert [WARNINGS.get(kind, "") in line for line in own] == [True] * (kind in WARNINGS), (kind, own)
 
 

@@ -183,8 +183,8 @@ async def test_dns_that_fails_is_not_a_realm_without_records(directory: Path) ->
 
 
 async def test_a_realm_without_records_is_asked_for_once(directory: Path) -> None:
-    nobody = RealmConfig(name="NOBODY.KK.TEST", discovery="dns")
-    async with _site(directory, SRV_ZONE, nobody) as site:
+    unknown = RealmConfig(name="NOBODY.KK.TEST", discovery="dns")
+    async with _site(directory, SRV_ZONE, unknown) as site:
         for _ in range(20):
             with pytest.raises(NoKdcKnownError):
                 await site.locate("NOBODY.KK.TEST")
@@ -253,8 +253,8 @@ async def test_records_that_point_at_ourselves_are_refused(
             ("tcp://mapped.kk.test:88", "169.254.169.254 is link-local"),
             ("tcp://kdc1.kk.test:6379", "port 6379 is not in locate.allowed_ports"),
         }
-        told = [record.fields for record in caplog.records if record.message == "server_refused"]  # type: ignore[attr-defined]
-        assert [fields["source"] for fields in told] == ["SRV _kerberos._tcp.kk.test"] * 3
+        refusals = [record.fields for record in caplog.records if record.message == "server_refused"]  # type: ignore[attr-defined]
+        assert [fields["source"] for fields in refusals] == ["SRV _kerberos._tcp.kk.test"] * 3
         # The host whose port is refused is asked for once all the same: another record names it too.
         assert await site.queries() == 3 + 2 * 3
 

@@ -28,7 +28,7 @@ from tests.interop.conftest import (
     relay_byte_by_byte,
 )
 from tests.support import fake_kdc, messages
-from tests.support.fake_kdc import DROP, REFUSE, FakeKdcThread, Link, Script, Unheard
+from tests.support.fake_kdc import DROP, REFUSE, FakeKdcThread, Link, Script, Unserved
 from tests.support.http_client import HttpClient, post
 from tests.support.upstream import request_of
 
@@ -63,7 +63,7 @@ def trickle() -> Script:
 class Fault:
     """What is wrong with the first KDC; `takes` tells whether it takes messages, unlike one out of reach."""
 
-    tcp: Script | Unheard
+    tcp: Script | Unserved
     takes: bool = True
 
 

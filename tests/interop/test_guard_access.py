@@ -117,7 +117,7 @@ def closed_realm(make_certificates: CertificatesMaker) -> Certificates:
     ],
 )
 def test_listener_lets_in_whom_it_is_for(open_realm: Certificates, listener: str, shown: list[str]) -> None:
-    before = len(open_realm.site.daemon.lines)
+    before = open_realm.site.mark()
     done = open_realm.curl(listener, *shown).expect_ok()
     assert done.output == "200"
     (line,) = open_realm.site.all_exchanges(before)
@@ -137,7 +137,7 @@ def test_listener_lets_in_whom_it_is_for(open_realm: Certificates, listener: str
     ],
 )
 def test_handshake_ends_for_all_others(open_realm: Certificates, listener: str, shown: list[str]) -> None:
-    before = len(open_realm.site.daemon.lines)
+    before = open_realm.site.mark()
     assert not open_realm.curl(listener, *shown).is_ok
     open_realm.site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)
     assert open_realm.site.all_exchanges(before) == []
@@ -171,7 +171,7 @@ def test_kinit_gets_in_where_a_certificate_is_optional(open_realm: Certificates)
 def test_realm_refuses_whom_it_is_not_for(
     closed_realm: Certificates, listener: str, shown: list[str], detail: str
 ) -> None:
-    before = len(closed_realm.site.daemon.lines)
+    before = closed_realm.site.mark()
     witness = Witness(closed_realm.site.realm)
     done = closed_realm.curl(listener, *shown).expect_ok()
     assert done.output == "403"
@@ -235,7 +235,7 @@ def test_token_in_the_url_lets_kinit_and_kpasswd_in(secret: Site, token: str) ->
 
 @pytest.mark.parametrize("end", ["", "/", f"/{WRONG_TOKEN}", f"/{TOKEN[:-1]}", f"/{TOKEN.upper()}"])
 def test_without_the_token_nobody_gets_in(secret: Site, end: str) -> None:
-    before = len(secret.daemon.lines)
+    before = secret.mark()
     witness = Witness(secret.realm)
     refused = secret.clients(f"{secret.url}{end}").kinit("alice", PASSWORD)
     assert not refused.is_ok
@@ -298,13 +298,13 @@ LEAKS = {
 
 @pytest.mark.parametrize("name", LEAKS)
 def test_token_is_told_nowhere(secret: Site, name: str) -> None:
-    before = len(secret.daemon.lines)
+    before = secret.mark()
     with secret.connect() as client:
-        client.send_what_is_taken(LEAKS[name])
+        client.send_until_closed(LEAKS[name])
         response = client.response(method="GET" if name.startswith("GET") else "POST")
     secret.daemon.wait_for_line(lambda line: response.request_id in line, after=before)
-    told = [*secret.daemon.lines[before:], *response.headers.values(), response.body.decode("latin-1")]
-    assert not [line for line in told if TOKEN[:8].lower() in line.lower()]
+    visible = [*secret.daemon.lines[before:], *response.headers.values(), response.body.decode("latin-1")]
+    assert not [line for line in visible if TOKEN[:8].lower() in line.lower()]
 
 
 # Rates

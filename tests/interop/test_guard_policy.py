@@ -202,8 +202,8 @@ def test_constrained_delegation_is_refused_or_told(strict: Site, lenient: Site) 
     client = lenient.clients()
     log_in_by_keytab(SERVICE)(lenient, client).expect_ok()
     assert "can't fulfill requested option" in client.kvno("HTTP/1.kk.test", *proxied).output
-    told = [line for line in lenient.all_exchanges(before) if is_broken(line, "s4u2proxy")]
-    assert {(line["sname"], line["error_name"]) for line in told} == {
+    logged = [line for line in lenient.all_exchanges(before) if is_broken(line, "s4u2proxy")]
+    assert {(line["sname"], line["error_name"]) for line in logged} == {
         ("HTTP/1.kk.test", "KDC_ERR_BADOPTION"),
     }
     # A client that got its ticket to itself elsewhere.

@@ -134,11 +134,11 @@ def test_nothing_is_demanded_of_a_principal_that_needs_no_proof(kdc: Kdc) -> Non
 def test_kdc_names_the_true_client_in_errors_to_armored_requests(kdc: Kdc, outer: str | None) -> None:
     shown = kdc.as_req(outer)
     request = kdc.as_req(kdc.user)
-    nobody = kdc.as_req("nobody")
+    unknown = kdc.as_req("nobody")
     cases = {
         kdc.armor.hide(request, shown): ({REQUIRED}, kdc.user),
         kdc.armor.hide(request, shown, proof=(kdc.user, "wrong")): (FAILED, kdc.user),
-        kdc.armor.hide(nobody, shown): ({UNKNOWN}, "nobody"),
+        kdc.armor.hide(unknown, shown): ({UNKNOWN}, "nobody"),
     }
     for payload, (codes, name) in cases.items():
         asked = classify(ProxyMessage(kerb_message=messages.prefixed(payload), target_domain=kdc.realm))

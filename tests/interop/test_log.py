@@ -158,6 +158,6 @@ def test_what_strangers_repeat_is_summed(guarded: MitRealm, make_front: FrontMak
     site.all_exchanges()
     assert site.daemon.stop() == 0
     lines = map(parse_line, site.daemon.lines)
-    told = [line for line in lines if line["event"] == "tls_handshake_failed"]
-    assert [line.get("count") for line in told] == [None, "4"]
-    assert {line["reason"] for line in told} == {"HTTP_REQUEST"}
+    events = [line for line in lines if line["event"] == "tls_handshake_failed"]
+    assert [line.get("count") for line in events] == [None, "4"]
+    assert {line["reason"] for line in events} == {"HTTP_REQUEST"}

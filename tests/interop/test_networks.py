@@ -62,14 +62,14 @@ def test_tcp_that_is_known_to_be_down_is_not_waited_for_and_used_again_once_it_w
     network.filter("input", f"tcp dport {realm.kdc.port} {verdict}")
     log_in(site)
     site.daemon.wait_for_line(lambda line: "kdc_unhealthy" in line and "state=down" in line)
-    before = len(site.daemon.lines)
+    before = site.mark()
     log_in(site)
     exchanges = site.wait_for_exchanges(3, after=before)
     # One attempt: no connect was waited for.
     assert {(line["transport"], line["attempts"]) for line in exchanges} == {("udp", "1")}
     network.unfilter()
     site.daemon.wait_for_line(lambda line: "kdc_recovered" in line, after=before)
-    before = len(site.daemon.lines)
+    before = site.mark()
     log_in(site)
     assert {line["transport"] for line in site.wait_for_exchanges(3, after=before)} == {"tcp"}
 

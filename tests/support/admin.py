@@ -1,4 +1,4 @@
-"""The admin process: in the test's own event loop, or forked as the parent process does it."""
+"""Runs the admin process, in the test's event loop or forked as the parent process forks it."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ async def running_admin(
     *,
     dated: tuple[DatedItem, ...] = (),
 ) -> AsyncIterator[AdminProcess]:
-    """Run it in this event loop."""
+    """Run the admin process in the running event loop."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
     admin = AdminProcess(config, [listener], SystemFiles(), metrics, STATUS, dated=dated)
@@ -48,7 +48,7 @@ async def running_admin(
 
 @contextlib.contextmanager
 def forked_admin(settings: str, metrics: Metrics, sock: socket.socket) -> Iterator[int]:
-    """Run it in a child process, whose id this gives, on a listening socket."""
+    """Run the admin process in a child process on a listening socket, and yield the child's id."""
     child = os.fork()
     if not child:
         try:

@@ -1,4 +1,4 @@
-"""The captured requests in vectors/: see the README there."""
+"""Reads the captured requests in vectors/, which the README there describes."""
 
 from pathlib import Path
 
@@ -10,5 +10,5 @@ _FOLDER = Path(__file__).parent / "vectors"
 
 
 def captured(name: str) -> bytes:
-    """The KDC-PROXY-MESSAGE of this name."""
+    """Return the KDC-PROXY-MESSAGE of this name."""
     return (_FOLDER / f"{name}.der").read_bytes()

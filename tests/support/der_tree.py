@@ -1,7 +1,7 @@
-"""Valid messages as trees, to break them at one place and keep all lengths around it right.
+"""Parses valid messages into trees, to replace one element and keep the lengths around it right.
 
-Nested messages are in the tree as well: the kerb-message with its length or RFC 3244's header, and the AP-REQ
-in PA-TGS-REQ. A shape of its own, so that no code of the reader under test is trusted.
+The tree contains nested messages as well: the kerb-message with its length or RFC 3244's header, and the
+AP-REQ in PA-TGS-REQ. This module uses no code of the reader under test.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ CONSTRUCTED = 0x20
 
 @dataclass(eq=False)
 class Node:
-    """An element: its children, after the length of a nested message, or contents that are opaque."""
+    """An element with its children, which follow the length of a nested message, or with opaque contents."""
 
     tag: int
     contents: bytes
@@ -26,19 +26,19 @@ class Node:
     is_kpasswd: bool = False
 
     def walk(self) -> Iterator["Node"]:
-        """This node and all below it."""
+        """Yield this node and all nodes below it."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     @property
     def is_constructed(self) -> bool:
-        """Whether it consists of elements by its tag, not because an OCTET STRING happens to hold some."""
+        """Whether the tag is constructed. A primitive OCTET STRING may contain elements too."""
         return bool(self.tag & CONSTRUCTED)
 
 
 def parse(data: bytes) -> Node:
-    """Parse a valid KDC-PROXY-MESSAGE whose kerb-message bears its length."""
+    """Parse a valid KDC-PROXY-MESSAGE whose kerb-message begins with its length."""
     (root,) = _elements(data, "")
     assert break_at(root) == data
     return root
@@ -52,7 +52,7 @@ def break_at(node: Node, target: Node | None = None, replacement: bytes = b"") -
 
 
 def contents_of(node: Node, target: Node | None = None, replacement: bytes = b"") -> bytes:
-    """Encode what the element holds."""
+    """Encode the contents of the element."""
     if not node.children:
         return node.contents
     parts = [break_at(child, target, replacement) for child in node.children]
@@ -64,7 +64,7 @@ def contents_of(node: Node, target: Node | None = None, replacement: bytes = b""
 
 
 def element(tag: int, contents: bytes) -> bytes:
-    """An element in DER."""
+    """Return an element in DER."""
     length = len(contents)
     if length < 0x80:
         return bytes((tag, length)) + contents

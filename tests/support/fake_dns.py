@@ -1,4 +1,4 @@
-"""A DNS server with a bad habit, for faults that no real server produces on demand."""
+"""A DNS server with faults that no real server produces on demand."""
 
 import asyncio
 import contextlib
@@ -26,10 +26,11 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """What the server does wrong. A question is a record type, a name, or both with a space between.
+    """The faults of the server. A question is a record type, a name, or both with a space between.
 
-    `dropped` questions are never answered, `slow` ones after so many seconds, `failing` ones with this RCODE.
-    Queries with EDNS get the RCODE `edns`, or no answer if that is "drop".
+    The server never answers `dropped` questions. It answers `slow` questions after a number of seconds and
+    `failing` questions with an RCODE. It answers queries with EDNS by the RCODE `edns`, or not if that is
+    "drop".
     """
 
     dropped: Collection[str] = ()
@@ -39,9 +40,10 @@ class Habits:
 
 
 class FakeDns:
-    """Serves the records of `zone`, one a line as in a zone file, over UDP and TCP while its context lasts.
+    """Serves the records of `zone` over UDP and TCP while its context lasts.
 
-    All names are full ones. `asked` counts the queries by name and type; (name, type, True) those with EDNS.
+    `zone` has a record in each line, as a zone file does, with full names. `asked` counts the queries by
+    name, type and the presence of EDNS.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class FakeDns:
 
     @property
     def endpoint(self) -> str:
-        """HOST:PORT, as `locate.nameservers` has it."""
+        """HOST:PORT, as in `locate.nameservers`."""
         return f"{self.address}:{self.port}"
 
     def count(self, record_type: str) -> int:
-        """Return how many queries of a type were seen."""
+        """Return the number of queries of a type."""
         return sum(number for (_, kind, _), number in self.asked.items() if kind == record_type)
 
     def _serve(self) -> None:
@@ -89,7 +91,7 @@ class FakeDns:
             except OSError:
                 return
             if not wire:
-                return  # the socket is shut down
+                return  # the socket has been shut down
             query = dns.message.from_wire(wire)
             delay, response = self._answer(query)
             if response is None:
@@ -149,13 +151,13 @@ class FakeDns:
             texts = [record[3] for record in found]
             response.answer.append(dns.rrset.from_text(f"{name}.", int(found[0][1]), "IN", kind, *texts))
         else:
-            soa = "ns. nobody. 1 3600 600 86400 3600"
+            soa = "ns. hostmaster. 1 3600 600 86400 3600"
             response.authority.append(dns.rrset.from_text(".", 3600, "IN", "SOA", soa))
 
 
 @asynccontextmanager
 async def serving(zone: str, habits: Habits | None = None) -> AsyncIterator[FakeDns]:
-    """Serve while the context lasts, for tests with an event loop, which nothing may block."""
+    """Serve while the context lasts, without blocking the event loop of the test."""
     server = FakeDns(zone, habits)
     await asyncio.to_thread(server.__enter__)
     try:
@@ -165,7 +167,7 @@ async def serving(zone: str, habits: Habits | None = None) -> AsyncIterator[Fake
 
 
 def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """Return a socket for datagrams and one for connections, both on one port; 0 is any that is free."""
+    """Return a UDP and a TCP socket on one port; 0 is any free port."""
     while True:
         tcp = socket.create_server((address, port))
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,19 +1,19 @@
-"""A KDC on loopback that does as it is told, for whatever a real one can't be made to do.
+"""A KDC on loopback that follows scripts, for faults that no real KDC produces on demand.
 
-Scripts say what becomes of one TCP connection or of one datagram; `reply` is the honest one. In a test's own
-event loop:
+A script handles one TCP connection or one datagram; `reply` is the script of a healthy KDC. In the event loop
+of a test:
 
     async with FakeKdc(tcp=garbage()) as kdc:
         ...  # talk to 127.0.0.1, kdc.port
         assert kdc.tcp_messages == [payload]
 
-and where the test has none, because kkdcpd is a process:
+and in a test without an event loop, because kkdcpd is a process:
 
     with FakeKdcThread(tcp=reply(payload)) as kdc:
         ...
 
-One port serves both transports. Without a script a transport refuses; with DROP, TCP is a host that never
-answers a SYN. Scripts may be replaced by other scripts at any time: `kdc.tcp = silent()`.
+One port serves both transports. A transport without a script refuses. With DROP, TCP never answers a SYN. A
+test may replace a script at any time: `kdc.tcp = silent()`.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 PATIENCE_SECONDS = 10.0
-"""Longer than anything here takes on a busy machine."""
+"""More than every step takes on a busy machine."""
 
 PREFIX_BYTES = 4
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -55,43 +55,43 @@ T = TypeVar("T")
 Address = tuple[str | Any, int]
 
 
-class Unheard(enum.Enum):
-    """Why nobody at the port hears a client."""
+class Unserved(enum.Enum):
+    """How a port fails that no script serves."""
 
     REFUSE = "refuse"
     DROP = "drop"
 
 
-REFUSE: Final = Unheard.REFUSE
-DROP: Final = Unheard.DROP
+REFUSE: Final = Unserved.REFUSE
+DROP: Final = Unserved.DROP
 
 
 class Link(Protocol):
-    """One TCP connection, or one datagram and the way back to its sender."""
+    """One TCP connection, or one datagram and the address of its sender."""
 
     async def message(self) -> bytes:
-        """Wait for the next message and return its payload. If the client goes first, the script ends."""
+        """Wait for the next message and return its payload. If the client closes before, the script ends."""
 
     async def reply(self, payload: bytes) -> None:
-        """Send a payload, after its length where the transport is TCP."""
+        """Send a payload, over TCP with its length."""
 
     async def write(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send data without a length."""
 
     async def hold(self) -> None:
-        """Say nothing until the client goes."""
+        """Send nothing until the client closes."""
 
     def reset(self) -> None:
-        """Let the end of the script be a RST."""
+        """End the connection by RST when the script ends."""
 
 
 Script = Callable[[Link], Awaitable[None]]
 
 
 def reply(*payloads: bytes, when: asyncio.Event | None = None) -> Script:
-    """Answer messages with these payloads in turn; the last one serves for all further messages.
+    """Answer messages with these payloads in turn; the last payload answers all further messages.
 
-    With `when`, answers wait until it is set (from another thread: `FakeKdcThread.set`).
+    If `when` is given, replies wait for this event. Another thread sets the event by `FakeKdcThread.set`.
     """
     left = list(payloads)
 
@@ -107,7 +107,7 @@ def reply(*payloads: bytes, when: asyncio.Event | None = None) -> Script:
 
 
 def send(data: bytes) -> Script:
-    """Take the message, send these very bytes, then close."""
+    """Read the message, send exactly this data, then close."""
 
     async def script(link: Link) -> None:
         await link.message()
@@ -117,12 +117,12 @@ def send(data: bytes) -> Script:
 
 
 def garbage() -> Script:
-    """Answer with a well-framed message that is none of Kerberos'."""
+    """Answer with a valid frame around data that is not Kerberos."""
     return reply(b"This is not Kerberos.")
 
 
 def silent() -> Script:
-    """Take the message and say nothing, until the client goes."""
+    """Read the message and send nothing until the client closes."""
 
     async def script(link: Link) -> None:
         await link.message()
@@ -132,7 +132,7 @@ def silent() -> Script:
 
 
 def close_at_once() -> Script:
-    """Close the connection before anything was read; the client may see a RST for what it sent."""
+    """Close the connection without reading; the client may get a RST for its message."""
 
     async def script(link: Link) -> None:
         del link
@@ -141,7 +141,7 @@ def close_at_once() -> Script:
 
 
 def close_after_message() -> Script:
-    """Take the message and close the connection."""
+    """Read the message and close the connection."""
 
     async def script(link: Link) -> None:
         await link.message()
@@ -150,7 +150,7 @@ def close_after_message() -> Script:
 
 
 def reset_after_message() -> Script:
-    """Take the message and reset the connection."""
+    """Read the message and reset the connection."""
 
     async def script(link: Link) -> None:
         await link.message()
@@ -160,7 +160,7 @@ def reset_after_message() -> Script:
 
 
 def dribble(payload: bytes) -> Script:
-    """Answer over TCP with one byte a segment."""
+    """Answer over TCP with one byte in each segment."""
 
     async def script(link: Link) -> None:
         await link.message()
@@ -198,12 +198,11 @@ def flood(length: int = 0xFFFFFFFF) -> Script:
 class FakeKdc:
     """A KDC in the running event loop. `port` is one port for TCP and UDP.
 
-    `connections` counts those that were accepted; `tcp_messages` and `udp_messages` are the payloads that
-    came, none left out.
+    `connections` counts accepted connections; `tcp_messages` and `udp_messages` are all received payloads.
     """
 
     def __init__(
-        self, *, tcp: Script | Unheard = REFUSE, udp: Script | Unheard = REFUSE, host: str = "127.0.0.1"
+        self, *, tcp: Script | Unserved = REFUSE, udp: Script | Unserved = REFUSE, host: str = "127.0.0.1"
     ) -> None:
         self.tcp = tcp
         self.udp = udp
@@ -224,7 +223,7 @@ class FakeKdc:
                 self._fill(tcp, stack)
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(self._end_links)
-            if not isinstance(self.tcp, Unheard):
+            if not isinstance(self.tcp, Unserved):
                 self._listen(tcp, stack)
             if udp:
                 datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -244,11 +243,11 @@ class FakeKdc:
 
     @property
     def messages(self) -> list[bytes]:
-        """All payloads, those of TCP first."""
+        """All payloads, first of TCP, then of UDP."""
         return self.tcp_messages + self.udp_messages
 
     async def wait_for_messages(self, count: int = 1) -> Sequence[bytes]:
-        """Wait until as many messages have come, and return all of them."""
+        """Wait until `count` messages have arrived, and return all messages."""
         async with asyncio.timeout(PATIENCE_SECONDS), self._arrival:
             await self._arrival.wait_for(lambda: len(self.messages) >= count)
         return self.messages
@@ -262,7 +261,7 @@ class FakeKdc:
         return sock
 
     def _fill(self, listener: socket.socket, stack: contextlib.AsyncExitStack) -> None:
-        """Take the only places in the queue of connections: Linux drops the SYNs of all others."""
+        """Fill the backlog of the listener, so that Linux drops further SYNs."""
         listener.listen(0)
         for _ in range(2):
             filler = stack.enter_context(socket.socket(listener.family, socket.SOCK_STREAM))
@@ -301,7 +300,7 @@ class FakeKdc:
         task.add_done_callback(lambda _: sock.close())
 
     async def _run_tcp(self, sock: socket.socket) -> None:
-        assert not isinstance(self.tcp, Unheard)
+        assert not isinstance(self.tcp, Unserved)
         with contextlib.suppress(OSError, EOFError):
             await self.tcp(_Connection(sock, self._note_tcp))
 
@@ -310,7 +309,7 @@ class FakeKdc:
         self._start(self._run_udp(_Datagram(transport, payload, peer)), "datagram")
 
     async def _run_udp(self, link: Link) -> None:
-        assert not isinstance(self.udp, Unheard)
+        assert not isinstance(self.udp, Unserved)
         await self._announce_arrival()
         await self.udp(link)
 
@@ -360,7 +359,7 @@ class _Connection:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """What comes by UDP; uvloop has no sock_recvfrom."""
+    """Receives datagrams; uvloop has no sock_recvfrom."""
 
     def __init__(self, receive: Callable[[asyncio.DatagramTransport, bytes, Address], None]) -> None:
         self._receive = receive
@@ -390,17 +389,17 @@ class _Datagram:
         self._transport.sendto(data, self._peer)
 
     async def hold(self) -> None:
-        """Nobody can tell when the sender of a datagram goes."""
+        """Return at once: a datagram has no connection to close."""
 
     def reset(self) -> None:
         raise TypeError("a datagram can't be reset")
 
 
 class FakeKdcThread:
-    """A FakeKdc with an event loop and a thread of its own, for tests without a loop."""
+    """A FakeKdc with its own event loop in its own thread, for tests without a loop."""
 
     def __init__(
-        self, *, tcp: Script | Unheard = REFUSE, udp: Script | Unheard = REFUSE, host: str = "127.0.0.1"
+        self, *, tcp: Script | Unserved = REFUSE, udp: Script | Unserved = REFUSE, host: str = "127.0.0.1"
     ) -> None:
         self._kdc = FakeKdc(tcp=tcp, udp=udp, host=host)
         self._runner = asyncio.Runner()
@@ -427,21 +426,21 @@ class FakeKdcThread:
 
     @property
     def port(self) -> int:
-        """The port, for TCP and UDP."""
+        """The port of TCP and UDP."""
         return self._kdc.port
 
     @property
     def connections(self) -> int:
-        """How many connections were accepted."""
+        """The number of accepted connections."""
         return self._kdc.connections
 
     @property
     def messages(self) -> Sequence[bytes]:
-        """All payloads that came so far, those of TCP first."""
+        """All payloads so far, first of TCP, then of UDP."""
         return tuple(self._kdc.messages)
 
     def play(self, *, tcp: Script | None = None, udp: Script | None = None) -> None:
-        """Replace scripts; connections under way keep theirs."""
+        """Replace scripts; open connections keep their scripts."""
         self._kdc.tcp = tcp or self._kdc.tcp
         self._kdc.udp = udp or self._kdc.udp
 
@@ -450,7 +449,7 @@ class FakeKdcThread:
         self._runner.get_loop().call_soon_threadsafe(event.set)
 
     def wait_for_messages(self, count: int = 1) -> Sequence[bytes]:
-        """Wait until as many messages have come, and return all of them."""
+        """Wait until `count` messages have arrived, and return all messages."""
         return self._await(self._kdc.wait_for_messages(count))
 
     def _await(self, work: Coroutine[None, None, T]) -> T:

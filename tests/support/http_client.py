@@ -1,6 +1,6 @@
-"""An HTTP client of few words: it sends the very bytes that it is given and tells the very ones it got.
+"""A blocking HTTP client that sends exactly the given bytes and returns exactly the received bytes.
 
-Blocking, for tests of the process. Every wait is bounded by PATIENCE_SECONDS.
+Every wait ends after PATIENCE_SECONDS.
 """
 
 import socket
@@ -28,7 +28,7 @@ class Response:
 
     @property
     def request_id(self) -> str:
-        """The id that the log line bears as well."""
+        """The request id, which the log line has too."""
         return self.headers["x-ms-request-id"]
 
 
@@ -39,7 +39,7 @@ def post(
     version: str = "HTTP/1.1",
     method: str = "POST",
 ) -> bytes:
-    """Build a request, with no header but Content-Length, HTTP/1.1's Host and the given ones."""
+    """Build a request with Content-Length, for HTTP/1.1 with Host, and with the given headers."""
     host = ("Host: localhost",) if version == "HTTP/1.1" else ()
     lines = (f"{method} {path} {version}", *host, f"Content-Length: {len(body)}", *headers, "", "")
     return "\r\n".join(lines).encode() + body
@@ -49,13 +49,13 @@ class HttpClient:
     """One connection to a port of `host`, or to a unix socket; with a `tls` context it speaks TLS."""
 
     def __init__(
-        self, place: int | Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+        self, target: int | Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
     ) -> None:
-        plain = socket.socket(socket.AF_UNIX if isinstance(place, Path) else _family(host))
+        plain = socket.socket(socket.AF_UNIX if isinstance(target, Path) else _family(host))
         plain.settimeout(PATIENCE_SECONDS)
         try:
-            plain.connect(str(place) if isinstance(place, Path) else (host, place))
-            # A close without close_notify shall be told from one with it.
+            plain.connect(str(target) if isinstance(target, Path) else (host, target))
+            # An error shows a close without close_notify.
             self.socket = (
                 tls.wrap_socket(plain, server_hostname=host, suppress_ragged_eofs=False) if tls else plain
             )
@@ -76,11 +76,11 @@ class HttpClient:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send data."""
         self.socket.sendall(data)
 
-    def send_what_is_taken(self, data: bytes) -> None:
-        """Send bytes to a server that may close before it has read them all."""
+    def send_until_closed(self, data: bytes) -> None:
+        """Send data to a server that may close the connection before it has read all data."""
         try:
             self.socket.sendall(data)
         except (ConnectionError, ssl.SSLError):
@@ -105,13 +105,13 @@ class HttpClient:
         return Response(version=version, status=int(status), headers=headers, body=self._take(length))
 
     def wait_for(self, data: bytes) -> None:
-        """Wait for these very bytes, and drop them."""
+        """Wait for exactly this data, and drop it."""
         assert self._take(self._find(data)) == data
 
     def is_closed_in_time(self) -> bool:
-        """Wait for the end of the connection: true if it is a proper one and nothing more came before it.
+        """Wait for the end of the connection; return whether it is orderly and no data precedes it.
 
-        Over TLS, proper means by close_notify.
+        Over TLS, an orderly end is a close_notify.
         """
         try:
             return not self._received and self.socket.recv(1) == b""

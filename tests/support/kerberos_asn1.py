@@ -1,7 +1,7 @@
-"""Kerberos' messages as pyasn1 schemas, from the ASN.1 of RFC 4120 appendix A and [MS-KKDCP] 2.2.2.
+"""Defines Kerberos messages as pyasn1 schemas, after RFC 4120 appendix A and [MS-KKDCP] 2.2.2.
 
-A second opinion on every byte: what src/kkdcpd/protocol reads is compared with these, which share no code
-with it. Strings are bytes here: what is UTF-8 in the field is a GeneralString on the wire.
+Tests compare the results of kkdcpd.protocol with these schemas, which share no code with it. Strings are
+bytes in the schemas, because implementations send UTF-8 in a GeneralString.
 """
 
 from typing import Any
@@ -28,13 +28,13 @@ __all__ = [
 
 
 class NotDerError(Exception):
-    """Bytes that are not the DER encoding of exactly one value of the schema."""
+    """The data is not the DER encoding of exactly one value of the schema."""
 
 
 def decode(data: bytes, schema: Any) -> Any:
-    """Decode bytes that must be the DER of one value.
+    """Decode data that must be the DER encoding of one value.
 
-    pyasn1 lets some BER pass, but writes DER only: what it writes otherwise than it was read wasn't DER.
+    pyasn1 accepts some BER, but writes DER only. Data that differs from its written form is not DER.
     """
     try:
         value, rest = decoder.decode(data, asn1Spec=schema)
@@ -52,7 +52,7 @@ def encode(value: Any) -> bytes:
 
 
 class _MinimalInteger(IntegerEncoder):  # type: ignore[misc]
-    """pyasn1 0.6 writes -128 as ff 80, and every other -2^(8n-1) an byte too long."""
+    """Corrects pyasn1 0.6, which writes -128 and every other -2^(8n-1) with a byte too many."""
 
     def encodeValue(self, value: Any, *_: Any, **__: Any) -> tuple[bytes, bool, bool]:  # noqa: N802
         number = int(value)
@@ -62,7 +62,7 @@ class _MinimalInteger(IntegerEncoder):  # type: ignore[misc]
 
 _ENCODERS = {
     univ.Integer: _MinimalInteger(),
-    # pyasn1's own for DER leaves out an optional list that is empty: against RFC 4120 5.1.3, but DER.
+    # pyasn1's DER encoder omits an optional list that is empty. That is DER, but contradicts RFC 4120 5.1.3.
     univ.Sequence: SequenceEncoder(),
 }
 
@@ -103,7 +103,7 @@ def _choice(**alternatives: Any) -> Any:
 
 
 def _string(string: Any) -> Any:
-    """The string type, but with bytes of any character set as its contents."""
+    """Return the string type with bytes of any character set as its contents."""
     return univ.OctetString().subtype(implicitTag=string.tagSet.superTags[-1])
 
 
@@ -113,7 +113,7 @@ def _integer(lower: int, upper: int) -> Any:
 
 _INT32 = _integer(-(2**31), 2**31 - 1)
 _ANY_INT32 = _integer(-(2**31), 2**32 - 1)
-"""An Int32 or UInt32: implementations differ about the sign of 32 bits (RFC 4120 5.2.9 tells of one case)."""
+"""An Int32 or UInt32: implementations differ about the sign of 32 bits (RFC 4120 5.2.9 has an example)."""
 
 _GENERAL_STRING = _string(char.GeneralString())
 _REALM = _GENERAL_STRING

@@ -1,7 +1,7 @@
-"""Builders of real-looking messages: RFC 4120, RFC 3244 and [MS-KKDCP], encoded by pyasn1.
+"""Builds messages of RFC 4120, RFC 3244 and [MS-KKDCP], encoded by pyasn1.
 
-Each returns bytes. What a test doesn't name has the value that a MIT client or KDC would send. Messages are
-payloads, without the 4-byte length; `envelope` and `prefixed` put it before them.
+Fields that a test does not set have the value that an MIT client or KDC sends. Messages are payloads without
+the 4-byte length; `envelope` and `prefixed` add the length.
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ HostAddress = tuple[int, bytes]
 
 
 def prefixed(payload: bytes) -> bytes:
-    """The message as it goes over TCP (RFC 4120 7.2.2)."""
+    """Return the message with its length, as TCP carries it (RFC 4120 7.2.2)."""
     return len(payload).to_bytes(4, "big") + payload
 
 
@@ -67,7 +67,7 @@ def envelope(
     has_prefix: bool = True,
     realm_type: str = "general",
 ) -> bytes:
-    """A KDC-PROXY-MESSAGE; `realm_type` is general, utf8 or ia5, and without prefix it is as Apple's were."""
+    """Build a KDC-PROXY-MESSAGE. `realm_type` is general, utf8 or ia5. Old Apple clients send no prefix."""
     message = asn1.KDC_PROXY_MESSAGE.clone()
     message["kerb-message"] = prefixed(payload) if has_prefix else payload
     if realm is not None:
@@ -78,7 +78,7 @@ def envelope(
 
 
 def as_req(*, padata: Sequence[PaData] = ((PA_REQ_ENC_PA_REP, b""),), **body: Any) -> bytes:
-    """An AS-REQ, at first without preauthentication; `body` is as in `_fill_body`."""
+    """Build an AS-REQ, by default without preauthentication; `body` is as in `_fill_body`."""
     return _kdc_req(asn1.AS_REQ, padata, body)
 
 
@@ -91,7 +91,7 @@ def tgs_req(
     padata: Sequence[PaData] = (),
     **body: Any,
 ) -> bytes:
-    """A TGS-REQ; `ticket` is the AP-REQ in its PA-TGS-REQ, `padata` what follows that."""
+    """Build a TGS-REQ; `ticket` is the AP-REQ in its PA-TGS-REQ, `padata` follows it."""
     proof = ap_req(realm=realm, sname=(NT_SRV_INST, ("krbtgt", realm))) if ticket is None else ticket
     body = {"realm": realm, "cname": cname, "sname": sname, **body}
     return _kdc_req(asn1.TGS_REQ, [(PA_TGS_REQ, proof), *padata], body)
@@ -120,7 +120,7 @@ def _fill_body(
     authorization: bytes | None = None,
     tickets: Sequence[Name] | None = None,
 ) -> None:
-    """A KDC-REQ-BODY; `tickets` are additional tickets, each for a service of the realm."""
+    """Fill a KDC-REQ-BODY; `tickets` are additional tickets, each for a service of the realm."""
     field["kdc-options"] = _flags(field["kdc-options"], options)
     field["realm"] = _encoded(realm)
     _fill_optional_name(field, "cname", cname)
@@ -148,7 +148,7 @@ def ap_req(
     sname: Name = (NT_PRINCIPAL, ("kadmin", "changepw")),
     cipher: bytes = TICKET_CIPHER,
 ) -> bytes:
-    """An AP-REQ with a ticket for `sname`."""
+    """Build an AP-REQ with a ticket for `sname`."""
     request = _begin(asn1.AP_REQ, msg_type=14)
     request["ap-options"] = _flags(request["ap-options"], NO_OPTIONS)
     _fill_ticket(request["ticket"], realm, sname, cipher)
@@ -157,37 +157,37 @@ def ap_req(
 
 
 def ap_rep() -> bytes:
-    """An AP-REP."""
+    """Build an AP-REP."""
     reply = _begin(asn1.AP_REP, msg_type=15)
     _fill_encrypted(reply["enc-part"], bytes(range(60)))
     return asn1.encode(reply)
 
 
 def krb_priv() -> bytes:
-    """A KRB-PRIV."""
+    """Build a KRB-PRIV."""
     message = _begin(asn1.KRB_PRIV, msg_type=21)
     _fill_encrypted(message["enc-part"], bytes(range(56)))
     return asn1.encode(message)
 
 
 def kpasswd_frame(first: bytes, second: bytes, *, version: int = 1, length_error: int = 0) -> bytes:
-    """RFC 3244's frame around an AP-REQ or AP-REP and what follows; `length_error` is added to the length."""
+    """Build RFC 3244's frame around two messages; `length_error` is added to the length."""
     length = 6 + len(first) + len(second) + length_error
     return b"".join(number.to_bytes(2, "big") for number in (length, version, len(first))) + first + second
 
 
 def kpasswd_req(*, version: int = 1, realm: str = REALM, **ticket: Any) -> bytes:
-    """A kpasswd request: MIT's version is 1, that of RFC 3244 and of Heimdal 0xff80."""
+    """Build a kpasswd request. MIT sends version 1, RFC 3244 and Heimdal have version 0xff80."""
     return kpasswd_frame(ap_req(realm=realm, **ticket), krb_priv(), version=version)
 
 
 def kpasswd_rep(*, version: int = 1) -> bytes:
-    """A kpasswd reply; whether it tells of success is encrypted."""
+    """Build a kpasswd reply; its result is encrypted."""
     return kpasswd_frame(ap_rep(), krb_priv(), version=version)
 
 
 def kpasswd_error(code: int = 60, *, version: int = 1, **fields: Any) -> bytes:
-    """A kpasswd server's KRB-ERROR in its frame, where an AP-REP has no place."""
+    """Build a kpasswd server's KRB-ERROR in its frame, without an AP-REP."""
     return kpasswd_frame(b"", krb_error(code, **fields), version=version)
 
 
@@ -200,7 +200,7 @@ def as_rep(
     padata: Sequence[PaData] = (),
     cipher: bytes = TICKET_CIPHER,
 ) -> bytes:
-    """An AS-REP, with a ticket-granting ticket unless `sname` says otherwise; `srealm` is the ticket's."""
+    """Build an AS-REP; the ticket is for `sname`, by default the krbtgt, in the realm `srealm`."""
     ticket = srealm or realm, sname or (NT_SRV_INST, ("krbtgt", realm)), cipher
     return _kdc_rep(asn1.AS_REP, 11, client=(realm, cname), ticket=ticket, padata=padata)
 
@@ -214,7 +214,7 @@ def tgs_rep(
     padata: Sequence[PaData] = (),
     cipher: bytes = TICKET_CIPHER,
 ) -> bytes:
-    """A TGS-REP; `srealm` is the ticket's realm, which is the KDC's, and `realm` the client's."""
+    """Build a TGS-REP; `srealm` is the realm of the ticket and the KDC, `realm` is the client's."""
     ticket = srealm or realm, sname, cipher
     return _kdc_rep(asn1.TGS_REP, 13, client=(realm, cname), ticket=ticket, padata=padata)
 
@@ -246,7 +246,7 @@ def krb_error(
     text: str | None = None,
     data: bytes | None = None,
 ) -> bytes:
-    """A KRB-ERROR."""
+    """Build a KRB-ERROR."""
     error = _begin(asn1.KRB_ERROR, msg_type=30)
     error["stime"] = "20260101120000Z"
     error["susec"] = 123456

@@ -1,4 +1,4 @@
-"""What pyasn1 makes of a client's message or a reply, in the words of kkdcpd.values."""
+"""Reads messages with pyasn1 into the classes of kkdcpd.values, for comparison."""
 
 import re
 from typing import Any
@@ -13,10 +13,10 @@ KPASSWD_VERSIONS = (1, 0xFF80)
 
 
 def proxy_message(body: bytes) -> ProxyMessage:
-    """Decode a KDC-PROXY-MESSAGE; its kerb-message gets the length that it may lack.
+    """Decode a KDC-PROXY-MESSAGE, and add the length to a kerb-message without one.
 
     Raises:
-        NotDerError: it is none.
+        NotDerError: the data is not DER of such a message.
     """
     value = asn1.decode(body, asn1.KDC_PROXY_MESSAGE)
     kerb_message = bytes(value["kerb-message"])
@@ -32,10 +32,10 @@ def proxy_message(body: bytes) -> ProxyMessage:
 
 
 def proxy_request(message: ProxyMessage) -> ProxyRequest:
-    """Decode the request in the message, and every message in that one.
+    """Decode the request in the message, with all messages in the request.
 
     Raises:
-        NotDerError: it is none.
+        NotDerError: the data is not DER of such a message.
     """
     payload = message.kerb_message[4:]
     common: dict[str, Any] = {
@@ -94,10 +94,10 @@ def _kpasswd(payload: bytes) -> dict[str, Any]:
 
 
 def reply(payload: bytes) -> ReplyFacts:
-    """Decode a reply as its specification has it, without a field more.
+    """Decode a reply that has exactly the fields of its specification.
 
     Raises:
-        NotDerError: it is none.
+        NotDerError: the data is not DER of such a message.
     """
     if _is_kpasswd(payload):
         return _kpasswd_reply(payload)

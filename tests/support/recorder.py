@@ -1,4 +1,4 @@
-"""What an attempt tells, as a list of words and a queue to wait on."""
+"""Records the events of an attempt in a queue."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ PATIENCE_SECONDS = 10.0
 
 
 class EventRecorder:
-    """An `AttemptEvents` that only listens."""
+    """An `AttemptEvents` that puts each event into a queue."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -28,11 +28,11 @@ class EventRecorder:
         self._events.put_nowait(reason.value)
 
     async def next(self) -> str | bytes:
-        """The next event: `connected`, a payload, or the reason of a failure."""
+        """Return the next event: `connected`, a payload, or the reason of a failure."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._events.get()
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing was told that nobody asked for."""
+        """Whether no event is left in the queue."""
         return self._events.empty()

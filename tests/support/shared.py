@@ -1,4 +1,4 @@
-"""Shared memory for a process that has no others beside it."""
+"""Makes shared memory for tests with one process."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def own_notes() -> Notes:
 
 
 def shared_memory(table_entries: int = 65536, metrics: Metrics | None = None) -> SharedMemory:
-    """Make all that processes share, for as many as a test may have; `metrics` takes the place of its own."""
+    """Make all shared memory, with rows for the processes of any test. `metrics` replaces its own metrics."""
     memory = SharedMemory.make(guard_entries=table_entries, metrics_bytes=metrics_bytes(8), rows=8)
     if metrics is None:
         return memory

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: valid messages of every kind, and messages broken at one place or at several."""
+"""Hypothesis strategies for valid messages of every kind and for damaged messages."""
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
@@ -31,7 +31,7 @@ int32s = st.one_of(
     st.sampled_from([-(2**31), -129, -128, -1, 0, 127, 128, 255, 256, 2**31 - 1]),
 )
 uint32s = int32s | st.integers(2**31, 2**32 - 1) | st.sampled_from([2**31, 2**32 - 1])
-"""UInt32s, and what some write in their place."""
+"""UInt32s, and Int32s, which some implementations write instead."""
 
 data = st.one_of(st.binary(max_size=16), st.integers(100, 300).map(bytes))
 names = st.tuples(int32s, st.lists(texts, max_size=3))
@@ -66,7 +66,7 @@ kpasswd_reqs = st.builds(
     messages.kpasswd_req, version=st.sampled_from([1, 0xFF80]), realm=realms, sname=names
 )
 requests = st.one_of(as_reqs, tgs_reqs, kpasswd_reqs)
-"""Payloads of requests that kkdcpd relays."""
+"""Payloads of requests that kkdcpd forwards."""
 
 errors = {
     "code": st.integers(-(2**31), 2**31 - 1),
@@ -97,7 +97,7 @@ replies = st.one_of(
         ),
     ),
 )
-"""Pairs of a request's kind and a payload that answers it."""
+"""Pairs of a request's kind and the payload of a reply."""
 
 proxy_messages = st.builds(
     messages.envelope,
@@ -107,7 +107,7 @@ proxy_messages = st.builds(
     has_prefix=st.booleans(),
     realm_type=st.sampled_from(["general", "utf8", "ia5"]),
 )
-"""Bodies as clients send them."""
+"""HTTP bodies of clients."""
 
 
 _RETAG = st.sampled_from([0x02, 0x04, 0x1B, 0x30, 0x61, 0xA0, 0xA1, 0xA2])
@@ -128,7 +128,7 @@ _BREAKS: Sequence[Callable[[Node, bytes, int], bytes]] = (
 
 @st.composite
 def broken(draw: st.DrawFn) -> bytes:
-    """A body that is broken in one or two elements, with all lengths around them right."""
+    """Draw a body with one or two broken elements; the lengths of all other elements are right."""
     source = st.one_of(
         st.sampled_from(CAPTURED).map(captured),
         requests.map(messages.envelope),
@@ -148,7 +148,7 @@ def broken(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, sources: st.SearchStrategy[bytes]) -> bytes:
-    """Bytes of `sources` with some of them flipped, inserted, deleted or cut off."""
+    """Draw data from `sources` and change, insert, delete or cut off some bytes."""
     message = bytearray(draw(sources))
     for _ in range(draw(st.integers(1, 3))):
         position = draw(st.integers(0, max(0, len(message) - 1)))
@@ -171,7 +171,7 @@ def damaged(draw: st.DrawFn, sources: st.SearchStrategy[bytes]) -> bytes:
 def address_spellings(
     draw: st.DrawFn, address: IPv4Address | IPv6Address, *, has_zone: bool | None = None
 ) -> str:
-    """A text that stands for the address: RFC 4291 2.2, RFC 4007 11; of IPv4, mapped ones too."""
+    """Draw a text form of the address (RFC 4291 2.2, RFC 4007 11); IPv4 may be mapped into IPv6."""
     if isinstance(address, IPv4Address):
         if has_zone is not True and draw(st.booleans()):
             return str(address)
@@ -194,7 +194,7 @@ def _group(group: str, draw: st.DrawFn) -> str:
 
 
 def _compressed(groups: list[str], draw: st.DrawFn) -> str:
-    """Write a run of zeros as `::`, or none."""
+    """Write a run of zeros as `::`, or no run."""
     is_zero = [not group.strip("0") for group in groups]
     runs = [
         (first, last)

@@ -1,4 +1,4 @@
-"""Waiting for what has no event to wait for, within a bound."""
+"""Waits, within a bound, for conditions that no event reports."""
 
 import asyncio
 import time
@@ -11,16 +11,16 @@ PAUSE_SECONDS = 0.005
 
 
 async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """Ask again and again until the answer is yes."""
+    """Repeat the check until it is true."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await check():  # noqa: ASYNC110 - nobody tells us
+        while not await check():  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(PAUSE_SECONDS)
 
 
 def wait_until(check: Callable[[], bool], *, timeout: float = PATIENCE_SECONDS) -> None:
-    """Ask again and again until the answer is yes, where no event loop runs."""
+    """Repeat the check until it is true, in a test without an event loop."""
     end = time.monotonic() + timeout
     while not check():
         if time.monotonic() > end:
-            raise TimeoutError(f"not so after {timeout} s")
+            raise TimeoutError(f"the condition is not true after {timeout} s")
         time.sleep(PAUSE_SECONDS)

@@ -64,7 +64,7 @@ KINDS = {
 @pytest.mark.parametrize("detail", KINDS)
 def test_each_kind_of_malformed_request_has_its_detail(site: Site, detail: str) -> None:
     with site.client() as client:
-        client.send_what_is_taken(KINDS[detail])
+        client.send_until_closed(KINDS[detail])
         response = client.response()
         assert response.status == 400
         assert client.is_closed_in_time()
@@ -76,7 +76,7 @@ def test_request_behind_good_ones_is_told_from_the_first(site: Site) -> None:
     with site.client() as client:
         for _ in range(2):
             assert client.ask(post(GOOD_BODY)).body == GOOD_REPLY
-        client.send_what_is_taken(as_req())
+        client.send_until_closed(as_req())
         detail = site.line_of(client.response())["detail"]
     assert detail == "request line: unknown method (after request 2 of the connection)"
 
