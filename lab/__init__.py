@@ -1,18 +1,18 @@
 """Real parts on loopback: a Kerberos realm, its clients, a certificate authority and kkdcpd itself.
 
-Everything is made in a folder that the caller gives, nothing outside it is written, and what was started ends
-with its context manager. `make demo`, the tests and the benchmarks build on it.
+Each part writes only into a folder that the caller gives, and ends with its context manager. `make demo`, the
+tests and the benchmarks use these parts.
 
-    program      runs other programs: short ones to their end, long ones in the background
+    program      runs other programs, to their end or in the background
     ports        free ports on loopback
     authority    a certificate authority
-    namespace    a network of its own, in which packets can be dropped
-    forwarder    connections from other addresses of loopback
+    namespace    a network namespace, in which packets can be dropped
+    forwarder    connections from other loopback addresses
     realm        an MIT realm: KDCs and a kpasswd server
-    otp          a RADIUS server that takes its time, for one-time passwords
+    otp          a slow RADIUS server, for one-time passwords
     samba        an Active Directory domain: Samba's domain controller
     dns          a DNS server: knot
-    client       kinit, kvno, kpasswd and their like
+    client       kinit, kvno, kpasswd and similar programs
     daemon       kkdcpd
-    demo         all of them at work: `python -m lab.demo`
+    demo         all parts in use: `python -m lab.demo`
 """

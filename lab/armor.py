@@ -1,7 +1,7 @@
-"""Builds AS-REQs with FAST armor (RFC 6113 5.4), with names outside of it that are chosen freely.
+"""Builds AS-REQs with FAST armor (RFC 6113 5.4) and with any names in the outer request.
 
-MIT's client programs repeat the true client's name outside. An attacker doesn't have to. The cryptography is
-libkrb5's: only its documented functions are used, by ctypes.
+MIT's client programs repeat the client's name in the outer request. An attacker can choose another name. The
+cryptography is libkrb5's. ctypes calls only documented functions.
 """
 
 import contextlib
@@ -73,13 +73,13 @@ def _library() -> ctypes.CDLL:
 
 def _check(code: int) -> None:
     if code:
-        raise RuntimeError(f"libkrb5 says {code}")
+        raise RuntimeError(f"libkrb5 returned the error {code}")
 
 
 class Armor:
-    """The armor that the ticket-granting ticket in a credential cache gives, made anew for each request.
+    """Armor by the ticket-granting ticket in a credential cache, with a new subkey for each request.
 
-    It is for one thread.
+    Only one thread may use it.
     """
 
     def __init__(self, credential_cache: str, realm: str) -> None:
@@ -93,10 +93,10 @@ class Armor:
     def hide(
         self, inner: bytes, outer: bytes, *, proof: tuple[str, str] | None = None, hides_names: bool = False
     ) -> bytes:
-        """Return an AS-REQ that shows the body of `outer`, and means the body of `inner`.
+        """Return an AS-REQ with the body of `outer` in clear text and the body of `inner` encrypted.
 
-        Both are AS-REQs without armor. `proof` is a user's name and password, of which a proof goes with it.
-        With `hides_names` the KDC is asked to name the client nowhere (RFC 6113 5.4.2).
+        Both are AS-REQs without armor. `proof` is the user's name and password for an encrypted challenge.
+        With `hides_names`, the request asks the KDC to hide the client's name (RFC 6113 5.4.2).
         """
         body = _body_of(outer)
         with self._ap_request() as (request, key):
@@ -221,13 +221,13 @@ class Armor:
 
 
 def _data(content: bytes) -> tuple[_Data, ctypes.Array[ctypes.c_char]]:
-    """Return the bytes as libkrb5 takes them, and the buffer that has to live as long."""
+    """Return libkrb5's krb5_data of the content, and its buffer, which has to exist as long."""
     buffer = ctypes.create_string_buffer(content, len(content))
     return _Data(0, len(content), ctypes.addressof(buffer)), buffer
 
 
 def _sequence(*fields: bytes) -> bytes:
-    """Build a SEQUENCE of fields that are tagged from 0 on."""
+    """Build a SEQUENCE of fields with the tags 0, 1 and so on."""
     return der.encode(0x30, b"".join(der.encode_explicit(*field) for field in enumerate(fields)))
 
 

@@ -1,4 +1,4 @@
-"""A certificate authority that exists for one run: trustme's, with ECDSA P-256 keys."""
+"""A certificate authority for one run: trustme's, with ECDSA P-256 keys."""
 
 import datetime
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ _USER_PRINCIPAL_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFiles:
-    """PEM files: a certificate (with any chain), and its key, which only the owner reads."""
+    """PEM files of a certificate, with its chain, and of its key, which only the owner can read."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """Issues certificates into `directory`; `certificate` is the PEM file of the authority's own.
+    """Issues certificates into `directory`; `certificate` is the PEM file of the authority's own certificate.
 
-    Whoever needs a certificate that its clients don't trust makes a second authority.
+    A second authority issues certificates that clients of the first authority do not trust.
     """
 
     def __init__(self, directory: Path, ca: trustme.CA | None = None) -> None:
@@ -44,7 +44,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.certificate)
 
     def child(self, directory: Path) -> Self:
-        """Make an authority that this one stands in for."""
+        """Make a subordinate authority."""
         return type(self)(directory, self._ca.create_child_ca())
 
     def issue(
@@ -55,9 +55,10 @@ class Authority:
         begins: datetime.datetime | None = None,
         has_rsa_key: bool = False,
     ) -> CertificateFiles:
-        """Issue a certificate for DNS names and IP addresses; an expired one was good for a day in 2001.
+        """Issue a certificate for DNS names and IP addresses; an expired one is of 2001.
 
-        One that `begins` in the future is what a host with a slow clock sees. MIT's PKINIT wants an RSA key.
+        A host with a slow clock sees a certificate that `begins` in the future. MIT's PKINIT needs an RSA
+        key.
         """
         leaf = self._ca.issue_cert(
             *identities,
@@ -78,9 +79,9 @@ class Authority:
         lifetime: datetime.timedelta = _LIFETIME,
         usage: Literal["client", "server"] = "client",
     ) -> CertificateFiles:
-        """Issue a certificate for TLS clients, or one that is none for them.
+        """Issue a certificate with the usage of a TLS client or of a server.
 
-        The subject is written as in RFC 4514; names are `dns:`, `email:`, `uri:` or `upn:` and what follows.
+        The subject has the form of RFC 4514. A name begins with `dns:`, `email:`, `uri:` or `upn:`.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         start = _LONG_AGO if is_expired else _now() - _DAY
@@ -109,7 +110,7 @@ class Authority:
         return self._write(file_name, chain, secret)
 
     def revocation_list(self, *revoked: Path, file_name: str = "crl.pem", is_expired: bool = False) -> Path:
-        """Write a list that revokes the first certificate of each file; an expired one is of 2001."""
+        """Write a list that revokes the first certificate of each file; an expired list is of 2001."""
         begin = _LONG_AGO if is_expired else _now() - _DAY
         builder = (
             x509.CertificateRevocationListBuilder()

@@ -1,4 +1,4 @@
-"""Kerberos' own client programs, with a krb5.conf and a credential cache of their own."""
+"""Runs Kerberos' client programs, with their own krb5.conf and credential cache."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ __all__ = ["KerberosClient", "RealmServers"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealmServers:
-    """Where a client finds a realm's servers: https:// URLs of a proxy, or HOST:PORT."""
+    """The servers of a realm for a client: https:// URLs of a proxy, or HOST:PORT."""
 
     kdc: tuple[str, ...]
     kpasswd: tuple[str, ...] = ()
 
     @classmethod
     def behind(cls, *proxy_urls: str) -> "RealmServers":
-        """Both services by way of the same proxies."""
+        """Return the same proxies for both services."""
         return cls(kdc=proxy_urls, kpasswd=proxy_urls)
 
 
 class KerberosClient:
-    """MIT's client programs; the first of `realms` is the default one.
+    """MIT's client programs. The first of `realms` is the default realm.
 
-    Each client has its own folder, so that several may run at the same time. `http_anchors` is the PEM file
-    with the authorities that it trusts; by default they are the system's.
+    Each client has its own folder, so that several clients can run at the same time. `http_anchors` is a PEM
+    file with the trusted authorities; by default the client trusts the system's authorities.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class KerberosClient:
         return self.run("klist", *options)
 
     def kdestroy(self) -> Completed:
-        """Throw the tickets away."""
+        """Destroy the tickets."""
         return self.run("kdestroy")
 
     def run(self, *command: str, stdin: str = "", timeout: float = PATIENCE_SECONDS) -> Completed:

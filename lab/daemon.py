@@ -10,7 +10,7 @@ from lab.program import PATIENCE_SECONDS, Program
 
 __all__ = ["Daemon", "is_exchange", "without_defaults"]
 
-# Text or JSON. After `ready` come the listening addresses; what stands before it may hold a time of day.
+# Text or JSON. The listening addresses follow `ready`. A time of day may precede it.
 _READY = re.compile(r"\bready\b(?P<addresses>.*)")
 _PORT = re.compile(r"(?:\[[^]]*\]|[\w.*-]+):(\d+)\b")
 _SOURCES = Path(__file__).parent.parent / "src"
@@ -18,12 +18,12 @@ _EXCHANGE = re.compile(r'\S+ \w+ exchange |.*"event": "exchange"')
 
 
 def is_exchange(line: str) -> bool:
-    """Whether a line of kkdcpd's log, text or JSON, is the one that each exchange leaves."""
+    """Whether a line of the log, text or JSON, is the line of an exchange."""
     return bool(_EXCHANGE.match(line))
 
 
 def without_defaults(config: str) -> str:
-    """Switch off what has one place on the host, unless the configuration speaks of it."""
+    """Switch off the parts with a fixed default address, unless the configuration has a section for them."""
     quiet = {"[admin]": 'admin.address = ""\n', "[process]": 'process.control = ""\n'}
     return "".join(line for section, line in quiet.items() if section not in config) + config
 
@@ -31,10 +31,10 @@ def without_defaults(config: str) -> str:
 class Daemon(Program):
     """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
 
-    Its log is `lines`. `ports` are those that it listens on, in the order of the configuration. Unless
-    `config` has sections for them, it has neither an admin listener nor a control socket: there are several
-    at a time, and one default place. `python` has its dependencies, `sources` its code, `environment` is
-    beside our own.
+    `lines` is its log. `ports` are the ports of its listeners, in the order of the configuration. Without
+    sections for them, it has neither an admin listener nor a control socket, whose default addresses only one
+    kkdcpd could use. `python` has its dependencies and `sources` its code; `environment` is added to that of
+    this process.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class Daemon(Program):
 
     @property
     def workers(self) -> tuple[int, ...]:
-        """The ids of its child processes, those of earlier generations too while they finish."""
+        """The ids of its child processes, of earlier generations too until they end."""
         return tuple(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
 
     @property
     def descriptors(self) -> int:
-        """How many files and sockets all its processes have open."""
+        """The number of open files and sockets of all its processes."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (self.pid, *self.workers))  # noqa: PTH208
 
     @property
     def megabytes(self) -> float:
-        """The resident memory of all its processes, in MiB; what they share counts for each."""
+        """The resident memory of all its processes, in MiB; shared memory counts for each process."""
         return sum(map(_resident_megabytes, (self.pid, *self.workers)))
 
 

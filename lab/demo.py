@@ -1,8 +1,8 @@
-"""Shows kkdcpd at work: a user of a realm that can be reached through HTTPS alone logs in, and more.
+"""Shows kkdcpd in use: a user logs in to a realm through HTTPS alone, gets a ticket and changes a password.
 
     python -m lab.demo [--keep]
 
-All of it is made in a temporary folder and gone at the end. Exits 0 if every step went as it should.
+All files are in a temporary folder, which is removed at the end. The exit code is 0 if every step succeeded.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from lab.realm import MitRealm, Principal
 WIDTH = 100  # columns
 LOG_SECONDS = 5.0  # a log line that takes longer than this is missing
 SERVICE = "HTTP/www.kk.test"
-OLD_PASSWORD = "winter-is-long"  # noqa: S105 - the realm lives for seconds
+OLD_PASSWORD = "winter-is-long"  # noqa: S105 - the realm exists for seconds
 NEW_PASSWORD = "spring-has-come"  # noqa: S105
 
 CONFIG = """\
@@ -50,7 +50,7 @@ kpasswd = ["{realm.kpasswd_endpoint}"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What the demo plays on."""
+    """The parts of the demo."""
 
     folder: Path
     realm: MitRealm
@@ -60,9 +60,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing that Alice does, in so many `exchanges` with the realm.
+    """A command of Alice, which takes a number of `exchanges` with the realm.
 
-    `refusal` is in what she is told, if she has to be refused.
+    If the realm has to refuse the command, `refusal` is in the command's output.
     """
 
     title: str
@@ -70,8 +70,8 @@ class Step:
     exchanges: int
     refusal: str | None = None
 
-    def is_as_due(self, done: Completed) -> bool:
-        """Whether it ended as it has to. Being refused for another reason, such as no KDC, is wrong too."""
+    def is_as_expected(self, done: Completed) -> bool:
+        """Whether the command ended as expected. A refusal for another reason, such as no KDC, is wrong."""
         if self.refusal is None:
             return done.is_ok
         return not done.is_ok and self.refusal in done.output
@@ -99,7 +99,7 @@ STEPS = (
         exchanges=2,
     ),
     Step(
-        title="The old password is good for nothing now",
+        title="The old password is refused now",
         act=lambda client: client.kinit("alice", OLD_PASSWORD),
         exchanges=2,
         refusal="Password incorrect",
@@ -108,45 +108,45 @@ STEPS = (
 
 
 class Interrupted(BaseException):
-    """A signal asks for the end: no error, and for nobody to catch on the way."""
+    """A signal ends the demo. This is not an error, and no `except Exception` catches it."""
 
 
 class Interruption:
-    """Lets signals end the play, but not the setting up or clearing away, which would leave things behind."""
+    """Lets signals end the steps, but not the set-up and the removal, which have to be complete."""
 
     def __init__(self) -> None:
-        self._is_welcome = False
+        self._is_allowed = False
         self._signal: signal.Signals | None = None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._note)
 
     @contextlib.contextmanager
-    def welcome(self) -> Iterator[None]:
-        """Raise `Interrupted` for a signal that has come, or that comes from now on."""
-        self._is_welcome = True
+    def allowed(self) -> Iterator[None]:
+        """Raise `Interrupted` for an earlier signal or a signal from now on."""
+        self._is_allowed = True
         try:
             if self._signal:
                 raise Interrupted(self._signal.name)
             yield
         finally:
-            self._is_welcome = False
+            self._is_allowed = False
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)
-        if self._is_welcome:
-            self._is_welcome = False
+        if self._is_allowed:
+            self._is_allowed = False
             raise Interrupted(self._signal.name)
 
 
 def main() -> int:
-    """Play, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lab.demo", description="Shows kkdcpd at work.")
-    parser.add_argument("--keep", action="store_true", help="leave it running afterwards, until Ctrl-C")
+    """Run the demo and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description="Shows kkdcpd in use.")
+    parser.add_argument("--keep", action="store_true", help="leave kkdcpd and the realm running until Ctrl-C")
     is_to_stay = parser.parse_args().keep
     try:
         return _play(Interruption(), is_to_stay=is_to_stay)
     except Interrupted as interrupted:
-        print(f"\nEnded by {interrupted}; everything was stopped and removed.")
+        print(f"\nEnded by {interrupted}; kkdcpd and the realm are stopped and removed.")
         return 1
     except (OSError, ProgramError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
@@ -158,14 +158,14 @@ def _play(interruption: Interruption, *, is_to_stay: bool) -> int:
     pause = 0.0
     with _stage() as stage:
         _introduce(stage)
-        with interruption.welcome():
+        with interruption.allowed():
             good = [_take(number, step, stage) for number, step in enumerate(STEPS, start=1)]
         if is_to_stay:
             pause = _stay(stage, interruption)
         exit_code = stage.daemon.stop()
     seconds = time.perf_counter() - started - pause
-    print(f"kkdcpd was stopped (exit code {exit_code}) and the realm removed; all took {seconds:.1f} s.")
-    print(f"{sum(good)} of {len(good)} steps went as they should.", flush=True)
+    print(f"kkdcpd is stopped (exit code {exit_code}), the realm is removed; this took {seconds:.1f} s.")
+    print(f"{sum(good)} of {len(good)} steps succeeded.", flush=True)
     return 0 if all(good) and exit_code == 0 else 1
 
 
@@ -202,17 +202,17 @@ def _introduce(stage: Stage) -> None:
     print()
     print(f"  realm   {realm.name}: MIT's KDC {realm.kdc.endpoints[0]}, kpasswd {realm.kpasswd_endpoint}")
     print(f"  proxy   kkdcpd at {_url(stage.daemon)}")
-    print("  client  MIT's kinit, kvno and kpasswd, which know nothing but that URL")
+    print("  client  MIT's kinit, kvno and kpasswd, which know only that URL")
     print()
 
 
 def _take(number: int, step: Step, stage: Stage) -> bool:
     mark = len(stage.daemon.lines)
     done = step.act(stage.client)
-    is_good = step.is_as_due(done)
+    is_good = step.is_as_expected(done)
     _show_transcript(f"{number}. {step.title} ", done, is_good=is_good)
     try:
-        # A line may come a moment after the client has its answer.
+        # The line may follow shortly after the reply to the client.
         stage.daemon.wait_for_lines(is_exchange, count=step.exchanges, after=mark, timeout=LOG_SECONDS)
     except ProgramError:
         is_good = False
@@ -244,9 +244,9 @@ def _log_line(line: str) -> str:
 
 
 def _stay(stage: Stage, interruption: Interruption) -> float:
-    """Leave it all running until somebody interrupts; return how many seconds that was."""
+    """Leave kkdcpd and the realm running until a signal; return the seconds until then."""
     started = time.perf_counter()
-    with contextlib.suppress(Interrupted), interruption.welcome():
+    with contextlib.suppress(Interrupted), interruption.allowed():
         _explain(stage)
         _follow(stage)
     print()
@@ -255,7 +255,7 @@ def _stay(stage: Stage, interruption: Interruption) -> float:
 
 def _explain(stage: Stage) -> None:
     client = stage.client
-    print("It goes on until Ctrl-C. To be Alice in another terminal:")
+    print("kkdcpd runs until Ctrl-C. To be Alice in another terminal:")
     print()
     print(f"  export KRB5_CONFIG={client.krb5_conf}")
     print(f"  export KRB5CCNAME={client.credential_cache}")
@@ -263,7 +263,7 @@ def _explain(stage: Stage) -> None:
     print(f"  kvno {SERVICE}")
     print("  klist")
     print()
-    print(f"All files are in {stage.folder}; kkdcpd's log goes on here:", flush=True)
+    print(f"All files are in {stage.folder}; the log of kkdcpd follows:", flush=True)
 
 
 def _follow(stage: Stage) -> None:

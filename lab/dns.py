@@ -1,4 +1,4 @@
-"""A DNS server with zones of one's own: knot, on a free port of loopback. It counts what it was asked."""
+"""A DNS server, knot, on a free port of loopback, with given zones and counts of its queries."""
 
 import re
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ __all__ = ["KnotServer"]
 
 LOOPBACK = "127.0.0.1"
 
-# A port found free is taken by somebody else once in a long while, so the third clash is no clash.
+# Another program rarely takes a port that was found free, so a third clash has another reason.
 _PORT_TRIES = 3
-# Each takes some ten milliseconds, as a process of its own.
+# Each try takes about ten milliseconds.
 _CONTROL_TRIES = 100
 
 _COUNT = re.compile(r"mod-stats\.query-type\[(?P<type>[^]]+)\] = (?P<count>\d+)")
 
 
 class KnotServer:
-    """Serves zones while its context lasts; it refuses to answer for all other names (REFUSED).
+    """Serves zones while its context lasts, and answers REFUSED for all other names.
 
-    A zone's text is what stands in a zone file: names are relative to the zone, and a TTL stands before each
-    record's type or is `ttl`. SOA and NS records are put before it, with `negative_ttl` as the SOA's minimum,
-    by which a name without records is believed (RFC 2308 5).
+    A zone's text is that of a zone file: names are relative to the zone, and a record has its TTL before its
+    type or has `ttl`. The class adds SOA and NS records. The SOA's minimum, the TTL of negative answers (RFC
+    2308 5), is `negative_ttl`.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class KnotServer:
 
     @property
     def endpoint(self) -> str:
-        """HOST:PORT, as `locate.nameservers` has it."""
+        """HOST:PORT, as in `locate.nameservers`."""
         return format_host_port(self.address, self.port)
 
     def start(self) -> None:
-        """Start the server, at the port that it had before if it had one."""
+        """Start the server on its port."""
         self._write_configuration()
         program = Program(
             "knotd", "knotd", "--config", str(self._configuration), environment=self._environment
         )
         try:
-            # What comes after "server started" is the socket of knotc, which is then ready within a moment.
+            # After this line, knot opens the socket of knotc.
             program.wait_for_line(lambda line: "control, binding" in line)
             self._wait_for_control()
         except BaseException:
@@ -96,7 +96,7 @@ class KnotServer:
         self._program = program
 
     def stop(self) -> None:
-        """Stop the server: it is silent until it is started anew, and `queries` then goes on counting."""
+        """Stop the server. After the next start, `queries` continues to count."""
         if self._program is None:
             return
         self._counted = dict(self.queries())
@@ -104,13 +104,13 @@ class KnotServer:
         self._program = None
 
     def set_zone(self, zone: str, text: str) -> None:
-        """Replace a zone; the server answers from it when this returns."""
+        """Replace a zone, and wait until the server uses it."""
         self._write_zone(zone, text)
         if self._program is not None:
             self._control("--blocking", "zone-reload", zone)
 
     def queries(self) -> Mapping[str, int]:
-        """Return how many queries were seen, by record type; types that nobody asked for are left out."""
+        """Return the number of queries of each record type that has been queried."""
         total = dict(self._counted)
         if self._program is not None:
             for found in _COUNT.finditer(self._control("stats")):
@@ -118,7 +118,7 @@ class KnotServer:
         return total
 
     def query_count(self) -> int:
-        """Return how many queries were seen in all."""
+        """Return the number of all queries."""
         return sum(self.queries().values())
 
     def _wait_for_control(self) -> None:
@@ -136,9 +136,10 @@ class KnotServer:
     def _write_zone(self, zone: str, text: str) -> None:
         ttl, negative_ttl = self._ttls
         self._serial += 1
+        numbers = f"{self._serial} 3600 600 86400 {negative_ttl}"
         head = (
             f"$ORIGIN {zone}.\n$TTL {ttl}\n"
-            f"@ {negative_ttl} SOA ns.{zone}. nobody.{zone}. {self._serial} 3600 600 86400 {negative_ttl}\n"
+            f"@ {negative_ttl} SOA ns.{zone}. hostmaster.{zone}. {numbers}\n"
             f"@ NS ns.{zone}.\nns A {LOOPBACK}\n"
         )
         lines = "".join(f"{line.strip()}\n" for line in text.splitlines())
@@ -166,7 +167,7 @@ template:
   - id: default
     storage: "{self._directory}"
     global-module: mod-stats/asked
-    # The file is what counts, as it is: nothing is kept from an earlier one.
+    # The server uses the file alone, without records of an earlier file.
     zonefile-load: whole
     zonefile-sync: -1
     journal-content: none

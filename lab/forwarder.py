@@ -1,6 +1,6 @@
-"""Passes connections on from other addresses of loopback, so that programs seem to be on other machines.
+"""Forwards connections from other loopback addresses, so that programs appear to be on other machines.
 
-All of 127.0.0.0/8 is this host, but whoever connects from here does so from 127.0.0.1 unless it chooses.
+All addresses of 127.0.0.0/8 are local, but a program connects from 127.0.0.1 unless it binds another address.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _CHUNK = 65536
 class Forwarder:
     """Forwards to a port of 127.0.0.1 while its context lasts.
 
-    It has an event loop and a thread of its own.
+    It runs in its own thread, with its own event loop.
     """
 
     def __init__(self, port: int) -> None:
@@ -45,7 +45,7 @@ class Forwarder:
         self._thread.join(_START_SECONDS)
 
     def port_of(self, address: str) -> int:
-        """Return the port of 127.0.0.1 whose connections go on from `address`, such as 127.0.0.66."""
+        """Return the port of 127.0.0.1 whose connections are forwarded from `address`, such as 127.0.0.66."""
         if address not in self._ports:
             listening = asyncio.run_coroutine_threadsafe(self._listen(address), self._runner.get_loop())
             self._ports[address] = listening.result(_START_SECONDS)
@@ -95,7 +95,7 @@ async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes, and at last that nothing more does."""
+    """Forward all data, then the end of the data."""
     with contextlib.suppress(ConnectionError):
         while chunk := await reader.read(_CHUNK):
             writer.write(chunk)

@@ -1,7 +1,7 @@
-"""A throwaway Heimdal realm: a database and a KDC on a free high port of loopback.
+"""A temporary Heimdal realm: a database and a KDC on a free high port of loopback.
 
-Heimdal's packages conflict with MIT's, so they are downloaded and unpacked into a folder, not installed. This
-takes Debian's apt-get and dpkg-deb, and a connection to a mirror.
+Heimdal's packages conflict with MIT's packages, so they are downloaded and unpacked into a folder, not
+installed. This needs Debian's apt-get and dpkg-deb, and a connection to a mirror.
 """
 
 import re
@@ -30,9 +30,9 @@ _LIBRARY = re.compile(r"^lib\S+-heimdal$", re.MULTILINE)
 
 
 class HeimdalRealm:
-    """A realm that exists while its context does; `endpoint` is its KDC's HOST:PORT.
+    """A realm that exists while its context lasts; `endpoint` is HOST:PORT of its KDC.
 
-    `users` are names with their passwords; all need preauthentication, as that is the KDC's default.
+    `users` are names with their passwords. All need preauthentication, the KDC's default.
     """
 
     endpoint: str

@@ -1,8 +1,7 @@
-"""A network of one's own: loopback, all its ports, and packets that are dropped or counted by nftables.
+"""Makes network namespaces with their own loopback interface, in which nftables drops or counts packets.
 
-Linux keeps the network of a thread, so nothing needs to be told where it lives: what a thread starts inside,
-programs and threads, is inside. The network has no name that could be left behind. It goes when the last
-program in it does, however we end. To make one takes root.
+A thread enters the namespace. Programs and threads that this thread starts are in the namespace too. The
+namespace has no name, so the kernel removes it when its last program ends. Only root can make one.
 """
 
 import ctypes
@@ -24,9 +23,9 @@ _COUNTED = re.compile(r"packets (\d+)")
 
 
 class NetworkNamespace:
-    """The thread that enters it is in a network of its own until it leaves it.
+    """A network namespace that the current thread is in while the context lasts.
 
-    `directory` is for the temporary files of the programs that set it up.
+    `directory` is for the temporary files of the programs that set the namespace up.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,7 +39,7 @@ class NetworkNamespace:
             unless_done.callback(os.close, outside)
             if libc.unshare(_CLONE_NEWNET) != 0:
                 reason = os.strerror(ctypes.get_errno())
-                raise ProgramError(f"can't make a network namespace, which takes root: {reason}")
+                raise ProgramError(f"can't make a network namespace, which only root can do: {reason}")
             unless_done.callback(libc.setns, outside, _CLONE_NEWNET)
             self._run("ip", "link", "set", "lo", "up")
             self._nft(f"add table {_TABLE}")
@@ -63,12 +62,12 @@ class NetworkNamespace:
         self._run("ip", "link", "add", name, "type", "veth", "peer", "name", peer)
         self._run("ip", "link", "set", peer, "up")
         for address in addresses:
-            # Without duplicate address detection, which takes a second or two.
+            # Duplicate address detection would take two seconds.
             self._run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
         self._run("ip", "link", "set", name, "up")
 
     def route_to_loopback(self, network: str) -> None:
-        """Let every address of a network be one of this host's, from which programs may connect, too."""
+        """Make every address of a network local, so that programs can connect from it."""
         Path("/proc/sys/net/ipv6/ip_nonlocal_bind").write_text("1")
         self._run("ip", "route", "add", "local", network, "dev", "lo")
 
@@ -77,7 +76,7 @@ class NetworkNamespace:
         self._nft(f"add rule {_TABLE} {hook} {rule}")
 
     def limit_ports(self, first: int, last: int) -> None:
-        """Let programs have only these local ports, and none again that a connection has just left."""
+        """Limit programs to these local ports, and keep a port in use while a closed connection waits."""
         self.set("ip_local_port_range", f"{first} {last}")
         self.set("tcp_tw_reuse", "0")
 
@@ -90,17 +89,17 @@ class NetworkNamespace:
         self._nft(f"flush table {_TABLE}")
 
     def drop_replies(self, port: int) -> None:
-        """Let nobody hear what a server on `port` answers; that it takes connections can still be seen."""
+        """Drop the replies of a server on `port`, but let clients connect."""
         self.filter("output", f"tcp sport {port} tcp flags & psh == psh drop")
         self.filter("output", f"udp sport {port} drop")
 
     def count(self, name: str, packets: str) -> None:
-        """Count incoming packets from now on: `packets` is how nft(8) describes them."""
+        """Count incoming packets from now on; `packets` is an expression of nft(8)."""
         self._nft(f"add counter {_TABLE} {_counter(name)}")
         self.filter("input", f"{packets} counter name {_counter(name)}")
 
     def counted(self, name: str) -> int:
-        """Return how many packets came that `count` was told to count by this name."""
+        """Return the number of packets that the counter of this name has counted."""
         shown = self._nft(f"list counter {_TABLE} {_counter(name)}")
         found = _COUNTED.search(shown)
         assert found, shown
@@ -114,5 +113,5 @@ class NetworkNamespace:
 
 
 def _counter(name: str) -> str:
-    """Return a name that is no word of nft(8)'s."""
+    """Return a name that is not a keyword of nft(8)."""
     return f"counted_{name}"

@@ -1,7 +1,8 @@
-"""A RADIUS server that takes its time, for principals that log in by one-time passwords (RFC 6560).
+"""A slow RADIUS server for principals that log in by one-time passwords (RFC 6560).
 
-It listens on a stream socket of the file system, as MIT's KDC expects of one on its host; the secret that
-they share is empty then. Each user has one password and may wait for it: a push to somebody's phone does.
+It listens on a stream socket of the file system, as MIT's KDC expects of a local RADIUS server. The shared
+secret is then empty. Each user has one password, whose check may take seconds, as a push message to a phone
+does.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ _USER_NAME = 1
 _USER_PASSWORD = 2
 _BLOCK_BYTES = 16
 
-# KDCs ask again when half of `timeout` is over, unless they are told not to.
+# A KDC repeats its request after half of `timeout`, unless `retries` is 0.
 _KDC_PATIENCE_SECONDS = 60
 
 _START_SECONDS = 10.0
@@ -36,16 +37,16 @@ _START_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtpUser:
-    """What a user has to type, and for how many seconds the answer has to be waited for."""
+    """A user's password, and the seconds that its check takes."""
 
     password: str
     seconds: float = 0.0
 
 
 class RadiusServer:
-    """Listens while its context lasts. `asked` has the name of each user it was asked about, in order.
+    """Listens while its context lasts. `asked` has the user name of each request, in order.
 
-    It has an event loop and a thread of its own.
+    It runs in its own thread, with its own event loop.
     """
 
     def __init__(self, directory: Path, users: Mapping[str, OtpUser]) -> None:
@@ -74,7 +75,7 @@ class RadiusServer:
 
     @property
     def options(self) -> ServerOptions:
-        """What a KDC has to know of it; the token type is the one of principals whose `otp` is []."""
+        """Options of a KDC that uses this server for principals whose `otp` is [], the default type."""
         return ServerOptions(
             sections=(
                 "[otp]",
@@ -129,7 +130,7 @@ def _attributes(content: bytes) -> Mapping[int, bytes]:
 
 
 def _reveal(hidden: bytes, authenticator: bytes) -> str:
-    """Undo RFC 2865 5.2, with the empty secret."""
+    """Reveal a password that RFC 2865 5.2 hides, with the empty secret."""
     clear = b""
     previous = authenticator
     for start in range(0, len(hidden), _BLOCK_BYTES):

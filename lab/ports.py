@@ -1,4 +1,4 @@
-"""Free ports on loopback, for programs that can't be told to take any and say which."""
+"""Finds free ports on loopback, for programs that cannot choose and report a free port themselves."""
 
 import socket
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ _TRIES = 50
 def free_port(addresses: Sequence[str]) -> int:
     """Return a high port that is free for TCP and UDP at each of `addresses`.
 
-    Somebody else may take it before the caller's program does: a program that can't bind needs another one.
+    Another program may take the port before the caller's program does. The caller then has to find another
+    port.
     """
     for _ in range(_TRIES):
         with ExitStack() as stack:
@@ -25,7 +26,7 @@ def free_port(addresses: Sequence[str]) -> int:
                         probe.bind((address, port))
                         port = probe.getsockname()[1]
             except OSError:
-                if port == 0:  # not a clash: the very address can't be had
+                if port == 0:  # not a clash: the address is not available
                     raise
                 continue
             return port

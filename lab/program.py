@@ -1,6 +1,6 @@
-"""Runs other programs: short ones to their end, long ones in the background. No wait is without a bound.
+"""Runs other programs, to their end or in the background, with a bound on each wait.
 
-Nothing here knows Kerberos or kkdcpd.
+This module knows neither Kerberos nor kkdcpd.
 """
 
 import os
@@ -17,21 +17,21 @@ from typing import Self
 
 __all__ = ["Completed", "Program", "ProgramError", "environment", "find_program", "run"]
 
-# Longer than any program here takes on a busy machine, shorter than anyone waits for one that hangs. MIT's
-# clients give up after 24 s by themselves, and then tell more than a time-out does.
+# More than every program takes on a busy machine. MIT's clients give up after 24 s and print an error that
+# helps more than a time-out.
 PATIENCE_SECONDS = 30.0
 
-# Daemons live where an ordinary user's PATH doesn't look (openSUSE has its own place for Kerberos).
+# Daemons are in folders that the PATH of an ordinary user lacks. openSUSE has its own folder for Kerberos.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/mit/bin", "/usr/lib/mit/sbin")
 
 
 class ProgramError(Exception):
-    """A program is missing, failed, hung or didn't say what was waited for; the text shows its output."""
+    """A program is missing, failed, hung or did not print the expected line; the text has its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """What came of a program that ran to its end. `output` is stdout and stderr as they came."""
+    """The result of a program that ran to its end. `output` is stdout and stderr together."""
 
     command: tuple[str, ...]
     exit_code: int
@@ -40,11 +40,11 @@ class Completed:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the program says that it succeeded."""
+        """Whether the program's exit code is 0."""
         return self.exit_code == 0
 
     def expect_ok(self) -> Self:
-        """Raise what the program said unless it succeeded."""
+        """Raise an error with the program's output unless it succeeded."""
         if not self.is_ok:
             raise ProgramError(f"{' '.join(self.command)}: exit code {self.exit_code}\n{self.output}")
         return self
@@ -81,7 +81,7 @@ def run(
     stdin: str = "",
     timeout: float = PATIENCE_SECONDS,
 ) -> Completed:
-    """Run a program to its end; whether it succeeded is for the caller to judge."""
+    """Run a program to its end. The caller checks whether it succeeded."""
     started = time.perf_counter()
     try:
         done = subprocess.run(
@@ -90,7 +90,7 @@ def run(
             env=environment,
             errors="replace",
             input=stdin,
-            # Its own session: Ctrl-C is for us alone, and a prompt can't reach for the user's terminal.
+            # In its own session, the program gets no Ctrl-C and cannot prompt on the user's terminal.
             start_new_session=True,
             stderr=subprocess.STDOUT,
             stdout=subprocess.PIPE,
@@ -109,7 +109,7 @@ def run(
 
 
 class Program:
-    """A program that runs in the background from here on, until `stop`; its output is kept line by line."""
+    """A program that runs in the background until `stop`, with its output as lines."""
 
     def __init__(self, name: str, *command: str, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -147,7 +147,7 @@ class Program:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """All lines of output so far. Their count is the `after` of a later wait."""
+        """All lines of output so far. Their number can be the `after` of a later wait."""
         with self._changed:
             return tuple(self._lines)
 
@@ -159,7 +159,7 @@ class Program:
         after: int = 0,
         timeout: float = PATIENCE_SECONDS,
     ) -> Sequence[str]:
-        """Wait for `count` lines that match, past the first `after` ones; return all that match by then."""
+        """Wait for `count` matching lines after the first `after` lines, and return all matching lines."""
 
         def found() -> list[str]:
             return [line for line in self._lines[after:] if matches(line)]
@@ -168,17 +168,17 @@ class Program:
             self._changed.wait_for(lambda: self._has_ended or len(found()) >= count, timeout)
             if len(found()) >= count:
                 return found()
-        end = "ended" if self._has_ended else f"said nothing of the kind for {timeout} s"
-        raise self._error(f"{end}, when {count} lines were awaited and {len(found())} had come")
+        end = "ended" if self._has_ended else f"printed too few of these lines in {timeout} s"
+        raise self._error(f"{end}: {len(found())} of {count}")
 
     def wait_for_line(
         self, matches: Callable[[str], bool], *, after: int = 0, timeout: float = PATIENCE_SECONDS
     ) -> str:
-        """Wait for the first line that matches, past the first `after` ones."""
+        """Wait for the first matching line after the first `after` lines."""
         return self.wait_for_lines(matches, after=after, timeout=timeout)[0]
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if it still runs."""
+        """Send a signal to the process if it still runs."""
         self._process.send_signal(number)
 
     def wait(self, *, timeout: float = PATIENCE_SECONDS) -> int:
@@ -187,14 +187,14 @@ class Program:
             exit_code = self._process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise self._error(f"still runs after {timeout} s") from error
-        # A child that it left behind may hold the output open: then what has come has to do.
+        # A child of the program may keep the output open. The lines so far are then all lines.
         self._reader.join(1.0)
         return exit_code
 
     def stop(self, *, timeout: float = PATIENCE_SECONDS) -> int:
-        """Ask the program to end (SIGTERM) and return its exit code; kill it and raise if it doesn't.
+        """End the program by SIGTERM and return its exit code; if it still runs, kill it and raise an error.
 
-        Does no harm when it has ended already.
+        If the program has ended already, only return its exit code.
         """
         self._process.terminate()
         try:
@@ -204,7 +204,8 @@ class Program:
             raise self._error(f"DIDN'T END on SIGTERM within {timeout} s and was killed") from error
 
     def _kill(self) -> None:
-        # It leads the process group of its own session, so this ends its children too, and nobody else.
+        # The program leads the process group of its own session, so this ends only the program and its
+        # children.
         os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 

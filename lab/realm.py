@@ -1,7 +1,7 @@
-"""A throwaway MIT realm: a database, its KDCs and a kpasswd server, on free high ports of loopback.
+"""A temporary MIT realm: a database, its KDCs and a kpasswd server, on free high ports of loopback.
 
-Each server has a kdc.conf of its own, which differs from the others' in what it listens on. So another KDC
-over the same database is one more file and one more process.
+Each server has its own kdc.conf with its own listening addresses, so another KDC over the same database needs
+one more file and one more process.
 """
 
 import re
@@ -24,7 +24,7 @@ __all__ = ["Kdc", "MitRealm", "Principal", "ServerOptions", "oversized_tickets"]
 LOOPBACK = ("127.0.0.1",)
 BOTH_TRANSPORTS = frozenset(Transport)
 
-# A port found free is taken by somebody else once in a long while, so the third clash is no clash.
+# Another program rarely takes a port that was found free, so a third clash has another reason.
 _PORT_TRIES = 3
 
 MANY_USERS_SECONDS = 60.0
@@ -36,9 +36,9 @@ _Started = TypeVar("_Started")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """One to be made: with a random key unless it has a password.
+    """A principal to add, with a random key unless it has a password.
 
-    `options` are those of kadmin's addprinc, such as +requires_preauth, `strings` are set by its setstr.
+    `options` are options of kadmin's addprinc, such as +requires_preauth. kadmin's setstr sets `strings`.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Lines to add to sections of the servers' profile; `realm` is the realm's own part of [realms].
+    """Lines for sections of the servers' profile; `realm` is for the realm's part of [realms].
 
-    `sections` are whole ones, with their heads.
+    `sections` are whole sections with their headings.
     """
 
     libdefaults: tuple[str, ...] = ()
@@ -61,10 +61,10 @@ class ServerOptions:
 
 
 def oversized_tickets(*, size: int = 6000) -> ServerOptions:
-    """Make whoever logs in by SPAKE get a ticket over `bytes` long, which is too big for the KDC's UDP.
+    """Give users that log in by SPAKE tickets of more than `size` bytes, too big for the KDC's UDP.
 
-    Tickets state by which means their owner logged in, and this means has several long names. The KDC's limit
-    for UDP is set to what its manual says is the default: 1.20's real one is 64 KiB.
+    A ticket contains the indicators of the user's authentication method, and SPAKE gets several long
+    indicators here. The KDC's limit for UDP is the default of its manual; the real default of 1.20 is 64 KiB.
     """
     name_length = 1000  # a line of a profile may be 2 KiB long
     names = (f"{number:0{name_length}}" for number in range(size // name_length + 1))
@@ -77,7 +77,7 @@ def oversized_tickets(*, size: int = 6000) -> ServerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kdc:
-    """One running krb5kdc, which listens on the same port of each address."""
+    """A running krb5kdc, which listens on the same port of each address."""
 
     program: Program
     addresses: tuple[str, ...]
@@ -85,22 +85,22 @@ class Kdc:
     transports: frozenset[Transport]
 
     def kill(self) -> None:
-        """End it without a warning, as a power cut does."""
+        """Kill the KDC without a warning, as a power cut does."""
         self.program.send_signal(signal.SIGKILL)
         self.program.wait()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """HOST:PORT of each address, as krb5.conf and kkdcpd's configuration have it."""
+        """HOST:PORT of each address, as in krb5.conf and kkdcpd's configuration."""
         return tuple(format_host_port(address, self.port) for address in self.addresses)
 
 
 class MitRealm:
-    """A realm that exists while its context does. It needs no root, nor any port below 1024.
+    """A realm that exists while its context lasts. It needs neither root nor ports below 1024.
 
-    `kdcs` are its KDCs. `kadmind` is its kpasswd server, by TCP and UDP at `kpasswd_endpoint`, HOST:PORT. The
-    `lines` of these programs tell what they were asked. A `copy_of` another realm begins with its database,
-    keys included, and goes on without it: two masters that don't replicate.
+    `kdcs` are its KDCs. `kadmind` is its kpasswd server, on TCP and UDP at `kpasswd_endpoint`, HOST:PORT. The
+    logs of these programs are their `lines`. A `copy_of` another realm starts with a copy of its database and
+    keys: the two are masters that do not replicate.
     """
 
     kadmind: Program
@@ -157,7 +157,7 @@ class MitRealm:
         addresses: Sequence[str] = LOOPBACK,
         transports: Collection[Transport] = BOTH_TRANSPORTS,
     ) -> Kdc:
-        """Start one more KDC over the same database; it ends with the realm."""
+        """Start another KDC over the same database; it ends with the realm."""
 
         def start(port: int) -> Kdc:
             return self._start_kdc(tuple(addresses), port, frozenset(transports))
@@ -167,7 +167,7 @@ class MitRealm:
         return kdc
 
     def restart_kdc(self, kdc: Kdc) -> Kdc:
-        """Start a KDC that has ended, where it was before; it takes the other's place in `kdcs`."""
+        """Start a KDC on the addresses and port of an ended KDC, and replace that in `kdcs`."""
         successor = self._start_kdc(kdc.addresses, kdc.port, kdc.transports)
         self.kdcs[self.kdcs.index(kdc)] = successor
         return successor
@@ -195,7 +195,7 @@ class MitRealm:
 
     def _start_kdc(self, addresses: tuple[str, ...], port: int, transports: frozenset[Transport]) -> Kdc:
         listen = " ".join(format_host_port(address, port) for address in addresses)
-        # An empty list is how krb5kdc is told not to listen at all.
+        # With an empty list, krb5kdc does not listen.
         program = self._start_server(
             f"kdc-{port}",
             ("krb5kdc", "-n"),
@@ -214,7 +214,7 @@ class MitRealm:
                 "kadmind",
                 ("kadmind", "-nofork"),
                 f"kpasswd_listen = {self.kpasswd_endpoint}",
-                # Nobody asks its other service, and this one can be told to take any port.
+                # No client uses its other service, which can choose a free port itself.
                 f"kadmind_listen = {format_host_port(address, 0)}",
                 ready="starting",
             )
@@ -238,7 +238,7 @@ class MitRealm:
         if self._original:
             self._load_database_of(self._original)
         else:
-            self._run("kdb5_util", "-r", self.name, "create", "-s", "-P", "nobody types this")
+            self._run("kdb5_util", "-r", self.name, "create", "-s", "-P", "unused master password")
         self._add(self._principals)
 
     def _load_database_of(self, original: "MitRealm") -> None:
@@ -251,7 +251,7 @@ class MitRealm:
         self._write_profile(name, *listen)
         program = Program(name, *command, environment=self._environment(name))
         self._running.callback(program.stop)
-        # Both say this only when their sockets are bound and listening: what is sent from now on is heard.
+        # Both programs print this line only when their sockets listen.
         program.wait_for_line(lambda line: ready in line)
         return program
 

@@ -1,9 +1,9 @@
-"""A throwaway Active Directory domain: a real Samba domain controller in a network of its own.
+"""A temporary Active Directory domain: a real Samba domain controller in its own network.
 
-It has the ports and the DNS that a domain needs, so it lives in its own network, mount, host name and process
-namespaces, joined to ours by a pair of virtual Ethernet devices. Making these takes root. All that it writes
-is on file systems in memory, and all of it goes when its first process does: at the end of the context, or
-when we are killed.
+The controller needs fixed ports and its own DNS, so it runs in its own network, mount, host name and process
+namespaces. A pair of virtual Ethernet devices connects them to the host. Only root can make namespaces. All
+files are on file systems in memory. The kernel removes them when the first process ends: at the end of the
+context, or when this process is killed.
 """
 
 import contextlib
@@ -22,24 +22,24 @@ from lab.program import Completed, Program, ProgramError, environment, run
 
 __all__ = ["SambaDomain"]
 
-# Provisioned and started in 8 s on an idle machine; on one that is busy with other tests it takes longer.
+# Provisioning and start take 8 s on an idle machine, and longer on a busy one.
 START_SECONDS = 90.0
 
 _TRIES_PER_SECOND = 10
 _CONNECT_SECONDS = 0.5
 
-# DNS, Kerberos, LDAP and kpasswd: what has to listen before the domain is of use.
+# DNS, Kerberos, LDAP and kpasswd have to listen before the domain can be used.
 _PORTS = (53, 88, 389, 464)
 
-# 10.88.N.0/24, for as many domains at a time.
+# N of 10.88.N.0/24. Each domain has one of these networks.
 _NETWORKS = range(32)
 
 _IN_NAMESPACES = "in namespaces"
 
 _HOST = "dc1"
 
-# $1 is our folder, $2 the address, $3 the realm, $4 its NetBIOS name. Nothing is left on the host's file
-# systems. Without nosync the provisioning takes many a fsync; without eadb it wants a file system's ACLs.
+# $1 is the folder, $2 the address, $3 the realm, $4 its NetBIOS name. No file is left on the host's file
+# systems. Without nosync, provisioning calls fsync often; without eadb, it needs ACLs of the file system.
 _SCRIPT = f"""
 set -eu
 for folder in /etc/samba /var/cache/samba /var/lib/samba /var/log/samba; do
@@ -63,17 +63,17 @@ samba-tool domain provision --realm="$3" --domain="$4" --server-role=dc --dns-ba
     --option="ncalrpc dir=$state/run/ncalrpc" \
     --option="winbindd socket directory=$state/run/winbindd" \
     --option="posix:eadb=$state/private/eadb.tdb" --option='ldb:nosync=true'
-sed -i '/dns forwarder/d' /etc/samba/smb.conf  # it would be the controller itself
+sed -i '/dns forwarder/d' /etc/samba/smb.conf  # the forwarder would be the controller itself
 exec samba --foreground --no-process-group --debug-stdout
 """
 
 
 class SambaDomain:
-    """A domain that exists while its context does, with one controller, the PDC, writable, on `address`.
+    """A domain that exists while its context lasts, with one writable controller, the PDC, on `address`.
 
-    `name` is its realm, its DNS name in capitals; `netbios_name` its flat one. The controller is the domain's
-    name server too. `users` are names with their passwords; so many wrong ones as `lockout_threshold` lock a
-    user out. What the controller says is `program.lines`.
+    `name` is the realm, the DNS name in capitals; `netbios_name` is the flat name. The controller is also the
+    domain's name server. `users` are names with their passwords. After `lockout_threshold` wrong passwords a
+    user is locked out. The output of the controller is `program.lines`.
     """
 
     program: Program
@@ -98,7 +98,7 @@ class SambaDomain:
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0:
-            raise ProgramError("a Samba domain has network namespaces, which take root to make")
+            raise ProgramError("a Samba domain needs network namespaces, which only root can make")
         with ExitStack() as unless_done:
             unless_done.push(self)
             deadline = time.monotonic() + START_SECONDS
@@ -124,7 +124,7 @@ class SambaDomain:
         return self._run_inside("samba-tool", *command).expect_ok()
 
     def bad_password_count(self, user: str) -> int:
-        """Read how many wrong passwords the controller has counted for a user: badPwdCount."""
+        """Return badPwdCount, the number of wrong passwords that the controller has counted for a user."""
         shown = self.tool("user", "show", user, "--attributes=badPwdCount").output
         [count] = [line.split(":")[1] for line in shown.splitlines() if line.startswith("badPwdCount:")]
         return int(count)
@@ -134,8 +134,8 @@ class SambaDomain:
         hosts = f"127.0.0.1 localhost\n{self.address} {self.host} {_HOST}\n"
         (self.directory / "hosts").write_text(hosts)
         (self.directory / "resolv.conf").write_text(f"nameserver {self.address}\n")
-        # Whatever becomes of us, the kernel ends unshare with us, the first process within with unshare, and
-        # every other one with that.
+        # When this process ends for any reason, the kernel ends unshare, then the first process in the
+        # namespaces, then all their other processes.
         program = Program(
             "samba",
             *("setpriv", "--pdeathsig", "KILL"),
@@ -149,7 +149,7 @@ class SambaDomain:
         program.wait_for_line(lambda line: line == _IN_NAMESPACES)
 
     def _stop(self) -> None:
-        # unshare itself is deaf to SIGTERM while its child lives.
+        # unshare ignores SIGTERM while its child runs.
         first = self._first_process()
         if first is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -157,7 +157,7 @@ class SambaDomain:
         self.program.stop()
 
     def _first_process(self) -> int | None:
-        """Return the process id of who is number 1 within; None if there is nobody any more."""
+        """Return the id of the first process in the namespaces, or None if it has ended."""
         pid = self.program.pid
         try:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -168,7 +168,7 @@ class SambaDomain:
     def _connect(self, *, gateway: str) -> None:
         device = f"kk{secrets.token_hex(5)}"
         namespace = str(self.program.pid)
-        # The kernel removes both ends when the namespace goes, which may take it a moment.
+        # The kernel removes both ends soon after the end of the namespace.
         self._run("ip", "link", "add", device, "type", "veth", "peer", "name", "dc0", "netns", namespace)
         self._running.callback(run, "ip", "link", "delete", device, environment=self._environment())
         self._run("ip", "address", "add", f"{gateway}/24", "dev", device)
@@ -182,12 +182,13 @@ class SambaDomain:
                 if time.monotonic() > deadline or self._first_process() is None:
                     said = "\n".join(self.program.lines)
                     raise ProgramError(
-                        f"samba doesn't listen on {self.address} port {port}; it said:\n{said}"
+                        f"samba doesn't listen on {self.address} port {port}; its output:\n{said}"
                     )
                 time.sleep(1 / _TRIES_PER_SECOND)
 
     def _add_users(self) -> None:
-        # As it comes, Samba counts no wrong passwords, and lets nobody change one on the day it was set.
+        # By default, Samba counts no wrong passwords, and no user may change a password on the day it was
+        # set.
         lockout = f"--account-lockout-threshold={self._lockout_threshold}"
         self.tool("domain", "passwordsettings", "set", "--min-pwd-age=0", "--complexity=off", lockout)
         for user, password in self._users.items():
@@ -207,12 +208,12 @@ class SambaDomain:
 
 @contextlib.contextmanager
 def _free_network(directory: Path) -> Iterator[str]:
-    """Yield 10.88.N of a network that nobody else has, for as long as the context lasts."""
+    """Reserve a network while the context lasts, and yield its 10.88.N."""
     for number in _NETWORKS:
         network = f"10.88.{number}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
             try:
-                # A name without a file: it is ours until we end, however we do.
+                # An abstract name has no file. The kernel frees the name when this process ends.
                 lock.bind(f"\0kkdcpd lab {network}")
             except OSError:
                 continue
