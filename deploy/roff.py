@@ -1,6 +1,6 @@
-"""Writes man pages: the few macros of man(7) that ours need.
+"""Writes man pages with the few macros of man(7) that kkdcpd's pages need.
 
-Inline marks are Markdown's: `code` and **strong** become bold, [text](target) its text.
+The input has Markdown's inline marks: `code` and **strong** become bold, [text](target) becomes its text.
 """
 
 import re
@@ -17,7 +17,7 @@ _BOLD = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 def page(name: str, number: int, source: str, parts: Iterable[str]) -> str:
     """Return a whole page. It has no date, so that it changes only when its text does."""
     text = "\n".join([f'.TH {name.upper()} {number} "" "{source}"', *parts])
-    # A head begins a paragraph itself.
+    # A heading begins a paragraph itself.
     return re.sub(r"(?m)^(\.S[HS] .*)\n\.PP$", r"\1", text) + "\n"
 
 
@@ -27,12 +27,12 @@ def reference(name: str, number: int) -> str:
 
 
 def section(name: str) -> str:
-    """Return the head of a section."""
+    """Return the heading of a section."""
     return f".SH {_plain(name.upper())}"
 
 
 def subsection(name: str) -> str:
-    """Return the head of a subsection."""
+    """Return the heading of a subsection."""
     return f".SS {_plain(name)}"
 
 
@@ -42,30 +42,30 @@ def paragraph(text: str) -> str:
 
 
 def items(tags: Iterable[str], text: str) -> str:
-    """Return one paragraph that tells of all the `tags`, each on a line of its own."""
+    """Return a paragraph under all the `tags`, each on its own line."""
     heads = [f"\\fB{_plain(tag)}\\fR" for tag in tags]
     return ".TP\n" + "\n.TQ\n".join(heads) + f"\n{_marked(text)}"
 
 
 def indented(parts: Iterable[str]) -> Iterable[str]:
-    """Put parts below an item."""
+    """Indent parts below an item."""
     return [".RS", *parts, ".RE"]
 
 
 def example(lines: Iterable[str]) -> str:
-    """Return lines as they stand."""
+    """Return lines without filling them."""
     return "\n".join([".PP", ".RS 4", ".EX", *(_plain(line) for line in lines), ".EE", ".RE"])
 
 
 def _marked(text: str) -> str:
-    """Escape a text and replace its inline marks; each sentence begins a line, as roff wants it."""
+    """Escape a text and replace its inline marks; each sentence begins a line, as roff needs."""
     sentences = re.split(r"(?<=[.:;!?]) +(?=[A-Z`])", _LINK.sub(r"\1", text))
     lines = (line for sentence in sentences for line in _WRAPPER.wrap(sentence))
-    # Marks may go over the end of a line.
+    # A mark may extend over the end of a line.
     return _BOLD.sub(r"\\fB\1\2\\fR", "\n".join(map(_plain, lines)))
 
 
 def _plain(text: str) -> str:
-    """Escape what roff would take for its own; a minus sign stays one, for whoever copies it."""
+    """Escape characters with a meaning in roff, and keep minus signs, so that readers can copy commands."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
