@@ -1,1 +1,1 @@
-"""Measurements: `make bench` runs them all, each against what it is measured beside in the same run."""
+"""Benchmarks: `make bench` runs all of them, each beside its reference in the same run."""

@@ -1,4 +1,4 @@
-"""Run every benchmark; exit 1 if any limit is broken."""
+"""Run all benchmarks; exit with 1 if a result is over its limit."""
 
 import sys
 
@@ -8,7 +8,7 @@ BENCHMARKS = (codec, speed, parallel, idle, flat, start, faults, slow)
 
 
 def main() -> int:
-    """Run them one after the other and return the exit status."""
+    """Run all benchmarks in turn and return the exit status."""
     results = [benchmark.run() for benchmark in BENCHMARKS]
     return 0 if all(results) else 1
 

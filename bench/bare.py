@@ -1,4 +1,4 @@
-"""A server that is aiohttp on uvloop and one handler: what `constant` and `relay` have in common."""
+"""Serves one handler with aiohttp on uvloop, for `constant` and `relay`."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ from aiohttp import HttpVersion11, web
 __all__ = ["Answer", "serve"]
 
 Answer = Callable[[bytes], Awaitable[bytes]]
-"""Makes of a request's body that of its response."""
+"""Makes the body of a response from the body of a request."""
 
 
 def serve(answer: Answer, port: int, certificate: str, key: str) -> None:

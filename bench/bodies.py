@@ -1,4 +1,4 @@
-"""What is asked and answered: captured requests, and replies such as a KDC gives to them."""
+"""Bodies of requests and replies: captured requests, and replies as of a KDC."""
 
 from tests.support import messages
 from tests.support.captured import captured
@@ -7,7 +7,7 @@ __all__ = ["KINDS", "REALM", "http_of_mit", "http_of_windows", "reply_to", "requ
 
 REALM = "FREEIPA.LOCAL"
 KINDS = {"AS-REQ": "asreq2", "TGS-REQ": "tgsreq", "kpasswd": "kpasswdreq"}
-"""What is asked, by its name in tests/support/vectors. The AS-REQ has an encrypted timestamp."""
+"""The kinds of requests, by name in tests/support/vectors. The AS-REQ has an encrypted timestamp."""
 
 _USER = (1, ("admin",))
 _TAG_AS_REQ = 0x6A
@@ -34,19 +34,19 @@ def request(kind: str) -> bytes:
 
 
 def reply_to(payload: bytes) -> bytes:
-    """Return the payload by which a KDC or password server answers."""
+    """Return the payload of the reply of a KDC or password server."""
     if payload[0] == _TAG_AS_REQ:
         return _AS_REP
     return _TGS_REP if payload[0] == _TAG_TGS_REQ else _KPASSWD_REP
 
 
 def http_of_mit(body: bytes, port: int) -> bytes:
-    """Return the bytes that MIT's client sends, header by header; it reads to the connection's end."""
+    """Return a request as MIT's client sends it, without keep-alive."""
     return _post("HTTP/1.0", _HEADERS.format(port=port, length=len(body)), body)
 
 
 def http_of_windows(body: bytes, port: int) -> bytes:
-    """Return such bytes as WinHTTP sends over a connection that it keeps."""
+    """Return a request as WinHTTP sends it, over a kept connection."""
     headers = "Connection: Keep-Alive\n" + _HEADERS.format(port=port, length=len(body))
     return _post("HTTP/1.1", headers, body)
 

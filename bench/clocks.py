@@ -1,4 +1,4 @@
-"""What a server costs, as Linux tells: CPU time, memory, descriptors. It is a process and all below it."""
+"""Reads CPU time, memory and descriptors of a server: a process and its descendants."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def processes_of(pid: int) -> list[int]:
-    """Return the process and all that descend from it."""
+    """Return the process and all its descendants."""
     return [pid, *(each for child in _children(pid) for each in processes_of(child))]
 
 
@@ -23,24 +23,24 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that the server has taken so far, of processes that have ended as well."""
+    """Return the CPU time of the server, with its ended processes."""
     return sum(_clock(each) + _ended(each) for each in processes_of(pid))
 
 
 def _clock(pid: int) -> float:
-    """Read the process's CPU clock, which counts nanoseconds where /proc counts ticks of 10 ms."""
-    # As clock_getcpuclockid(3) makes it; user and system, all threads, those that have ended too.
+    """Read the process's CPU clock, which counts nanoseconds; /proc counts ticks of 10 ms."""
+    # The clock id of clock_getcpuclockid(3): user and system time of all threads, with ended ones.
     return time.clock_gettime(~pid << 3 | 2)
 
 
 def _ended(pid: int) -> float:
-    """Return what children took that have ended: cutime and cstime of proc(5)."""
+    """Return the CPU time of ended children: cutime and cstime of proc(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / _TICKS_PER_SECOND
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory of the server that is its own: pages that processes share count once (Pss)."""
+    """Return the server's own memory. Each shared page counts once (Pss)."""
     return _sum_of_all(pid, _pss)
 
 
@@ -50,12 +50,12 @@ def _pss(pid: int) -> int:
 
 
 def descriptors(pid: int) -> int:
-    """Return how many file descriptors the server has open."""
+    """Return the number of open file descriptors of the server."""
     return _sum_of_all(pid, lambda each: len(list(Path(f"/proc/{each}/fd").iterdir())))
 
 
 def _sum_of_all(pid: int, read: Callable[[int], int]) -> int:
-    """Sum what is read of each process, but of those that end meanwhile, as old workers do."""
+    """Sum a value of all processes, without processes that end during the reading."""
     total = 0
     for each in processes_of(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

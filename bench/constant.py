@@ -1,6 +1,6 @@
-"""What the HTTP server that we use costs by itself: `python -m bench.constant PORT CERTIFICATE KEY OCTETS`.
+"""Serves a constant with kkdcpd's HTTP server: `python -m bench.constant PORT CERTIFICATE KEY BYTES`.
 
-It reads the request's body and answers with so many bytes, always the same.
+It reads the body of each request and answers with the same number of bytes.
 """
 
 import sys

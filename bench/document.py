@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md: each benchmark replaces its own section there."""
+"""Writes the figures of docs/performance.md. Each benchmark replaces its own section."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
-"""What a faulty KDC costs: logins past one, beside logins of the same run in which all KDCs are healthy.
+"""Compares log-ons past a faulty KDC with log-ons in the same run to healthy KDCs.
 
     python -m bench.faults
 
-Three KDCs, the first of which has the fault. Every round takes a new kkdcpd, which knows nothing of it yet.
+The first of three KDCs has the fault. Each round starts a new kkdcpd, which does not know the fault yet.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from tests.support.fake_kdc import FakeKdcThread
 from tests.support.http_client import HttpClient, post
 
 ROUNDS = 7  # new daemons for each fault
-LATER_LOGINS = 6  # in each round, and as many armoured ones
+LATER_LOGINS = 6  # in each round, and as many armoured log-ons
 LATER_REQUESTS = 100  # in each round
 
 BLACK_HOLE_SECONDS = 0.5
@@ -44,7 +44,7 @@ _nonces = itertools.count(1)
 
 @dataclass(slots=True, kw_only=True)
 class Samples:
-    """Seconds: of first logins, and of later ones, later armoured ones and later requests."""
+    """Seconds of first log-ons, later log-ons, later armoured log-ons and later requests."""
 
     first: list[float] = field(default_factory=list)
     later: list[float] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Samples:
 
 @dataclass(slots=True, kw_only=True)
 class Case:
-    """A fault, and what was measured past it and beside it."""
+    """A fault, with the measurements past it and beside it."""
 
     name: str
     first_limit: float
@@ -63,13 +63,13 @@ class Case:
 
     @property
     def is_within_limits(self) -> bool:
-        """Whether a first login is quick enough, and later requests as quick as when all are healthy."""
+        """Whether a first log-on is within the limit, and later requests are as fast as with healthy KDCs."""
         ratio = _ratio(self.faulty.requests, self.healthy.requests)
         return statistics.median(self.faulty.first) < self.first_limit and ratio <= LATER_RATIO
 
 
 class Front:
-    """A new kkdcpd before some KDCs, and its clients."""
+    """A new kkdcpd in front of KDCs, and its clients."""
 
     def __init__(self, directory: Path, authority: Authority, kdcs: Sequence[str], stack: ExitStack) -> None:
         pair = authority.issue("localhost", "127.0.0.1")
@@ -97,17 +97,17 @@ class Front:
         self._http = stack.enter_context(HttpClient(port, tls=tls))
 
     def log_in(self) -> float:
-        """Log in and return how long it took."""
+        """Log in and return the seconds."""
         return self._client.kinit(USER, PASSWORD).expect_ok().seconds
 
     def log_in_armored(self) -> float:
-        """Log in with the armour of the tickets that an earlier login left."""
+        """Log in with armour by the tickets of an earlier log-on."""
         cache = self._client.credential_cache
         other = f"{cache}-armored"
         return self._client.kinit(USER, PASSWORD, "-T", cache, "-c", other).expect_ok().seconds
 
     def request(self) -> float:
-        """Send an AS-REQ over a connection that is open; no two are alike, lest the KDC remembers one."""
+        """Send an AS-REQ over the open connection. Each one differs, so that no KDC finds it in its cache."""
         padata = [(149, b""), (150, b"")]
         payload = messages.as_req(realm=REALM, cname=(1, (USER,)), padata=padata, nonce=next(_nonces))
         data = post(messages.envelope(payload, REALM))
@@ -119,7 +119,7 @@ class Front:
 
 
 def run() -> bool:
-    """Measure and print; return whether every limit holds."""
+    """Measure and print; return whether all results are within their limits."""
     cases = [
         Case(name=name, first_limit=BLACK_HOLE_SECONDS if name == "drops packets" else FIRST_SECONDS)
         for name in (HEALTHY, *FAULTS)
@@ -139,7 +139,7 @@ def run() -> bool:
 
 
 def _measure(case: Case, realm: MitRealm, authority: Authority, directory: Path) -> None:
-    """Do one round: past the fault, and beside it past none."""
+    """Measure one round, past the fault and with healthy KDCs."""
     real = [f"tcp://{kdc.endpoints[0]}" for kdc in realm.kdcs]
     with ExitStack() as stack:
         first = real[0]
@@ -166,7 +166,7 @@ def _measure(case: Case, realm: MitRealm, authority: Authority, directory: Path)
 def alternate(
     times: int, one: Callable[[], float], ones: list[float], other: Callable[[], float], others: list[float]
 ) -> None:
-    """Measure two things by turns, each as often before the other as after it."""
+    """Measure two cases alternately, each as often first as second."""
     for number in range(times):
         pairs = [(one, ones), (other, others)]
         for measure, samples in pairs if number % 2 else reversed(pairs):

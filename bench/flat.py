@@ -1,7 +1,8 @@
-"""Whether a request costs the same however much there is: realms, KDCs, clients. `python -m bench.flat`.
+"""Checks that the cost of a request does not grow with realms, KDCs and clients: `python -m bench.flat`.
 
-Realms and KDCs: two kkdcpds, asked by turns. Clients: one guard in this process, since a million would take
-an hour to ask; its table is that of the default settings, and its memory never grows.
+Two kkdcpds with few and many realms or KDCs serve requests alternately. For clients, this process calls a
+guard, because requests of a million clients would take an hour. The guard's table has the default size, and
+its memory does not grow.
 """
 
 import statistics
@@ -33,13 +34,13 @@ LIMIT = 1.1
 MANY_REALMS = 1000
 MANY_KDCS = 50
 MANY_CLIENTS = 1_000_000
-"""Each of them is seen once, with an address of its own."""
+"""The number of clients, each with its own address and one request."""
 
 SAMPLE = 20_000
 
 
 def run() -> bool:
-    """Measure, print and document; return whether the limit holds."""
+    """Measure, print and document; return whether all results are within the limit."""
     with ExitStack() as stack:
         stage = Stage(stack)
         plain = stage.start(NO_LIMITS)
@@ -58,7 +59,7 @@ def run() -> bool:
     request_cost = statistics.median(before for pairs in costs.values() for before, _ in pairs)
     ratios = {name: [after / before for before, after in pairs] for name, pairs in costs.items()}
     early, late = _guard_costs()
-    # All but the guard costs the same.
+    # The rest of a request costs the same.
     ratios[f"1 to {MANY_CLIENTS:,} addresses in the guard's table"] = [
         (request_cost + later - sooner) / request_cost for sooner, later in zip(early, late, strict=True)
     ]
@@ -83,14 +84,14 @@ def _realms(count: int) -> str:
 
 
 def _cost(stage: Stage, server: Server) -> float:
-    """Return the CPU of one request in microseconds."""
+    """Return the CPU time of a request in microseconds."""
     before = cpu_seconds(server.pid)
     stage.ask(server, requests=REQUESTS)
     return (cpu_seconds(server.pid) - before) / REQUESTS * 1_000_000
 
 
 def _guard_costs() -> tuple[list[float], list[float]]:
-    """Return what the guard takes in microseconds: of clients at first, and of others after a million."""
+    """Return the guard's microseconds for the first clients and for clients after a million others."""
     realm = RealmConfig(name=REALM)
     listen = ListenConfig(address=ListenAddress(host="127.0.0.1", port=0), tls=False)
     config = Config(listen=(listen,), realms=(realm,))

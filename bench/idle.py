@@ -1,4 +1,4 @@
-"""Connections that wait: what each costs, how many are held, and whether the memory comes back.
+"""Measures the memory of idle connections, their number, and the memory after their end.
 
 python -m bench.idle
 """
@@ -28,19 +28,19 @@ SPARE_DESCRIPTORS = 64
 WARM_UP_REQUESTS = 2_000
 
 REST_SECONDS = 20.0
-"""kkdcpd gives memory back some seconds after a crowd is gone."""
+"""kkdcpd returns memory some seconds after many connections end."""
 
 HOLDING = f"""
     maximum = {MANY + MANY // 16}
     [http]
     keepalive_timeout = 3600
     """
-"""Near the maximum, idle connections would be closed to keep room for new ones."""
+"""Near the maximum, kkdcpd closes idle connections to make room for new ones."""
 
 
 def run() -> bool:
-    """Measure, print and document; return whether the limits hold."""
-    # Each connection has a descriptor, and kkdcpd keeps another one free for its request to a KDC.
+    """Measure, print and document; return whether all results are within their limits."""
+    # Each connection has a descriptor, and kkdcpd reserves another one for its request to a KDC.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     many = min(MANY, (hard - SPARE_DESCRIPTORS) // 2)
@@ -68,7 +68,7 @@ def _told(row: tuple[int, float, float]) -> str:
 
 
 def _hold(job: Job, server: Server, count: int) -> tuple[int, float, float]:
-    """Return how many were held, what each cost, and how the memory after is to that before."""
+    """Return the number of connections, the memory of each, and the ratio of the memory after to before."""
     before = resident_bytes(server.pid)
     context = multiprocessing.get_context("spawn")
     holders = []
@@ -89,7 +89,7 @@ def _hold(job: Job, server: Server, count: int) -> tuple[int, float, float]:
 
 
 def _hold_share(job: Job, pipe: Connection) -> None:
-    """Open connections, ask once over each, and hold them until told to let go."""
+    """Open connections, send a request over each, and hold the connections until the event."""
     held = hold(job)
     pipe.send(len(held))
     pipe.recv()

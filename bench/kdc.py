@@ -1,7 +1,7 @@
-"""KDCs that answer at once and take little time for it: `python -m bench.kdc SECONDS COUNT PORT`.
+"""Runs KDCs that answer at once with little CPU time: `python -m bench.kdc SECONDS COUNT PORT`.
 
-They say on which ports: a free one for each, or PORT if it isn't 0. Each has one thread for UDP and one for
-TCP, and plain blocking calls: some 15 µs for a datagram. Datagrams are answered SECONDS later.
+The program prints its ports: a free port for each KDC, or PORT if it is not 0. Each KDC has a thread for UDP
+and one for TCP with blocking calls, about 15 µs for a datagram. It answers datagrams SECONDS later.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def _serve_udp(sock: socket.socket, seconds: float) -> None:
 def _serve_tcp(listener: socket.socket) -> None:
     while True:
         connection, _peer = listener.accept()
-        # Clients may be gone before they are answered.
+        # Clients may close before the reply.
         with connection, contextlib.suppress(OSError):
             _answer(connection)
 
@@ -54,12 +54,12 @@ def _answer(connection: socket.socket) -> None:
     if message:
         reply = reply_to(message[PREFIX_BYTES:])
         connection.sendall(len(reply).to_bytes(PREFIX_BYTES, "big") + reply)
-        # Who has asked closes first, as with a KDC.
+        # The client closes first, as with a real KDC.
         connection.recv(1)
 
 
 def _start(seconds: float, port: int) -> int:
-    """Start one KDC and return its port, a free one if none is given."""
+    """Start one KDC and return its port, a free port if none is given."""
     port = port or free_port(["127.0.0.1"])
     tcp = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
     udp = socket.socket(type=socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""Runs `bench.kdc` beside what is measured."""
+"""Runs `bench.kdc` in another process."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ __all__ = ["Kdc", "start_kdcs"]
 
 
 def start_kdcs(stack: ExitStack, *, count: int = 1, seconds: float = 0.0) -> list[int]:
-    """Start so many that answer after so many seconds, and return their ports."""
+    """Start a number of KDCs with a delay, and return their ports."""
     return _ports(stack.enter_context(_program(seconds, count)))
 
 
@@ -26,7 +26,7 @@ def _ports(program: Program) -> list[int]:
 
 
 class Kdc:
-    """One that can die and hang, and be well again at the same port."""
+    """A KDC that can end, hang, and recover on the same port."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._program = _program(0.0, 1)
@@ -34,19 +34,19 @@ class Kdc:
         self.port = _ports(self._program)[0]
 
     def die(self) -> None:
-        """End it: its port refuses."""
+        """End the KDC: its port refuses."""
         self._program.send_signal(signal.SIGCONT)
         self._program.stop()
 
     def revive(self) -> None:
-        """Start it again."""
+        """Start the KDC again."""
         self._program = _program(0.0, 1, self.port)
         _ports(self._program)
 
     def hang(self) -> None:
-        """Stop it: the system takes connections for it, and nobody answers."""
+        """Stop the KDC: the kernel accepts connections, but no reply comes."""
         self._program.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Have it answer again, what waits first."""
+        """Continue the KDC, which first answers the waiting requests."""
         self._program.send_signal(signal.SIGCONT)

@@ -1,8 +1,8 @@
-"""Clients: as MIT's, a new TLS connection for each request, and as Windows', one that is kept.
+"""Clients with a new TLS connection for each request, as MIT's, or with a kept connection, as Windows'.
 
-Ours, since no tool that Debian or PyPI has asks from many addresses and takes the TLS handshake into the
-latency, both with HTTP/1.0 and a connection that is kept. Each client is a process that does one thing at a
-time, so that what it measures is neither a queue of its own nor another client's turn.
+No tool of Debian or PyPI sends from many addresses and counts the TLS handshake in the latency, both with
+HTTP/1.0 and with kept connections. Each client is a process that does one thing at a time. So its
+measurements contain neither its own queue nor the turn of another client.
 """
 
 import itertools
@@ -39,10 +39,10 @@ __all__ = [
 
 CLIENTS = 4
 ADDRESSES = 500
-"""From so many addresses comes each client's load: 2,000 in all."""
+"""The number of addresses of each client; 2,000 in all."""
 
 REQUESTS_PER_CONNECTION = 100
-"""Of a client that keeps its connection: the handshake is a hundredth of it."""
+"""The requests over a kept connection, so that the handshake is a hundredth of the load."""
 
 PATIENCE_SECONDS = 30.0
 CHUNK_BYTES = 65536
@@ -56,9 +56,9 @@ def address(number: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one client is to do: `requests` of `bodies` by turns, each by a new connection or by one it keeps.
+    """The job of a client: `requests` with `bodies` in turn, over new connections or one kept connection.
 
-    With `interval`, it pauses for so many seconds between them, more or less, as strangers would.
+    With `interval`, the client pauses for a random time with this mean between requests.
     """
 
     port: int
@@ -71,7 +71,10 @@ class Job:
 
 
 class Clients:
-    """Processes that ask at the same time. Made once: to start them takes longer than a measurement."""
+    """Client processes that send at the same time.
+
+    They start once, because a start takes longer than a measurement.
+    """
 
     def __init__(self, count: int = CLIENTS) -> None:
         self._count = count
@@ -92,9 +95,9 @@ class Clients:
         self._pool.join()
 
     def ask(self, job: Job, *, threads: int = 1) -> list[float]:
-        """Divide the job among all clients, each from addresses of its own, and do it at the same time.
+        """Divide the job among all clients, each with its own addresses, and run it at the same time.
 
-        Returns each request's latency in seconds. With `threads`, each client is so many.
+        Return the latency of each request in seconds. Each client has `threads` threads.
         """
         assert self._pool
         share = replace(job, requests=job.requests // self._count // threads)
@@ -111,7 +114,7 @@ def _ask_in_threads(jobs: Sequence[Job]) -> list[float]:
 
 
 def ask(job: Job) -> list[float]:
-    """Do the job; any response but 200 is an error, and ends it."""
+    """Do the job; any response but 200 is an error, which ends the job."""
     return list(_keep_asking(job) if job.keeps_connection else _ask_once_each(job))
 
 
@@ -119,7 +122,7 @@ def _ask_once_each(job: Job) -> Iterator[float]:
     requests = itertools.cycle([http_of_mit(body, job.port) for body in job.bodies])
     for source, data in itertools.islice(zip(sources(job), requests, strict=True), job.requests):
         started = _wait(job)
-        # A new context, as in MIT's client, has no session to resume.
+        # A new context has no session to resume, as in MIT's client.
         with connect(job, source, client_context(job.authority)) as sock:
             sock.sendall(data)
             response = b""
@@ -149,7 +152,7 @@ def _keep_asking(job: Job) -> Iterator[float]:
 
 
 def hold(job: Job) -> list[ssl.SSLSocket]:
-    """Open as many connections as there are to be requests, ask once over each, and return them open."""
+    """Open a connection for each request, send one request over each, and return the open connections."""
     context = client_context(job.authority)
     held = []
     for source in itertools.islice(sources(job), job.requests):
@@ -159,14 +162,14 @@ def hold(job: Job) -> list[ssl.SSLSocket]:
 
 
 def _wait(job: Job) -> float:
-    """Pause, if that is asked for; return the time."""
+    """Pause if the job has an interval; return the time."""
     if job.interval:
         time.sleep(random.expovariate(1 / job.interval))
     return time.perf_counter()
 
 
 def ask_over(sock: ssl.SSLSocket, data: bytes) -> bool:
-    """Send a request and read its response, a 200; tell whether the server will close."""
+    """Send a request and read its response, a 200; return whether the server will close."""
     status, is_last = ask_for_status(sock, data)
     if status != 200:
         raise RuntimeError(f"status {status}")
@@ -174,7 +177,7 @@ def ask_over(sock: ssl.SSLSocket, data: bytes) -> bool:
 
 
 def ask_for_status(sock: ssl.SSLSocket, data: bytes) -> tuple[int, bool]:
-    """Send a request and read its response; tell its status and whether the server will close."""
+    """Send a request and read its response; return its status and whether the server will close."""
     sock.sendall(data)
     response = b""
     while b"\r\n\r\n" not in response:
@@ -195,13 +198,13 @@ def _read_some(sock: ssl.SSLSocket) -> bytes:
 
 
 def sources(job: Job) -> Iterator[str]:
-    """Return the addresses from which the job is done, again and again."""
+    """Yield the client addresses of the job, repeatedly."""
     addresses = [address(job.first_address + number) for number in range(ADDRESSES)]
     return itertools.cycle(addresses)
 
 
 def connect(job: Job, source: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Connect from this address."""
+    """Connect from this address with TLS."""
     return context.wrap_socket(connect_plainly(job, source), server_hostname="localhost")
 
 
@@ -221,7 +224,7 @@ def connect_plainly(job: Job, source: str) -> socket.socket:
 
 
 def client_context(authority: Path) -> ssl.SSLContext:
-    """Make a context that trusts the authority, and has no session yet."""
+    """Make a context that trusts the authority and has no session yet."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(authority)

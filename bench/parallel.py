@@ -1,4 +1,4 @@
-"""Many requests at a time while the KDC is slow, and latency under half of the load that can be borne.
+"""Measures many concurrent requests to a slow KDC, and the latency at half of the capacity.
 
 python -m bench.parallel
 """
@@ -22,13 +22,13 @@ LEAST_PER_SECOND = 90.0
 ROUNDS = 5
 REQUESTS = 1600
 PAUSE_SECONDS = 0.01
-"""Between requests of who asks alone: nothing of the last one is under way any more."""
+"""Pause between the requests of a single client, so that the last request is complete."""
 
 P99_RATIO = 3.0
 
 
 def run() -> bool:
-    """Measure, print and document; return whether the limits hold."""
+    """Measure, print and document; return whether all results are within their limits."""
     per_second = _ask_slow_kdc()
     ratios, texts = [], []
     with ExitStack() as stack:
@@ -62,7 +62,7 @@ At half of the capacity, p99 is {ratio:.1f} times the unloaded median (limit {P9
 
 
 def _ask_slow_kdc() -> float:
-    """Return how many requests per second are answered."""
+    """Return the number of answered requests per second."""
     with ExitStack() as stack:
         stage = Stage(stack)
         server = stage.start(kdc_seconds=KDC_SECONDS)

@@ -1,10 +1,9 @@
-"""Compares the CPU time of a request with that of another revision.
+"""Compares the CPU time of a request with another revision.
 
     python -m bench.revision REVISION [ROUNDS]
 
-Both have the dependencies of this revision, so those of the other one must be among them. In each round both
-revisions serve the same load, one after the other, and the order changes. The result is the median of the
-rounds' ratios.
+Both revisions use the dependencies of this revision. In each round both revisions serve the same load in
+turn, and the order changes. The result is the median of the rounds' ratios.
 """
 
 import io
@@ -33,7 +32,7 @@ REQUESTS = {"keep-alive": 800, "one-shot": 320}
 
 
 def run(revision: str, rounds: int = ROUNDS) -> bool:
-    """Measure and print; return whether every ratio is within the limit."""
+    """Measure and print; return whether all ratios are within the limit."""
     ratios: dict[tuple[str, str], list[float]] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -63,7 +62,7 @@ def _check_out(revision: str, directory: Path) -> Path:
 
 
 def _start_pairs(directory: Path, base: Path, stack: ExitStack) -> dict[str, tuple[Server, Server]]:
-    """Start our revision and the other one for each way out."""
+    """Start this revision and the other one for each transport."""
     pair = Authority(directory / "tls").issue("localhost")
     kdc_ports = tuple(start_kdcs(stack))
     pairs = {}

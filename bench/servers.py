@@ -1,7 +1,7 @@
-"""What is measured, each as its users run it: kkdcpd, kdcproxy under gunicorn and Apache; and three limits.
+"""Starts kkdcpd, kdcproxy under gunicorn and Apache, as their users run them, and three reference servers.
 
-All run on one Python, the system's, for which its mod_wsgi is made; `make bench` puts into .venv-bench what
-they need. kkdcpd has its default settings: the guard works and each exchange leaves its line.
+All servers run on the system's Python, because mod_wsgi is built for it. `make bench` installs their packages
+into .venv-bench. kkdcpd has its default settings: the guard works and each exchange writes a line.
 """
 
 import json
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 PYTHON = str(ROOT / ".venv-bench" / "bin" / "python")
 SOURCES = ROOT / "src"
 CONSTANT_BYTES = 780
-"""As long as the reply that the others give to an AS-REQ."""
+"""The length of the other servers' reply to an AS-REQ."""
 
 APACHE_USER = "www-data"
 _READY = re.compile(r" ready .*https://127\.0\.0\.1:(\d+)")
@@ -36,7 +36,7 @@ _MODULES = ("mpm_event", "authn_core", "authz_core", "access_compat", "ssl", "ws
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a server is to work: a folder of its own; its certificate; its KDCs, all by one transport."""
+    """The files of a server: its folder, its certificate, and its KDCs, all with one transport."""
 
     directory: Path
     pair: CertificateFiles
@@ -51,7 +51,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that serves: the process above all of its others, and the port."""
+    """A running server: its first process and its port."""
 
     pid: int
     port: int
@@ -62,7 +62,7 @@ class Server:
 
 
 def start_kkdcpd(place: Place, stack: ExitStack, more: str = "", *, sources: Path = SOURCES) -> Server:
-    """Start the kkdcpd of these sources with its default settings, and `more` of them."""
+    """Start a kkdcpd from these sources with default settings and `more` settings."""
     config = _kkdcpd_config(place, more)
     daemon = stack.enter_context(Daemon(place.directory, config, python=PYTHON, sources=sources))
     return Server(pid=daemon.pid, port=daemon.ports[0])
@@ -83,7 +83,7 @@ def _kkdcpd_config(place: Place, more: str) -> str:
 
 
 def start_kkdcpd_for_long(place: Place, stack: ExitStack, more: str) -> tuple[Server, Path, str]:
-    """Start kkdcpd with its log going to a file, and its metrics to be had at a URL; return all three."""
+    """Start kkdcpd with a log file and a metrics URL; return all three."""
     place.directory.mkdir()
     config = place.directory / "config.toml"
     admin = free_port(["127.0.0.1"])
@@ -110,7 +110,7 @@ def _start_gunicorn(place: Place, stack: ExitStack) -> Server:
 
 
 def _start_apache(place: Place, stack: ExitStack) -> Server:
-    """Start Apache as FreeIPA's ipa-kdc-proxy.conf has it."""
+    """Start Apache with the configuration of FreeIPA's ipa-kdc-proxy.conf."""
     port = free_port(["127.0.0.1"])
     folder = place.directory
     settings = {"KDCPROXY_CONFIG": str(_write_kdcproxy_config(place))}

@@ -1,9 +1,10 @@
-"""Two thousand connections that take their time, and a well-behaved client beside them.
+"""Measures a good client beside two thousand slow connections.
 
-`python -m bench.slow`: a real kkdcpd with default settings, and a KDC that answers at once. Attackers come
-within some seconds, hold as many connections as they are let, and come back when they are cut off: from an
-address for each connection, and all from one. Meanwhile one client asks again and again, each time by a new
-TLS connection as MIT's does. There are limits to its p99, and to memory at its most and after.
+`python -m bench.slow` runs a real kkdcpd with default settings and a KDC that answers at once. Attackers
+connect within some seconds, hold as many connections as they get, and reconnect when kkdcpd closes a
+connection. They use an address for each connection, or one address for all. One client sends requests
+continuously, each over a new TLS connection, as MIT's client does. Limits exist for its p99, for the largest
+memory and for the memory after the attack.
 """
 
 import argparse
@@ -43,13 +44,13 @@ __all__ = [
 
 CONNECTIONS = 2000
 SECONDS = 30.0
-"""Long enough that all attackers are cut off, and come back, twice."""
+"""Long enough that kkdcpd closes each attacker's connection twice."""
 
 REST_SECONDS = 15.0
-"""After an attack: longer than any timeout that could still hold something."""
+"""After an attack: longer than any timeout."""
 
 RAMP_SECONDS = 10.0
-"""As long as a slow connection lasts: it is slowness that is measured, not handshakes per second."""
+"""The duration of a slow connection. The attack tests slowness, not the rate of handshakes."""
 
 COME_BACK_SECONDS = 1.0
 PROCESSES = 2
@@ -61,13 +62,13 @@ PAUSE_SECONDS = 0.05
 P99_LIMIT_SECONDS = 1.0
 
 MEGABYTES_LIMIT = 740
-"""What may be taken. Two workers hold 128 MiB each of bodies and replies (frontends.connection). The heap
-takes up to 1.4 times as much when connections are cut off and come back. A connection takes up to 190 KiB,
-with its TLS and its place in the heap."""
+"""Limits of memory. Two workers hold 128 MiB each of bodies and replies (frontends.connection). The heap
+takes up to 1.4 times as much when connections are closed and opened again. A connection takes up to 190 KiB,
+with its TLS and its part of the heap."""
 
 KEPT_LIMIT, KEPT_MEGABYTES = 0.67, 10
-"""The part of what an attack took that may be kept after it, and what is nothing to speak of. It serves the
-next crowd: a second attack takes no more than the first."""
+"""The part of the growth that kkdcpd may keep after an attack, and a negligible growth. The next attack
+reuses the kept memory."""
 
 DRIP_SECONDS = 1.0
 BODY_BYTES = 262144
@@ -76,13 +77,13 @@ REQUEST = post(envelope(as_req()))
 BIG_REQUEST = post(envelope(as_req(realm=BIG_REALM), BIG_REALM))
 REPLY = krb_error(25)
 BIG_REPLY = krb_error(25, data=bytes(120_000))
-"""As long as a ticket of Windows may be."""
+"""The largest ticket of Windows."""
 
 SMALL_BUFFER = 4096
 
 
 class Attack(enum.Enum):
-    """What attackers do, and how slowly."""
+    """The kinds of attackers, and their speed."""
 
     CONNECTS = "silent connections"
     HANDSHAKES = "TLS handshakes"
@@ -95,7 +96,7 @@ class Attack(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is attacked, by how many connections, and from where: `first` is None for one address."""
+    """The target, the number of connections, and their addresses: `first` is None for a single address."""
 
     port: int
     connections: int
@@ -104,13 +105,13 @@ class Target:
 
 
 def raise_descriptor_limit() -> None:
-    """Let this process have as many connections as it needs."""
+    """Let this process open as many connections as it needs."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
 
 
 async def _besiege(attack: Attack, target: Target, seconds: float) -> None:
-    # uvloop would tell of each handshake that is cut off.
+    # uvloop would log each interrupted handshake.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
@@ -133,10 +134,10 @@ async def _persist(attack: Attack, port: int, address: str, delay: float) -> Non
 
 
 async def attack_once(attack: Attack, port: int, address: str) -> None:
-    """Hold one connection until it is cut off.
+    """Hold one connection until kkdcpd closes it.
 
     Raises:
-        OSError: it wasn't let in, or not through its TLS handshake.
+        OSError: kkdcpd did not accept the connection or the TLS handshake.
     """
     reader, writer = await _open(attack, port, address)
     try:
@@ -186,7 +187,7 @@ async def _go_slow(attack: Attack, reader: asyncio.StreamReader, writer: asyncio
 async def _drip(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, start: bytes, drop: bytes = b"a"
 ) -> None:
-    """Send the start, then a drop at a time, until the server has enough of it."""
+    """Send the start, then single bytes, until the server closes."""
     writer.write(start)
     while not reader.at_eof() and not writer.transport.is_closing():
         writer.write(drop)
@@ -194,7 +195,7 @@ async def _drip(
 
 
 async def _until_gone(writer: asyncio.StreamWriter) -> None:
-    """Who doesn't read sees the end only by its writes."""
+    """Read nothing; such a client notices the end only when it writes."""
     while not writer.transport.is_closing():
         writer.write(b"\r\n")
         await asyncio.sleep(DRIP_SECONDS)
@@ -204,7 +205,7 @@ _contexts: list[ssl.SSLContext] = []
 
 
 def _careless() -> ssl.SSLContext:
-    """Attackers check no certificate: it only costs them time."""
+    """Attackers check no certificate, to save time."""
     if not _contexts:
         context = ssl.create_default_context()
         context.check_hostname = False
@@ -215,7 +216,7 @@ def _careless() -> ssl.SSLContext:
 
 def _besiege_in_process(attack: Attack, target: Target, seconds: float) -> None:
     raise_descriptor_limit()
-    # Attackers have hosts of their own: they shall not take the time of ours.
+    # Real attackers have their own hosts, so they must not take CPU time from kkdcpd.
     os.setpriority(os.PRIO_PROCESS, 0, ATTACKERS_NICE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_besiege(attack, target, seconds))
@@ -236,7 +237,7 @@ def _reply_in_process(ports: Connection) -> None:
 
 @contextlib.contextmanager
 def _kdcs() -> Iterator[tuple[int, int]]:
-    """Run the KDCs in a process of their own; give their ports."""
+    """Run the KDCs in another process; yield their ports."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_reply_in_process, args=(theirs,))
@@ -282,7 +283,7 @@ def _under_attack(attack: Attack, target: Target, seconds: float) -> Iterator[No
 
 @dataclass(slots=True, kw_only=True)
 class Measurement:
-    """What the good client saw, and what the daemon held: `connections` are its file descriptors."""
+    """The results of the good client and of the daemon: `connections` are its file descriptors."""
 
     latencies: list[float] = field(default_factory=list)
     failures: int = 0
@@ -298,13 +299,13 @@ class Measurement:
 
     @property
     def p99(self) -> float:
-        """All but a hundredth of the requests took no longer; a failed one took for ever."""
+        """The 99th percentile; a failed request counts as infinite."""
         ordered = sorted(self.latencies) + [float("inf")] * self.failures
         return ordered[max(round(len(ordered) * 0.99) - 1, 0)]
 
     @property
     def excess(self) -> str:
-        """What is over its limit, if anything."""
+        """The result that is over its limit, or an empty text."""
         taken = self.megabytes - self.megabytes_before
         kept = self.megabytes_after - self.megabytes_before
         excesses = {
@@ -317,13 +318,13 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The daemon, and the client that behaves well."""
+    """The daemon and the good client."""
 
     daemon: Daemon
     trust: ssl.SSLContext
 
     def measure(self, seconds: float) -> Measurement:
-        """Ask for so long; connections and memory are the most that were seen."""
+        """Send requests for some time; return the largest numbers of connections and of memory."""
         seen = Measurement()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -340,16 +341,16 @@ class Site:
         return seen
 
     def ask(self) -> None:
-        """Ask once, by a connection of its own."""
+        """Send one request over its own connection."""
         with HttpClient(self.daemon.ports[0], tls=self.trust) as client:
             assert client.ask(REQUEST).status == 200
 
 
 def _prefer(pid: int) -> None:
-    """Let a process run before all that this machine has to do besides, if we may."""
+    """Give a process priority over all other work of this machine, if allowed."""
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, pid, OUR_NICE)
-    with contextlib.suppress(OSError):  # sched(7): between sessions, this is what counts
+    with contextlib.suppress(OSError):  # sched(7): the autogroup counts between sessions
         Path(f"/proc/{pid}/autogroup").write_text(str(OUR_NICE))
 
 
@@ -382,7 +383,7 @@ def _site(directory: Path) -> Iterator[Site]:
 def run(
     connections: int = CONNECTIONS, seconds: float = SECONDS, attacks: tuple[Attack, ...] = tuple(Attack)
 ) -> bool:
-    """Measure and print; return whether the good client was always served in time."""
+    """Measure and print; return whether the good client always got its reply in time."""
     raise_descriptor_limit()
     _prefer(os.getpid())
     print(f"A good client's requests beside {connections} slow connections, {seconds:.0f} s of each attack\n")
@@ -399,7 +400,7 @@ def run(
                 before = site.daemon.megabytes
                 target = Target(port=site.daemon.ports[0], connections=connections, first=first)
                 with _under_attack(attack, target, seconds):
-                    time.sleep(1)  # the attackers' start isn't ours
+                    time.sleep(1)  # without the start of the attackers
                     seen = site.measure(seconds - 1)
                 time.sleep(REST_SECONDS)
                 seen.megabytes_before, seen.megabytes_after = before, site.daemon.megabytes

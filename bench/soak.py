@@ -1,8 +1,8 @@
-"""Endurance: many requests with faults mixed in, and nothing leaks nor gets lost: `python -m bench.soak`.
+"""Sends many requests with faults, and checks that kkdcpd leaks and loses nothing: `python -m bench.soak`.
 
-Clients behave, leave in the middle of a body or while they wait, and send what is no request or no TLS; KDCs
-die, hang and come back; kkdcpd reloads. Every request that was sent whole has to be in its log and metrics,
-its memory must not climb, and its descriptors must be as few after as before.
+Clients behave well, leave in the middle of a body or before the response, and send invalid requests or
+invalid TLS. KDCs end, hang and recover; kkdcpd reloads. Log and metrics have to contain every complete
+request. The memory must not grow, and the number of descriptors at the end has to be as at the start.
 """
 
 import argparse
@@ -47,17 +47,17 @@ __all__ = ["run"]
 REQUESTS = 1_000_000
 KDCS = 3
 FAULT_SECONDS = 2.0
-"""For so long one of the KDCs is dead or hangs, and then all are well for as long."""
+"""The duration of a KDC's failure, and then of its health."""
 
 RELOAD_SECONDS = 10.0
-"""In the first half of the run. Workers that end finish with their connections meanwhile."""
+"""In the first half of the run. Ending workers finish their connections during this time."""
 
 SAMPLE_SECONDS = 2.0
 REST_SECONDS = 15.0
-"""After the clients are gone: a crowd's memory goes back some seconds later."""
+"""After the end of the clients: kkdcpd returns memory some seconds later."""
 
 CLIMB_LIMIT = 0.05
-"""By so much of itself memory may climb in the second half of the run; what it needs it has by then."""
+"""The allowed growth of memory in the second half of the run, as a ratio. It has all it needs by then."""
 
 MOST_REQUESTS_PER_CONNECTION = 200
 
@@ -72,30 +72,30 @@ _FAILED = {"no_kdc_reached", "no_kdc_reply", "client_gone", "internal_error"}
 
 _GOES, _LEAVES_WAITING, _LEAVES_IN_BODY, _GARBAGE, _NO_TLS = "goes", "waiting", "in body", "garbage", "no TLS"
 _ODD_ENDS = {_LEAVES_WAITING: 150, _LEAVES_IN_BODY: 150, _GARBAGE: 100, _NO_TLS: 50}
-"""Of 1,000 connections, so many end by other than the response to a request."""
+"""Of 1,000 connections, this number does not end by the response to a request."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What clients sent and got. Of `uncertain` requests kkdcpd may have seen anything or nothing."""
+    """Requests and responses of clients. kkdcpd may have seen `uncertain` requests or not."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     uncertain: int = 0
 
     def add(self, other: "Tally") -> None:
-        """Take in another's."""
+        """Add the counts of another client."""
         self.statuses += other.statuses
         self.uncertain += other.uncertain
 
     @property
     def responses(self) -> int:
-        """How many responses there were."""
+        """The number of responses."""
         return self.statuses.total()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What kkdcpd says that it did."""
+    """kkdcpd's own counts."""
 
     received: int
     answered: int
@@ -105,7 +105,7 @@ class Books:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What kkdcpd used at a moment."""
+    """kkdcpd's resources at one time."""
 
     memory: int
     descriptors: int
@@ -133,7 +133,7 @@ def run(requests: int = REQUESTS) -> bool:
             requests=requests // CLIENTS,
             keeps_connection=True,
         )
-        # What is done once is done before the first reading.
+        # One-time work is done before the first reading.
         _soak(replace(job, requests=500), server, log, [], 0)
         warm_up = log.read_books()
         first = _read(server, log)
@@ -176,7 +176,7 @@ and hang, kkdcpd reloads:
 
 
 def _told_beside(counted: Books | None, logged: Books) -> str:
-    """Say what the metrics tell."""
+    """Describe the metrics."""
     if counted is None:
         return ""
     return " and by the metrics" if counted == logged else f"; BUT ALL IN ALL {counted} IS NOT {logged}"
@@ -199,7 +199,7 @@ def _read(server: Server, log: "Log") -> Reading:
 
 
 def _climb(readings: list[Reading]) -> float:
-    """Return by how much of itself the memory climbs, along the line that fits it best."""
+    """Return the growth of the memory as a ratio, along the line that fits best."""
     values = [reading.memory for reading in readings]
     middle = (len(values) - 1) / 2
     mean = sum(values) / len(values)
@@ -208,11 +208,11 @@ def _climb(readings: list[Reading]) -> float:
     return slope * len(values) / mean
 
 
-# --- kkdcpd's books
+# --- kkdcpd's log and metrics
 
 
 class Log:
-    """kkdcpd's log, in which each exchange leaves its line; it is read on from where it was read to."""
+    """Reads kkdcpd's log, which has a line for each exchange, from the last read position on."""
 
     def __init__(self, path: Path) -> None:
         self._lines = path.open("rb")
@@ -220,7 +220,7 @@ class Log:
         self._outcomes: Counter[str] = Counter()
 
     def read_books(self) -> Books:
-        """Count what has been written so far. The last line may be there in part only."""
+        """Count the lines so far. The last line may be incomplete."""
         for data in self._lines:
             line = self._begun + data
             self._begun = b"" if line.endswith(b"\n") else line
@@ -230,7 +230,7 @@ class Log:
 
 
 def _read_metrics(metrics: str) -> Books | None:
-    """Ask kkdcpd how its requests ended; None if it has nobody to ask."""
+    """Get kkdcpd's counts of requests by outcome; None if kkdcpd does not respond."""
     outcomes: Counter[str] = Counter()
     try:
         with urllib.request.urlopen(metrics, timeout=PATIENCE_SECONDS) as response:
@@ -268,9 +268,9 @@ def _less(books: Books, earlier: Books) -> Books:
 def _soak(
     job: Job, server: Server, log: Log, kdcs: list[Kdc], reload_until: int
 ) -> tuple[Tally, list[Reading]]:
-    """Let clients do their jobs, while KDCs fail, and kkdcpd reloads now and then; read what it uses.
+    """Run the clients' jobs while KDCs fail and kkdcpd reloads at intervals; read its resources.
 
-    It reloads until it has received so many requests: new workers have no leaks yet.
+    kkdcpd reloads until it has received a number of requests: new workers have no leaks yet.
     """
     context = multiprocessing.get_context("spawn")
     clients = []
@@ -306,7 +306,7 @@ def _soak(
 
 
 def _faults(kdcs: list[Kdc]) -> Generator[None]:
-    """Have one KDC after the other fail, by turns dead and hanging, and be well again."""
+    """Let one KDC after the other end or hang, alternately, and recover."""
     while not kdcs:
         yield
     try:
@@ -326,7 +326,7 @@ def _faults(kdcs: list[Kdc]) -> Generator[None]:
 
 
 class _Client:
-    """Somebody who makes `job.requests` requests, not all of them well."""
+    """A client that makes `job.requests` requests, some of them invalid."""
 
     def __init__(self, job: Job) -> None:
         self.tally = Tally()
@@ -349,7 +349,7 @@ class _Client:
                 return
 
     def _connect(self, source: str, end: str) -> None:
-        """Make some requests over one connection, and end it so."""
+        """Send some requests over one connection, and end the connection in one of the ways."""
         count = min(self._left, self._random.randint(1, MOST_REQUESTS_PER_CONNECTION))
         with connect(self._job, source, self._context) as sock:
             for _ in range(count - 1):

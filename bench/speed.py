@@ -1,9 +1,9 @@
-"""CPU per request and latency: kkdcpd beside kdcproxy as it is deployed, and what no proxy can do without.
+"""Compares CPU per request and latency of kkdcpd with kdcproxy and with servers that do less than a proxy.
 
     python -m bench.speed [ROUNDS]
 
-In each round all servers are asked, one after the other, in an order that changes; what is compared is of one
-round, and what is told is the median of all rounds' ratios. Other work on the machine meets all alike then.
+In each round all servers serve the same requests in turn, in a changing order. The result is the median of
+the rounds' ratios, so that other work on the machine affects all servers equally.
 """
 
 import statistics
@@ -32,12 +32,12 @@ OURS = "kkdcpd"
 APACHE = "kdcproxy, Apache mod_wsgi"
 AIOHTTP = "bare aiohttp on uvloop, a constant"
 UDP_OR_NONE = ("a bare relay, UDP", "nginx, a constant", AIOHTTP)
-"""Those that have the same way out, or none, whatever the others' is."""
+"""Servers whose transport is always the same or that have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How it is asked: `requests` in each round."""
+    """The load: `requests` in each round."""
 
     name: str
     keeps_connection: bool
@@ -50,7 +50,7 @@ KEPT = Load(name="keep-alive", keeps_connection=True, requests=800)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is asked of each of some servers; `limits` are to the ratio of ours to another's."""
+    """The load of some servers; `limits` bound the ratio of kkdcpd's CPU to another server's."""
 
     load: Load
     way_out: str = "udp"
@@ -75,7 +75,7 @@ KINDS = tuple(
 
 @dataclass(slots=True)
 class Samples:
-    """Of one server in one case, one entry for each round: CPU seconds per request, and latencies."""
+    """The results of a server in one case: CPU seconds per request and latencies of each round."""
 
     cpu: list[float] = field(default_factory=list)
     latencies: list[list[float]] = field(default_factory=list)
@@ -85,10 +85,10 @@ Results = dict[str, Samples]
 
 
 class Arena:
-    """All servers that the cases need, started once, and the clients that ask them."""
+    """All servers that the cases need, started once, and their clients."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
-        # Apache's processes, that aren't root's, have their files here.
+        # Apache's processes do not run as root, and have their files here.
         directory.chmod(0o755)
         self._directory = directory
         self._stack = stack
@@ -102,7 +102,7 @@ class Arena:
         self._clients = stack.enter_context(Clients())
 
     def measure(self, case: Case, name: str, samples: Samples) -> None:
-        """Ask one server so often, and note what it cost."""
+        """Send requests to one server, and store their cost."""
         server = self._server(case, name)
         before = cpu_seconds(server.pid)
         latencies = self._clients.ask(self._job(server, case, case.load))
@@ -134,7 +134,7 @@ class Arena:
 
 
 def run(rounds: int = ROUNDS) -> bool:
-    """Measure, print and document; return whether every limit holds."""
+    """Measure, print and document; return whether all results are within their limits."""
     cases = (*HEADLINES, *RSA, *KINDS)
     results: list[Results] = [{name: Samples() for name in case.servers} for case in cases]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

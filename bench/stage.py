@@ -1,4 +1,4 @@
-"""A kkdcpd to be measured alone, its clients and its KDC."""
+"""Starts a kkdcpd for a measurement, with its clients and its KDC."""
 
 import tempfile
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ NO_RATES = """
     total_rate = 1000000
     total_burst = 10000000
     """
-"""For more requests than all clients of a real kkdcpd send. The rules work all the same."""
+"""Rates for more requests than all clients of a real kkdcpd send. The rules work nevertheless."""
 
 NO_LIMITS = f"""{NO_RATES}
     [connections]
@@ -29,11 +29,11 @@ NO_LIMITS = f"""{NO_RATES}
     handshake_rate = 1000000
     handshake_burst = 10000000
     """
-"""For more connections, too. Settings of [connections] may follow at once."""
+"""Limits for more connections. Settings of [connections] may follow directly."""
 
 
 class Stage:
-    """Where kkdcpds are started, each with KDCs of its own, that last as long as the stack."""
+    """Starts kkdcpds, each with its own KDCs, which run as long as the stack."""
 
     def __init__(self, stack: ExitStack, clients: int = CLIENTS) -> None:
         self._stack = stack
@@ -44,7 +44,7 @@ class Stage:
         self.clients = stack.enter_context(Clients(clients))
 
     def start(self, more: str = "", *, kdcs: int = 1, kdc_seconds: float = 0.0) -> Server:
-        """Start a kkdcpd with `more` settings, before so many KDCs that take so long to answer."""
+        """Start a kkdcpd with `more` settings, in front of a number of KDCs with a delay."""
         ports = start_kdcs(self._stack, count=kdcs, seconds=kdc_seconds)
         directory = self._directory / f"{self._count}"
         self._count += 1
@@ -52,7 +52,7 @@ class Stage:
         return start_kkdcpd(place, self._stack, more)
 
     def paced(self, server: Server, *, requests: int, interval: float = 0.0) -> Job:
-        """Make the job to send AS-REQs over connections that are kept, with pauses between them."""
+        """Make a job that sends AS-REQs over kept connections, with pauses."""
         return Job(
             port=server.port,
             authority=self._authority.certificate,
@@ -63,5 +63,5 @@ class Stage:
         )
 
     def ask(self, server: Server, *, requests: int, threads: int = 1) -> list[float]:
-        """Have all clients ask for so much, and return each request's latency in seconds."""
+        """Let all clients send requests, and return the latency of each request."""
         return self.clients.ask(self.paced(server, requests=requests), threads=threads)

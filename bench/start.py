@@ -1,4 +1,4 @@
-"""How long kkdcpd takes to be ready, and to say how it is used: `python -m bench.start`."""
+"""Measures the time from the start to `ready`, and of the help: `python -m bench.start`."""
 
 import os
 import statistics
@@ -22,7 +22,7 @@ HELP_SECONDS = 0.2
 
 
 def run() -> bool:
-    """Measure, print and document; return whether the limits hold."""
+    """Measure, print and document; return whether all results are within their limits."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         pair = Authority(directory / "tls").issue("localhost")
