@@ -63,7 +63,7 @@ def run() -> bool:
     ratios[f"1 to {MANY_CLIENTS:,} addresses in the guard's table"] = [
         (request_cost + later - sooner) / request_cost for sooner, later in zip(early, late, strict=True)
     ]
-    rows = [[name, _told(samples)] for name, samples in ratios.items()]
+    rows = [[name, _described(samples)] for name, samples in ratios.items()]
     memory = GuardConfig().table_entries * ENTRY_BYTES / 1048576
     text = "\n".join(
         (
@@ -117,7 +117,7 @@ def _client(number: int) -> ClientConnection:
     return ClientConnection(address=address(number), port=1024, tls="TLSv1.3", network=address(number))
 
 
-def _told(samples: list[float]) -> str:
+def _described(samples: list[float]) -> str:
     low, median, high = statistics.quantiles(samples, n=4)
     return f"{median:.3f} ({low:.3f} to {high:.3f})"
 

@@ -50,7 +50,7 @@ def run() -> bool:
         stage.ask(server, requests=WARM_UP_REQUESTS)
         job = stage.paced(server, requests=0)
         rows = [_hold(job, server, count) for count in (SOME, many)]
-    text = "\n".join(map(_told, rows))
+    text = "\n".join(map(_described, rows))
     if many < MANY:
         text += f"\n\nNo more than {many:,}, for this machine allows a process {hard:,} file descriptors."
     print(text)
@@ -58,7 +58,7 @@ def run() -> bool:
     return all(each <= BYTES_LIMIT and returned <= RETURN_LIMIT for _count, each, returned in rows)
 
 
-def _told(row: tuple[int, float, float]) -> str:
+def _described(row: tuple[int, float, float]) -> str:
     count, each, returned = row
     return (
         f"- {count:,} connections over TLS, idle after a request: {each / 1000:.1f} KB each (limit "

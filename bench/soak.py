@@ -163,10 +163,10 @@ def run(requests: int = REQUESTS) -> bool:
 and hang, kkdcpd reloads:
 {"all checks passed." if holds else "A CHECK FAILED."}
 
-- Clients got {tally.responses:,} responses ({_told(tally)}), and left
+- Clients got {tally.responses:,} responses ({_described(tally)}), and left
   {tally.uncertain:,} times before one.
 - {books.received:,} received = {books.answered:,} answered + {books.refused:,} refused
-  + {books.failed:,} failed, by the log{_told_beside(counted, logged)}.
+  + {books.failed:,} failed, by the log{_described_with(counted, logged)}.
 - Memory: {_mib(first.memory)} before, {_mib(highest)} at most, {_mib(last.memory)} after; in the second half
   of the run it climbed by {climb:.1%} (limit {CLIMB_LIMIT:.0%}).
 - File descriptors: {first.descriptors} before, {most} at most, {last.descriptors} after."""
@@ -175,14 +175,14 @@ and hang, kkdcpd reloads:
     return holds
 
 
-def _told_beside(counted: Books | None, logged: Books) -> str:
+def _described_with(counted: Books | None, logged: Books) -> str:
     """Describe the metrics."""
     if counted is None:
         return ""
     return " and by the metrics" if counted == logged else f"; BUT ALL IN ALL {counted} IS NOT {logged}"
 
 
-def _told(tally: Tally) -> str:
+def _described(tally: Tally) -> str:
     return ", ".join(f"{count:,} of {status}" for status, count in sorted(tally.statuses.items()))
 
 

@@ -32,7 +32,7 @@ OURS = "kkdcpd"
 APACHE = "kdcproxy, Apache mod_wsgi"
 AIOHTTP = "bare aiohttp on uvloop, a constant"
 UDP_OR_NONE = ("a bare relay, UDP", "nginx, a constant", AIOHTTP)
-"""Servers whose transport is always the same or that have none."""
+"""Servers that always have the same transport or have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,8 @@ def run() -> bool:
             ready.append(_seconds(lambda: _start(place)))
             usage.append(_seconds(_ask_for_help))
     text = (
-        f"From the start to the line `ready`: {_told(ready)} (limit {READY_SECONDS:g} s). `kkdcpd --help`: "
-        f"{_told(usage)} (limit {HELP_SECONDS:g} s). Medians of {ROUNDS} starts (lowest to highest)."
+        f"From the start to the line `ready`: {_described(ready)} (limit {READY_SECONDS:g} s). "
+        f"`kkdcpd --help`: {_described(usage)} (limit {HELP_SECONDS:g} s). Medians of {ROUNDS} starts (lowest to highest)."
     )
     print(text)
     replace_section("start", text)
@@ -57,7 +57,7 @@ def _ask_for_help() -> float:
     return time.perf_counter()
 
 
-def _told(samples: list[float]) -> str:
+def _described(samples: list[float]) -> str:
     return f"{statistics.median(samples):.3f} s ({min(samples):.3f} to {max(samples):.3f})"
 
 

@@ -32,8 +32,8 @@ class Daemon(Program):
     """A kkdcpd that is ready to serve, with `config` as its config.toml in `directory`.
 
     `lines` is its log. `ports` are the ports of its listeners, in the order of the configuration. Without
-    sections for them, it has neither an admin listener nor a control socket, whose default addresses only one
-    kkdcpd could use. `python` has its dependencies and `sources` its code; `environment` is added to that of
+    sections for them, it has neither an admin listener nor a control socket: only one kkdcpd could use their
+    default addresses. `python` has its dependencies and `sources` its code; `environment` is added to that of
     this process.
     """
 

@@ -45,7 +45,7 @@ class Forwarder:
         self._thread.join(_START_SECONDS)
 
     def port_of(self, address: str) -> int:
-        """Return the port of 127.0.0.1 whose connections are forwarded from `address`, such as 127.0.0.66."""
+        """Return the port of 127.0.0.1 that forwards from `address`, such as 127.0.0.66."""
         if address not in self._ports:
             listening = asyncio.run_coroutine_threadsafe(self._listen(address), self._runner.get_loop())
             self._ports[address] = listening.result(_START_SECONDS)

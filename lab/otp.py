@@ -1,7 +1,7 @@
 """A slow RADIUS server for principals that log in by one-time passwords (RFC 6560).
 
 It listens on a stream socket of the file system, as MIT's KDC expects of a local RADIUS server. The shared
-secret is then empty. Each user has one password, whose check may take seconds, as a push message to a phone
+secret is then empty. Each user has one password. Its check may take seconds, as a push message to a phone
 does.
 """
 
@@ -75,7 +75,7 @@ class RadiusServer:
 
     @property
     def options(self) -> ServerOptions:
-        """Options of a KDC that uses this server for principals whose `otp` is [], the default type."""
+        """Options of a KDC that uses this server for principals with the `otp` [], the default type."""
         return ServerOptions(
             sections=(
                 "[otp]",

@@ -1,4 +1,4 @@
-"""What holds the house together: each file has its tests, imports point down, the docs tell what is there."""
+"""Checks the house: each module has tests, imports point down, docs list events, fields and metrics."""
 
 import ast
 import asyncio
@@ -42,7 +42,7 @@ NOT_REFUSED = {Outcome.ANSWERED, Outcome.CLIENT_GONE}
 
 
 def rows(document: str, *headings: str) -> Iterator[list[str]]:
-    """The rows of the table with these first headings."""
+    """Yield the rows of the table with these first headings."""
     lines = iter((ROOT / "docs" / document).read_text().splitlines())
     for line in lines:
         if cells(line)[: len(headings)] == list(headings):
@@ -71,12 +71,12 @@ def test_every_source_file_has_its_test_file(source: Path) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_source_file_begins_with_what_it_is_for(source: Path) -> None:
+def test_every_source_file_has_a_docstring(source: Path) -> None:
     assert ast.get_docstring(ast.parse(source.read_text()))
 
 
 def test_imports_point_down() -> None:
-    # As a program: called from here, it would silence the loggers of all other tests.
+    # As a program: a call in this process would silence the loggers of all other tests.
     program = str(Path(sys.executable).with_name("lint-imports"))
     run(program, "--config", str(ROOT / "pyproject.toml"), "--no-cache", environment=os.environ).expect_ok()
 
@@ -85,7 +85,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").
 
 
 def settings_in_the_example() -> set[str]:
-    """Every setting of config.toml.example, as `section.key`."""
+    """Return every setting of config.toml.example, as `section.key`."""
     found, section = set(), ""
     for line in (ROOT / "config.toml.example").read_text().splitlines():
         if header := re.fullmatch(r"\[+([a-z_.]+).*\]+", line):
@@ -96,7 +96,7 @@ def settings_in_the_example() -> set[str]:
 
 
 def is_in_the_house(name: str) -> bool:
-    """Whether it is a file of the clone, a module or a folder of them, or a name in a module."""
+    """Whether the name is a file of the clone, a module, a folder of modules, or a name in a module."""
     if (ROOT / name).is_file() or (PACKAGE / name).is_file():
         return True
     path = PACKAGE / name.replace(".", "/")
@@ -131,7 +131,7 @@ def codes(table: Iterator[list[str]]) -> set[int]:
 
 
 def test_exit_codes_are_the_same_in_the_readme_the_help_and_the_operations() -> None:
-    """docs/operations.md has those of serve in its table, and those of locate in a sentence."""
+    """docs/operations.md has the exit codes of serve in a table, and those of locate in a sentence."""
     help_text = run(sys.executable, "-m", "kkdcpd", "--help", environment=os.environ).expect_ok().output
     found = {int(code) for code in re.findall(r"^  (\d+) +\S", help_text, re.MULTILINE)}
     assert found == codes(rows("../README.md", "exit code", "meaning")) == set(ExitCode)
@@ -145,7 +145,7 @@ def test_every_outcome_is_documented_once() -> None:
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome not in NOT_REFUSED])
-def test_status_and_fate_of_the_connection_are_as_documented(outcome: Outcome) -> None:
+def test_status_and_end_of_the_connection_are_as_documented(outcome: Outcome) -> None:
     (row,) = (
         row for row in rows("http.md", "status", "outcome in the log") if words(row[1]) == [outcome.value]
     )
@@ -172,7 +172,7 @@ def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixtu
 
 
 def events() -> Iterator[tuple[str, str]]:
-    """Each event in the source, with its level."""
+    """Yield each event in the source, with its level."""
     for source in SOURCES:
         yield from events_of(source)
 
@@ -201,7 +201,7 @@ def test_every_event_is_documented_in_its_area() -> None:
 
 
 def area_of(source: Path) -> str:
-    """The area of the log that a module's lines belong to."""
+    """Return the area of the log that the lines of a module belong to."""
     module = ".".join(source.relative_to(PACKAGE.parent).with_suffix("").parts)
     names = sorted((name, area) for area, name in AREAS.items() if f"{module}.".startswith(f"{name}."))
     return names[-1][1]
@@ -226,7 +226,7 @@ def test_every_field_in_the_source_is_documented() -> None:
 
 
 def _fields_of_events(node: ast.AST) -> Iterator[str]:
-    """The fields of `logger.info("event", field=...)`."""
+    """Yield the fields of `logger.info("event", field=...)`."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="logger")), keywords=keywords):
             yield from (each.arg for each in keywords if each.arg not in (None, "exc_info", "sum_by"))
@@ -249,7 +249,7 @@ def test_every_metric_is_documented_with_its_labels_and_type() -> None:
     assert documented == found
 
 
-def test_every_outcome_has_its_place_in_the_sum_of_requests() -> None:
+def test_every_outcome_is_in_the_sum_of_requests() -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
     sums = text[text.index("- received are") : text.index("and there are no others")]
     named = [word.removeprefix('outcome="').removesuffix('"') for word in words(sums)[1:]]

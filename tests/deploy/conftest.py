@@ -13,7 +13,7 @@ from tests.deploy.debian import Root, make_base
 
 REPOSITORY = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-build.lock")
-# A bound for what hangs: on a busy machine with a slow disk a Debian takes minutes.
+# A limit for hanging programs: on a busy machine with a slow disk, making a Debian takes minutes.
 BUILDING_SECONDS = 400.0
 
 RootMaker = Callable[[], Root]
@@ -21,7 +21,7 @@ RootMaker = Callable[[], Root]
 
 @pytest.fixture(scope="session")
 def workshop() -> Iterator[Path]:
-    """A folder for what is big; it goes with the session, whatever pytest keeps of its own."""
+    """A folder for big files, which is removed at the end of the session."""
     folder = Path(tempfile.mkdtemp(prefix="kkdcpd-deploy-"))
     yield folder
     shutil.rmtree(folder)
@@ -29,15 +29,15 @@ def workshop() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def base_in_the_making(workshop: Path) -> Iterator[Program]:
-    """A Debian that is made while other things are."""
+    """The program that makes a Debian in the background."""
     with make_base(workshop / "base") as making:
         yield making
 
 
 @pytest.fixture(scope="session")
 def base(workshop: Path, base_in_the_making: Program, request: pytest.FixtureRequest) -> Path:
-    """A Debian that nobody writes to."""
-    # Meanwhile: most who want a base want this too.
+    """A Debian that no test writes to."""
+    # Most tests that need a base need this package too, so it is built at the same time.
     request.getfixturevalue("deb")
     assert base_in_the_making.wait(timeout=BUILDING_SECONDS) == 0, base_in_the_making.lines
     return workshop / "base"
@@ -45,7 +45,7 @@ def base(workshop: Path, base_in_the_making: Program, request: pytest.FixtureReq
 
 @pytest.fixture(scope="session")
 def furnished(workshop: Path, base: Path) -> str:
-    """The same with the programs that administrators and clients use, as the base of further roots."""
+    """The base with the programs of administrators and clients, as the base of further roots."""
     with Root(base, workshop / "furnished") as root:
         root.furnish()
     return root.layers
@@ -53,7 +53,7 @@ def furnished(workshop: Path, base: Path) -> str:
 
 @pytest.fixture(scope="session")
 def make_root(workshop: Path, furnished: str) -> Iterator[RootMaker]:
-    """Make roots over it, which last as long as the session."""
+    """Make roots over the furnished base, which exist until the end of the session."""
     with ExitStack() as roots:
 
         def make() -> Root:
@@ -65,7 +65,7 @@ def make_root(workshop: Path, furnished: str) -> Iterator[RootMaker]:
 
 @pytest.fixture(scope="session")
 def wheels(workshop: Path) -> Path:
-    """The pinned libraries, and what pipx wants of its own: with these, all else needs no network."""
+    """The pinned libraries, and pipx's own; with these, no other installation needs a network."""
     folder = workshop / "wheels"
     pip = (
         sys.executable,
@@ -86,7 +86,7 @@ def wheels(workshop: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def offline(wheels: Path) -> Mapping[str, str]:
-    """An environment in which pip finds these wheels, and nothing else."""
+    """An environment in which pip finds only these wheels."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return {
         **others,
@@ -116,7 +116,7 @@ CLONE = (
 
 
 def clone(folder: Path) -> None:
-    """Put there what a clone of the repository has, as far as it is installed from."""
+    """Copy the files of a clone that an installation needs."""
     for name in CLONE:
         source, target = REPOSITORY / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def clone(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def deb(workshop: Path, offline: Mapping[str, str]) -> Path:
-    """The Debian package, built as `make deb` does."""
+    """The Debian package, built as by `make deb`."""
     built = workshop / "deb"
     run(
         str(REPOSITORY / "deploy/debian/build"), str(built), environment=offline, timeout=BUILDING_SECONDS

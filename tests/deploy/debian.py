@@ -1,7 +1,7 @@
-"""Debian in a folder: a base, cheap roots over it to install into, and machines that boot from them.
+"""Debian in a folder: a base, cheap roots over it to install into, and machines that boot from roots.
 
-All of it takes root. A machine is systemd-nspawn's: a real systemd as PID 1, in the network of the thread
-that started it.
+All of this needs root. A machine is a container of systemd-nspawn: a real systemd as PID 1, in the network of
+the thread that started it.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from lab.program import Completed, Program, ProgramError, run
 
 __all__ = ["Machine", "Root", "make_base"]
 
-# A third of it nobody would read here.
+# No test needs this third of Debian.
 UNWANTED = ("exclude=/usr/share/doc/*", "exclude=/usr/share/locale/*", "include=/usr/share/doc/kkdcpd/*")
-# What Debian's own slim images have besides, and no more: python3-venv is only mentioned there.
+# The further packages of Debian's slim images. python3-venv is only mentioned there.
 PACKAGES = ("ca-certificates", "python3", "systemd", "systemd-sysv")
-# What an administrator has, or is told to install, where kkdcpd is used: the clients' programs too.
+# Packages that an administrator of kkdcpd has or installs, with the clients' programs.
 FURNITURE = ("curl", "krb5-k5tls", "krb5-user", "python3-venv")
 BOOT_SECONDS = 60.0
-PROGRAM_SECONDS = 200.0  # dpkg syncs much, and disks may be busy
+PROGRAM_SECONDS = 200.0  # dpkg syncs often, and disks may be busy
 
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -31,12 +31,12 @@ _ENVIRONMENT = {
     "HOME": "/root",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-# systemctl then does what a root that isn't booted needs, and no more.
+# systemctl then does only what a root needs that is not booted.
 _OFFLINE = {**_ENVIRONMENT, "SYSTEMD_OFFLINE": "1"}
 
 
 def make_base(folder: Path) -> Program:
-    """Begin to make a small Debian 12, which is done when the program has ended."""
+    """Begin to make a small Debian 12, which is complete when the program has ended."""
     packages = ",".join(PACKAGES)
     unwanted = (f"--dpkgopt=path-{it}" for it in UNWANTED)
     what = ("--variant=apt", f"--include={packages}", *unwanted, "bookworm", str(folder))
@@ -44,10 +44,10 @@ def make_base(folder: Path) -> Program:
 
 
 class Root:
-    """A root folder, `path`, that begins as `base` is, and leaves that alone.
+    """A root folder, `path`, that begins as a copy of `base`, without changing `base`.
 
-    `base` is a folder, or several with colons between them, the uppermost first. `layers` is a base for
-    others, with what was written here.
+    `base` is a folder, or several with colons between them, the uppermost first. `layers` is the base for
+    another root over this one.
     """
 
     def __init__(self, base: Path | str, directory: Path) -> None:
@@ -57,7 +57,7 @@ class Root:
 
     @property
     def layers(self) -> str:
-        """What another root over this one has as its base."""
+        """The base of another root over this one."""
         return f"{self._layers[0]}:{self._base}"
 
     def __enter__(self) -> Self:
@@ -79,28 +79,28 @@ class Root:
         run("umount", "--lazy", str(self.path), environment=os.environ).expect_ok()
 
     def run(self, *command: str) -> Completed:
-        """Run a program in it, as root."""
+        """Run a program in the root, as the user root."""
         return run("chroot", str(self.path), *command, environment=_OFFLINE, timeout=PROGRAM_SECONDS)
 
     def furnish(self) -> None:
-        """Install what FURNITURE names, from Debian."""
+        """Install the packages of FURNITURE from Debian."""
         self.run("apt-get", "update", "-qq").expect_ok()
         options = ("--yes", "-qq", "--no-install-recommends", "-o", "DPkg::Options::=--force-unsafe-io")
         self.run("apt-get", "install", *options, *FURNITURE).expect_ok()
 
     def install(self, package: Path) -> str:
-        """Install a package; return its path in there."""
+        """Install a package; return its path in the root."""
         inside = self.copy_in(package)
         self.run("dpkg", "--force-unsafe-io", "--install", inside).expect_ok()
         return inside
 
     def copy_in(self, file: Path) -> str:
-        """Copy a file into it; return its path in there. (A booted machine has a /tmp of its own.)"""
+        """Copy a file into the root; return its path there. A booted machine has its own /tmp."""
         (self.path / "srv" / file.name).write_bytes(file.read_bytes())
         return f"/srv/{file.name}"
 
     def files(self) -> Mapping[str, int]:
-        """Return what is in it, with modes; but for dpkg's own records and logs."""
+        """Return all files with their modes, without dpkg's records and logs."""
         own = ("/srv", "/var/lib/dpkg", "/var/cache", "/var/log", "/tmp", "/dev", "/proc", "/sys", "/run")
         found: dict[str, int] = {}
         for folder, folders, names in os.walk(self.path):
@@ -112,7 +112,7 @@ class Root:
 
 
 class Machine:
-    """A root that is booted, until its context ends."""
+    """A booted root, which ends with its context."""
 
     def __init__(self, root: Root) -> None:
         self.root = root
@@ -125,7 +125,7 @@ class Machine:
             "--boot",
             f"--directory={self.root.path}",
             "--machine=kkdcpd-test",
-            # There may be no systemd outside that could be told of it.
+            # The host may have no systemd that could register the machine.
             "--register=no",
             "--keep-unit",
             "--console=read-only",
@@ -149,16 +149,16 @@ class Machine:
         self._nspawn.stop()
 
     def run(self, *command: str, stdin: str = "") -> Completed:
-        """Run a program in it, as root."""
+        """Run a program in the machine, as the user root."""
         inside = ("nsenter", f"--target={self._leader()}", "--all")
         return run(*inside, *command, environment=_ENVIRONMENT, stdin=stdin, timeout=PROGRAM_SECONDS)
 
     def output_of(self, *command: str) -> str:
-        """Run a program that must succeed; return what it says."""
+        """Run a program that must succeed; return its output."""
         return self.run(*command).expect_ok().output.strip()
 
     def _leader(self) -> int:
-        """Return systemd's pid as it is outside."""
+        """Return the pid of the machine's systemd on the host."""
         pid = self._nspawn.pid
         (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(child)

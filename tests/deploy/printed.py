@@ -1,4 +1,4 @@
-"""What README and docs print: their fenced blocks, each with its language."""
+"""Reads the fenced blocks of README and docs, each with its language."""
 
 import re
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ class Block:
 
 
 def documents() -> Sequence[Path]:
-    """The pages that people read."""
+    """Return the pages that people read."""
     return sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
 
 
 def blocks(*languages: str) -> Sequence[Block]:
-    """All blocks, or those in these languages."""
+    """Yield all blocks, or the blocks in these languages."""
     found = [
         Block(
             place=f"{path.relative_to(REPOSITORY)}:{page.count(chr(10), 0, match.start()) + 1}",
@@ -42,10 +42,10 @@ def blocks(*languages: str) -> Sequence[Block]:
 
 
 def block(document: str, language: str, words: str) -> Block:
-    """The first block of this language in a document that has these words."""
+    """Return the first block of this language in a document that contains these words."""
     return next(it for it in blocks(language) if it.place.startswith(f"{document}:") and words in it.text)
 
 
 def commands(text: str) -> Sequence[str]:
-    """The commands of a block, those that go over several lines in one piece."""
+    """Return the commands of a block, each in one line."""
     return [line for line in re.split(r"(?<!\\)\n", text) if line.strip()]

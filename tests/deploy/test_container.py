@@ -1,7 +1,7 @@
-"""The image, built from the Containerfile on a Debian base without python3-venv, and run.
+"""Builds the image from the Containerfile on a Debian base without python3-venv, and runs it.
 
-systemd-nspawn runs it for most tests: its program alone, as PID 1, on a root that can't be written to,
-without any capability. podman and podman-compose run it by what docs/operations.md and compose.yaml say.
+In most tests, systemd-nspawn runs the image: its program as PID 1, on a read-only root, without capabilities.
+podman and podman-compose run the image by the commands of docs/operations.md and compose.yaml.
 """
 
 import json
@@ -48,7 +48,7 @@ kpasswd = ["{realm.kpasswd_endpoint}"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """What came of the build: the root folder, and what the image says of itself."""
+    """The result of the build: the root folder, and the image's configuration."""
 
     root: Path
     config: Mapping[str, Any]
@@ -57,10 +57,10 @@ class Image:
 @pytest.fixture(scope="module")
 def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
     store = workshop / "images"
-    # What Debian's stock image has: dpkg knows python3-venv, as others suggest it, but it is not installed.
+    # As Debian's image: dpkg knows python3-venv, because others suggest it, but it is not installed.
     assert run("chroot", str(base), "dpkg-query", "--show", "python3-venv", environment=os.environ).is_ok
     assert not (base / "usr/lib/python3.11/ensurepip").exists()
-    # No file of pip's outside the test's reach: only these wheels are to be had inside.
+    # No configuration of pip from the host: the build finds only these wheels.
     pip_conf = workshop / "pip.conf"
     pip_conf.write_text(PIP_CONF.format(wheels="/wheels"))
 
@@ -84,7 +84,7 @@ def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
         "build",
         "--quiet",
         "--format=docker",
-        "--layers",  # which podman then has no need to build once more
+        "--layers",  # podman then does not build the image again
         "--isolation=chroot",
         "--build-arg=BASE=localhost/base",
         f"--volume={wheels}:/wheels:ro",
@@ -100,7 +100,7 @@ def image(workshop: Path, base: Path, wheels: Path) -> Iterator[Image]:
 
 
 class Container(Program):
-    """The image as it runs: all it says is its log."""
+    """The running image, with its log."""
 
     def __init__(self, image: Image, etc: Path) -> None:
         config = image.config
@@ -119,20 +119,20 @@ class Container(Program):
             f"--bind-ro={etc}:/etc/kkdcpd",
             f"--tmpfs=/run/kkdcpd:uid={USER},gid={USER},mode=0755",
             *(f"--setenv={setting}" for setting in config["Env"]),
-            # It goes on as the program, so that is PID 1.
+            # The shell executes the program, so that the program is PID 1.
             *unprivileged(config["User"]),
             *program(config, *config["Cmd"]),
             environment=os.environ,
         )
 
     def pids(self) -> list[int]:
-        """Return the processes inside as they are called outside, PID 1 first."""
+        """Return the ids of the container's processes on the host, PID 1 first."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         (leader,) = children
         return [int(leader), *map(int, Path(f"/proc/{leader}/task/{leader}/children").read_text().split())]
 
     def run(self, image: Image, *command: str) -> Completed:
-        """Run another program inside, as `docker exec` does."""
+        """Run another program in the container, as `docker exec` does."""
         inside = ("nsenter", f"--target={self.pids()[0]}", "--all", "env", *image.config["Env"])
         return run(*inside, *unprivileged(image.config["User"]), *command, environment=os.environ)
 
@@ -149,7 +149,7 @@ def program(config: Mapping[str, Any], *words: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A container, and who logs in through it."""
+    """A container, and a client that logs in through it."""
 
     container: Container
     client: KerberosClient
@@ -198,20 +198,20 @@ def test_root_is_read_only(site: Site, image: Image) -> None:
     assert "Read-only file system" in tried.output
 
 
-def test_health_is_asked_without_curl(site: Site, image: Image) -> None:
+def test_health_check_needs_no_curl(site: Site, image: Image) -> None:
     kind, *command = image.config["Healthcheck"]["Test"]
     assert kind == "CMD"
     site.container.run(image, *command).expect_ok()
     assert not list(image.root.glob("usr/bin/curl"))
 
 
-def test_reload_is_asked_from_inside(site: Site, image: Image) -> None:
+def test_reload_works_in_the_container(site: Site, image: Image) -> None:
     result = site.container.run(image, *program(image.config, "reload")).expect_ok()
     assert result.output.startswith("reloaded: ")
 
 
 def test_dead_worker_is_buried_and_replaced(site: Site) -> None:
-    """PID 1 gets every orphan, and must not take it for its own."""
+    """PID 1 becomes the parent of each orphan, and must not take it for its own child."""
     before = site.container.pids()
     mark = len(site.container.lines)
     os.kill(before[-1], signal.SIGKILL)
@@ -220,7 +220,7 @@ def test_dead_worker_is_buried_and_replaced(site: Site) -> None:
 
 
 def test_container_stops_by_its_signal_in_time(site: Site, image: Image) -> None:
-    # To PID 1 itself, as docker stop does; without a handler of its own it would not even notice.
+    # The signal goes to PID 1, as by docker stop. The kernel ignores a signal to PID 1 without a handler.
     os.kill(site.container.pids()[0], signal.Signals[image.config["StopSignal"]])
     assert site.container.wait(timeout=SECONDS_TO_STOP) == 0
 
@@ -249,7 +249,7 @@ exec $outside {podman} --root={workshop}/images/root --runroot={workshop}/images
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A host with a clone, in a network of its own, on which an administrator types commands."""
+    """A host with a clone, in its own network, on which an administrator runs commands."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -261,7 +261,7 @@ class Host:
         return run("sh", "-euc", inside, environment=self.environment, timeout=BUILDING_SECONDS)
 
     def output_of(self, command: str) -> str:
-        """Run a command that has to succeed as soon as the container is ready; return what it says."""
+        """Run a command that has to succeed once the container is ready; return its output."""
         deadline = time.monotonic() + SECONDS_TO_START
         while not (done := self.sh(command)).is_ok and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -301,7 +301,7 @@ def host(image: Image, workshop: Path, authority: Authority, tmp_path: Path) -> 
 
 
 def expect_to_serve(host: Host) -> None:
-    """Clients get in by port 443, Prometheus by port 9088."""
+    """Clients use port 443, Prometheus uses port 9088."""
     served = host.output_of(f"curl --silent --include --cacert {host.trust} https://localhost/KdcProxy")
     assert served.startswith("HTTP/1.1 405 ")
     assert "kkdcpd_build_info" in host.output_of("curl --silent --fail http://127.0.0.1:9088/metrics")

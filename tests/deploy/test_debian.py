@@ -1,4 +1,4 @@
-"""The Debian package, without a machine to run on: what it brings, and what it takes away again."""
+"""The Debian package without a running machine: the files that it installs and removes."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ def root(make_root: RootMaker) -> Root:
 
 @pytest.fixture(scope="module")
 def installed(make_root: RootMaker, deb: Path) -> tuple[Root, Mapping[str, int]]:
-    """A root with the package, and what there was before it."""
+    """A root with the package, and the files before it."""
     root = make_root()
     before = root.files()
     root.install(deb)

@@ -1,4 +1,4 @@
-"""The man pages: as their sources say, without a fault of form, and complete."""
+"""The man pages agree with their sources, have a valid form, and are complete."""
 
 import os
 import re
@@ -17,7 +17,7 @@ FOLDER = REPOSITORY / "docs/man"
 
 
 def shown(name: str) -> str:
-    """Return a page as plain text, one space between words."""
+    """Return a page as plain text, with one space between words."""
     page = str(FOLDER / name)
     text = run("mandoc", "-Tutf8", page, environment=os.environ).expect_ok().output
     return " ".join(re.sub(".\b", "", text).split())
@@ -31,11 +31,11 @@ def test_page_is_as_its_sources_say(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_has_no_fault_of_form(name: str) -> None:
     found = run("mandoc", "-Tlint", "-Wstyle", str(FOLDER / name), environment=os.environ).output.splitlines()
-    # Pages with a date would be stale each day.
+    # A page with a date would change each day.
     assert [line for line in found if "missing date" not in line] == []
 
 
-def test_pages_are_written_where_it_is_asked(tmp_path: Path) -> None:
+def test_pages_are_written_into_the_given_folder(tmp_path: Path) -> None:
     assert manpages.main([str(tmp_path / "man")]) == 0
     assert sorted(path.name for path in (tmp_path / "man").iterdir()) == sorted(PAGES)
 
@@ -57,7 +57,7 @@ def test_every_exit_code_is_in_the_page(code: ExitCode) -> None:
     assert re.search(rf"\b{code.value} [A-Z]", status)
 
 
-def test_what_operations_tell_is_in_the_page() -> None:
+def test_text_of_operations_is_in_the_page() -> None:
     text = shown("kkdcpd.8")
     for word in ("SIGTERM, SIGINT", "SIGHUP", "/run/kkdcpd/control.sock", "KKDCPD_CONFIG"):
         assert word in text

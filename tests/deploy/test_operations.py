@@ -1,4 +1,4 @@
-"""The ways to install kkdcpd that README and docs/operations.md print, where they need no machine."""
+"""The ways to install kkdcpd that README and docs/operations.md print, as far as they need no machine."""
 
 import shutil
 import stat
@@ -29,7 +29,7 @@ def run_block(root: Root, document: str, words: str) -> None:
 
 def test_commands_of_operations_install_it_from_a_clone(root: Root) -> None:
     run_block(root, "docs/operations.md", "python3 -m venv /opt/kkdcpd")
-    assert root.run("kkdcpd", "check").exit_code == 78  # it asks for a certificate
+    assert root.run("kkdcpd", "check").exit_code == 78  # kkdcpd reports the missing certificate
     root.run("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/kkdcpd.service").expect_ok()
     tls = (root.path / "etc/kkdcpd/tls").stat()
     assert (stat.S_IMODE(tls.st_mode), tls.st_gid != 0) == (0o750, True)
@@ -42,7 +42,7 @@ def test_commands_of_readme_install_it_from_a_clone(root: Root) -> None:
 
 def test_commands_build_and_install_the_debian_package(root: Root) -> None:
     root.run("apt-get", "update", "-qq").expect_ok()
-    # As apt asks: nobody answers here.
+    # As apt does without a user: no answer to questions.
     (root.path / "etc/apt/apt.conf.d/test").write_text('APT::Get::Assume-Yes "true";\n')
     run_block(root, "docs/operations.md", "make deb")
     assert root.run("kkdcpd", "check").exit_code == 78

@@ -1,4 +1,4 @@
-"""Wheel and sdist: what is in them, and that each way to install them ends in a kkdcpd that runs."""
+"""Wheel and sdist: their files, and each way to install them ends in a kkdcpd that runs."""
 
 import sys
 import tarfile
@@ -20,7 +20,7 @@ PAGES = ("share/man/man8/kkdcpd.8", "share/man/man5/kkdcpd.toml.5")
 
 @pytest.fixture(scope="module")
 def dist(workshop: Path, offline: Mapping[str, str]) -> Path:
-    """Both: the sdist from the tree, the wheel from the sdist, so that nothing it needs is missing there."""
+    """The sdist from the tree, and the wheel from the sdist, which so has all files of the wheel."""
     folder = workshop / "dist"
     uv = str(Path(sys.executable).with_name("uv"))
     options = ("--offline", "--no-build-isolation", f"--python={sys.executable}", f"--out-dir={folder}")

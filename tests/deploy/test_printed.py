@@ -1,4 +1,4 @@
-"""What README and docs print works as printed: each fenced block goes to the program that it is for.
+"""Each fenced block of README and docs works as printed with the program that reads it.
 
 The blocks run on a machine with systemd, kkdcpd's package and MIT's client programs, in a network where DNS
 knows example.com and a KDC answers at dc1.example.com.
@@ -35,18 +35,18 @@ CONFIG = block(OPERATIONS, "toml", "aliases = ")
 
 
 class Site:
-    """The machine. The realm's servers and DNS are reached at their usual ports."""
+    """The machine. The realm's servers and DNS have their standard ports."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.etc = machine.root.path / "etc"
 
     def run(self, text: str) -> Completed:
-        """Run shell commands in the clone; where one asks for a password, it is alice's."""
+        """Run shell commands in the clone; a prompt for a password gets alice's password."""
         return self.machine.run("sh", "-euc", f"cd /srv/clone\n{text}", stdin=f"{PASSWORD}\n")
 
     def sh(self, text: str) -> str:
-        """Run shell commands that must succeed; return what they say."""
+        """Run shell commands that must succeed; return their output."""
         return self.run(text).expect_ok().output
 
     def configure(self, text: str) -> None:
@@ -54,7 +54,7 @@ class Site:
 
 
 def use_usual_ports(realm: MitRealm, dns: KnotServer) -> None:
-    """Have what is sent to ports 53, 88 and 464 go to the ports that our servers have."""
+    """Redirect the ports 53, 88 and 464 to the ports of the lab's servers."""
     kpasswd = int(realm.kpasswd_endpoint.rpartition(":")[2])
     for command in (
         "add table ip usual",
@@ -104,7 +104,7 @@ def site(
 
 
 def take_toml(site: Site, printed: Block) -> None:
-    """A configuration, or a part of one: `kkdcpd check` takes it."""
+    """`kkdcpd check` accepts a configuration or a part of one."""
     whole = printed.text
     if "[realms." not in whole:
         whole += CONFIG.text
@@ -121,7 +121,7 @@ def take_ini(site: Site, printed: Block) -> None:
 
 
 def log_in_with(site: Site, printed: Block) -> None:
-    """Both ways through kkdcpd: kinit asks the KDC, kpasswd the password server."""
+    """Use both services through kkdcpd: kinit at the KDC, kpasswd at the password server."""
     (site.etc / "krb5.conf").write_text(printed.text)
     site.sh("kdestroy -A\nkinit alice@EXAMPLE.COM\nklist")
     changed = f"{PASSWORD}\n{PASSWORD}-2\n{PASSWORD}-2\n"
@@ -135,7 +135,7 @@ def log_in_with(site: Site, printed: Block) -> None:
 
 def drop_in(unit: str) -> Callable[[Site, Block], None]:
     def take(site: Site, printed: Block) -> None:
-        """A drop-in: systemd finds no fault, and the service still starts."""
+        """systemd accepts a drop-in, and the service still starts."""
         folder = site.etc / f"systemd/system/{unit}.d"
         folder.mkdir(exist_ok=True)
         config = site.etc / "kkdcpd/config.toml"
@@ -173,7 +173,7 @@ def take_shell(site: Site, printed: Block) -> None:
         assert done.is_ok or ("| grep" in command and done.exit_code == 1), (command, done.output)
 
 
-# What is in a block, and where that is tried instead.
+# Words of blocks, and the tests of these blocks.
 BLOCKS_TRIED_ELSEWHERE = {
     "apt-get install ./dist/": "test_operations",
     "python3 -m venv /opt/kkdcpd": "test_operations",
@@ -188,14 +188,14 @@ COMMANDS_TRIED_ELSEWHERE = {
 
 
 def take_cmd_exe(_site: Site, printed: Block) -> None:
-    """There is no Windows here: the value is the group policy's, and the commands have the usual form."""
+    """Without Windows, check the form of the group policy's value and of the commands."""
     values = re.findall(r'/d "(<.*>)"$', printed.text, re.MULTILINE)
     assert values == [windows_value(OPERATIONS)]
     assert re.fullmatch(r"(set \w=HKLM\\[\w\\]+\n)?(reg add %K%\S* /v \S+ /t REG_\w+ /d .+\n)+", printed.text)
 
 
 def take_nothing(_site: Site, _printed: Block) -> None:
-    """A diagram, or what is typed into a dialogue; see test_windows_value_has_the_form_that_windows_reads."""
+    """A diagram, or input of a dialogue; see test_windows_value_has_the_form_that_windows_reads."""
 
 
 CONSUMERS: Mapping[str, Callable[[Site, Block], None]] = {
@@ -216,13 +216,13 @@ def test_printed_block_is_taken_as_it_is(site: Site, printed: Block) -> None:
 
 
 def windows_value(document: str) -> str:
-    """The value of *Specify KDC proxy servers for Kerberos clients* that a document prints."""
+    """Return the value of *Specify KDC proxy servers for Kerberos clients* that a document prints."""
     return block(document, "text", "<https").text.strip()
 
 
 @pytest.mark.parametrize("document", ["README.md", OPERATIONS])
 def test_windows_value_has_the_form_that_windows_reads(document: str) -> None:
-    """A blank before the slash, port and path with colons: as the policy's own help says."""
+    """A blank precedes the slash, colons precede port and path, as the policy's help says."""
     assert re.fullmatch(r"<https [\w.-]+:\d+:\w+ />", windows_value(document))
 
 
@@ -250,7 +250,7 @@ def test_quick_start_shows_a_demo() -> None:
     (demo,) = (
         it for it in commands(block("README.md", "sh", "make demo").text) if it.startswith("make demo")
     )
-    # Or make would replace the environment that these tests run in, after a change of pyproject.toml.
+    # Otherwise make would replace the environment of these tests after a change of pyproject.toml.
     (REPOSITORY / ".venv/.complete").touch()
     run("sh", "-ec", f"cd {REPOSITORY}\n{demo}", environment=os.environ, timeout=100).expect_ok()
 

@@ -1,4 +1,4 @@
-"""What the man pages are written with."""
+"""Tests the writer of the man pages."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from lab.program import run
 
 
 def shown(tmp_path: Path, *parts: str) -> str:
-    """Return what a reader sees below the section's head."""
+    """Return the text that a reader sees below the section's heading."""
     page = tmp_path / "page.1"
     page.write_text(roff.page("page", 1, "test", [roff.section("name"), *parts]))
     lines = run("mandoc", "-Tascii", str(page), environment=os.environ).expect_ok().output.splitlines()

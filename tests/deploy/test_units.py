@@ -1,4 +1,4 @@
-"""systemd's units, with a real systemd: the package is installed on a machine, started, used and renewed."""
+"""systemd's units with a real systemd: a machine installs, starts, uses and upgrades the package."""
 
 import os
 import re
@@ -27,7 +27,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.timeout(900)
 
 PASSWORD = "sandboxed-but-alive"
-NAME = "localhost"  # what clients call it
+NAME = "localhost"  # the clients' name of the machine
 MAX_EXPOSURE = 1.5
 SECONDS_TO_HAPPEN = 10.0
 MANY_STARTS_SECONDS = 60.0
@@ -44,7 +44,7 @@ kpasswd = ["{realm.kpasswd_endpoint}"]
 
 
 class Site:
-    """A machine with kkdcpd on it, in a network of its own with a realm."""
+    """A machine with kkdcpd, in its own network with a realm."""
 
     def __init__(self, machine: Machine, realm: MitRealm, authority: Authority, folder: Path) -> None:
         self.machine = machine
@@ -74,7 +74,7 @@ class Site:
         self.machine.output_of("env", f"RENEWED_LINEAGE={lineage}", "sh", hook)
 
     def served_certificate(self) -> int:
-        """Return the serial number of what is served."""
+        """Return the serial number of the served certificate."""
         with connect(self.trust) as tls:
             found = tls.getpeercert()
         assert found
@@ -107,7 +107,7 @@ def connect(trust: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 class Visitors:
-    """Somebody asks, again and again, until the context ends; `failures` is why somebody wasn't served."""
+    """Send requests until the context ends; `failures` are the errors of requests without a response."""
 
     def __init__(self, trust: ssl.SSLContext) -> None:
         self.failures: list[str] = []
@@ -173,7 +173,7 @@ def test_exposure_is_low() -> None:
 
 
 def test_systemd_finds_no_fault(site: Site) -> None:
-    # Its pages have a test of their own; here is no man to show them.
+    # The pages have their own test; this machine has no man to show them.
     assert (
         site.machine.output_of("systemd-analyze", "verify", "--man=no", "kkdcpd.service", "kkdcpd.socket")
         == ""
@@ -203,7 +203,7 @@ def test_check_run_by_root_reads_files_as_the_service_does(site: Site) -> None:
     assert "read as kkdcpd, the user of kkdcpd.service" in site.machine.output_of("kkdcpd", "check")
     site.machine.output_of(
         "systemctl", "stop", "kkdcpd.socket", "kkdcpd.service"
-    )  # and with it goes the user
+    )  # the user ends with the service
     try:
         site.machine.output_of("kkdcpd", "check")
         site.machine.output_of("chmod", "0600", key)
@@ -237,7 +237,7 @@ def test_reload_of_a_broken_configuration_fails_and_changes_nothing(site: Site) 
     site.machine.output_of("systemctl", "reload", "kkdcpd")
 
 
-def test_who_comes_while_it_is_restarted_waits(site: Site) -> None:
+def test_client_that_connects_during_a_restart_waits(site: Site) -> None:
     before = site.property("MainPID")
     with Visitors(site.trust) as visitors:
         site.machine.output_of("systemctl", "restart", "kkdcpd.service")
@@ -246,7 +246,7 @@ def test_who_comes_while_it_is_restarted_waits(site: Site) -> None:
     assert site.property("MainPID") != before
 
 
-def test_who_comes_while_the_package_is_upgraded_waits(site: Site, deb: Path) -> None:
+def test_client_that_connects_during_an_upgrade_waits(site: Site, deb: Path) -> None:
     before = site.property("MainPID")
     with Visitors(site.trust) as visitors:
         site.machine.output_of("dpkg", "--install", f"/srv/{deb.name}")
@@ -255,13 +255,13 @@ def test_who_comes_while_the_package_is_upgraded_waits(site: Site, deb: Path) ->
     assert site.property("MainPID") != before
 
 
-def test_health_and_metrics_can_be_asked(site: Site) -> None:
+def test_health_and_metrics_can_be_read(site: Site) -> None:
     site.machine.output_of("kkdcpd", "healthcheck")
     result = site.client.run("curl", "--silent", "http://127.0.0.1:9088/metrics").expect_ok()
     assert "kkdcpd_requests_total" in result.output
 
 
-def test_curl_is_told_what_it_is(site: Site) -> None:
+def test_curl_gets_an_explanation(site: Site) -> None:
     anchors = str(site.authority.certificate)
     result = site.client.run(
         "curl", "--silent", "-i", "--cacert", anchors, f"https://{NAME}/KdcProxy"
@@ -270,7 +270,7 @@ def test_curl_is_told_what_it_is(site: Site) -> None:
 
 
 def ask_until_closed(trust: ssl.SSLContext, count: int) -> Iterator[str]:
-    """Ask so many times, or until a draining worker ends the connection; yield the requests' ids."""
+    """Send a number of requests, or until a draining worker ends the connection; yield the requests' ids."""
     with HttpClient(443, tls=trust, host=NAME) as client:
         for _ in range(count):
             response = client.ask(post(b"", method="OPTIONS"))
@@ -280,7 +280,7 @@ def ask_until_closed(trust: ssl.SSLContext, count: int) -> Iterator[str]:
 
 
 def test_journal_keeps_every_line_of_a_flood(site: Site) -> None:
-    """The unit's own limit counts, not journald's: zero in the unit would mean journald's."""
+    """The unit's limit applies, not journald's: zero in the unit would mean journald's limit."""
     asked: set[str] = set()
     while len(asked) < FLOOD:
         asked |= set(ask_until_closed(site.trust, FLOOD - len(asked)))
@@ -291,7 +291,7 @@ def test_journal_keeps_every_line_of_a_flood(site: Site) -> None:
 
 
 def test_socket_may_be_elsewhere(site: Site) -> None:
-    """As docs/operations.md says it: in a drop-in and in config.toml."""
+    """As docs/operations.md says: in a drop-in and in config.toml."""
     config = site.config.read_text()
     drop_in = site.etc / "systemd/system/kkdcpd.socket.d/test.conf"
     drop_in.parent.mkdir()
@@ -346,7 +346,7 @@ def test_wrong_configuration_is_not_tried_again_and_again(site: Site) -> None:
 
 
 class Impatient:
-    """A service that is started again ten times a second, while it fails for a reason that passes."""
+    """A service that fails for a temporary reason, and that systemd starts ten times a second."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -364,7 +364,7 @@ class Impatient:
         self._site.drop_nothing_in()
 
     def fail(self, exit_code: int) -> None:
-        """Start it, and see it fail more than once; nothing bounds how often."""
+        """Start the service, and wait for more failures than one; systemd sets no limit."""
         self._site.machine.output_of("systemctl", "stop", "kkdcpd.service")
         assert self._site.machine.run("systemctl", "start", "kkdcpd.service").exit_code != 0
         self._wait(lambda: int(self._site.property("NRestarts")) > 1)
@@ -372,7 +372,7 @@ class Impatient:
         assert self._site.property("StartLimitIntervalUSec") == "0"
 
     def recover(self) -> None:
-        """See it start by itself."""
+        """Wait until systemd has started the service."""
         self._wait(lambda: self._site.property("ActiveState") == "active")
 
     def _wait(self, is_so: Callable[[], bool]) -> None:
@@ -428,7 +428,7 @@ def test_key_may_come_as_a_credential(site: Site) -> None:
     site.renew()
     site.config.write_text("\n".join([*result, config]))
     try:
-        # Not even the group may look.
+        # Not even the group may list the folder.
         site.machine.output_of("chmod", "0700", "/etc/kkdcpd/tls")
         site.drop_in(example)
         assert site.served_certificate() != before

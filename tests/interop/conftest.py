@@ -1,4 +1,4 @@
-"""Real MIT realms and a real kkdcpd in front of them: made once a run, but for what a test is to break."""
+"""Makes real MIT realms and a real kkdcpd in front of them, once in a run if no test breaks them."""
 
 import asyncio
 import contextlib
@@ -38,10 +38,10 @@ AD_FLAT_NAME = "AD"
 AD_PASSWORD = "Correct horse 1"
 AD_USERS = ("anna", "bert", "carl", "dora", "emil")
 AD_GUESSED_USERS = ("nadia", "lena", "olaf")
-"""Users whose failed log-ons nothing depends on."""
+"""Users for tests of failed log-ons; no other test uses them."""
 
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
-# What krb5kdc says of each message: the second kind is of one that it got before.
+# krb5kdc's log line of a message; the second form is for a repeated message.
 _SEEN_BY_KDC = re.compile(r"\b(?:AS_REQ|TGS_REQ) \(|DISPATCH: repeated")
 _PROBE = re.compile(r"krbtgt/\S+ for krbtgt/")
 _SEEN_BY_KADMIND = "chpw request"
@@ -51,9 +51,9 @@ _markers = itertools.count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A realm, the kkdcpd before it, and clients that know only its URL.
+    """A realm, the kkdcpd in front of it, and clients that know only its URL.
 
-    `clients` makes one; what it takes is another `url`, and further lines of its krb5.conf's `libdefaults`.
+    `clients` makes a client with another `url` or further `libdefaults` for its krb5.conf.
     """
 
     realm: MitRealm
@@ -68,18 +68,18 @@ class Site:
         return HttpClient(port or self.daemon.ports[0], tls=self.trust)
 
     def ask(self, payload: bytes, *, port: int | None = None, realm: str = REALM) -> Response:
-        """Send one message over a connection of its own."""
+        """Send one message over its own connection."""
         with self.connect(port) as client:
             return client.ask(post(messages.envelope(payload, realm)))
 
     def exchanges(self, after: int = 0) -> list[dict[str, str]]:
-        """The exchange lines past the first `after` lines of the log, as fields."""
+        """Return the exchange lines after the first `after` lines of the log, as fields."""
         return [_fields(line) for line in self.daemon.lines[after:] if is_exchange(line)]
 
     def all_exchanges(self, after: int = 0) -> list[dict[str, str]]:
-        """The same, and none of those that have ended is missing.
+        """Return the exchange lines of all exchanges that have ended, as fields.
 
-        A request of our own comes after them; it is left out.
+        A request of this method follows these exchanges in the log; its line is left out.
         """
         with self.connect() as client:
             request_id = client.ask(post(b"", method="OPTIONS")).request_id
@@ -87,12 +87,12 @@ class Site:
         return [line for line in self.exchanges(after) if line.get("detail") != "OPTIONS"]
 
     def mark(self) -> int:
-        """Return the count of log lines, those of all exchanges that have ended among them."""
+        """Return the number of log lines, after the lines of all ended exchanges."""
         self.all_exchanges()
         return len(self.daemon.lines)
 
     def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
-        """The same once there are so many: the log is read in a thread of its own."""
+        """Wait for `count` exchange lines: another thread reads the log."""
         return [_fields(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)]
 
 
@@ -103,7 +103,7 @@ def _fields(line: str) -> dict[str, str]:
 
 
 class Witness:
-    """What the servers of a realm were sent since it was made, from their own logs; probes don't count."""
+    """The messages in the logs of a realm's servers since this object was made, without probes."""
 
     def __init__(self, realm: MitRealm) -> None:
         self._realm = realm
@@ -113,34 +113,34 @@ class Witness:
         self._before = {kdc.program: len(self._log_of(kdc)) for kdc in realm.kdcs}
 
     def seen_by(self, kdc: Kdc) -> list[str]:
-        """A line for each message that the KDC got."""
+        """Return a line for each message that the KDC received."""
         return [line for line in self._log_of(kdc) if not _PROBE.search(line)]
 
     def probes_of(self, kdc: Kdc) -> list[str]:
-        """A line for each time that it was probed."""
+        """Return a line for each probe that the KDC received."""
         return [line for line in self._log_of(kdc) if _PROBE.search(line)]
 
     def seen(self) -> list[str]:
-        """A line for each message that any of the KDCs got."""
+        """Return a line for each message that the KDCs received."""
         return [line for kdc in self._realm.kdcs for line in self.seen_by(kdc)]
 
     def password_changes(self) -> list[str]:
-        """A line for each password change that kadmind was asked for."""
+        """Return a line for each password change that kadmind received."""
         _make_kadmind_complain(self._realm)
         lines = self._realm.kadmind.lines[self._changes_before :]
         return [line for line in lines if _SEEN_BY_KADMIND in line]
 
     def _log_of(self, kdc: Kdc) -> list[str]:
-        """What it logged of messages since we know it."""
+        """Return the KDC's lines of messages since this object was made."""
         marker = _ask_for_marker(kdc)
-        # It logs in order, so what it got before the marker stands before it.
+        # The KDC logs in order, so the lines of earlier messages precede the marker.
         kdc.program.wait_for_line(lambda line: marker in line)
         lines = [line for line in kdc.program.lines if _SEEN_BY_KDC.search(line) and "marker-" not in line]
         return lines[self._before.get(kdc.program, 0) :]
 
 
 def _make_kadmind_complain(realm: MitRealm) -> None:
-    """It logs in order, so what it did before stands in its log when this returns."""
+    """Let kadmind log an error. It logs in order, so its log then has the lines of earlier changes."""
     before = len(realm.kadmind.lines)
     host, _, port = realm.kpasswd_endpoint.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -161,7 +161,7 @@ def _ask_for_marker(kdc: Kdc) -> str:
 
 
 def relay_byte_by_byte(port: int) -> Script:
-    """Let a fake KDC ask a real one by TCP, and pass its reply on with one byte a segment."""
+    """Let a fake KDC forward to a real KDC by TCP, and return its reply in segments of one byte."""
 
     async def script(link: Link) -> None:
         payload = await link.message()
@@ -180,7 +180,7 @@ SiteMaker = Callable[..., Site]
 
 @pytest.fixture(scope="session")
 def make_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteMaker]:
-    """Make sites that live until the end of the run."""
+    """Make sites that exist until the end of the run."""
     running: list[Daemon | MitRealm] = []
 
     def make(
@@ -223,10 +223,10 @@ FrontMaker = Callable[..., Site]
 
 @contextlib.contextmanager
 def _fronts(parent: Path) -> Iterator[FrontMaker]:
-    """Put a kkdcpd before a realm that there is: by default it knows all of its servers, by TCP.
+    """Start a kkdcpd in front of an existing realm; by default it knows all servers, by TCP.
 
-    `sections` are further ones of its config.toml, `tls` and `of_realm` further lines of [tls] and of the
-    realm's section. With another `discovery`, KDCs are not listed.
+    `sections` are further sections of its config.toml, `tls` and `of_realm` further lines of [tls] and of the
+    realm's section. With another `discovery`, the configuration has no KDCs.
     """
     with ExitStack() as running:
 
@@ -277,7 +277,7 @@ ForwarderMaker = Callable[[Site], Forwarder]
 
 @pytest.fixture
 def make_forwarder() -> Iterator[ForwarderMaker]:
-    """Make ways to a site from other addresses."""
+    """Make forwarders to a site from other addresses."""
     with ExitStack() as running:
         yield lambda site: running.enter_context(Forwarder(site.daemon.ports[0]))
 
@@ -354,10 +354,10 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
 
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
-    """A realm with all that a guard is to tell apart: see the principals.
+    """A realm with principals for all rules of the guard.
 
-    Anonymous PKINIT works by the authority in its folder `pkinit`; the keytab there, `keytab`, is the host's
-    and the service's.
+    Its authority for anonymous PKINIT is in its folder `pkinit`. Its file `keytab` has the keys of the host
+    and the service.
     """
     directory = tmp_path_factory.mktemp("guarded")
     pair = Authority(directory / "pkinit").issue("kdc.kk.test", file_name="kdc", has_rsa_key=True)
@@ -388,14 +388,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
     )
     with realm:
         realm.kadmin("ktadd", "-norandkey", "-k", str(directory / "keytab"), HOST, SERVICE)
-        # This and allow_rc4, or the KDC makes no ticket with an RC4 session key.
+        # Without this and allow_rc4, the KDC makes no ticket with an RC4 session key.
         realm.kadmin("setstr", f"krbtgt/{REALM}", "session_enctypes", "aes256-cts arcfour-hmac")
         yield realm
 
 
 @pytest.fixture(scope="session")
 def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaDomain]:
-    """A domain with a real domain controller. Provisioned once a run: it takes 8 s at least."""
+    """A domain with a real domain controller. It is made once in a run, because that takes 8 s."""
     users = dict.fromkeys(AD_USERS + AD_GUESSED_USERS, AD_PASSWORD)
     with SambaDomain(
         tmp_path_factory.mktemp("samba"), name=AD_REALM, netbios_name=AD_FLAT_NAME, users=users
@@ -405,7 +405,7 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaDomain]:
 
 @pytest.fixture
 def user(replicas: MitRealm, request: pytest.FixtureRequest) -> str:
-    """Somebody in the replicas' realm whom no other test knows."""
+    """A new user of the replicas' realm, which no other test uses."""
     name = f"user-{hashlib.md5(request.node.nodeid.encode()).hexdigest()[:12]}"
     replicas.kadmin("addprinc", "-pw", PASSWORD, "+requires_preauth", name)
     return name
@@ -413,23 +413,23 @@ def user(replicas: MitRealm, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def site(make_site: SiteMaker) -> Site:
-    """A site whose KDC takes both transports, named without one."""
+    """A site with a KDC that has both transports and is configured without a transport."""
     return make_site()
 
 
 @pytest.fixture(scope="session")
 def tcp_site(make_site: SiteMaker) -> Site:
-    """A site whose KDC speaks TCP alone."""
+    """A site with a KDC that has TCP only."""
     return make_site(transports=frozenset({Transport.TCP}), endpoint="tcp://{}")
 
 
 @pytest.fixture(scope="session")
 def udp_site(make_site: SiteMaker) -> Site:
-    """A site whose KDC speaks UDP alone."""
+    """A site with a KDC that has UDP only."""
     return make_site(transports=frozenset({Transport.UDP}), endpoint="udp://{}")
 
 
 @pytest.fixture(scope="session")
 def big_ticket_site(make_site: SiteMaker) -> Site:
-    """A site whose tickets are too big for its KDC's UDP, which it is asked by."""
+    """A site with tickets that are too big for UDP, the configured transport of its KDC."""
     return make_site(endpoint="udp://{}", options=oversized_tickets())

@@ -1,4 +1,4 @@
-"""Certificates made by the openssl command: what `openssl s_server` serves, kkdcpd serves too."""
+"""Certificates made by the openssl command: kkdcpd serves what `openssl s_server` serves."""
 
 import contextlib
 import os
@@ -47,7 +47,7 @@ _SAN = ("-addext", "subjectAltName=DNS:kdc.example.com")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A certificate with its key, in files of its own folder."""
+    """A certificate with its key, in its own folder."""
 
     folder: Path
 
@@ -82,7 +82,7 @@ def san(names: str) -> "Make":
 
 
 def dated(start: str, end: str) -> "Make":
-    """The dates as ASN.1 has them: YYMMDDHHMMSSZ or YYYYMMDDHHMMSSZ."""
+    """Dates in the form of ASN.1: YYMMDDHHMMSSZ or YYYYMMDDHHMMSSZ."""
 
     def make(pair: Pair) -> None:
         request, conf = pair.folder / "request.pem", pair.folder / "openssl.cnf"
@@ -99,7 +99,7 @@ def dated(start: str, end: str) -> "Make":
 
 
 def altered(old: bytes, new: bytes, make: "Make | None" = None) -> "Make":
-    """A certificate with other bytes within; a server never checks its own signature."""
+    """Change bytes within a certificate; a server never checks its own signature."""
 
     def alter(pair: Pair) -> None:
         (make or dated("20200101000000Z", "20300101000000Z"))(pair)
@@ -119,7 +119,7 @@ def rewritten(change: Callable[[str], str], make: "Make | None" = None) -> "Make
 
 
 def in_chain(*order: int) -> "Make":
-    """A certificate below two authorities: 0 is the server's, 1 its issuer, 2 the root."""
+    """Return a certificate under two authorities: 0 is the server's, 1 its issuer, 2 the root."""
 
     def make(pair: Pair) -> None:
         made = pair.folder.parent / "chain"
@@ -243,11 +243,11 @@ KINDS: Mapping[str, Make] = {
 }  # fmt: skip
 
 NOT_SERVED = {"rsa-1024", "chain-issuer-first", "key-with-passphrase", "key-with-passphrase-pkcs1"}
-"""What `openssl s_server` refuses, given no passphrase."""
+"""Certificates that `openssl s_server` refuses without a passphrase."""
 
 NOT_LOADED = {"san-is-no-sequence", "san-is-cut-short"}
-"""What s_server takes, but not the one function that Python has to load a chain
-(SSL_CTX_use_certificate_chain_file): there is no other way to it."""
+"""Certificates that s_server accepts, but not the only function by which Python loads a chain
+(SSL_CTX_use_certificate_chain_file)."""
 
 WARNINGS = {
     "san-beyond-ascii": "a DNS name beyond ASCII",
@@ -284,7 +284,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Pair]:
 
 
 def refusal(pair: Pair) -> str:
-    """Why kkdcpd refuses it, if it does."""
+    """Return the reason of kkdcpd's refusal, if there is one."""
     try:
         inspect_pair(pair.certificate, pair.key, section="tls", now=datetime.now(UTC))
     except ConfigError as error:
@@ -294,7 +294,7 @@ def refusal(pair: Pair) -> str:
 
 @pytest.fixture(scope="module")
 def daemon(pairs: Mapping[str, Pair], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One that has all certificates at once, each under the name of its kind."""
+    """A kkdcpd with all certificates, each under the name of its kind."""
     usable = {name: pair for name, pair in pairs.items() if not refusal(pair)}
     default = pairs["ecdsa-p256"]
     additional = "".join(
@@ -320,7 +320,7 @@ def daemon(pairs: Mapping[str, Pair], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def served(port: int, name: str) -> bytes:
-    """The certificate that a client is shown which asks for this name, and trusts whatever there is."""
+    """Return the certificate for a client that requests this name and trusts every certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -346,7 +346,7 @@ def s_server(pair: Pair) -> Iterator[int]:
 def test_what_openssl_serves_is_served(pairs: Mapping[str, Pair], daemon: Daemon, kind: str) -> None:
     pair = pairs[kind]
     if kind in NOT_SERVED:
-        with pytest.raises(Exception), s_server(pair):  # noqa: B017, PT011 - it says so by its end
+        with pytest.raises(Exception), s_server(pair):  # noqa: B017, PT011 - the end of the message identifies the error
             pass
         assert refusal(pair)
         return
@@ -366,7 +366,7 @@ def test_what_its_clients_will_mind_is_a_warning(pairs: Mapping[str, Pair], daem
         assert [WARNINGS.get(kind, "") in line for line in own] == [True] * (kind in WARNINGS), (kind, own)
 
 
-def test_dates_are_told_apart_from_what_is_wrong_for_ever(daemon: Daemon) -> None:
+def test_certificate_outside_its_dates_is_not_an_invalid_certificate(daemon: Daemon) -> None:
     outside = [line for line in daemon.lines if event_of(line) == "certificate_outside_dates"]
     assert len(outside) == len(OUTSIDE_DATES)
     for kind, words in OUTSIDE_DATES.items():

@@ -1,4 +1,4 @@
-"""Realms are found in a real DNS server, which tells what it was asked."""
+"""Finds realms in a real DNS server, which counts its queries."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ SRV_ZONE = f"""
     kdc3 A 192.0.2.3
 """
 
-# Each test counts, stops or changes its server, so each has one of its own: it starts in 0.2 s.
+# Each test counts, stops or changes its server, so each test has its own server, which starts in 0.2 s.
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 class Site:
-    """A DNS server and a locator that asks it."""
+    """A DNS server and a locator that queries it."""
 
     def __init__(self, knot: KnotServer, locator: Locator) -> None:
         self.knot = knot
@@ -159,7 +159,7 @@ async def test_what_held_is_served_while_dns_is_down(directory: Path) -> None:
             return all("DNS is down" in each.source for each in route.candidates)
 
         await eventually(is_stale)
-        # With DNS known to be down, nobody waits for it.
+        # When DNS is known to be down, no request waits for it.
         async with asyncio.timeout(0.2):
             await site.locate()
         await site.set_zone(SRV_ZONE.replace(KDC1, "192.0.2.77"))
@@ -182,12 +182,12 @@ async def test_dns_that_fails_is_not_a_realm_without_records(directory: Path) ->
             await site.locate("REFUSED.TEST")
 
 
-async def test_a_realm_without_records_is_asked_for_once(directory: Path) -> None:
-    unknown = RealmConfig(name="NOBODY.KK.TEST", discovery="dns")
+async def test_a_realm_without_records_is_queried_once(directory: Path) -> None:
+    unknown = RealmConfig(name="UNKNOWN.KK.TEST", discovery="dns")
     async with _site(directory, SRV_ZONE, unknown) as site:
         for _ in range(20):
             with pytest.raises(NoKdcKnownError):
-                await site.locate("NOBODY.KK.TEST")
+                await site.locate("UNKNOWN.KK.TEST")
         # URI, and SRV over TCP and UDP.
         assert await site.queries() == 3
 
@@ -255,7 +255,7 @@ async def test_records_that_point_at_ourselves_are_refused(
         }
         refusals = [record.fields for record in caplog.records if record.message == "server_refused"]  # type: ignore[attr-defined]
         assert [fields["source"] for fields in refusals] == ["SRV _kerberos._tcp.kk.test"] * 3
-        # The host whose port is refused is asked for once all the same: another record names it too.
+        # The refused port does not prevent one address query for its host: another record names the host too.
         assert await site.queries() == 3 + 2 * 3
 
 
@@ -278,7 +278,7 @@ async def test_long_answers_come_over_tcp(directory: Path) -> None:
     async with _site(directory, zone) as site:
         assert (await site.locate()).candidates
 
-        # The first request did not wait for the addresses of all.
+        # The first request does not wait for all addresses.
         async def are_all_known() -> bool:
             return len((await site.locate()).candidates) == 60
 
@@ -323,7 +323,7 @@ SILENT_ZONE = """
     kdc1.z.test 1 AAAA ::1
     kdc2.z.test 1 A 127.0.9.11
 """
-# Without a limit, each request takes the 2 s of locate.dns_timeout. A busy machine may be slow, too.
+# Without a limit, each request takes the 2 s of locate.dns_timeout. A busy machine may be slow too.
 FIRST_SECONDS = 1.5
 LATER_SECONDS = 0.5
 DNS, SITE = (
@@ -387,7 +387,7 @@ _TYPES = ("A", "AAAA", "SRV", "URI")
 async def _meet_no_wait(
     nameservers: tuple[Nameserver, ...], realm: RealmConfig, service: KdcService, flags: int
 ) -> None:
-    """Ask as clients do, while TTLs end and routes are renewed, and after all has expired."""
+    """Locate as requests do, while TTLs end and routes are refreshed, and after all records have expired."""
     networks = tuple(ip_network(each) for each in ("127.0.0.0/8", "::1/128", "192.0.2.0/24"))
     locate = LocateConfig(
         nameservers=nameservers, minimum_ttl=1, maximum_ttl=1, negative_ttl=1, allowed_networks=networks
@@ -405,5 +405,5 @@ async def _meet_no_wait(
     task = asyncio.current_task()
     name = task.get_name() if task else ""
     assert taken[0] < FIRST_SECONDS, (name, taken)
-    # A busy machine may hold up some of them.
+    # A busy machine may delay some of them.
     assert sorted(taken[1:])[-3] < LATER_SECONDS, (name, taken)

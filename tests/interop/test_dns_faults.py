@@ -1,4 +1,4 @@
-"""The running daemon meets real faults of DNS: a firewall that drops one record type, an odd resolv.conf."""
+"""The daemon with real DNS faults: a firewall that drops one record type, an unusual resolv.conf."""
 
 import socket
 import sys
@@ -32,7 +32,7 @@ def network(tmp_path: Path) -> Iterator[NetworkNamespace]:
 
 
 def _seconds(daemon: Daemon, realm: str) -> float:
-    """Send an AS-REQ, and return how long its answer takes."""
+    """Send an AS-REQ, and return the seconds until its response."""
     body = envelope(as_req(realm=realm, sname=(2, ("krbtgt", realm))), realm)
     head = f"POST /KdcProxy HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     started = time.perf_counter()
@@ -67,7 +67,7 @@ discovery = "dns"
 """
         with Daemon(tmp_path / "daemon", config) as daemon:
             taken = [_seconds(daemon, "Z.TEST") for _ in range(3)]
-            time.sleep(1.2)  # what is known that there is none has expired
+            time.sleep(1.2)  # the negative cache entries have expired
             taken += [_seconds(daemon, "Z.TEST") for _ in range(3)]
         assert max(taken) < STALL_SECONDS, taken
         assert "URI" not in knot.queries()

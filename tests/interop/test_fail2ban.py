@@ -1,4 +1,4 @@
-"""The filter for fail2ban, by Debian's fail2ban-regex, with what a real kkdcpd logs of real clients."""
+"""The fail2ban filter, in Debian's fail2ban-regex, with the log of a real kkdcpd about real clients."""
 
 import os
 from collections.abc import Sequence
@@ -53,15 +53,15 @@ def place(
 
 
 def log_of_a_day(place: Place) -> list[str]:
-    """Whom the filter should see, whom it shouldn't, and who lies to it."""
+    """Make log lines that the filter should match, lines that it should not match, and forged lines."""
     for _ in range(GUESSES + REFUSED):
         place.log_in("alice", GUESSER, "wrong")
-    place.send_all([guess(f"nobody-{number}") for number in range(SPRAYED)], SPRAYER)
+    place.send_all([guess(f"unknown-{number}") for number in range(SPRAYED)], SPRAYER)
     place.log_in("bob", HONEST).expect_ok()
     place.send_all([messages.as_req(realm=REALM, cname=(1, ["bob"]))], HONEST)
     with place.site.connect(place.forwarder.port_of(LIAR)) as client:
         for lie in LIES:
-            # A name that is asked for, a realm that isn't served, a service, a path.
+            # A requested name, a realm that is not served, a service, a path.
             client.ask(post(messages.envelope(messages.as_req(realm=REALM, cname=(1, ["bob"])), lie)))
             client.ask(post(messages.envelope(messages.as_req(realm=REALM, sname=(1, [lie])), REALM)))
     with place.site.connect(place.forwarder.port_of(LIAR)) as client:
@@ -72,17 +72,17 @@ def log_of_a_day(place: Place) -> list[str]:
 
 
 def hosts_by(log: str, *options: str) -> list[str]:
-    """The host of each line that the filter matches."""
+    """Return the host of each line that the filter matches."""
     done = run("fail2ban-regex", *options, "-o", "ip", log, str(FILTER), environment=os.environ)
     return done.expect_ok().output.split()
 
 
 def check(found: Sequence[str]) -> None:
     assert set(found) == {GUESSER, SPRAYER, LIAR}
-    # Each wrong password, and each try when it was blocked; MIT's clients may ask again after a refusal.
+    # Each wrong password, and each try during the block; MIT's clients may repeat a request after a refusal.
     assert found.count(GUESSER) >= GUESSES + REFUSED
     assert found.count(SPRAYER) == SPRAYED
-    # His names are unknown, each: that is told of himself, and of nobody else.
+    # Each of the sprayer's names is unknown. The lines name only the sprayer's own address.
     assert found.count(LIAR) <= 2 * len(LIES)
 
 
@@ -95,7 +95,9 @@ def test_failures_are_seen_in_a_file(place: Place, tmp_path: Path) -> None:
 def test_failures_are_seen_in_the_journal(place: Place, tmp_path: Path) -> None:
     lines = log_of_a_day(place)
     if not lines[0].startswith("{"):
-        lines = [line.partition(" ")[2] for line in lines]  # as text for the journal has no time
+        lines = [
+            line.partition(" ")[2] for line in lines
+        ]  # the format of text for the journal, without a time
     path = tmp_path / "system.journal"
     write_journal(path, lines)
     check(hosts_by(f"systemd-journal[journalfiles={path}]", "-m", f"_SYSTEMD_UNIT={UNIT}"))
@@ -113,7 +115,7 @@ def write_journal(path: Path, lines: Sequence[str]) -> None:
 
 
 def test_traceback_is_no_line_of_an_exchange(tmp_path: Path) -> None:
-    """Whatever the text of an exception is."""
+    """The filter ignores the text of an exception."""
     forged = f"info exchange id=0 client={VICTIM} kind=AS_REQ error=24 x"
     timed = f"2026-11-22T00:00:00.000Z {forged}"
     path = tmp_path / "kkdcpd.log"

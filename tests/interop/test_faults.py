@@ -1,6 +1,6 @@
-"""Real clients, real KDCs, and before these in the list one that does what no healthy one does.
+"""Real clients and real KDCs, after a first KDC with a fault.
 
-What each server was sent is counted where it was sent to: at the fake's sockets and in the real ones' logs.
+The fake's sockets and the logs of the real KDCs count the messages that each server received.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from tests.support.upstream import request_of
 NEW_PASSWORD = "battery staple"
 TRICKLE_SECONDS = 0.1
 UNAVAILABLE = fake_kdc.reply(messages.krb_error(29, realm=REALM))
-# Long enough for a connect to be given up, short enough for a test.
+# Long enough to give up a connect, short enough for a test.
 IMPATIENT = """
     [upstream]
     connect_timeout = 0.5
@@ -47,7 +47,7 @@ IMPATIENT = """
 
 
 def trickle() -> Script:
-    """Announce a reply and send it so slowly that nobody waits for its end."""
+    """Announce a reply and send it so slowly that no proxy waits for its end."""
 
     async def script(link: Link) -> None:
         await link.message()
@@ -61,7 +61,7 @@ def trickle() -> Script:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong with the first KDC; `takes` tells whether it takes messages, unlike one out of reach."""
+    """The fault of the first KDC; `takes` is whether the KDC receives messages, unlike an unreachable KDC."""
 
     tcp: Script | Unserved
     takes: bool = True
@@ -96,17 +96,17 @@ def witness(replicas: MitRealm) -> Witness:
 
 
 def kdcs_after(fake: FakeKdcThread, realm: MitRealm) -> list[str]:
-    """The fake and two real KDCs."""
+    """Return the fake and two real KDCs."""
     return [f"tcp://127.0.0.1:{fake.port}", *(f"tcp://{kdc.endpoints[0]}" for kdc in realm.kdcs[:2])]
 
 
 def sent_once(fake: FakeKdcThread) -> list[bytes]:
-    """What the fake saw that nobody else may see."""
+    """Return the messages of the fake that only one KDC may receive."""
     return [message for message in fake.messages if not is_repeatable(request_of(message))]
 
 
 def armored(site: Site, name: str, tickets: KerberosClient) -> KerberosClient:
-    """Log in with FAST from the first AS-REQ on, armoured by the tickets of somebody else's client."""
+    """Log in with FAST from the first AS-REQ on, with another client's tickets as armour."""
     client = site.clients()
     client.kinit(name, PASSWORD, "-T", tickets.credential_cache).expect_ok()
     return client
@@ -181,7 +181,7 @@ def test_armored_message_to_a_fault_unnoticed_is_seen_by_one_kdc_once(
     with FakeKdcThread(tcp=FAULTS[fault].tcp) as fake:
         site = make_front(replicas, *kdcs_after(fake, replicas), sections=IMPATIENT)
         done = site.clients().kinit(user, PASSWORD, "-T", tickets.credential_cache)
-        # KDC_ERR_SVC_UNAVAILABLE is a KDC's own word that it did nothing.
+        # KDC_ERR_SVC_UNAVAILABLE says that the KDC did nothing.
         assert done.is_ok == (fault not in ENDS)
         assert len(sent_once(fake)) == (0 if fault == "closes at once" else int(FAULTS[fault].takes))
         assert len(witness.seen()) == (2 if done.is_ok else 0)
@@ -216,7 +216,7 @@ def test_clients_that_leave_leave_no_socket_of_theirs_behind(
     replicas: MitRealm, make_front: FrontMaker
 ) -> None:
     body = messages.envelope(messages.as_req(realm=REALM, padata=[(2, b"\x30\x00")]), REALM)
-    # Nobody is suspected, so no probe is under way when we look.
+    # No endpoint is suspect, so no probe is open now.
     sections = "[upstream]\nhedge_delay = 20"
     with FakeKdcThread(tcp=fake_kdc.silent()) as fake, ExitStack() as clients:
         site = make_front(replicas, f"tcp://127.0.0.1:{fake.port}", sections=sections)
@@ -234,7 +234,7 @@ def test_clients_that_leave_leave_no_socket_of_theirs_behind(
 
 
 def _sockets(site: Site) -> int:
-    """How many sockets the daemon's workers have open."""
+    """Return the number of open sockets of the daemon's workers."""
     links = (link for pid in site.daemon.workers for link in Path(f"/proc/{pid}/fd").iterdir())
     return sum(link.readlink().name.startswith("socket:") for link in links)
 
@@ -278,7 +278,7 @@ def log_in_and_change_password(site: Site) -> None:
     client.kpasswd("alice", PASSWORD, NEW_PASSWORD).expect_ok()
 
 
-def test_kdc_with_ipv6_alone_is_spoken_to(make_realm: RealmMaker, make_front: FrontMaker) -> None:
+def test_kdc_with_ipv6_alone_serves(make_realm: RealmMaker, make_front: FrontMaker) -> None:
     realm = make_realm("::1")
     log_in_and_change_password(make_front(realm))
 
@@ -298,7 +298,9 @@ def test_dual_stack_kdc_serves_when_one_family_is_black_holed(
         assert {line["transport"] for line in site.wait_for_exchanges(6)} == {"tcp"}
 
 
-def test_bare_host_that_refuses_tcp_is_asked_over_udp(make_realm: RealmMaker, make_front: FrontMaker) -> None:
+def test_bare_host_that_refuses_tcp_gets_requests_over_udp(
+    make_realm: RealmMaker, make_front: FrontMaker
+) -> None:
     realm = make_realm("127.0.0.1", transports=frozenset({Transport.UDP}))
     site = make_front(realm, *realm.kdc.endpoints)
     witness = Witness(realm)
@@ -312,7 +314,7 @@ def test_bare_host_that_refuses_tcp_is_asked_over_udp(make_realm: RealmMaker, ma
 def test_kpasswd_server_with_udp_alone_changes_passwords(
     verdict: str, network: NetworkNamespace, make_realm: RealmMaker, make_front: FrontMaker
 ) -> None:
-    # As Heimdal's, which has no TCP.
+    # As Heimdal's kpasswd server, which has no TCP.
     realm = make_realm("127.0.0.1")
     port = realm.kpasswd_endpoint.rpartition(":")[2]
     witness = Witness(realm)

@@ -1,4 +1,4 @@
-"""Who may ask at all, and how often: client certificates by curl, tokens by kinit, rates by address."""
+"""Access and rates: client certificates by curl, tokens by kinit, rates by address."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ ELSEWHERE = "127.0.0.8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """A kkdcpd with a listener of each kind, and what clients may show it."""
+    """A kkdcpd with a listener of each kind, and the certificates of clients."""
 
     site: Site
     good: CertificateFiles
@@ -38,7 +38,7 @@ class Certificates:
     strange: CertificateFiles
 
     def curl(self, listener: str, *shown: str) -> Completed:
-        """Ask by curl, which shows the certificate of that name; its status is the last line."""
+        """Send a request by curl with the certificate of this name; the last line of output is the status."""
         kinds = ("none", "none6", "optional", "required")
         port = self.site.daemon.ports[kinds.index(listener)]
         pairs: list[CertificateFiles] = [getattr(self, name) for name in shown]
@@ -94,13 +94,13 @@ def make_certificates(
 
 @pytest.fixture(scope="module")
 def open_realm(make_certificates: CertificatesMaker) -> Certificates:
-    """The realm needs no certificate; the listener may."""
+    """The realm needs no certificate; the listener may need one."""
     return make_certificates()
 
 
 @pytest.fixture(scope="module")
 def closed_realm(make_certificates: CertificatesMaker) -> Certificates:
-    """The realm is for some certificates only."""
+    """The realm admits some certificates only."""
     return make_certificates("dns:*.example.com")
 
 
@@ -116,7 +116,9 @@ def closed_realm(make_certificates: CertificatesMaker) -> Certificates:
         ("required", ["other"]),
     ],
 )
-def test_listener_lets_in_whom_it_is_for(open_realm: Certificates, listener: str, shown: list[str]) -> None:
+def test_listener_admits_certificates_of_its_authority(
+    open_realm: Certificates, listener: str, shown: list[str]
+) -> None:
     before = open_realm.site.mark()
     done = open_realm.curl(listener, *shown).expect_ok()
     assert done.output == "200"
@@ -136,7 +138,9 @@ def test_listener_lets_in_whom_it_is_for(open_realm: Certificates, listener: str
         ("optional", ["strange"]),
     ],
 )
-def test_handshake_ends_for_all_others(open_realm: Certificates, listener: str, shown: list[str]) -> None:
+def test_handshake_fails_for_other_certificates(
+    open_realm: Certificates, listener: str, shown: list[str]
+) -> None:
     before = open_realm.site.mark()
     assert not open_realm.curl(listener, *shown).is_ok
     open_realm.site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)
@@ -168,7 +172,7 @@ def test_kinit_gets_in_where_a_certificate_is_optional(open_realm: Certificates)
         ),
     ],
 )
-def test_realm_refuses_whom_it_is_not_for(
+def test_realm_refuses_other_certificates(
     closed_realm: Certificates, listener: str, shown: list[str], detail: str
 ) -> None:
     before = closed_realm.site.mark()
@@ -181,7 +185,7 @@ def test_realm_refuses_whom_it_is_not_for(
 
 
 @pytest.mark.parametrize("shown", [[], ["other"]], ids=["no certificate", "another's"])
-def test_who_has_no_certificate_of_the_realm_is_told_where_that_is_monitored(
+def test_missing_certificate_of_the_realm_is_logged_in_monitor_mode(
     make_certificates: CertificatesMaker, shown: list[str]
 ) -> None:
     realm = make_certificates("dns:*.example.com", sections='[policy]\nclient_certificate = "monitor"')
@@ -195,7 +199,7 @@ def test_who_has_no_certificate_of_the_realm_is_told_where_that_is_monitored(
 
 
 @pytest.mark.parametrize("listener", ["optional", "required"])
-def test_realm_lets_in_whom_it_is_for(closed_realm: Certificates, listener: str) -> None:
+def test_realm_admits_its_certificates(closed_realm: Certificates, listener: str) -> None:
     assert closed_realm.curl(listener, "good").expect_ok().output == "200"
 
 
@@ -213,7 +217,7 @@ def secret(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Site:
-    """A kkdcpd for those who know a token, which tells all that it ever does."""
+    """A kkdcpd that needs a token, with the most detailed log."""
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.touch(mode=0o600)
     tokens.write_text(f"# the old one and the new one\n{TOKEN}\n{NEXT_TOKEN}\n")
@@ -234,7 +238,7 @@ def test_token_in_the_url_lets_kinit_and_kpasswd_in(secret: Site, token: str) ->
 
 
 @pytest.mark.parametrize("end", ["", "/", f"/{WRONG_TOKEN}", f"/{TOKEN[:-1]}", f"/{TOKEN.upper()}"])
-def test_without_the_token_nobody_gets_in(secret: Site, end: str) -> None:
+def test_requests_without_the_token_are_refused(secret: Site, end: str) -> None:
     before = secret.mark()
     witness = Witness(secret.realm)
     refused = secret.clients(f"{secret.url}{end}").kinit("alice", PASSWORD)
@@ -247,7 +251,7 @@ def test_without_the_token_nobody_gets_in(secret: Site, end: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["", f"/{WRONG_TOKEN}"], ids=["no token", "another"])
-def test_who_has_no_token_is_told_where_that_is_monitored(
+def test_missing_token_is_logged_in_monitor_mode(
     guarded: MitRealm, make_front: FrontMaker, tmp_path: Path, end: str
 ) -> None:
     tokens = tmp_path / "tokens"
@@ -297,7 +301,7 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("name", LEAKS)
-def test_token_is_told_nowhere(secret: Site, name: str) -> None:
+def test_token_is_in_no_log_line_and_no_response(secret: Site, name: str) -> None:
     before = secret.mark()
     with secret.connect() as client:
         client.send_until_closed(LEAKS[name])
@@ -312,7 +316,7 @@ def test_token_is_told_nowhere(secret: Site, name: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """Settings under which one more request than `burst` is refused; it may be somebody else's."""
+    """Settings that refuse the request after `burst` requests, also of another client."""
 
     rule: str
     settings: str
@@ -368,7 +372,7 @@ SLOTS = (
 
 
 def is_refusal(response: Response, limit: Limit) -> bool:
-    """Whether it is one, and says when to come again."""
+    """Check that the response is a refusal with the time of the next try."""
     if response.status == 200:
         return False
     assert response.status == limit.status
@@ -377,14 +381,14 @@ def is_refusal(response: Response, limit: Limit) -> bool:
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.rule)
-def test_who_asks_too_often_is_told_when_to_come_again(
+def test_client_over_its_rate_gets_the_time_of_the_next_try(
     guarded: MitRealm, make_front: FrontMaker, make_forwarder: ForwarderMaker, limit: Limit
 ) -> None:
     site = make_front(guarded, sections=limit.sections)
     witness = Witness(guarded)
     forwarder = make_forwarder(site)
     with site.connect() as first, site.connect() as second:
-        # Two connections at a time have no more than one.
+        # Two concurrent connections get no higher rate than one connection.
         for client, _ in zip(itertools.cycle((first, second)), range(BURST), strict=False):
             assert client.ask(post(BODY)).status == 200
         assert is_refusal(first.ask(post(BODY)), limit)
@@ -400,7 +404,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: limit.rule)
-def test_who_asks_too_often_is_served_where_that_is_only_told(
+def test_client_over_its_rate_is_served_in_monitor_mode(
     guarded: MitRealm, make_front: FrontMaker, limit: Limit
 ) -> None:
     site = make_front(guarded, sections=f'{limit.sections}mode = "monitor"')
@@ -416,7 +420,7 @@ def test_kinit_over_its_rate_asks_its_next_proxy(
 ) -> None:
     busy = make_front(guarded, sections="[guard.rates]\nclient_rate = 0.1\nclient_burst = 1")
     free = make_front(guarded)
-    # Each has an authority of its own.
+    # Each certificate has its own authority.
     anchors = tmp_path / "both.pem"
     anchors.write_text("".join(site.authority.certificate.read_text() for site in (busy, free)))
     servers = RealmServers.behind(busy.url, free.url)
@@ -439,7 +443,7 @@ class SlowKdc:
 
     @property
     def section(self) -> str:
-        """The realm in the configuration."""
+        """The realm's section of the configuration."""
         return f'[realms."{SLOW}"]\nkdc = ["tcp://127.0.0.1:{self.kdc.port}"]\n'
 
 
@@ -462,7 +466,7 @@ def request_in_flight(site: Site, slow_kdc: SlowKdc) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("limit", SLOTS, ids=lambda limit: limit.rule)
-def test_request_beyond_the_limit_in_flight_is_told_to_wait(
+def test_request_over_the_limit_in_flight_is_refused_with_a_time_to_wait(
     guarded: MitRealm,
     make_front: FrontMaker,
     make_forwarder: ForwarderMaker,
@@ -491,7 +495,7 @@ def test_request_beyond_the_limit_in_flight_is_served_in_monitor_mode(
     assert [line.get("monitored") for line in site.wait_for_exchanges(2)] == [limit.rule, None]
 
 
-def test_client_is_whom_a_trusted_proxy_names_and_nobody_else_is_believed(
+def test_only_a_trusted_proxy_can_name_the_client(
     guarded: MitRealm, make_front: FrontMaker, make_forwarder: ForwarderMaker
 ) -> None:
     site = make_front(
@@ -508,7 +512,7 @@ def test_client_is_whom_a_trusted_proxy_names_and_nobody_else_is_believed(
         for number in range(BURST):
             for client in (proxy, liar):
                 assert client.ask(post(BODY, f"X-Forwarded-For: 192.0.2.{number}")).status == 200
-        # Through the proxy each was another client; the liar was one.
+        # Through the proxy each request is from another client. The forged headers are from one client.
         assert proxy.ask(post(BODY, "X-Forwarded-For: 192.0.2.99")).status == 200
         assert liar.ask(post(BODY, "X-Forwarded-For: 192.0.2.99")).status == 429
     lines = site.wait_for_exchanges(2 * BURST + 2)

@@ -1,6 +1,6 @@
-"""Who guesses passwords and names through a real kkdcpd at a real KDC, and who may not suffer for it.
+"""Guessing of passwords and names through a real kkdcpd at a real KDC, beside other clients.
 
-Attackers and offices are at addresses of their own (lab.forwarder), and the settings are the defaults.
+Attackers and offices have their own addresses (lab.forwarder), and the settings are the defaults.
 """
 
 import itertools
@@ -31,12 +31,12 @@ BLOCK_SECONDS = 60
 
 VICTIMS = tuple(f"victim{number}" for number in range(500))
 COLLEAGUES = tuple(f"colleague{number}" for number in range(200))
-# One in ten mistypes.
+# One in ten users mistypes.
 MISTYPERS = frozenset(COLLEAGUES[5::10])
 PARALLEL_CLIENTS = 4
 
 WITHIN = 20
-"""How many tries a spray may get."""
+"""The number of tries that a spray may get."""
 
 # EncryptedData of AES-256 that no key opens (RFC 4120 5.2.9).
 _WRONG_PROOF = bytes.fromhex("3041a003020112a23a0438") + bytes(56)
@@ -44,7 +44,7 @@ KPASSWD_WITHOUT_TICKET = messages.kpasswd_req(realm=REALM)
 
 
 def guess(principal: str) -> bytes:
-    """An AS-REQ with a proof that is wrong, as a wrong password makes one."""
+    """Build an AS-REQ with a wrong proof, as a wrong password makes it."""
     return messages.as_req(
         realm=REALM, cname=(1, principal.split("/")), padata=[(messages.PA_ENC_TIMESTAMP, _WRONG_PROOF)]
     )
@@ -52,20 +52,20 @@ def guess(principal: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A kkdcpd, and the ways to it from other addresses."""
+    """A kkdcpd, and forwarders to it from other addresses."""
 
     site: Site
     forwarder: Forwarder
 
     def at(self, address: str) -> KerberosClient:
-        """A client at an address."""
+        """Return a client at an address."""
         return self.site.clients(f"https://127.0.0.1:{self.forwarder.port_of(address)}/KdcProxy")
 
     def log_in(self, user: str, address: str, password: str = PASSWORD) -> Completed:
         return self.at(address).kinit(user, password)
 
     def send_all(self, payloads: Sequence[bytes], address: str) -> list[Response]:
-        """Send messages by hand, one after the other over one connection."""
+        """Send messages of this test one after the other over one connection."""
         with self.site.connect(self.forwarder.port_of(address)) as client:
             return [client.ask(post(messages.envelope(payload, REALM))) for payload in payloads]
 
@@ -73,7 +73,7 @@ class Place:
         return [line for line in self.site.all_exchanges(after) if line["client"] == address]
 
     def warnings(self) -> list[str]:
-        """What was logged of attacks, without the time."""
+        """Return the log lines of attacks without the time."""
         self.site.all_exchanges()
         lines = (line.partition(" ")[2] for line in self.site.daemon.lines)
         return [line for line in lines if line.startswith("warning ")]
@@ -93,9 +93,9 @@ def make_place(guarded: MitRealm, make_front: FrontMaker, make_forwarder: Forwar
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
-    """A realm with many people.
+    """A realm with many users.
 
-    Those who are to log in have the same password; random keys are made faster.
+    Users that log in have the same password. The others have random keys, which are faster to make.
     """
     with_password = {*COLLEAGUES, *VICTIMS[:WITHIN], VICTIMS[-1]}
     people = [
@@ -113,7 +113,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
 # Guessing
 
 
-def test_guesses_block_the_pair_and_nobody_else(make_place: PlaceMaker) -> None:
+def test_guesses_block_only_the_pair_of_client_and_principal(make_place: PlaceMaker) -> None:
     place = make_place()
     for _ in range(GUESSES):
         assert "Password incorrect" in place.log_in("alice", ATTACKER, "wrong").output
@@ -186,7 +186,7 @@ def test_spray_is_stopped_while_an_office_and_the_attacked_log_in(
     attacked = [line["cname"] for line in reached]
     for number, victim in enumerate(attacked, 1):
         place.log_in(victim, f"127.0.1.{number}").expect_ok()
-    # The attacker has one password right, and gets nothing for it.
+    # The attacker knows one right password, and gains nothing by it.
     assert "Cannot contact any KDC" in place.log_in(VICTIMS[-1], ATTACKER).output
 
 
@@ -211,8 +211,8 @@ def test_spray_in_parallel_gets_no_more_once_it_is_noticed(make_place: PlaceMake
 def test_enumeration_is_stopped_and_is_called_by_its_name(make_place: PlaceMaker) -> None:
     place = make_place()
     for number in range(3):
-        assert "not found in Kerberos database" in place.log_in(f"nobody{number}", ATTACKER, "x").output
-    asked = [messages.as_req(realm=REALM, cname=(1, [f"nobody{number}"])) for number in range(100)]
+        assert "not found in Kerberos database" in place.log_in(f"unknown{number}", ATTACKER, "x").output
+    asked = [messages.as_req(realm=REALM, cname=(1, [f"unknown{number}"])) for number in range(100)]
     answered = [response.status for response in place.send_all(asked, ATTACKER)].count(200)
     assert answered == UNKNOWN + 1
     assert "Cannot contact any KDC" in place.log_in("alice", ATTACKER).output
@@ -250,7 +250,7 @@ def test_failing_password_changes_end_password_changes(
 # Many clients, one principal
 
 
-def test_principal_that_fails_from_many_addresses_is_told_and_still_logs_in(make_place: PlaceMaker) -> None:
+def test_principal_that_fails_from_many_addresses_is_logged_and_still_logs_in(make_place: PlaceMaker) -> None:
     place = make_place()
     for number in range(ALERT_CLIENTS + 2):
         place.send_all([guess("alice")] * 2, f"127.0.2.{number + 1}")
@@ -260,7 +260,7 @@ def test_principal_that_fails_from_many_addresses_is_told_and_still_logs_in(make
     ]
 
 
-# Told, but not refused
+# Logged, but not refused
 
 
 MONITORED = '[guard.failures]\nmode = "monitor"'
@@ -268,7 +268,7 @@ MONITORED = '[guard.failures]\nmode = "monitor"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """Messages that are one too many, and what is told of the next one."""
+    """Messages with one too many, and the expected log of the next message."""
 
     rule: str
     payloads: tuple[bytes, ...]
@@ -280,7 +280,7 @@ ATTACKS = (
     Attack(
         rule="enumeration",
         payloads=tuple(
-            messages.as_req(realm=REALM, cname=(1, [f"nobody{number}"])) for number in range(UNKNOWN + 1)
+            messages.as_req(realm=REALM, cname=(1, [f"unknown{number}"])) for number in range(UNKNOWN + 1)
         ),
     ),
     Attack(rule="kpasswd_failures", payloads=(KPASSWD_WITHOUT_TICKET,) * KPASSWD_FAILURES),
@@ -288,7 +288,7 @@ ATTACKS = (
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.rule)
-def test_attack_is_told_and_passes_where_it_is_monitored(
+def test_attack_is_logged_and_passes_in_monitor_mode(
     make_place: PlaceMaker, guarded: MitRealm, town: MitRealm, attack: Attack
 ) -> None:
     place = make_place(town if attack.rule == "spraying" else guarded, sections=MONITORED)

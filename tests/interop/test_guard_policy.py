@@ -1,7 +1,7 @@
-"""The policy's rules, broken by MIT's own clients where they can be made to: once refused, once only told of.
+"""The policy's rules, broken by MIT's clients where possible: refused in one kkdcpd, only logged in another.
 
-Each way of refusing has one kkdcpd with all rules enforced that no ordinary client breaks (`strict`), and in
-one more all are on monitor (`lenient`).
+For each form of refusal, the kkdcpd `strict` enforces all rules that no ordinary client breaks, and the
+kkdcpd `lenient` has all rules on monitor.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ TOO_MANY = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What clients say of a refusal by HTTP (they know of no other proxy), and of one in Kerberos."""
+    """The clients' messages after a refusal by HTTP, without another proxy, and in Kerberos."""
 
     http: str = "Cannot contact any KDC"
     krb_error: str = "KDC policy rejects request"
@@ -65,7 +65,7 @@ def form(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def strict(guarded: MitRealm, make_lasting_front: FrontMaker, form: str) -> Site:
-    """All is enforced that leaves ordinary clients alone."""
+    """All rules are enforced that ordinary clients keep."""
     return make_lasting_front(
         guarded,
         sections=f"""
@@ -86,7 +86,7 @@ def strict(guarded: MitRealm, make_lasting_front: FrontMaker, form: str) -> Site
 
 @pytest.fixture(scope="module")
 def lenient(guarded: MitRealm, make_lasting_front: FrontMaker) -> Site:
-    """All is on monitor."""
+    """All rules are on monitor."""
     modes = "\n".join(f'{rule} = "monitor"' for rule in RULES)
     lists = f'message_kinds = ["as_req", "tgs_req"]\n{LISTS}'
     return make_lasting_front(guarded, sections=f"[policy]\nservices = {TOO_MANY}\n{lists}\n{modes}")
@@ -94,7 +94,7 @@ def lenient(guarded: MitRealm, make_lasting_front: FrontMaker) -> Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """What a client does against a rule. `first` is what it has to do before, which is allowed."""
+    """A command of a client against a rule. `first` is an allowed command that it needs before."""
 
     rule: str
     do: Callable[[Site, KerberosClient], Completed]
@@ -120,7 +120,7 @@ def keytab(site: Site) -> str:
 
 
 def pkinit(realm: MitRealm) -> tuple[str, ...]:
-    """What a client needs for anonymous PKINIT."""
+    """Options of a client for anonymous PKINIT."""
     return (
         f"pkinit_anchors = FILE:{realm.directory / 'pkinit' / 'ca.pem'}",
         "pkinit_kdc_hostname = kdc.kk.test",
@@ -144,7 +144,7 @@ ACTS = (
         kind="TGS_REQ",
     ),
 )
-# MIT's own database doesn't know it by that name.
+# MIT's database has no such name.
 ENTERPRISE = Act(rule="cname", do=log_in("Alice/ADMIN@KK.TEST", "-E"))
 LISTED = (
     Act(rule="cname", do=log_in("alice/admin")),
@@ -170,12 +170,12 @@ def test_what_is_enforced_is_refused_and_the_client_says_so(strict: Site, form: 
     assert {line["status"] for line in refused} == {"403" if form == "http" else "200"}
     assert len(witness.seen()) == len([line for line in lines if "reply" in line])
     if act is not UNPROVEN:
-        # What shows in the request goes no further.
+        # kkdcpd does not forward a request that breaks a rule visibly.
         assert not [line for line in refused if "kdc" in line]
 
 
 @pytest.mark.parametrize("act", [*ACTS, *LISTED], ids=lambda act: act.rule)
-def test_what_is_monitored_passes_and_is_told(lenient: Site, act: Act) -> None:
+def test_request_against_a_monitored_rule_passes_and_is_logged(lenient: Site, act: Act) -> None:
     client = lenient.clients(libdefaults=act.libdefaults)
     if act.first:
         act.first(lenient, client).expect_ok()
@@ -187,7 +187,7 @@ def test_what_is_monitored_passes_and_is_told(lenient: Site, act: Act) -> None:
     assert not any("rule" in line for line in lines)
 
 
-def test_reply_that_is_held_back_is_told_in_the_log(strict: Site) -> None:
+def test_withheld_reply_is_logged(strict: Site) -> None:
     before = strict.mark()
     strict.clients().kinit("lax", PASSWORD)
     line = strict.all_exchanges(before)[0]
@@ -195,8 +195,8 @@ def test_reply_that_is_held_back_is_told_in_the_log(strict: Site) -> None:
     assert line["detail"] == "a ticket for lax without preauthentication"
 
 
-def test_constrained_delegation_is_refused_or_told(strict: Site, lenient: Site) -> None:
-    """MIT's own database knows of nobody who may delegate: what passes is refused by the KDC."""
+def test_constrained_delegation_is_refused_or_logged(strict: Site, lenient: Site) -> None:
+    """MIT's database allows no delegation: the KDC refuses the requests that pass."""
     proxied = "-U", "alice", "-P"
     before = lenient.mark()
     client = lenient.clients()
@@ -206,7 +206,7 @@ def test_constrained_delegation_is_refused_or_told(strict: Site, lenient: Site) 
     assert {(line["sname"], line["error_name"]) for line in logged} == {
         ("HTTP/1.kk.test", "KDC_ERR_BADOPTION"),
     }
-    # A client that got its ticket to itself elsewhere.
+    # The client got its ticket to itself elsewhere.
     before = strict.mark()
     request = messages.tgs_req(
         realm=REALM, options=b"\x40\x02\x00\x00", tickets=[(1, ("HTTP", "www.kk.test"))]
@@ -232,7 +232,7 @@ def test_ordinary_clients_dont_notice_the_strict_rules(strict: Site) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message by hand, for no client of MIT's sends one like it."""
+    """Build a message that no client of MIT sends."""
 
     rule: str
     payload: bytes
@@ -286,7 +286,7 @@ def test_message_against_a_rule_is_refused_before_it_reaches_anybody(
 
 
 @pytest.mark.parametrize("message", BY_HAND, ids=lambda message: message.rule)
-def test_message_against_a_rule_is_answered_where_that_is_only_told(lenient: Site, message: Message) -> None:
+def test_message_against_a_rule_is_answered_in_monitor_mode(lenient: Site, message: Message) -> None:
     before = lenient.mark()
     assert lenient.ask(message.payload).status == 200
     (line,) = lenient.wait_for_exchanges(1, before)
@@ -328,7 +328,7 @@ def test_password_without_armor_is_refused(armored: Site, form: str) -> None:
     lines = armored.all_exchanges(before)
     assert [line["outcome"] for line in lines[:2]] == ["answered", "refused"]
     assert {line.get("rule") for line in lines if line["outcome"] == "refused"} == {"require_armor"}
-    # The proof went nowhere; what asked for it did.
+    # kkdcpd forwarded the first request, but not the proof.
     assert len(witness.seen()) == len([line for line in lines if line["outcome"] == "answered"])
 
 
@@ -346,7 +346,7 @@ def anonymous_armor(site: Site) -> KerberosClient:
 
 
 @pytest.mark.parametrize("get_armor", [armor_of_the_host, anonymous_armor])
-def test_armor_is_had_and_used_through_the_same_proxy(
+def test_armor_is_obtained_and_used_through_the_same_proxy(
     armored: Site, get_armor: Callable[[Site], KerberosClient]
 ) -> None:
     before = armored.mark()
@@ -371,7 +371,7 @@ def test_denied_principal_is_denied_in_armor_too(armored: Site, form: str) -> No
     }
 
 
-def test_ticket_that_needs_no_preauthentication_gets_nobody_around_armor(armored: Site, form: str) -> None:
+def test_ticket_without_preauthentication_does_not_bypass_armor(armored: Site, form: str) -> None:
     before = armored.mark()
     refused = armored.clients().kinit("lax", PASSWORD)
     assert not refused.is_ok
@@ -380,7 +380,7 @@ def test_ticket_that_needs_no_preauthentication_gets_nobody_around_armor(armored
     assert (line["rule"], line["reply"], line["monitored"]) == ("require_armor", "AS_REP", "unproven_ticket")
 
 
-def test_password_without_armor_is_told_where_that_is_monitored(lenient: Site) -> None:
+def test_password_without_armor_is_logged_in_monitor_mode(lenient: Site) -> None:
     before = lenient.mark()
     lenient.clients().kinit("alice", PASSWORD).expect_ok()
     assert [line.get("monitored") for line in lenient.all_exchanges(before)] == [None, "require_armor"]
@@ -422,7 +422,7 @@ def test_password_changes_pass_where_their_kind_is_monitored(lenient: Site) -> N
 # Many services
 
 
-def test_many_services_are_too_many_where_that_is_enforced(
+def test_many_services_are_refused_in_enforce_mode(
     guarded: MitRealm, make_front: FrontMaker, form: str
 ) -> None:
     site = make_front(
@@ -444,11 +444,11 @@ def test_many_services_are_too_many_where_that_is_enforced(
     assert not refused.is_ok
     assert SAID.by(form) in refused.output
     assert {line.get("rule") for line in site.all_exchanges(before)} == {"many_services"}
-    # Logging on is no service.
+    # A log-on is not a request for a service.
     client.kinit("alice", PASSWORD).expect_ok()
 
 
-def test_many_services_are_told_where_that_is_monitored(lenient: Site) -> None:
+def test_many_services_are_logged_in_monitor_mode(lenient: Site) -> None:
     client = lenient.clients()
     client.kinit("alice", PASSWORD).expect_ok()
     before = lenient.mark()

@@ -1,7 +1,7 @@
-"""What the guard relies on, asked of real KDCs: MIT's, Heimdal's, and Samba's for Active Directory.
+"""Checks the guard's assumptions with real KDCs: MIT's, Heimdal's, and Samba's for Active Directory.
 
 Each realm has a `user` that needs preauthentication, a `lax` one that does not, and an armorer. Heimdal's and
-Samba's KDCs demand a proof of all three.
+Samba's KDCs require a proof of all three.
 """
 
 import socket
@@ -36,12 +36,12 @@ NO_SERVICE = KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN
 WRONG_TIMESTAMP = bytes.fromhex("3041a003020112a23a0438") + bytes(56)
 SHAPES = (WRONG_TIMESTAMP, b"\x30\x00", b"junk")
 IGNORED = (11, 12, 13, 14, 15, 16, 30, 31, 99, 128, 133, 141, 144, 151, 161)
-"""Padata that at least MIT's KDC ignores as it is set up by default."""
+"""Padata that MIT's KDC ignores in its default configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kdc:
-    """A KDC, its realm's name, its users and armor from a ticket of it."""
+    """A KDC, its realm's name, its users, and armor from one of its tickets."""
 
     realm: str
     place: tuple[str, int]
@@ -134,11 +134,11 @@ def test_nothing_is_demanded_of_a_principal_that_needs_no_proof(kdc: Kdc) -> Non
 def test_kdc_names_the_true_client_in_errors_to_armored_requests(kdc: Kdc, outer: str | None) -> None:
     shown = kdc.as_req(outer)
     request = kdc.as_req(kdc.user)
-    unknown = kdc.as_req("nobody")
+    unknown = kdc.as_req("unknown")
     cases = {
         kdc.armor.hide(request, shown): ({REQUIRED}, kdc.user),
         kdc.armor.hide(request, shown, proof=(kdc.user, "wrong")): (FAILED, kdc.user),
-        kdc.armor.hide(unknown, shown): ({UNKNOWN}, "nobody"),
+        kdc.armor.hide(unknown, shown): ({UNKNOWN}, "unknown"),
     }
     for payload, (codes, name) in cases.items():
         asked = classify(ProxyMessage(kerb_message=messages.prefixed(payload), target_domain=kdc.realm))
@@ -158,7 +158,7 @@ def test_unknown_service_is_named_within_armor(kdc: Kdc) -> None:
 
 
 def test_kdc_that_hides_names_shows_that_it_does(kdc: Kdc) -> None:
-    """Heimdal 7.8 doesn't know the option, and names the client."""
+    """Heimdal 7.8 ignores the option, and names the client."""
     request = kdc.as_req(kdc.user)
     facts = kdc.ask(kdc.armor.hide(request, request, hides_names=True))
     assert facts.error_code == REQUIRED

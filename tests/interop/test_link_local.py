@@ -1,4 +1,4 @@
-"""Link-local addresses of KDCs, listeners and sources, on an interface of a network of its own."""
+"""Link-local addresses of KDCs, listeners and sources, on an interface of a network namespace."""
 
 import os
 import socket
@@ -29,8 +29,8 @@ def network(tmp_path: Path) -> Iterator[NetworkNamespace]:
 
 @pytest.fixture
 def realm(network: NetworkNamespace, tmp_path: Path) -> Iterator[MitRealm]:
-    """A realm whose KDC listens on every address."""
-    del network  # it is where the realm's servers start
+    """A realm with a KDC that listens on every address."""
+    del network  # the realm's servers start in this namespace
     alice = Principal(name="alice", password=PASSWORD, options=("+requires_preauth",))
     with MitRealm(tmp_path / "realm", name=REALM, principals=[alice], addresses=["::"]) as realm:
         yield realm
@@ -38,7 +38,7 @@ def realm(network: NetworkNamespace, tmp_path: Path) -> Iterator[MitRealm]:
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("is_numeric", [False, True])
-def test_kdc_with_a_link_local_address_is_asked_from_a_link_local_address(
+def test_kdc_with_a_link_local_address_gets_requests_from_a_link_local_address(
     transport: str, realm: MitRealm, make_front: FrontMaker, *, is_numeric: bool
 ) -> None:
     zone = str(socket.if_nametoindex(INTERFACE)) if is_numeric else INTERFACE

@@ -1,4 +1,4 @@
-"""A realm that locks out after three wrong passwords counts none twice, though a KDC's answers are lost."""
+"""A realm with lockout after three wrong passwords counts each password once, though replies are lost."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def network(tmp_path: Path) -> Iterator[NetworkNamespace]:
 
 @pytest.fixture
 def realm(network: NetworkNamespace, tmp_path: Path) -> Iterator[MitRealm]:
-    del network  # it is where the realm's servers start
+    del network  # the realm's servers start in this namespace
     alice = Principal(name="alice", password=PASSWORD, options=("+requires_preauth",))
     with MitRealm(tmp_path / "realm", name=REALM, principals=[alice]) as realm:
         for _ in range(2):
@@ -38,7 +38,7 @@ def realm(network: NetworkNamespace, tmp_path: Path) -> Iterator[MitRealm]:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_two_wrong_passwords_count_two_failures_though_one_kdc_is_never_heard(
+def test_two_wrong_passwords_count_two_failures_though_one_kdc_is_silent(
     transport: str, network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
 ) -> None:
     network.drop_replies(realm.kdc.port)
@@ -47,7 +47,7 @@ def test_two_wrong_passwords_count_two_failures_though_one_kdc_is_never_heard(
     for _ in range(2):
         assert "Password incorrect" in site.clients().kinit("alice", "wrong").output
     assert _failures(realm) == 2
-    # It got the request that met its silence.
+    # The second KDC got the first request after the first KDC's silence.
     assert len(witness.seen_by(realm.kdc)) == 1
     site.clients().kinit("alice", PASSWORD).expect_ok()
 
@@ -67,7 +67,7 @@ def test_wrong_password_whose_answer_is_lost_counts_once(
 
 
 def _log_in_but_lose_the_answer(site: Site, password: str, network: NetworkNamespace) -> bool:
-    """Whether a login succeeds if the first KDC isn't heard any more once it was told the password."""
+    """Whether a log-on succeeds if no reply of the first KDC arrives after it got the password."""
     client = site.clients()
     with subprocess.Popen(
         [find_program("kinit"), "alice"],
@@ -79,7 +79,7 @@ def _log_in_but_lose_the_answer(site: Site, password: str, network: NetworkNames
         text=True,
     ) as kinit:
         try:
-            # What asks for a password has been answered; the next answer is the one to the password.
+            # The KDC has answered the first request; its next reply is the reply to the password.
             site.wait_for_exchanges(1)
             network.drop_replies(site.realm.kdc.port)
             kinit.communicate(f"{password}\n", timeout=PATIENCE_SECONDS)

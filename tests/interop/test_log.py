@@ -1,4 +1,4 @@
-"""The log of a real kkdcpd: read by nobody, by somebody who leaves, and with names hidden."""
+"""The log of a real kkdcpd: without a reader, with a reader that leaves, and with hidden names."""
 
 import contextlib
 import fcntl
@@ -27,12 +27,12 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 class Unread:
-    """A kkdcpd whose standard output is a small pipe that is only read when the test does it."""
+    """A kkdcpd with a small pipe as its standard output, which only the test reads."""
 
     def __init__(self, directory: Path) -> None:
         config = directory / "config.toml"
         config.write_text(
-            "[process]\nworkers = 1\n"  # each counts what it has lost
+            "[process]\nworkers = 1\n"  # each process counts its lost lines
             '[[listen]]\naddress = "127.0.0.1:0"\ntls = false\n'
             '[realms."EXAMPLE.COM"]\nkdc = ["127.0.0.1:9"]\nkpasswd = ["127.0.0.1:9"]\n'
         )
@@ -73,26 +73,26 @@ def unread(tmp_path: Path) -> Iterator[Unread]:
     daemon.process.stdout.close()
 
 
-def test_log_that_nobody_reads_stops_nothing(unread: Unread) -> None:
+def test_log_without_a_reader_stops_nothing(unread: Unread) -> None:
     unread.ask(100)
     data = os.read(unread.reader, 65536)
     unread.ask(1)
-    while not data.endswith(b"\n") or _exchanges_told(data) < 101:
+    while not data.endswith(b"\n") or _logged_exchanges(data) < 101:
         data += os.read(unread.reader, 65536)
     lines = [parse_line(line) for line in data.decode().splitlines()]
-    assert _exchanges_told(data) == 101
+    assert _logged_exchanges(data) == 101
     assert {line["event"] for line in lines} == {"exchange", "lines_lost"}
     assert lines[-1]["event"] == "exchange"
     assert unread.stop() == 0
 
 
-def _exchanges_told(data: bytes) -> int:
-    """How many exchanges the lines tell of: their own, and those whose lines are lost."""
+def _logged_exchanges(data: bytes) -> int:
+    """Return the number of exchanges in the lines and in the counts of lost lines."""
     lines = map(parse_line, data.decode().splitlines())
     return sum(int(line["count"]) if line["event"] == "lines_lost" else 1 for line in lines)
 
 
-def test_daemon_ends_though_nobody_reads(unread: Unread) -> None:
+def test_daemon_ends_without_a_reader_of_its_log(unread: Unread) -> None:
     unread.ask(100)
     assert unread.stop() == 0
 
@@ -106,7 +106,7 @@ def test_reader_that_leaves_stops_nothing(unread: Unread) -> None:
 
 
 def test_standard_output_that_is_closed_stops_nothing(tmp_path: Path) -> None:
-    """Its number is free then, and no connection may get the log."""
+    """The descriptor's number is free then, and no connection may get the log."""
     config = tmp_path / "config.toml"
     path = tmp_path / "http.sock"
     config.write_text(
@@ -150,8 +150,8 @@ def test_hashed_names_are_alike_in_all_lines_and_processes(hashing: Place) -> No
 
 
 def test_what_strangers_repeat_is_summed(guarded: MitRealm, make_front: FrontMaker) -> None:
-    """What is held back when the daemon ends is told then."""
-    site = make_front(guarded, sections="[process]\nworkers = 1")  # each makes its own sums
+    """The daemon logs held back lines when it ends."""
+    site = make_front(guarded, sections="[process]\nworkers = 1")  # each process sums its own lines
     for _ in range(5):
         with contextlib.suppress(ConnectionError), HttpClient(site.daemon.ports[0]) as plain:
             plain.send(b"GET / HTTP/1.0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""MIT's own clients against MIT's own KDC, with kkdcpd between them and nothing else in reach."""
+"""MIT's clients and MIT's KDC, with only kkdcpd between them."""
 
 import os
 from pathlib import Path
@@ -45,14 +45,14 @@ def test_password_change_works_over_either_transport(one_transport: tuple[Site, 
     assert (change["reply"], change["transport"], change["version"]) == ("KPASSWD_REP", transport, "0x0001")
 
 
-def test_bare_host_is_asked_over_tcp(site: Site) -> None:
+def test_bare_host_gets_requests_over_tcp(site: Site) -> None:
     before = site.mark()
     site.clients().kinit("alice", PASSWORD).expect_ok()
     assert {line["transport"] for line in site.all_exchanges(before)} == {"tcp"}
 
 
 @pytest.mark.parametrize("size", [48_000, 62_000], ids=["MaxTokenSize", "the largest"])
-def test_a_user_to_user_ticket_is_had_with_large_tickets(make_site: SiteMaker, size: int) -> None:
+def test_a_user_to_user_ticket_is_issued_with_large_tickets(make_site: SiteMaker, size: int) -> None:
     """The request contains the TGT three times: as its proof, as an additional ticket, and within FAST."""
     site = make_site(endpoint="tcp://{}", options=oversized_tickets(size=size))
     client = site.clients()
@@ -64,14 +64,14 @@ def test_a_user_to_user_ticket_is_had_with_large_tickets(make_site: SiteMaker, s
     assert int(exchange["in"]) > 3 * size
 
 
-def test_wrong_password_is_told_by_the_kdc_and_named_in_the_log(site: Site) -> None:
+def test_wrong_password_is_an_error_of_the_kdc_and_in_the_log(site: Site) -> None:
     before = site.mark()
     assert "Password incorrect" in site.clients().kinit("carol", "wrong").output
     last = site.all_exchanges(before)[-1]
     assert (last["cname"], last["error"], last["error_name"]) == ("carol", "24", "KDC_ERR_PREAUTH_FAILED")
 
 
-def test_unknown_user_is_told_by_the_kdc(site: Site) -> None:
+def test_unknown_user_is_an_error_of_the_kdc(site: Site) -> None:
     assert "not found in Kerberos database" in site.clients().kinit("mallory", "x").output
 
 
@@ -107,7 +107,7 @@ def test_client_that_asks_for_an_unknown_name_refuses_the_default_certificate(
 
 
 def _kinit_at(site: Site, directory: Path, name: str) -> Completed:
-    """Log in at a name that stands in /etc/hosts for this client alone."""
+    """Log in by a name that only this client's /etc/hosts has."""
     client = _client(directory, f"https://{name}:{site.daemon.ports[0]}/KdcProxy", site.authority.certificate)
     hosts = directory / "hosts"
     hosts.write_text(f"127.0.0.1 {name}\n")
@@ -128,7 +128,7 @@ def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why
     assert not site.all_exchanges(before)
 
 
-def test_name_that_is_not_in_the_certificate_is_told_with_advice(site: Site, tmp_path: Path) -> None:
+def test_name_that_is_not_in_the_certificate_is_logged_with_advice(site: Site, tmp_path: Path) -> None:
     before = site.mark()
     assert not _kinit_at(site, tmp_path, "kdc.other.example").is_ok
     line = site.daemon.wait_for_line(lambda line: "tls_handshake_failed" in line, after=before)

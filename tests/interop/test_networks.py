@@ -20,7 +20,7 @@ from tests.support.http_client import post
 FIRST_AS_REQ = messages.as_req(realm=REALM, cname=(1, ("alice",)), padata=[(149, b""), (150, b"")])
 PROOF = messages.as_req(realm=REALM, cname=(1, ("alice",)), padata=[(2, b"\x30\x00"), (149, b"")])
 UDP_ALONE = frozenset({Transport.UDP})
-# So that a test needs seconds only.
+# Short timeouts, so that a test takes seconds only.
 IMPATIENT = """
     [upstream]
     reach_timeout = 2
@@ -38,7 +38,7 @@ def network(tmp_path: Path) -> Iterator[NetworkNamespace]:
 
 @pytest.fixture
 def realm(network: NetworkNamespace, tmp_path: Path) -> Iterator[MitRealm]:
-    """A realm within the network, so that its packets can be dropped."""
+    """A realm in the network namespace, which can drop its packets."""
     del network
     principals = [
         Principal(name="alice", password=PASSWORD, options=("+requires_preauth",)),
@@ -65,7 +65,7 @@ def test_tcp_that_is_known_to_be_down_is_not_waited_for_and_used_again_once_it_w
     before = site.mark()
     log_in(site)
     exchanges = site.wait_for_exchanges(3, after=before)
-    # One attempt: no connect was waited for.
+    # One attempt: the request did not wait for a connect.
     assert {(line["transport"], line["attempts"]) for line in exchanges} == {("udp", "1")}
     network.unfilter()
     site.daemon.wait_for_line(lambda line: "kdc_recovered" in line, after=before)
@@ -94,7 +94,7 @@ def test_udp_that_is_filtered_gives_way_to_tcp(
     log_in(site)
 
 
-def test_one_of_two_kdcs_with_filtered_tcp_leaves_the_other_to_be_asked_by_tcp(
+def test_filtered_tcp_of_one_kdc_does_not_prevent_tcp_to_another(
     network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
 ) -> None:
     first, second = realm.kdc, realm.start_kdc()
@@ -117,7 +117,7 @@ def test_one_packet_in_five_that_is_lost_costs_seconds_and_no_request(
     for _ in range(6):
         assert site.ask(FIRST_AS_REQ).status == 200
     tickets.kvno(SERVICE).expect_ok()
-    # As many attempts as requests: the copies left from one socket.
+    # As many attempts as requests: all copies were sent from one socket.
     assert {line["attempts"] for line in site.wait_for_exchanges(9)} == {"1"}
     assert time.monotonic() - started < 20
 
@@ -126,7 +126,7 @@ def test_one_packet_in_five_that_is_lost_costs_seconds_and_no_request(
 def test_message_that_the_kdc_drops_is_answered_in_time(
     endpoint: str, realm: MitRealm, make_front: FrontMaker
 ) -> None:
-    """MIT's KDC closes the connection after it, and answers no datagram."""
+    """MIT's KDC closes the connection after the message, and answers no datagram."""
     dropped = messages.as_req(realm=REALM, cname=(1, ("alice",)), nonce=0xFFFFFFFF)
     site = make_front(
         realm, endpoint.format(realm.kdc.endpoints[0]), sections="[upstream]\nreply_timeout = 6"
@@ -135,7 +135,7 @@ def test_message_that_the_kdc_drops_is_answered_in_time(
     (line,) = site.wait_for_exchanges(1)
     assert line["attempts"] == "1"
     assert line["detail"].endswith("reply_timeout" if endpoint.startswith("udp") else "closed")
-    # It is no reason to think ill of the KDC.
+    # This does not make the KDC suspect.
     assert not any("state=down" in line for line in site.daemon.lines)
 
 
@@ -164,7 +164,7 @@ def test_only_kdc_that_is_dead_costs_the_time_to_reach_one(
 def test_all_workers_give_up_a_dead_kdc_in_time(
     network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
 ) -> None:
-    """What one of them has heard of the others is no verdict on its own message, and no obstacle to one."""
+    """News from another worker neither decides about a worker's own message nor prevents it."""
     (kdc,) = realm.kdc.endpoints
     site = make_front(realm, f"tcp://{kdc}", sections=IMPATIENT + "\n[process]\nworkers = 3\ncontrol = ''")
     network.count("probes", f"tcp dport {realm.kdc.port} tcp flags syn")
@@ -196,7 +196,7 @@ def test_firewall_of_this_host_is_no_fault_of_the_kdc(
 ) -> None:
     site = make_front(realm, f"udp://{realm.kdc.endpoints[0]}", sections=ONE_WORKER)
     network.filter("output", f"udp dport {realm.kdc.port} drop")
-    # The KDC's TCP is another way to it.
+    # The KDC's TCP is another endpoint of the same KDC.
     assert site.ask(PROOF).status == 200
     assert_that_this_host_is_blamed(site, "EPERM", "firewall")
 

@@ -1,4 +1,4 @@
-"""One-time passwords whose back-end takes its time: a second copy of one would burn it."""
+"""One-time passwords with a slow server: a second copy of a password would be refused."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from lab.realm import MitRealm, Principal
 from tests.interop.conftest import PASSWORD, REALM, FrontMaker, Witness
 
 CODE = "123456"
-# All log in at the same time: who would wait for one after the other?
+# All users log in at the same time, so that their waiting times do not add up.
 USERS = {
     f"{transport.value}-{seconds}": OtpUser(password=CODE, seconds=seconds)
     for transport in Transport
@@ -52,7 +52,7 @@ def test_slow_one_time_passwords_are_sent_once_and_waited_for(make_front: FrontM
         assert witness.seen_by(realm.kdc) == []
         for transport, kdc in kdcs.items():
             packets = network.counted(transport.value)
-            # Two users ask for a challenge and answer it; when a KDC lets us wait it is probed.
+            # Two users request a challenge and answer it; kkdcpd probes a KDC that keeps a request waiting.
             assert len(witness.seen_by(kdc)) == 4
             assert packets == 4 + len(witness.probes_of(kdc))
             assert {line["transport"] for line in sites[transport].all_exchanges()} == {transport.value}

@@ -1,4 +1,4 @@
-"""A password change and the next log-on, where the masters of a realm replicate too late or not at all."""
+"""A password change and the next log-on, in a realm with masters that replicate late or not at all."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -134,7 +134,7 @@ def _change_and_log_on(site: Site, number: int) -> Completed:
     return client.kinit(name, NEW)
 
 
-def test_every_log_on_after_a_password_change_meets_the_host_that_took_it(site: Site) -> None:
+def test_every_log_on_after_a_password_change_reaches_the_host_of_the_change(site: Site) -> None:
     tasks = itertools.product((_log_on_with_forced_change, _change_and_log_on), range(ROUNDS))
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         ends = list(pool.map(lambda task: task[0](site, task[1]), tasks))
@@ -149,7 +149,7 @@ def test_other_users_of_the_network_keep_their_masters(site: Site) -> None:
     assert site.usual_masters_of(others) == before
 
 
-def test_a_second_change_and_log_on_meet_the_same_host(site: Site) -> None:
+def test_a_second_change_and_log_on_reach_the_same_host(site: Site) -> None:
     client = site.client("twice")
     client.kpasswd("twice", OLD, NEW).expect_ok()
     first = site.master_of("twice", NEW)
@@ -157,7 +157,7 @@ def test_a_second_change_and_log_on_meet_the_same_host(site: Site) -> None:
     assert site.master_of("twice", NEWER) == first
 
 
-def test_a_log_on_with_fast_meets_the_host_that_took_the_change(site: Site) -> None:
+def test_a_log_on_with_fast_reaches_the_host_of_the_change(site: Site) -> None:
     armor = site.client("armor")
     armor.kinit("other-0", OLD).expect_ok()
     for number in range(FAST_ROUNDS):
@@ -172,7 +172,7 @@ def test_a_host_that_fails_is_not_preferred(site: Site) -> None:
     kdc = master.kdc
     kdc.kill()
     try:
-        # The other master never hears of the change.
+        # The other master never gets the change.
         site.client("mover").kinit("mover", OLD).expect_ok()
     finally:
         master.restart_kdc(kdc)

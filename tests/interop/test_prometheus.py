@@ -1,4 +1,4 @@
-"""Debian's Prometheus, for real: it scrapes, and its promtool finds nothing to say."""
+"""Debian's Prometheus scrapes kkdcpd, and its promtool reports no problem."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ def prometheus(target: str, tmp_path: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def running_prometheus(target: str, tmp_path: Path) -> Iterator[str]:
-    """The address of a Prometheus that scrapes us with our example configuration, but more often."""
+    """The address of a Prometheus that scrapes kkdcpd with the example configuration, but more often."""
     config = (DEPLOY / "prometheus.yml").read_text().replace("127.0.0.1:9088", target)
     (tmp_path / "prometheus.yml").write_text(f"global:\n  scrape_interval: 200ms\n{config}")
     (tmp_path / "kkdcpd.rules.yml").write_text((DEPLOY / "kkdcpd.rules.yml").read_text())
@@ -124,7 +124,7 @@ def test_prometheus_sees_no_counter_go_back_while_we_reload_and_die(tmp_path: Pa
         wait_for(prometheus, 'up{job="kkdcpd"}', 1)
         for number in range(8):
             if number % 4 == 3:
-                # Workers of the generation before may still drain, and their death is no event.
+                # Workers of the last generation may still drain. Their end is not an event.
                 wait_until(lambda: len(house.daemon.workers) == PROCESSES)
                 after = len(house.daemon.lines)
                 os.kill(house.daemon.workers[0], signal.SIGKILL)
@@ -134,7 +134,7 @@ def test_prometheus_sees_no_counter_go_back_while_we_reload_and_die(tmp_path: Pa
             wait_for(prometheus, "kkdcpd_generation", 2 + number - (number + 1) // 4)
         tally = load.end()
         answered = 'sum(kkdcpd_requests_total{outcome="answered"})'
-        # Who was killed may have counted an answer that its client asked for once more.
+        # A killed worker may have counted a reply before its client repeated the request.
         wait_for(prometheus, f"{answered} >= bool {tally.answered}", 1)
         names = api(prometheus, "label/__name__/values")
         counters = [name for name in names if re.fullmatch(r"kkdcpd_.*_(total|count|sum|bucket)", name)]

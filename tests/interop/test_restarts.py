@@ -1,4 +1,4 @@
-"""KDCs that die and come back under load: no request fails that another KDC may be asked."""
+"""KDCs that end and return under load: no request fails that kkdcpd may send to another KDC."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ from tests.support.http_client import post
 
 REQUESTS = 1000
 CONNECTIONS = 10
-PAUSE_SECONDS = 0.12  # between requests of one connection: they take some 12 s in all
+PAUSE_SECONDS = 0.12  # between requests of one connection: they take about 12 s in all
 RESTART_SECONDS = 1.0
 SEED = 20260101
 USERS = [f"user-{number}" for number in range(10)]
@@ -54,7 +54,7 @@ def test_no_request_that_may_be_repeated_fails_while_kdcs_are_killed_and_restart
         assert {body[:1] for _, body in answers} == {b"\x30"}
         exchanges = site.wait_for_exchanges(REQUESTS)
         lost = [line for line in exchanges if line["outcome"] != "answered"]
-        # Of the real logins, one may have told its password to a KDC in its last moment.
+        # A KDC may have got the password of one real log-on just before it was killed.
         assert [line for line in lost if HARMLESS.issuperset(line["padata"].split(","))] == []
         assert {line["outcome"] for line in lost} <= {"no_kdc_reply"}
         assert logins.result().count(False) <= len(lost)
@@ -68,7 +68,7 @@ def _realm(directory: Path) -> MitRealm:
 
 
 def _zone(realm: MitRealm) -> str:
-    """All KDCs are equal, so that each has its share of the requests."""
+    """All KDCs are equal, so that each gets its share of the requests."""
     for _ in range(2):
         realm.start_kdc()
     records = [f"_kerberos._tcp SRV 0 10 {kdc.port} kdc" for kdc in realm.kdcs]
@@ -85,7 +85,8 @@ def _locate(realm: MitRealm, dns: KnotServer) -> str:
 
 
 def _capture_tgs_reqs(realm: MitRealm, directory: Path) -> list[bytes]:
-    """One of each user: it takes a KDC's ticket to make one, and it is good as often as it is sent."""
+    """One AS-REQ of each user: only a KDC's ticket makes such a message, and the message can be sent
+    repeatedly."""
     with FakeKdcThread(tcp=relay_byte_by_byte(realm.kdc.port)) as fake:
         servers = RealmServers(kdc=(f"127.0.0.1:{fake.port}",))
         for user in USERS:
@@ -123,7 +124,7 @@ async def _load(site: Site, tgs_reqs: Sequence[bytes]) -> list[Answer]:
 async def _ask_one_by_one(
     site: Site, tls: ssl.SSLContext, address: str, requests: Sequence[bytes]
 ) -> list[Answer]:
-    """Ask from an address of its own: one client alone would be over its rate."""
+    """Send from a separate address: a single client would exceed its rate."""
     port = site.daemon.ports[0]
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=tls, server_hostname="localhost", local_addr=(address, 0)
@@ -143,7 +144,7 @@ async def _ask_one_by_one(
 
 
 def _kill_and_restart(realm: MitRealm, done: threading.Event) -> int:
-    """Do so with one at random in each second; return how often."""
+    """Kill and restart a random KDC in each second; return the number of kills."""
     choice = random.Random(SEED)
     kills = 0
     while not done.wait(RESTART_SECONDS):
@@ -155,7 +156,7 @@ def _kill_and_restart(realm: MitRealm, done: threading.Event) -> int:
 
 
 def _log_in_again_and_again(site: Site, done: threading.Event) -> list[bool]:
-    """Let real clients do so as well; return whether they could."""
+    """Let real clients log in; return whether they succeeded."""
     client = site.clients()
     logins: list[bool] = []
     while not done.is_set():
@@ -169,5 +170,5 @@ def _print(answers: Sequence[Answer], kills: int, logins: int, lost: int) -> Non
     print(  # noqa: T201 - pytest -rP shows it
         f"{len(answers)} requests in which one of 3 KDCs was killed {kills} times: "
         f"p50 {percentiles[49]:.1f} ms, p99 {percentiles[98]:.1f} ms, max {milliseconds[-1]:.1f} ms; "
-        f"beside them {logins} real logins, {lost} of whose passwords went down with a KDC"
+        f"beside them {logins} real logins, {lost} of them failed because a KDC ended with the password"
     )

@@ -47,7 +47,7 @@ KDC_ERR_PREAUTH_REQUIRED = 25
 
 @dataclass(frozen=True, kw_only=True)
 class Discoverer:
-    """The locator for Active Directory over real sockets, and what it was told by ping."""
+    """The locator for Active Directory over real sockets, and the pings' answers."""
 
     locator: ActiveDirectory
 
@@ -70,7 +70,7 @@ async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
     await dns.close()
 
 
-async def test_a_ping_tells_what_the_controller_is(domain: SambaDomain) -> None:
+async def test_a_ping_returns_the_properties_of_the_controller(domain: SambaDomain) -> None:
     deadline = asyncio.get_running_loop().time() + 2
     answers = await CldapPinger().ping([domain.address], REALM, deadline)
     facts = answers[domain.address]
@@ -135,7 +135,7 @@ async def test_the_kpasswd_service_is_found(discoverer: Discoverer) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """kkdcpd before the domain, which it knows only its realm's name and name server of."""
+    """A kkdcpd in front of the domain, which knows only the realm's name and its name server."""
 
     daemon: Daemon
     authority: Authority
@@ -145,13 +145,13 @@ class Site:
         return [parse_line(line) for line in self.daemon.lines[after:] if is_exchange(line)]
 
     def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
-        """The same once there are so many: the log is read in a thread of its own."""
+        """Wait for `count` exchange lines: another thread reads the log."""
         return [
             parse_line(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)
         ]
 
     def ask(self, message: ProxyMessage) -> ProxyMessage:
-        """Send a message of the test's own making, and return the reply."""
+        """Send a message of the test, and return the reply."""
         tls = ssl.create_default_context(cafile=str(self.authority.certificate))
         with HttpClient(self.daemon.ports[0], tls=tls) as client:
             response = client.ask(post(encode_proxy_message(message)))
@@ -163,7 +163,7 @@ class Site:
 def _served(
     domain: SambaDomain, directory: Path, sections: str = "", *, discovery: str = "active_directory"
 ) -> Iterator[Site]:
-    """Put a kkdcpd before the domain."""
+    """Start a kkdcpd in front of the domain."""
     authority = Authority(directory / "tls")
     pair = authority.issue("localhost", "127.0.0.1")
     config = f"""
@@ -221,7 +221,7 @@ def test_password_change_works(site: Site) -> None:
 
 
 def _relay_to(address: str) -> Script:
-    """Let a fake KDC pass one message on to a real one, and the reply back."""
+    """Let a fake KDC forward one message to a real KDC, and return its reply."""
 
     async def script(link: Link) -> None:
         request = await link.message()
@@ -235,10 +235,10 @@ def _relay_to(address: str) -> Script:
     return script
 
 
-def test_log_on_after_a_password_change_meets_the_controller_that_took_it(
+def test_log_on_after_a_password_change_reaches_the_controller_of_the_change(
     domain: SambaDomain, tmp_path: Path
 ) -> None:
-    """The controller has two addresses; what is sent to the first is relayed, so it seems another host."""
+    """The fake KDC forwards messages to the controller, so it looks like another host."""
     domain.tool("user", "create", "frida", PASSWORD)
     with FakeKdcThread(tcp=_relay_to(domain.address)) as relay:
         servers = f"""
@@ -261,7 +261,7 @@ def test_log_on_after_a_password_change_meets_the_controller_that_took_it(
 
 def test_flat_name_is_served_as_an_alias(site: Site) -> None:
     client = site.clients()
-    # As Windows does: with canonicalization, or the client wouldn't take the name that the domain has.
+    # With canonicalization, as Windows: otherwise the client refuses the domain's name in the reply.
     client.kinit(f"anna@{FLAT_NAME}", PASSWORD, "-C").expect_ok()
     assert f"anna@{REALM}" in client.klist().output
 
@@ -300,7 +300,7 @@ def test_each_wrong_password_counts_once(site: Site, domain: SambaDomain) -> Non
 def test_principal_that_only_the_reply_names_is_denied_in_armor(
     site: Site, domain: SambaDomain, tmp_path: Path, mode: str
 ) -> None:
-    """Who logs on by UPN is called so in the request; what the account's name is, the controller says."""
+    """A client that logs on by UPN has the UPN in its request; the controller returns the account's name."""
     domain.tool("user", "rename", "emil", f"--upn={OTHER_NAME_OF_EMIL}")
     armour = site.clients()
     armour.kinit("dora", PASSWORD).expect_ok()

@@ -38,7 +38,7 @@ class Node:
 
 
 def parse(data: bytes) -> Node:
-    """Parse a valid KDC-PROXY-MESSAGE whose kerb-message begins with its length."""
+    """Parse a valid KDC-PROXY-MESSAGE; its kerb-message begins with its length."""
     (root,) = _elements(data, "")
     assert break_at(root) == data
     return root

@@ -19,7 +19,7 @@ SHARED: Mapping[str, str] = {
     "tests/interop/test_samba.py": "samba",
     "tests/interop/test_guard_proofs.py": "samba",
 }
-"""The group of all tests whose names begin so."""
+"""The group of all tests with names that begin with the key."""
 
 SLOW_FIRST = ("tests/deploy/", "tests/interop/", "tests/attack/", "tests/supervisor/", "tests/frontends/")
 REPORT_SECONDS = 30.0

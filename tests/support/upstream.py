@@ -82,7 +82,7 @@ async def running_relay(config: Config) -> AsyncIterator[Relay]:
 async def running_upstream(
     *, counters: Counters | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Upstream, HealthTable]]:
-    """An upstream whose prober runs; `settings` are those of [upstream]."""
+    """Run an upstream with its prober; `settings` are the settings of [upstream]."""
     async with _running(replace(UpstreamConfig(), **settings), counters) as running:
         yield running
 
