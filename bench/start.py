@@ -33,7 +33,8 @@ def run() -> bool:
             usage.append(_seconds(_ask_for_help))
     text = (
         f"From the start to the line `ready`: {_described(ready)} (limit {READY_SECONDS:g} s). "
-        f"`kkdcpd --help`: {_described(usage)} (limit {HELP_SECONDS:g} s). Medians of {ROUNDS} starts (lowest to highest)."
+        f"`kkdcpd --help`: {_described(usage)} (limit {HELP_SECONDS:g} s). "
+        f"Medians of {ROUNDS} starts (lowest to highest)."
     )
     print(text)
     replace_section("start", text)
