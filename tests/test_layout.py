@@ -21,8 +21,9 @@ from kkdcpd.log.areas import AREAS
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import make_metrics
 from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.process_messages import ServiceStatus
 from kkdcpd.service import Service
-from kkdcpd.values import Outcome, RequestResult, ServiceStatus
+from kkdcpd.values import Outcome, RequestResult
 from lab.program import run
 from tests.pipeline.test_access_log import (
     AS_REQ,

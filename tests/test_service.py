@@ -16,8 +16,9 @@ from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import ServiceFacts
 from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.process_messages import ReloadResult, ServiceStatus
 from kkdcpd.service import Service
-from kkdcpd.values import KdcEndpoint, KdcState, ReloadResult, ServiceStatus, Transport
+from kkdcpd.values import KdcEndpoint, KdcState, Transport
 from tests.support.admin import PLAIN, STATUS
 
 REALMS = """

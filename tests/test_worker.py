@@ -12,8 +12,8 @@ from kkdcpd.config import TlsConfig
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.process_messages import ServiceStatus
 from kkdcpd.tls import build_server_context
-from kkdcpd.values import ServiceStatus
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD

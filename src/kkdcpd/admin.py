@@ -15,11 +15,10 @@ from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.process_messages import HealthNotice, Retire, ServiceStatus
 from kkdcpd.service import Service
 from kkdcpd.shared_memory.areas import make_area
 from kkdcpd.shared_memory.network_counts import NetworkCounts, counts_bytes
-from kkdcpd.upstream.health import HealthNotice
-from kkdcpd.values import Retire, ServiceStatus
 
 __all__ = ["AdminProcess"]
 

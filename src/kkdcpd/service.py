@@ -15,15 +15,8 @@ from kkdcpd.locate.locator import Locator
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, REQUESTS_IN_FLIGHT
 from kkdcpd.metrics.exposition import ServiceFacts
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import (
-    Candidate,
-    DcLocatorFlags,
-    KdcEndpoint,
-    KdcService,
-    KdcState,
-    LocateQuery,
-    ReloadResult,
-)
+from kkdcpd.process_messages import ReloadResult
+from kkdcpd.values import Candidate, DcLocatorFlags, KdcEndpoint, KdcService, KdcState, LocateQuery
 
 __all__ = ["Service"]
 

@@ -25,7 +25,6 @@ __all__ = [
     "KdcReply",
     "KdcService",
     "KdcState",
-    "LoadDropped",
     "LocateQuery",
     "MessageKind",
     "Mode",
@@ -35,13 +34,10 @@ __all__ = [
     "ProxyRequest",
     "Refusal",
     "RefusedCandidate",
-    "ReloadResult",
     "ReplyFacts",
     "RequestResult",
-    "Retire",
     "Route",
     "Rule",
-    "ServiceStatus",
     "Transport",
 ]
 
@@ -433,37 +429,3 @@ class ClientConnection:
     proxy: str | None = None
     certificate: ClientCertificate | None = None
     token: bytes | None = None
-
-
-@frozen
-class ReloadResult:
-    """The result of a reload. `at` is in seconds since 1970; `problems` are the reasons of a failure."""
-
-    at: float
-    is_ok: bool
-    problems: tuple[str, ...] = ()
-
-
-@frozen
-class LoadDropped:
-    """A worker process asks for its replacement: its load dropped, but it keeps the memory of the peak."""
-
-
-@frozen
-class Retire:
-    """The parent asks a worker process to accept no more connections and to end, as its successor serves."""
-
-
-@frozen
-class ServiceStatus:
-    """The state of the service, from its parent process. `started_at` is in seconds since 1970.
-
-    `generation` is 1 at the start, and grows by 1 with each successful reload.
-    """
-
-    generation: int
-    workers_ready: int
-    workers_wanted: int
-    started_at: float
-    is_draining: bool = False
-    last_reload: ReloadResult | None = None

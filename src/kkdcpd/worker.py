@@ -18,15 +18,15 @@ from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.pipeline.pipeline import Pipeline
 from kkdcpd.pipeline.relay import Relay
+from kkdcpd.process_messages import HealthNotice, LoadDropped, Retire, ServiceStatus
 from kkdcpd.shared_memory.memory import SharedMemory
 from kkdcpd.shared_memory.network_counts import NetworkCounts
 from kkdcpd.shared_memory.notes import Notes
 from kkdcpd.upstream.driver import Upstream
-from kkdcpd.upstream.health import HealthNotice, HealthTable
+from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import LoadDropped, Retire, ServiceStatus
 
 __all__ = ["Worker"]
 

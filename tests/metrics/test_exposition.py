@@ -12,6 +12,7 @@ from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import RELOADS_FAILED, Metrics, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
+from kkdcpd.process_messages import ReloadResult, ServiceStatus
 from kkdcpd.values import (
     AttemptFailure,
     FailureReason,
@@ -19,9 +20,7 @@ from kkdcpd.values import (
     KdcState,
     MessageKind,
     Outcome,
-    ReloadResult,
     RequestResult,
-    ServiceStatus,
     Transport,
 )
 

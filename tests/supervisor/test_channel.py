@@ -1,51 +1,10 @@
-"""Messages between the parent and a child, over real sockets."""
+"""The channel between the parent process and a child process, over real sockets."""
 
 import os
-from dataclasses import replace
 
-import pytest
-
-from kkdcpd.supervisor.channel import Alive, Channel, Message
-from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import (
-    FailureReason,
-    KdcEndpoint,
-    KdcState,
-    LoadDropped,
-    ReloadResult,
-    Retire,
-    ServiceStatus,
-    Transport,
-)
-
-ENDPOINT = KdcEndpoint(name="dc1.example.com", address="2001:db8::1", port=88, transport=Transport.UDP)
-NOTICES = [
-    HealthNotice(
-        target=ProbeTarget(endpoint=ENDPOINT, realm="EXAMPLE.COM"),
-        state=KdcState.DOWN,
-        reason=FailureReason.REFUSED,
-        probe_in=1.5,
-    ),
-    HealthNotice(target=ProbeTarget(endpoint=ENDPOINT, realm=None), state=KdcState.HEALTHY),
-]
-
-STATUS = ServiceStatus(
-    generation=3, workers_ready=1, workers_wanted=2, started_at=1.5, is_draining=True, last_reload=None
-)
-STATUSES = [
-    STATUS,
-    replace(STATUS, last_reload=ReloadResult(at=2.5, is_ok=False, problems=("one", "«two»"))),
-]
-
-
-@pytest.mark.parametrize("message", [Alive(), LoadDropped(), Retire(), *NOTICES, *STATUSES], ids=str)
-def test_message_arrives_as_it_was_sent(message: Message) -> None:
-    ours, theirs = Channel.pair()
-    assert ours.send(message)
-    assert list(theirs.receive()) == [message]
-    assert theirs.is_open
-    for end in (ours, theirs):
-        end.close()
+from kkdcpd.process_messages import Alive, Message
+from kkdcpd.supervisor.channel import Channel
+from tests.test_process_messages import NOTICES
 
 
 def test_messages_keep_their_order_and_their_bounds() -> None:
@@ -58,7 +17,7 @@ def test_messages_keep_their_order_and_their_bounds() -> None:
         end.close()
 
 
-def test_what_nobody_reads_is_lost_and_nobody_waits() -> None:
+def test_messages_beyond_the_buffer_are_lost_and_sending_never_blocks() -> None:
     ours, theirs = Channel.pair()
     sent = 0
     while ours.send(NOTICES[0]):
@@ -71,7 +30,7 @@ def test_what_nobody_reads_is_lost_and_nobody_waits() -> None:
         end.close()
 
 
-def test_end_is_told_and_what_the_other_side_says_is_still_heard() -> None:
+def test_end_reaches_the_other_side_whose_messages_are_still_received() -> None:
     ours, theirs = Channel.pair()
     ours.end()
     ours.end()
@@ -86,7 +45,7 @@ def test_end_is_told_and_what_the_other_side_says_is_still_heard() -> None:
     ours.close()
 
 
-def test_death_of_the_other_process_is_the_end() -> None:
+def test_death_of_the_other_process_ends_the_channel() -> None:
     ours, theirs = Channel.pair()
     pid = os.fork()
     if not pid:
@@ -100,7 +59,7 @@ def test_death_of_the_other_process_is_the_end() -> None:
     ours.close()
 
 
-def test_closed_end_says_and_hears_nothing() -> None:
+def test_closed_end_neither_sends_nor_receives() -> None:
     ours, theirs = Channel.pair()
     ours.close()
     assert not ours.send(Alive())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.supervisor.channel import Alive, Channel, Message
+from kkdcpd.process_messages import Alive, HealthNotice, Message, ProbeTarget, Retire, ServiceStatus
+from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import ALIVE_SECONDS, EXIT_BUG, Child, fork_child, serve_with_channel
-from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import KdcEndpoint, KdcState, Retire, ServiceStatus, Transport
+from kkdcpd.values import KdcEndpoint, KdcState, Transport
 from tests.support.waiting import wait_until
 
 NOTICE = HealthNotice(

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kkdcpd.process_messages import HealthNotice, ProbeTarget, Retire, ServiceStatus
 from kkdcpd.shared_memory.rows import Rows
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child, serve_with_channel
 from kkdcpd.supervisor.events import take_turn
 from kkdcpd.supervisor.family import Death, Family, Patience
-from kkdcpd.upstream.health import HealthNotice, ProbeTarget
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Retire, ServiceStatus, Transport
+from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 from tests.support.waiting import wait_until
 
 ROWS = 4

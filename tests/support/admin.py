@@ -15,7 +15,7 @@ from kkdcpd.admin import AdminProcess
 from kkdcpd.config import DatedItem, SystemFiles, read_config
 from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.metrics.memory import Metrics
-from kkdcpd.values import ServiceStatus
+from kkdcpd.process_messages import ServiceStatus
 
 __all__ = ["PLAIN", "STATUS", "forked_admin", "running_admin"]
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.upstream.choice import BUCKETS, Choice, host_mark
-from kkdcpd.upstream.health import HealthTable, ProbeTarget
+from kkdcpd.upstream.health import HealthTable
 from kkdcpd.values import Candidate, FailureReason, KdcEndpoint, Route, Transport
 
 

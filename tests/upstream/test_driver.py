@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
-from kkdcpd.upstream.health import ProbeTarget
+from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.values import FailureReason, KdcReply, KdcState, Route, Transport
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script

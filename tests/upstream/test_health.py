@@ -6,14 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.process_messages import HealthNotice, ProbeTarget
 from kkdcpd.upstream.endpoint_table import MAX_OF_BRANCH, MAX_OF_BRANCHES
-from kkdcpd.upstream.health import (
-    FAILS_TO_CONNECT,
-    FORGET_SECONDS,
-    HealthNotice,
-    HealthTable,
-    ProbeTarget,
-)
+from kkdcpd.upstream.health import FAILS_TO_CONNECT, FORGET_SECONDS, HealthTable
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
-from kkdcpd.upstream.health import HealthTable, ProbeTarget
+from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import FailureReason, KdcState, MessageKind, Transport

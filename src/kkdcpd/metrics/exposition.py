@@ -26,7 +26,8 @@ from kkdcpd.metrics.columns import (
 )
 from kkdcpd.metrics.memory import KDC_STATE_WORD, OTHER, RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import KdcEndpoint, ServiceStatus
+from kkdcpd.process_messages import ServiceStatus
+from kkdcpd.values import KdcEndpoint
 
 __all__ = ["Exposition", "ServiceFacts"]
 

@@ -15,9 +15,8 @@ from typing import NoReturn, Protocol
 import uvloop
 
 from kkdcpd.log.events import EventLogger
-from kkdcpd.supervisor.channel import Alive, Channel
-from kkdcpd.upstream.health import HealthNotice
-from kkdcpd.values import Retire, ServiceStatus
+from kkdcpd.process_messages import Alive, HealthNotice, Retire, ServiceStatus
+from kkdcpd.supervisor.channel import Channel
 
 __all__ = ["ALIVE_SECONDS", "Child", "Service", "fork_child", "serve_with_channel"]
 

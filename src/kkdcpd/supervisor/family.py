@@ -11,12 +11,12 @@ from functools import partial
 
 from kkdcpd.frozen import frozen
 from kkdcpd.log.events import EventLogger
+from kkdcpd.process_messages import HealthNotice, LoadDropped, Message
 from kkdcpd.shared_memory.rows import Rows
-from kkdcpd.supervisor.channel import Channel, Message
+from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child, fork_child
 from kkdcpd.upstream.endpoint_table import EndpointTable
-from kkdcpd.upstream.health import HealthNotice
-from kkdcpd.values import KdcState, LoadDropped
+from kkdcpd.values import KdcState
 
 __all__ = ["Death", "Family", "Patience"]
 

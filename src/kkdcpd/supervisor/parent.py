@@ -16,6 +16,7 @@ from kkdcpd.config import DatedItem, LoadedConfig, LogConfig, load_config, newly
 from kkdcpd.errors import ConfigError, ConfigProblem, ListenError, StartError, unix_remedy
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.memory import RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS, Metrics, metrics_bytes
+from kkdcpd.process_messages import ReloadResult, Retire, ServiceStatus
 from kkdcpd.shared_memory.memory import SharedMemory
 from kkdcpd.shared_memory.rows import MAX_ROWS, Rows
 from kkdcpd.supervisor.channel import Channel
@@ -29,7 +30,6 @@ from kkdcpd.supervisor.limits import fit_to_descriptors
 from kkdcpd.supervisor.services import serve_admin, serve_clients
 from kkdcpd.supervisor.sockets import Sockets
 from kkdcpd.supervisor.systemd import Notifier, take_sockets, watchdog_interval
-from kkdcpd.values import ReloadResult, Retire, ServiceStatus
 
 __all__ = ["Parent", "serve"]
 

@@ -1,11 +1,11 @@
 """What a child of each role does from its fork to its end, with what it was forked with."""
 
 from kkdcpd.metrics.memory import Metrics
+from kkdcpd.process_messages import ServiceStatus
 from kkdcpd.shared_memory.memory import SharedMemory
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import serve_with_channel
 from kkdcpd.supervisor.generation import Generation
-from kkdcpd.values import ServiceStatus
 from kkdcpd.worker import Worker
 
 __all__ = ["serve_admin", "serve_clients"]

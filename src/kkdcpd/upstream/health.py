@@ -14,13 +14,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kkdcpd.frozen import frozen
 from kkdcpd.log.events import EventLogger
+from kkdcpd.process_messages import HealthNotice, ProbeTarget
 from kkdcpd.upstream.endpoint_facts import EndpointFacts
 from kkdcpd.upstream.endpoint_table import EndpointTable
 from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
 
-__all__ = ["FAILS_TO_CONNECT", "HealthNotice", "HealthTable", "ProbeTarget"]
+__all__ = ["FAILS_TO_CONNECT", "HealthTable"]
 
 logger = EventLogger(__name__)
 
@@ -56,24 +56,6 @@ FAILS_TO_CONNECT = frozenset(
 
 SAYS_NOTHING = frozenset({FailureReason.BUSY, FailureReason.LOCAL_ERROR})
 """Failures of probes that never left this host."""
-
-
-@frozen
-class ProbeTarget:
-    """An endpoint to probe, and the realm of the probe. Without a realm the probe only connects (kpasswd)."""
-
-    endpoint: KdcEndpoint
-    realm: str | None
-
-
-@frozen
-class HealthNotice:
-    """A process's news for the other processes: an endpoint's state, and the seconds until the next probe."""
-
-    target: ProbeTarget
-    state: KdcState
-    reason: FailureReason | None = None
-    probe_in: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)

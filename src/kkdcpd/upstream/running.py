@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kkdcpd.metrics.counters import Counters
+from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
-from kkdcpd.upstream.health import HealthTable, ProbeTarget
+from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.load import Slots
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.sockets import WayOut
