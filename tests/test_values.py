@@ -3,7 +3,7 @@ import inspect
 
 import pytest
 
-from kkdcpd import values
+from kkdcpd import endpoints, values
 from kkdcpd.values import (
     KdcEndpoint,
     KdcService,
@@ -28,7 +28,7 @@ def test_all_public_names_are_exported() -> None:
     classes = [
         name
         for name, item in inspect.getmembers(values, inspect.isclass)
-        if item.__module__ == values.__name__
+        if item.__module__ in {values.__name__, endpoints.__name__}
     ]
     assert sorted(values.__all__) == sorted(classes)
 
