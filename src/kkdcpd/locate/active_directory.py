@@ -36,7 +36,7 @@ class ActiveDirectory:
         self._facts = DomainFactsFinder(self._records, finder, address_filter, ping, clock)
 
     async def discover(self, realm: str, query: LocateQuery, site: str) -> FoundCandidates:
-        """Find the controllers: those of our site first, and those that answer a ping before silent ones.
+        """Find the controllers: controllers of our site first, and silent controllers last.
 
         Without a configured `site`, a domain controller reports the site of this host.
 
