@@ -97,7 +97,7 @@ def test_readiness_follows_what_workers_meet(metrics: Metrics, port: int) -> Non
 async def test_status_is_what_the_parent_told_last(metrics: Metrics) -> None:
     async with listening() as listener, running_admin(SETTINGS, listener, metrics) as admin:
         for status, expected in ((STATUS, 200), (replace(STATUS, is_draining=True), 503), (STATUS, 200)):
-            admin.heard(status)
+            admin.handle(status)
             async with Talk.to(listener) as talk:
                 await talk.send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert (await talk.response())[0] == expected

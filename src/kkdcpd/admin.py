@@ -58,10 +58,10 @@ class AdminProcess:
             make_connection=self._frontend.connection,
         )
 
-    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
-        """Learn how the service is from now on. How KDCs are stands in the metrics."""
-        if isinstance(news, ServiceStatus):
-            self._facts.status = news
+    def handle(self, message: HealthNotice | Retire | ServiceStatus) -> None:
+        """Keep the new state of the service. The health of KDCs is in the metrics."""
+        if isinstance(message, ServiceStatus):
+            self._facts.status = message
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop` is set."""

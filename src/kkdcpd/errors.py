@@ -75,7 +75,9 @@ class ConfigProblem:
     is_temporary: bool = False
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.problem}; {self.remedy}"
+        key = f"{self.key}: " if self.key else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{key}{self.problem}{remedy}"
 
 
 class ConfigError(KkdcpdError):
@@ -108,16 +110,19 @@ class ListenError(KkdcpdError):
 
     def __init__(self, address: object, error: OSError, section: str = "", remedy: str | None = None) -> None:
         is_unix = str(address).startswith("unix:")
-        remedy = remedy or (unix_remedy(error) if is_unix else _inet_remedy(error))
+        self.remedy = remedy or (unix_remedy(error) if is_unix else _inet_remedy(error))
         where = f"{address} for {section}" if section else str(address)
-        super().__init__(f"can't listen on {where}: {error.strerror}; {remedy}")
+        self.problem = f"can't listen on {where}: {error.strerror}"
+        super().__init__(f"{self.problem}; {self.remedy}")
 
 
 class StartError(KkdcpdError):
     """The worker processes do not start, or do not get ready."""
 
     def __init__(self, reason: str, remedy: str = "read the log lines before this one for the cause") -> None:
-        super().__init__(f"can't start: {reason}; {remedy}")
+        self.problem = f"can't start: {reason}"
+        self.remedy = remedy
+        super().__init__(f"{self.problem}; {self.remedy}")
 
 
 def unix_remedy(error: OSError) -> str:

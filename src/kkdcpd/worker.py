@@ -58,10 +58,10 @@ class Worker:
         memory: SharedMemory,
         row: int,
         *,
-        tell: Callable[[HealthNotice | LoadDropped], object],
+        notify: Callable[[HealthNotice | LoadDropped], object],
     ) -> None:
         upstream = config.upstream
-        self._tell = tell
+        self._notify = notify
         self._drain_timeout = config.process.drain_timeout
         counters = Counters(Metrics(memory.metrics).take_row(row))
         self._health = HealthTable(
@@ -69,7 +69,7 @@ class Worker:
             probe_interval=upstream.probe_interval,
             probe_interval_maximum=upstream.probe_interval_maximum,
             reach_timeout=upstream.reach_timeout,
-            notify=tell,
+            notify=notify,
             note_change=counters.kdc_changed,
         )
         self._ways_out = WaysOut(upstream)
@@ -97,12 +97,12 @@ class Worker:
             handshake_rate=HandshakeRate(config.connections, table, time.monotonic),
         )
 
-    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
-        """Take in what another process found out about an endpoint, or that a successor serves."""
-        if isinstance(news, Retire):
+    def handle(self, message: HealthNotice | Retire | ServiceStatus) -> None:
+        """Handle the health notice of another process, or the order to retire."""
+        if isinstance(message, Retire):
             self._let_nobody_in()
-        elif isinstance(news, HealthNotice):
-            self._health.apply_notice(news, asyncio.get_running_loop().time())
+        elif isinstance(message, HealthNotice):
+            self._health.apply_notice(message, asyncio.get_running_loop().time())
             self._prober.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -162,4 +162,4 @@ class Worker:
                 libc.malloc_trim(0)
             # A successor begins without what DNS has told this one, which may serve for a day after it fails.
             if self._acceptor.connections.has_outlived_load and await self._locator.can_be_refilled():
-                self._tell(LoadDropped())
+                self._notify(LoadDropped())

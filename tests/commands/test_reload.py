@@ -60,7 +60,8 @@ def test_broken_file_that_it_names_is_told_by_the_daemon(house: House) -> None:
     problem, end = done.output.splitlines()
     assert problem.startswith("error: tls.certificate: ")
     assert end == f"nothing has changed: generation {before} serves on"
-    assert house.lines("reload_failed")[-1]["problem"] == problem.removeprefix("error: ")
+    line = house.lines("reload_failed")[-1]
+    assert f"error: {line['key']}: {line['problem']}; {line['remedy']}" == problem
 
 
 def test_address_in_use_is_told(house: House) -> None:

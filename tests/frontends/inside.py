@@ -11,7 +11,7 @@ from pathlib import Path
 from kkdcpd.config import SystemFiles, read_config
 from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.metrics.memory import Metrics
-from kkdcpd.supervisor.sockets import SOCKET_BUFFER_BYTES
+from kkdcpd.supervisor.inet_sockets import SOCKET_BUFFER_BYTES
 from kkdcpd.worker import Worker
 from tests.support.shared import shared_memory
 
@@ -48,7 +48,7 @@ async def running_worker(
     config = read_config(settings, source=Path("/nowhere/config.toml"))
     stop = asyncio.Event()
     memory = shared_memory(config.guard.table_entries, metrics)
-    worker = Worker(config, listeners, NO_SYSTEM_FILES, memory, 0, tell=lambda _news: None)
+    worker = Worker(config, listeners, NO_SYSTEM_FILES, memory, 0, notify=lambda _news: None)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.run(stop), name="worker")
         try:

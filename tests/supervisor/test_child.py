@@ -30,8 +30,8 @@ Fork = Callable[[Work], Child]
 def fork() -> Iterator[Fork]:
     children: list[Child] = []
 
-    def fork(work: Work, forget: Callable[[], None] = lambda: None) -> Child:
-        children.append(fork_child("worker 1", 3, forget, work))
+    def fork(work: Work, close_inherited: Callable[[], None] = lambda: None) -> Child:
+        children.append(fork_child("worker 1", 3, close_inherited, work))
         return children[-1]
 
     yield fork
@@ -85,8 +85,8 @@ class Recorder:
     async def run(self, stop: asyncio.Event) -> None:
         await stop.wait()
 
-    def heard(self, news: HealthNotice | Retire | ServiceStatus) -> None:
-        self._channel.send(news)
+    def handle(self, message: HealthNotice | Retire | ServiceStatus) -> None:
+        self._channel.send(message)
 
 
 async def record(channel: Channel) -> None:
@@ -98,7 +98,7 @@ def test_child_never_returns_into_the_parent_s_code(fork: Fork, work: Work, code
     assert exit_code(fork(work)) == code
 
 
-def test_failure_to_forget_is_a_child_that_failed() -> None:
+def test_failure_to_close_descriptors_ends_the_child() -> None:
     def fail() -> None:
         raise ValueError("a bug")
 
@@ -144,7 +144,7 @@ def test_what_comes_by_the_channel_is_passed_on(fork: Fork) -> None:
     hear(child, lambda said: NOTICE in said)
 
 
-def test_hanging_child_that_is_aborted_tells_where(fork: Fork, capfd: pytest.CaptureFixture[str]) -> None:
+def test_aborted_child_shows_where_it_hangs(fork: Fork, capfd: pytest.CaptureFixture[str]) -> None:
     async def hang_here(_channel: Channel) -> None:
         _channel.send(Alive())
         while True:

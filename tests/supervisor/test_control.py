@@ -1,4 +1,4 @@
-"""The control socket, with askers in threads of their own."""
+"""The control socket, with clients in threads of their own."""
 
 import contextlib
 import selectors
@@ -10,29 +10,37 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.supervisor.control import MAX_ASKERS, Asker, Control, ReloadOutcome, ask_for_reload
-from kkdcpd.supervisor.events import take_turn
+from kkdcpd.errors import ConfigProblem
+from kkdcpd.supervisor.children import handle_events
+from kkdcpd.supervisor.control import MAX_CLIENTS, ControlSocket, ReloadClient, ReloadOutcome, request_reload
 from tests.support.waiting import wait_until
 
 GOOD = ReloadOutcome(is_done=True, generation=2)
-BAD = ReloadOutcome(is_done=False, generation=1, problems=("realms: «none»", "tls.key: no such file"))
+BAD = ReloadOutcome(
+    is_done=False,
+    generation=1,
+    problems=(
+        ConfigProblem(key="realms", problem="are «none»", remedy="add [realms]"),
+        ConfigProblem(key="tls.key", problem="no such file", remedy="correct the path"),
+    ),
+)
 
 
 class Parent:
     def __init__(self, path: Path) -> None:
         self.selector = selectors.DefaultSelector()
-        self.askers: list[Asker] = []
-        self.control = Control(path, self.selector, self.askers.append)
-        self.threads = ThreadPoolExecutor(MAX_ASKERS + 2)
+        self.clients: list[ReloadClient] = []
+        self.control = ControlSocket(path, self.selector, self.clients.append)
+        self.threads = ThreadPoolExecutor(MAX_CLIENTS + 2)
         self.path = path
 
     def ask(self) -> Future[ReloadOutcome]:
-        return self.threads.submit(ask_for_reload, self.path, timeout=5.0)
+        return self.threads.submit(request_reload, self.path, timeout=5.0)
 
-    def wait_for_askers(self, count: int) -> None:
+    def wait_for_clients(self, count: int) -> None:
         def are_there() -> bool:
-            take_turn(self.selector, 0.05)
-            return len(self.askers) >= count
+            handle_events(self.selector, 0.05)
+            return len(self.clients) >= count
 
         wait_until(are_there)
 
@@ -46,29 +54,29 @@ def parent(tmp_path: Path) -> Iterator[Parent]:
 
 
 @pytest.mark.parametrize("outcome", [GOOD, BAD])
-def test_asker_gets_the_outcome(parent: Parent, outcome: ReloadOutcome) -> None:
+def test_client_gets_the_outcome(parent: Parent, outcome: ReloadOutcome) -> None:
     answer = parent.ask()
-    parent.wait_for_askers(1)
-    parent.askers[0].answer(outcome)
+    parent.wait_for_clients(1)
+    parent.clients[0].answer(outcome)
     assert answer.result(5.0) == outcome
     parent.control.close()
 
 
 def test_many_may_ask_at_a_time(parent: Parent) -> None:
-    answers = [parent.ask() for _ in range(MAX_ASKERS)]
-    parent.wait_for_askers(MAX_ASKERS)
-    for asker in parent.askers:
-        asker.answer(GOOD)
-    assert [answer.result(5.0) for answer in answers] == [GOOD] * MAX_ASKERS
+    answers = [parent.ask() for _ in range(MAX_CLIENTS)]
+    parent.wait_for_clients(MAX_CLIENTS)
+    for client in parent.clients:
+        client.answer(GOOD)
+    assert [answer.result(5.0) for answer in answers] == [GOOD] * MAX_CLIENTS
     parent.control.close()
 
 
-def test_asker_that_has_left_misses_nothing(parent: Parent) -> None:
+def test_client_that_has_left_misses_nothing(parent: Parent) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(parent.path))
         client.send(b"reload\n")
-        parent.wait_for_askers(1)
-    parent.askers[0].answer(GOOD)
+        parent.wait_for_clients(1)
+    parent.clients[0].answer(GOOD)
     parent.control.close()
 
 
@@ -80,22 +88,22 @@ def test_who_asks_for_something_else_is_hung_up_on(parent: Parent, words: bytes)
         client.send(words)
         client.shutdown(socket.SHUT_WR)
         for _ in range(2):
-            take_turn(parent.selector, 0.5)
+            handle_events(parent.selector, 0.5)
         # It doesn't read what else there is to be read: then it is a reset.
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
-    assert parent.askers == []
+    assert parent.clients == []
     parent.control.close()
 
 
 def test_who_says_nothing_gives_way_to_others(parent: Parent) -> None:
-    silent = [socket.socket(socket.AF_UNIX) for _ in range(MAX_ASKERS + 3)]
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CLIENTS + 3)]
     for sock in silent:
         sock.connect(str(parent.path))
-        take_turn(parent.selector, 0.5)
+        handle_events(parent.selector, 0.5)
     answer = parent.ask()
-    parent.wait_for_askers(1)
-    parent.askers[0].answer(GOOD)
+    parent.wait_for_clients(1)
+    parent.clients[0].answer(GOOD)
     assert answer.result(5.0) == GOOD
     for sock in silent:
         sock.close()
@@ -111,7 +119,7 @@ def test_close_removes_the_file_and_hangs_up_on_who_has_not_asked_yet(parent: Pa
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5.0)
         client.connect(str(parent.path))
-        take_turn(parent.selector, 0.5)
+        handle_events(parent.selector, 0.5)
         parent.control.close()
         assert client.recv(1) == b""
     assert not parent.path.exists()
@@ -123,34 +131,34 @@ def test_file_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with selectors.DefaultSelector() as selector:
-        Control(path, selector, lambda _asker: None).close()
+        ControlSocket(path, selector, lambda _client: None).close()
 
 
-def test_socket_of_another_one_is_left_alone(parent: Parent) -> None:
+def test_socket_of_another_process_stays(parent: Parent) -> None:
     with selectors.DefaultSelector() as selector, pytest.raises(OSError, match="in use"):
-        Control(parent.path, selector, lambda _asker: None)
+        ControlSocket(parent.path, selector, lambda _client: None)
     answer = parent.ask()
-    parent.wait_for_askers(1)
-    parent.askers[0].answer(GOOD)
+    parent.wait_for_clients(1)
+    parent.clients[0].answer(GOOD)
     assert answer.result(5.0) == GOOD
     parent.control.close()
 
 
 def test_nobody_there_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        ask_for_reload(tmp_path / "none.sock", timeout=1.0)
+        request_reload(tmp_path / "none.sock", timeout=1.0)
 
 
 def test_nobody_who_answers_is_an_os_error(parent: Parent) -> None:
     with pytest.raises(TimeoutError):
-        ask_for_reload(parent.path, timeout=0.1)
+        request_reload(parent.path, timeout=0.1)
     parent.control.close()
 
 
 def test_who_hangs_up_is_an_os_error(parent: Parent) -> None:
     answer = parent.ask()
-    parent.wait_for_askers(1)
-    parent.askers[0].socket.close()
+    parent.wait_for_clients(1)
+    parent.clients[0].socket.close()
     with pytest.raises(ConnectionResetError):
         answer.result(5.0)
     parent.control.close()

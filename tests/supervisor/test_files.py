@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kkdcpd.config import AdditionalCertificate, DatedItem, DatedKind, TlsConfig
-from kkdcpd.supervisor.files import DateWatch, FileWatch, tell_changes, tls_files
+from kkdcpd.supervisor.files import DateWatch, FileWatch, log_changes, tls_files
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -131,10 +131,10 @@ def test_item_that_leaves_its_dates_is_told_once_and_so_is_its_return(
 ) -> None:
     caplog.set_level(logging.INFO)
     watch = DateWatch()
-    watch.look([item()], NOW)
+    watch.check([item()], NOW)
     assert told(caplog) == []
     for _ in range(3):
-        watch.look([item()], NOW + 2 * DAY)
+        watch.check([item()], NOW + 2 * DAY)
     expired = {
         "key": "tls.certificate",
         "problem": "the certificate in /a.pem expired on 2026-02-02 00:00 UTC",
@@ -142,7 +142,7 @@ def test_item_that_leaves_its_dates_is_told_once_and_so_is_its_return(
     }
     assert told(caplog) == [("ERROR", "certificate_outside_dates", expired)]
     for _ in range(3):
-        watch.look([item()], NOW)
+        watch.check([item()], NOW)
     returned = {"key": "tls.certificate", "file": "/a.pem", "subject": "CN=a"}
     assert told(caplog) == [("INFO", "certificate_within_dates", returned)]
 
@@ -150,15 +150,15 @@ def test_item_that_leaves_its_dates_is_told_once_and_so_is_its_return(
 def test_item_that_is_not_in_use_any_more_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     watch = DateWatch()
-    watch.look([item(start=NOW + DAY)], NOW)
+    watch.check([item(start=NOW + DAY)], NOW)
     assert [event for _, event, _ in told(caplog)] == ["certificate_outside_dates"]
-    watch.look([item()], NOW)
+    watch.check([item()], NOW)
     assert told(caplog) == []
 
 
 def test_change_is_told_with_what_the_file_holds_now(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    tell_changes([Path("/a.pem"), Path("/a.key")], [item(), item(end=None)])
+    log_changes([Path("/a.pem"), Path("/a.key")], [item(), item(end=None)])
     names = {"file": "/a.pem", "subject": "CN=a", "names": "dns:a.example.com,ip:192.0.2.1"}
     assert told(caplog) == [
         ("INFO", "certificate_changed", {**names, "expires": "2026-02-02T00:00:00Z"}),

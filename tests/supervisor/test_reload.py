@@ -50,7 +50,7 @@ def test_file_that_is_broken_is_told_to_who_watches_too(house: House) -> None:
     assert done.exit_code == 78
     assert "did you mean kdc?" in done.output
     assert "nothing has changed: generation 1 serves on" in done.output
-    assert "did you mean kdc?" in house.wait_for_event("reload_failed")["problem"]
+    assert "did you mean kdc?" in house.wait_for_event("reload_failed")["remedy"]
 
 
 def renew_certificate(house: House) -> None:
@@ -210,7 +210,7 @@ def test_control_socket_that_cannot_be_made_is_told_with_what_helps(
             control.touch()
         house.write(house.text.replace(str(house.control), str(control)))
         assert house.hang_up()["event"] == "reloaded"
-        (line,) = (line for line in house.lines("check") if line["key"] == "process.control")
+        (line,) = (line for line in house.lines("config_warning") if line["key"] == "process.control")
     assert line["problem"].startswith(f"{control} can't be listened on: ")
     assert line["remedy"] == f"{remedy}; until then only SIGHUP reloads the configuration"
 
@@ -222,12 +222,14 @@ def test_pipe_in_place_of_a_file_holds_nothing_up(house: House) -> None:
         os.mkfifo(path)
     failed = house.hang_up()
     assert failed["event"] == "reload_failed"
-    assert failed["problem"].endswith("can't be read: it is no regular file; put a regular file there")
+    assert failed["problem"].endswith("can't be read: it is no regular file")
+    assert failed["remedy"] == "put a regular file there"
     house.daemon.config.unlink()
     house.write(house.text)
     failed = house.hang_up()
-    assert failed["problem"].startswith("tls.certificate: ")
-    assert failed["problem"].endswith("can't be read: it is no regular file; put a regular file there")
+    assert failed["key"] == "tls.certificate"
+    assert failed["problem"].endswith("can't be read: it is no regular file")
+    assert failed["remedy"] == "put a regular file there"
     assert house.ask().status == 200
     house.pair.certificate.unlink()
     house.pair.certificate.write_bytes(certificate)

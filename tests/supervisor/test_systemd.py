@@ -116,8 +116,8 @@ def test_abstract_address_is_spoken_to() -> None:
     manager = ServiceManager(f"\0{name}")
     environment = {"NOTIFY_SOCKET": f"@{name}"}
     notifier = Notifier.from_environment(environment)
-    notifier.status("all is well")
-    assert manager.wait_for("STATUS") == {"STATUS": "all is well"}
+    notifier.stopping("all is well")
+    assert manager.wait_for("STATUS") == {"STOPPING": "1", "STATUS": "all is well"}
     assert environment == {}
     notifier.close()
     notifier.alive()
@@ -350,7 +350,7 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
         }
     start = "the .socket unit: systemd passed "
     assert told == {
-        "fifo": f"{start}a descriptor that is no socket; remove ListenFIFO=, ListenSpecial=, "
+        "fifo": f"{start}a descriptor that is not a socket; remove ListenFIFO=, ListenSpecial=, "
         "ListenMessageQueue= and ListenUSBFunction=",
         "abstract": f"{start}a unix socket in the abstract namespace; "
         "write an IP address and a port, or an absolute path, after ListenStream=",

@@ -150,7 +150,7 @@ def test_certificate_that_is_valid_is_kept_until_the_new_one_is_within_its_dates
     with run_site(tmp_path, authority) as site:
         before = site.served_certificate()
         site.renew(issue_outside_dates(authority, "expired", "new"))
-        assert "expired on 2001-01-02 00:00 UTC; renew it" in site.wait_for("reload_failed")
+        assert 'expired on 2001-01-02 00:00 UTC" remedy="renew it' in site.wait_for("reload_failed")
         done = site.command("reload")
         assert (done.exit_code, "generation 1 serves on" in done.output) == (78, True)
         assert site.served_certificate() == before

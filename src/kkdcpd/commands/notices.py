@@ -6,10 +6,10 @@ Results go to standard output, problems to standard error. Where the format can'
 import os
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kkdcpd.config import LogConfig, read_log_format
-from kkdcpd.errors import ConfigProblem
+from kkdcpd.errors import ConfigProblem, ListenError, StartError
 from kkdcpd.log import configure_logging
 from kkdcpd.log.events import EventLogger
 
@@ -66,14 +66,11 @@ class _JsonNotices:
     def start_failed(self, problem: object) -> None:
         _log_to(STANDARD_ERROR)
         # Each field is short enough for a line to hold it whole.
-        if isinstance(problem, ConfigProblem):
-            logger.error("start_failed", key=problem.key, problem=problem.problem, remedy=problem.remedy)
-        else:
-            logger.error("start_failed", problem=problem)
+        logger.error("start_failed", **_fields(problem))
 
     def reload_failed(self, problem: object) -> None:
         _log_to(STANDARD_ERROR)
-        logger.error("reload_failed", problem=problem)
+        logger.error("reload_failed", **_fields(problem))
 
     def nothing_changed(self, generation: int) -> None:
         """Leave it out: the event says so."""
@@ -81,6 +78,14 @@ class _JsonNotices:
     def reloaded(self, generation: int) -> None:
         _log_to(STANDARD_OUTPUT)
         logger.info("reloaded", generation=generation)
+
+
+def _fields(problem: object) -> dict[str, Any]:
+    if isinstance(problem, ConfigProblem):
+        return {"key": problem.key or None, "problem": problem.problem, "remedy": problem.remedy or None}
+    if isinstance(problem, ListenError | StartError):
+        return {"problem": problem.problem, "remedy": problem.remedy}
+    return {"problem": problem}
 
 
 def _log_to(descriptor: int) -> None:

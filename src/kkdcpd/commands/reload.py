@@ -4,7 +4,7 @@ import errno
 from pathlib import Path
 
 from kkdcpd.errors import KkdcpdError
-from kkdcpd.supervisor.control import ReloadOutcome, ask_for_reload
+from kkdcpd.supervisor.control import ReloadOutcome, request_reload
 
 __all__ = ["UnreachableError", "reload"]
 
@@ -43,7 +43,7 @@ def reload(control: Path | None) -> ReloadOutcome:
             "no kkdcpd can be asked: process.control is empty; set it, or send SIGHUP to its first process"
         )
     try:
-        return ask_for_reload(control, timeout=ANSWER_SECONDS)
+        return request_reload(control, timeout=ANSWER_SECONDS)
     except TimeoutError as error:
         reason, remedy = f"no answer within {ANSWER_SECONDS:g} s", _REMEDIES[errno.EAGAIN]
         raise _unreachable(control, reason, remedy) from error

@@ -1,5 +1,6 @@
-"""The parent process: it holds what must outlive a worker, and does nothing that can fail for long.
+"""The parent process: it keeps everything that must outlive a worker process, and supervises its children.
 
-`parent` is its life; it reads the configuration, opens the sockets, loads the TLS key, makes the memory that
-workers share, and forks a `generation` of them. It runs no event loop and no thread, so that it can fork.
+`parent` has the main loop. The parent reads the configuration, opens the sockets, loads the TLS key, makes
+the shared memory, and forks the processes of a `generation`. The table of process roles is in `roles`. The
+parent runs no event loop and no thread, so that it can fork.
 """

@@ -1,7 +1,7 @@
-"""Watches the files whose change starts a new generation by itself: certificates and what belongs to them.
+"""Watches TLS files for changes, which start a new generation, and certificates for their dates.
 
-The parent looks at them every second, as a program that renews them may do it in any way: write over them,
-rename others to them, or turn a symbolic link. It also looks whether what is in use is within its dates.
+The parent checks the files every second, because programs renew them in different ways: they overwrite a
+file, rename another file to it, or change a symbolic link.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from kkdcpd.config import AdditionalCertificate, DatedItem, TlsConfig
 from kkdcpd.log.events import EventLogger
 
-__all__ = ["DateWatch", "FileWatch", "tell_changes", "tls_files"]
+__all__ = ["DateWatch", "FileWatch", "log_changes", "tls_files"]
 
 logger = EventLogger(__name__)
 
@@ -19,14 +19,14 @@ _Stamp = tuple[int, int, int] | None
 
 
 class FileWatch:
-    """Tells which files have changed and then stayed as they are, so that none is half written."""
+    """Finds files that have changed and then stayed the same, so that no file is read half written."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._paths = tuple(dict.fromkeys(paths))
         self._known = self._seen = self._stamps()
 
     def changed(self) -> tuple[Path, ...]:
-        """Look; return each change once, as soon as all files are as they were at the last look."""
+        """Return each changed file once, as soon as two checks in a row find all files the same."""
         before, self._seen = self._seen, self._stamps()
         if self._seen != before:
             return ()
@@ -39,13 +39,13 @@ class FileWatch:
 
 
 class DateWatch:
-    """Logs once when an item in use is outside its dates, and once when it is within them again."""
+    """Logs once when an item in use is outside its dates, and once when it is within its dates again."""
 
     def __init__(self) -> None:
         self._outside: frozenset[DatedItem] = frozenset()
 
-    def look(self, items: Sequence[DatedItem], now: datetime) -> None:
-        """Compare the items with the last look; those that are not in use any more are forgotten."""
+    def check(self, items: Sequence[DatedItem], now: datetime) -> None:
+        """Compare the items with the last check. Items that are no longer in use are forgotten."""
         problems = {item: problem for item in items if (problem := item.problem(now))}
         for item, problem in problems.items():
             if item not in self._outside:
@@ -63,11 +63,11 @@ class DateWatch:
         self._outside = frozenset(problems)
 
 
-def tell_changes(changed: Iterable[Path], items: Sequence[DatedItem]) -> None:
-    """Log each file that has changed, with the certificates or lists that it holds now."""
+def log_changes(changed: Iterable[Path], items: Sequence[DatedItem]) -> None:
+    """Log each changed file with the certificates or revocation lists that it now contains."""
     for path in changed:
-        held = [item for item in items if item.path == path]
-        for item in held:
+        found = [item for item in items if item.path == path]
+        for item in found:
             logger.info(
                 "certificate_changed",
                 file=str(path),
@@ -75,12 +75,12 @@ def tell_changes(changed: Iterable[Path], items: Sequence[DatedItem]) -> None:
                 names=",".join(item.names),
                 expires=f"{item.end:%Y-%m-%dT%H:%M:%SZ}" if item.end else "unknown",
             )
-        if not held:
+        if not found:
             logger.info("certificate_changed", file=str(path))
 
 
 def tls_files(tls: TlsConfig | None) -> list[Path]:
-    """Name the files that TLS is made of."""
+    """Return the certificates, keys and lists that TLS uses."""
     if tls is None:
         return []
     pairs: list[TlsConfig | AdditionalCertificate] = [tls, *tls.additional]
@@ -93,5 +93,5 @@ def _stamp(path: Path) -> _Stamp:
         status = path.stat()
     except OSError:
         return None
-    # Its last number changes with the owner and the mode too: a file may have become readable.
+    # The ctime also changes with the owner and the mode: a file may have become readable.
     return status.st_ino, status.st_size, status.st_ctime_ns

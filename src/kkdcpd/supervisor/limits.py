@@ -1,4 +1,4 @@
-"""How many connections our file descriptors are enough for, and how many CPUs we may use."""
+"""Fits the number of connections to the limit of file descriptors, and counts the CPUs that we may use."""
 
 import contextlib
 import dataclasses
@@ -9,31 +9,43 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kkdcpd.config import Config
-from kkdcpd.errors import ConfigProblem
+from kkdcpd.errors import ConfigProblem, StartError
 from kkdcpd.upstream.ports import ports_within
 
-__all__ = ["count_cpus", "fit_to_descriptors"]
+__all__ = ["MORE_DESCRIPTORS", "count_cpus", "fit_to_descriptors"]
 
 OTHER_DESCRIPTORS = 64
-"""File descriptors besides those of connections and exchanges: listeners, DNS, the event loop's own."""
+"""File descriptors for listeners, DNS and the event loop, beside those of connections and exchanges."""
+
+MINIMUM_DESCRIPTORS = 128
+"""A process needs this limit to serve at all, with about 20 connections."""
+
+MORE_DESCRIPTORS = f"raise the limit to at least {MINIMUM_DESCRIPTORS} (ulimit -n; systemd: LimitNOFILE=)"
 
 MOST_CPUS = 8
-"""One CPU serves some thousand log-ons a second. Who has more to serve says so."""
+"""Default for the number of worker processes at most. One CPU serves some thousand log-ons a second."""
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def fit_to_descriptors(config: Config) -> tuple[Config, Iterable[ConfigProblem]]:
-    """Raise the limit of file descriptors as far as we may, and take no more connections than fit in it.
+    """Raise the soft limit of file descriptors, and lower `connections.maximum` to the number that fits.
 
-    Each connection has one, and while it is served another one to a KDC. Abandoned datagrams have some too.
-    Strangers can then never take those with which KDCs are asked.
+    Each connection needs one descriptor, and a second one for the KDC while a request is in flight. Abandoned
+    datagrams keep some, too. So clients can never use up the descriptors for the way to the KDCs.
+
+    Raises:
+        StartError: the limit is too low to serve at all.
     """
     _soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    if limit == resource.RLIM_INFINITY:
+        return config, ()
+    if limit < MINIMUM_DESCRIPTORS:
+        raise StartError(f"a process may have only {limit} file descriptors", MORE_DESCRIPTORS)
     connections = config.connections
-    room = max((limit - ports_within(limit) - OTHER_DESCRIPTORS) // 2, 1)
-    if limit == resource.RLIM_INFINITY or connections.maximum <= room:
+    room = (limit - ports_within(limit) - OTHER_DESCRIPTORS) // 2
+    if connections.maximum <= room:
         return config, ()
     problem = ConfigProblem(
         key="connections.maximum",
@@ -44,7 +56,7 @@ def fit_to_descriptors(config: Config) -> tuple[Config, Iterable[ConfigProblem]]
 
 
 def count_cpus(cpu_max: Path = _CPU_MAX) -> int:
-    """Return how many CPUs we may use: those that we may run on, or the share that a cgroup leaves."""
+    """Return the number of CPUs that we may use: by CPU affinity and by the quota of the cgroup."""
     count = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
         # "max 100000", or the microseconds in each period (cgroup v2, cpu.max).

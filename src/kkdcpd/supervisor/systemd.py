@@ -1,6 +1,6 @@
-"""What systemd and we tell each other: sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3).
+"""The interface to systemd: sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3).
 
-Three environment variables and one datagram socket: a library for that would be longer.
+It consists of environment variables and one datagram socket; a library would need more code.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ _TYPE_PROBLEMS = {
 
 
 def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """Return the listening sockets that were passed to us. No process that we start takes them for its own.
+    """Return the listening sockets that systemd passed. Processes that we start do not inherit the variables.
 
     Raises:
-        ConfigError: one is of a kind that no client of ours can connect to.
+        ConfigError: a socket is of a kind that clients cannot connect to.
     """
     pid = environment.pop("LISTEN_PID", None)
     count = environment.pop("LISTEN_FDS", "0")
@@ -46,11 +46,11 @@ def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[soc
 
 
 def _take_socket(descriptor: int, name: str) -> socket.socket:
-    """Return the socket. systemd names a descriptor after its .socket unit, unless that says otherwise."""
-    os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's
+    """Return the socket. By default, systemd names a descriptor after its .socket unit."""
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - the signature of os
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         remedy = "remove ListenFIFO=, ListenSpecial=, ListenMessageQueue= and ListenUSBFunction="
-        raise _refusal("a descriptor that is no socket", remedy, name)
+        raise _refusal("a descriptor that is not a socket", remedy, name)
     sock = socket.socket(fileno=descriptor)
     problem = _family_problem(sock) or _TYPE_PROBLEMS.get(sock.type) or _state_problem(sock)
     if problem:
@@ -88,7 +88,7 @@ def _state_problem(sock: socket.socket) -> tuple[str, str] | None:
 
 
 def watchdog_interval(environment: MutableMapping[str, str] = os.environ) -> float | None:
-    """Return after how many seconds at most the watchdog wants to hear of us, if it does."""
+    """Return the longest time between two signs of life in seconds, or None without a watchdog."""
     microseconds = environment.pop("WATCHDOG_USEC", "")
     pid = environment.pop("WATCHDOG_PID", str(os.getpid()))
     if not microseconds.isdecimal() or pid != str(os.getpid()):
@@ -97,48 +97,44 @@ def watchdog_interval(environment: MutableMapping[str, str] = os.environ) -> flo
 
 
 class Notifier:
-    """Tells the service manager of our state. Where there is none, or it doesn't hear, nothing happens."""
+    """Notifies the service manager, if there is one, of our state. It never waits for the service manager."""
 
     def __init__(self, address: str | None) -> None:
         self._socket: socket.socket | None = None
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            # A name that begins with @ is one of the abstract namespace.
+            # A name that begins with @ is in the abstract namespace.
             self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Self:
-        """Make the one that the environment names; whoever we start shall not speak in our name."""
+        """Make the notifier that the environment names. Processes that we start do not inherit it."""
         return cls(environment.pop("NOTIFY_SOCKET", None))
 
     def ready(self, status: str) -> None:
-        """Say that we serve."""
-        self._tell("READY=1", f"STATUS={status}")
+        """Notify that the service is ready."""
+        self._notify("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """Say that a reload has begun; its end is `ready`, whatever came of it."""
+        """Notify that a reload has begun. It ends with `ready`, also if it has failed."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={microseconds}", "STATUS=reloading")
+        self._notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}", "STATUS=reloading")
 
     def stopping(self, status: str) -> None:
-        """Say that the end has begun."""
-        self._tell("STOPPING=1", f"STATUS={status}")
-
-    def status(self, status: str) -> None:
-        """Say in a few words what we do."""
-        self._tell(f"STATUS={status}")
+        """Notify that the service stops."""
+        self._notify("STOPPING=1", f"STATUS={status}")
 
     def alive(self) -> None:
-        """Keep the watchdog quiet."""
-        self._tell("WATCHDOG=1")
+        """Send the watchdog a sign of life."""
+        self._notify("WATCHDOG=1")
 
     def close(self) -> None:
-        """Say no more."""
+        """Close the socket in this process."""
         if self._socket:
             self._socket.close()
             self._socket = None
 
-    def _tell(self, *lines: str) -> None:
+    def _notify(self, *lines: str) -> None:
         if self._socket:
             with contextlib.suppress(OSError):
                 self._socket.sendto("\n".join(lines).encode(), self._address)

@@ -1,7 +1,6 @@
-"""The admin process beside the workers: what it tells while these come, go, and die."""
+"""The admin process beside the worker processes, which are replaced, reloaded and killed."""
 
 import http.client
-import json
 import os
 import re
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lab.program import run
-from tests.frontends.site import GOOD_REQUEST
 from tests.supervisor.house import House, run_house
 from tests.support.waiting import wait_until
 
@@ -48,7 +46,7 @@ def value(house: House, series: str) -> float:
 
 
 class Scraper(threading.Thread):
-    """Scrapes again and again, as Prometheus does, until it is told to end."""
+    """Scrapes again and again, as Prometheus does, until `end`."""
 
     def __init__(self, house: House) -> None:
         super().__init__(name="scraper")
@@ -69,21 +67,21 @@ class Scraper(threading.Thread):
         self.join(PATIENCE_SECONDS)
 
 
-def test_counters_are_of_all_workers_and_never_go_back(house: House) -> None:
+def test_counters_add_up_all_workers_and_never_decrease(house: House) -> None:
     scraper = Scraper(house)
     scraper.start()
-    asked = 0
+    sent = 0
     for number in range(6):
         for _ in range(10):
             assert house.ask().status == 200
-            asked += 1
+            sent += 1
         if number % 3 == 2:
             worker = house.daemon.workers[0]
             os.kill(worker, signal.SIGKILL)
             wait_until(lambda gone=worker: gone not in house.daemon.workers)  # type: ignore[misc]
         else:
             assert house.hang_up()["event"] == "reloaded"
-    wait_until(lambda: requests(house) == asked)
+    wait_until(lambda: requests(house) == sent)
     scraper.end()
     assert scraper.failures == []
     assert scraper.seen == sorted(scraper.seen)
@@ -91,31 +89,7 @@ def test_counters_are_of_all_workers_and_never_go_back(house: House) -> None:
     assert (value(house, "kkdcpd_worker_deaths_total"), value(house, "kkdcpd_generation")) == (2, 5)
 
 
-def test_what_came_of_a_reload_is_told(house: House) -> None:
-    house.write(f"{house.text}\n[nonsense")
-    assert house.hang_up()["event"] == "reload_failed"
-    wait_until(lambda: json.loads(get(house, "/status")[1])["last_reload"] is not None)
-    told = json.loads(get(house, "/status")[1])
-    assert told["generation"] == 1
-    assert (told["last_reload"]["ok"], len(told["last_reload"]["problems"])) == (False, 1)
-    assert "is not TOML" in told["last_reload"]["problems"][0]
-    assert get(house, "/readyz") == (200, "ready\n")
-    assert value(house, 'kkdcpd_reloads_total{result="failed"}') == 1
-
-
-def test_who_drains_is_not_ready_and_says_so(house: House) -> None:
-    with house.connect() as client:
-        assert client.ask(GOOD_REQUEST).status == 200
-        house.daemon.send_signal(signal.SIGTERM)
-        wait_until(lambda: get(house, "/readyz")[0] == 503)
-        assert get(house, "/readyz")[1] == (
-            "it drains: it finishes what is in flight, and ends\nno worker serves\n"
-        )
-        assert get(house, "/livez")[0] == 200
-    assert house.daemon.wait(timeout=PATIENCE_SECONDS) == 0
-
-
-def test_admin_process_that_dies_is_replaced_and_costs_no_client(house: House) -> None:
+def test_dead_admin_process_is_replaced_and_no_client_notices(house: House) -> None:
     admin = max(house.daemon.workers)
     os.kill(admin, signal.SIGKILL)
     assert house.wait_for_event("worker_died")["process"] == "admin"
@@ -123,7 +97,7 @@ def test_admin_process_that_dies_is_replaced_and_costs_no_client(house: House) -
     assert house.ask().status == 200
 
 
-def test_healthcheck_asks_it(tmp_path: Path) -> None:
+def test_healthcheck_finds_the_admin_process(tmp_path: Path) -> None:
     with run_house(tmp_path, sections=f'[admin]\naddress = "unix:{tmp_path}/a.sock"') as house:
         assert house.command("healthcheck").exit_code == 0
         house.write(house.text.replace("a.sock", "b.sock"))
@@ -140,7 +114,7 @@ def test_without_an_address_there_is_no_admin_process(tmp_path: Path) -> None:
         assert len(house.daemon.workers) == 2
 
 
-def test_address_that_is_taken_is_told_with_its_section(house: House, tmp_path: Path) -> None:
+def test_error_about_an_address_in_use_names_its_section(house: House, tmp_path: Path) -> None:
     taken = f"127.0.0.1:{house.daemon.ports[-1]}"
     path = tmp_path / "other.toml"
     path.write_text(house.text.replace('[admin]\naddress = "127.0.0.1:0"', f'[admin]\naddress = "{taken}"'))
