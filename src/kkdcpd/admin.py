@@ -1,7 +1,7 @@
-"""The admin process's work, and its composition root: it serves metrics and health, and no client.
+"""The admin process: builds everything that serves metrics and health, and runs it.
 
-A process of its own, so that it answers when every worker is busy, and tells of all of them. It is forked
-after the metrics' memory was made; a reload replaces it as it replaces the workers.
+It is a separate process, so that it responds when all worker processes are busy. It reads the shared memory
+of all of them. A reload replaces it like a worker process.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from kkdcpd.shared_memory.network_counts import NetworkCounts, counts_bytes
 __all__ = ["AdminProcess"]
 
 HANDSHAKE_SECONDS = 1.0
-"""There is no TLS here, so that it is over at once."""
+"""The listeners have no TLS, so the handshake takes no time."""
 
 STOP_SECONDS = 3.0
-"""A little more than the longest answer takes."""
+"""A little more than the slowest response takes."""
 
 
 class AdminProcess:
-    """Tells metrics and health on its listeners. Make it in a running event loop."""
+    """Serves metrics and health on its listeners. Make it in a running event loop."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class AdminProcess:
             self._facts.status = message
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Answer until `stop` is set."""
+        """Serve until `stop` is set."""
         async with self._locator, asyncio.TaskGroup() as tasks:
             acceptor = tasks.create_task(self._acceptor.keep(), name="admin acceptor")
             await stop.wait()
@@ -74,5 +74,5 @@ class AdminProcess:
 
 
 def _takes_names(admin: AdminConfig) -> bool:
-    """Whether no browser can be led to the listener, or anybody may connect to it anyhow."""
+    """Whether requests may use any host name: browsers cannot reach the listener, or it is public."""
     return admin.anywhere or admin.address is None or admin.address.unix_path is not None

@@ -1,4 +1,4 @@
-"""One process's work, and the composition root: everything is built here from the configuration."""
+"""The worker process: builds everything that serves clients from the configuration, and runs it."""
 
 import asyncio
 import contextlib
@@ -33,21 +33,21 @@ __all__ = ["Worker"]
 logger = EventLogger(__name__)
 
 MEMORY_SECONDS = 5.0
-"""How soon after a crowd its memory is given back."""
+"""Interval at which memory is returned to the system after a load has dropped."""
 
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK_BYTES = 65536
-"""Blocks from this size on have pages of their own, which go back when they are freed (mallopt(3)).
+"""Blocks of this size and more have their own pages, which return to the system when freed (mallopt(3)).
 
-Left to itself, glibc raises its threshold when a TLS connection of uvloop's frees its buffer of 256 KiB; from
-then on such buffers are cut out of the heap, and what is small between them keeps all of it.
+By default, glibc raises the threshold when a TLS connection of uvloop frees its buffer of 256 KiB. From then
+on it takes these buffers from the heap, which small blocks between them fragment.
 """
 
 
 class Worker:
-    """Serves requests that come in by the listeners. Make it in a running event loop.
+    """Serves the clients of its listeners. Make it in a running event loop.
 
-    `row` is this process's own in the shared memory. `tell` passes on to other processes what it finds out.
+    `row` is the row of this process in the shared memory. `notify` sends a message to the parent process.
     """
 
     def __init__(
@@ -100,42 +100,42 @@ class Worker:
     def handle(self, message: HealthNotice | Retire | ServiceStatus) -> None:
         """Handle the health notice of another process, or the order to retire."""
         if isinstance(message, Retire):
-            self._let_nobody_in()
+            self._stop_accepting()
         elif isinstance(message, HealthNotice):
             self._health.apply_notice(message, asyncio.get_running_loop().time())
             self._prober.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what has begun, for as long as `process.drain_timeout`.
+        """Serve until `stop` is set. Then finish requests within `process.drain_timeout`.
 
-        A worker that is retired finishes for as long as its connections take, and then sets `stop` itself.
+        A retired worker process finishes its connections without a deadline, and then sets `stop` itself.
         """
         async with self._locator, asyncio.TaskGroup() as tasks:
             prober = tasks.create_task(self._prober.run(), name="prober")
-            memory = tasks.create_task(self._give_memory_back(), name="memory")
+            memory = tasks.create_task(self._return_memory(), name="memory")
             room = tasks.create_task(self._acceptor.connections.keep_room(), name="room")
             acceptor = tasks.create_task(self._acceptor.keep(), name="acceptor")
             finishing = tasks.create_task(self._finish(acceptor, stop), name="finish")
             await stop.wait()
-            self._let_nobody_in()
+            self._stop_accepting()
             await self._drain(acceptor, finishing)
             for task in (prober, memory, room):
                 task.cancel()
         self._ways_out.close()
 
-    def _let_nobody_in(self) -> None:
-        """Begin to end: who is here has one request more, so that none is lost on a connection."""
+    def _stop_accepting(self) -> None:
+        """Close the listeners. Each open connection may send one more request, so that no request is lost."""
         self._frontend.drain()
         self._acceptor.close()
 
     async def _finish(self, acceptor: asyncio.Task[None], stop: asyncio.Event) -> None:
-        """Wait until nobody can come any more and everybody is gone."""
+        """Wait until the listeners and all connections are closed."""
         await asyncio.shield(acceptor)
         await self._acceptor.connections.wait_until_empty()
         stop.set()
 
     async def _drain(self, acceptor: asyncio.Task[None], finishing: asyncio.Task[None]) -> None:
-        """Let those who are here finish, and close what is left when their time is over."""
+        """Wait for the connections, and close the remaining ones after `process.drain_timeout`."""
         try:
             async with asyncio.timeout(self._drain_timeout):
                 await finishing
@@ -146,20 +146,20 @@ class Worker:
             await acceptor
         await self._frontend.stop()
 
-    async def _give_memory_back(self) -> None:
-        """Give the system what a crowd of connections took, once they are gone: 30 ms for 200 MiB.
+    async def _return_memory(self) -> None:
+        """Return memory to the system after the load has dropped. This takes 30 ms for 200 MiB.
 
-        Python's allocator gives back whole arenas of 1 MiB, and in each of a large crowd's arenas something
-        small lives on. Only a new process is without them, and so the parent hears of it.
+        Python's allocator returns only whole arenas of 1 MiB, and small objects stay in most arenas. Only a
+        new process is free of this fragmentation, so the worker process notifies its parent.
         """
         libc = ctypes.CDLL(None)
-        can_trim = hasattr(libc, "malloc_trim")  # musl's can't, and needn't
+        can_trim = hasattr(libc, "malloc_trim")  # musl has no such function, and does not need it
         if can_trim:
             libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         while True:
             await asyncio.sleep(MEMORY_SECONDS)
             if self._acceptor.connections.has_load_dropped() and can_trim:
                 libc.malloc_trim(0)
-            # A successor begins without what DNS has told this one, which may serve for a day after it fails.
+            # A successor starts with an empty DNS cache. If DNS fails, this cache serves for up to a day.
             if self._acceptor.connections.has_outlived_load and await self._locator.can_be_refilled():
                 self._notify(LoadDropped())

@@ -2,7 +2,7 @@ import asyncio
 import logging
 from typing import Any
 
-from kkdcpd.log.repeats import MAX_KEYS, Repeats
+from kkdcpd.log.repeats import MAX_KEYS, RepeatSummer
 
 SECONDS = 0.2
 
@@ -11,7 +11,7 @@ class Log:
     """What is written: at once, or as a sum."""
 
     def __init__(self) -> None:
-        self.repeats = Repeats(self.write, seconds=SECONDS)
+        self.repeats = RepeatSummer(self.write, seconds=SECONDS)
         self.written: list[dict[str, Any]] = []
 
     def write(self, record: logging.LogRecord) -> None:

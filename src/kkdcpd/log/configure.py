@@ -1,4 +1,4 @@
-"""Puts the log together; the only module that configures logging."""
+"""Configures logging. No other module does."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from kkdcpd.log.events import EventLogger
 from kkdcpd.log.lines import JsonLines, Lines, TextLines
 from kkdcpd.log.output import Output, is_journal
 from kkdcpd.log.principals import Fields, Principals
-from kkdcpd.log.repeats import Repeats
+from kkdcpd.log.repeats import RepeatSummer
 
 __all__ = ["configure_logging"]
 
@@ -17,15 +17,15 @@ logger = EventLogger(__name__)
 
 
 def configure_logging(config: LogConfig, descriptor: int, *, journal_stream: str | None = None) -> None:
-    """Send what is told to `descriptor`; `journal_stream` is $JOURNAL_STREAM.
+    """Write the log to `descriptor`. `journal_stream` is $JOURNAL_STREAM.
 
-    Call it before any fork: all processes then name principals alike.
+    Call it before any fork, so that all processes use the same pseudonyms of principals.
     """
     for_journal = is_journal(descriptor, journal_stream)
     lines = (JsonLines if config.format == "json" else TextLines)(for_journal=for_journal)
-    _leave_out_what_no_line_has()
-    # Python's own way to tell what no caller can be told, such as a server name in TLS that isn't ASCII, is
-    # lines of text on standard error, with a stranger's octets in them.
+    _skip_unused_record_fields()
+    # Python prints exceptions without a caller, such as for a TLS server name that is not ASCII, to standard
+    # error, with bytes of the client.
     sys.unraisablehook = _log_unraisable
     root = logging.getLogger()
     before, root.handlers[:] = root.handlers[:], [LineHandler(lines, Principals(config), Output(descriptor))]
@@ -37,18 +37,18 @@ def configure_logging(config: LogConfig, descriptor: int, *, journal_stream: str
 
 
 class LineHandler(logging.Handler):
-    """Writes records as lines. What can't be written is counted, and told as soon as something can."""
+    """Writes records as lines. It counts lost lines, and logs their number with the next line."""
 
     def __init__(self, lines: Lines, principals: Principals, output: Output) -> None:
         super().__init__()
         self._lines = lines
         self._principals = principals
         self._output = output
-        self._repeats = Repeats(self.handle_sum)
+        self._repeats = RepeatSummer(self.handle_sum)
         self._lost = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Take a record, which is a line now, or only to be summed. Nobody gives this handler filters."""
+        """Write a record, or add it to a sum. This handler has no filters."""
         assert self.lock
         with self.lock:
             try:
@@ -57,12 +57,12 @@ class LineHandler(logging.Handler):
                 key = getattr(record, "sum_by", None)
                 if key is None or not self._repeats.is_held_back(record, key):
                     self.emit(record)
-            except Exception:  # noqa: BLE001 - as logging's own handlers do: who logs can't be blamed
+            except Exception:  # noqa: BLE001 - as the handlers of logging do: the caller is not at fault
                 self.handleError(record)
         return True
 
     def handle_sum(self, record: logging.LogRecord) -> None:
-        """Write what `Repeats` held back."""
+        """Write a sum of repeated events."""
         assert self.lock
         with self.lock:
             self.emit(record)
@@ -73,7 +73,7 @@ class LineHandler(logging.Handler):
             lost, self._lost = self._lost, 0
             logger.warning("lines_lost", count=lost)
             if self._lost:
-                # That line was lost as well; this one is in its stead.
+                # That line was lost, too. This record counts as lost in its place.
                 self._lost += lost
                 return
         fields: Fields = getattr(record, "fields", {})
@@ -81,19 +81,19 @@ class LineHandler(logging.Handler):
             self._lost += 1
 
     def flush(self) -> None:
-        """Tell the sums that are held back."""
+        """Write all sums now."""
         assert self.lock
         with self.lock:
             self._repeats.flush()
 
     def close(self) -> None:
-        """Let go of the output."""
+        """Close the output."""
         super().close()
         self._output.close()
 
 
 def _translated(record: logging.LogRecord) -> logging.LogRecord:
-    """Make of a library's text an event with fields. What follows its first line may quote a client."""
+    """Turn a library's message into an event. Only its first line is kept: the rest may quote a client."""
     fields = {"library": record.name, "text": record.getMessage().partition("\n")[0]}
     ours = logging.LogRecord(
         record.name, record.levelno, record.pathname, record.lineno, "library_message", (), record.exc_info
@@ -108,9 +108,9 @@ def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     logger.debug("unraisable_error", error=unraisable.exc_type.__name__)
 
 
-def _leave_out_what_no_line_has() -> None:
+def _skip_unused_record_fields() -> None:
     """Spare each record the search for its caller, thread and process ("Optimization" in Python's HOWTO)."""
-    logging._srcfile = None  # noqa: SLF001 - so it says there
+    logging._srcfile = None  # noqa: SLF001 - the HOWTO recommends it
     logging.logThreads = False
     logging.logProcesses = False
     logging.logMultiprocessing = False

@@ -1,7 +1,6 @@
-"""Where the lines go: a descriptor that somebody may read slowly, or not at all.
+"""Writes lines to a descriptor even if its reader is slow or gone.
 
-Each line is one write. Nobody waits long for it to be taken, and none is written in part if that can be
-helped.
+Each line is one write. A write waits only for a short time, and partial lines are avoided where possible.
 """
 
 import contextlib
@@ -16,10 +15,10 @@ from collections.abc import Callable
 __all__ = ["Output", "is_journal"]
 
 PATIENCE_MILLISECONDS = 100
-"""How long a line waits for its reader, once: all that is served waits with it."""
+"""Longest wait for a slow reader. The whole process waits, so it waits only once."""
 
 PIPE_BYTES = 1048576
-"""What a pipe is to hold: seconds of lines. An ordinary user may ask for as much (pipe(7), pipe-max-size)."""
+"""Size of a pipe: enough for seconds of lines. Ordinary users may set this size (pipe(7), pipe-max-size)."""
 
 
 def is_journal(descriptor: int, journal_stream: str | None) -> bool:
@@ -31,10 +30,10 @@ def is_journal(descriptor: int, journal_stream: str | None) -> bool:
 
 
 class Output:
-    """A descriptor to write lines to, without ever being held up by who reads them.
+    """A descriptor for lines. Writing never blocks for long.
 
-    The flag O_NONBLOCK is everybody's who has the same open file: the shell's, the parent's. So a pipe or
-    terminal is opened anew, and a socket is told with each line.
+    All processes with the same open file, such as the shell, share the flag O_NONBLOCK. So a pipe or terminal
+    is opened again, and each write to a socket has its own flag.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -53,9 +52,9 @@ class Output:
         self._is_broken_off = False
 
     def write(self, line: bytes) -> bool:
-        """Write the line, or nothing; tell whether it was written.
+        """Write the line or nothing. Return whether the line was written.
 
-        At most PIPE_BUF - 1 octets are written by one call, whatever other processes write there too.
+        A line has at most PIPE_BUF - 1 bytes, so lines of several processes do not mix.
         """
         if self._is_broken_off:
             line = b"\n" + line
@@ -64,23 +63,23 @@ class Output:
                 written = self._send(line)
             except BlockingIOError:
                 if self._is_stuck:
-                    raise  # one has waited already
+                    raise  # an earlier line has waited
                 self._wait()
                 written = self._send(line)
         except BlockingIOError:
             self._is_stuck = True
             return False
         except OSError:
-            return False  # nobody reads any more, or the disk is full
+            return False  # the reader has ended, or the disk is full
         self._is_stuck = False
         self._is_broken_off = written < len(line)
         return not self._is_broken_off
 
     def close(self) -> None:
-        """Let go of it. Idempotent, as logging closes every handler once more at the end."""
+        """Close the descriptor. Idempotent, because logging closes every handler again at the end."""
         close, self._close = self._close, _nothing
         close()
-        # Nothing goes there any more: another file may get the number.
+        # Another file may get the number of the descriptor.
         self._send = functools.partial(os.write, -1)
 
     def _wait(self) -> None:
@@ -90,11 +89,11 @@ class Output:
 
 
 def _nothing() -> None:
-    """Do nothing: what is closed stays closed."""
+    """Do nothing: the descriptor is closed already."""
 
 
 def _open(descriptor: int, mode: int) -> int:
-    """Return a descriptor of our own for it; that of a pipe or terminal doesn't block, where that can be."""
+    """Return a new descriptor of the file. That of a pipe or terminal does not block, where possible."""
     if stat.S_ISFIFO(mode):
         return _open_pipe(descriptor)
     return _open_terminal(descriptor) if os.isatty(descriptor) else os.dup(descriptor)
@@ -105,7 +104,7 @@ def _open_pipe(descriptor: int) -> int:
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
-        # Somebody else's pipe, or no /proc. Then all who share it have to bear with it.
+        # The pipe of another user, or no /proc. Then all processes that share the pipe get the flag.
         own = os.dup(descriptor)
         os.set_blocking(own, False)
     with contextlib.suppress(OSError):

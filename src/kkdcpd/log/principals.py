@@ -1,7 +1,7 @@
-"""How people are named in the log: as they are, by a pseudonym, or not at all.
+"""Hides the names of users in the log: shows them, replaces them by pseudonyms, or omits them.
 
-A pseudonym is keyed: without the key nobody can try names until one fits. It is the same for every
-spelling of one principal that the guard counts as one.
+Pseudonyms depend on a key. Without the key, trying names does not reveal the name of a pseudonym. All
+spellings that the guard counts as one principal have the same pseudonym.
 """
 
 import functools
@@ -25,7 +25,7 @@ _NAMES = ("cname", "sname", "certificate")
 
 
 class Principals:
-    """Hides names in the fields of a line, as configured."""
+    """Hides names in the fields of a line, as `log.principals` sets it."""
 
     def __init__(self, config: LogConfig) -> None:
         secret = config.principals_key or _key_of_this_start()
@@ -57,8 +57,8 @@ class Principals:
             kind = "principal"
             name = fold_principal(value) if isinstance(value, PrincipalName) else str(value)
         text = "\0".join((kind, fold_realm(realm) if kind == "principal" else "", name))
-        octets = text.encode(errors="surrogatepass")
-        digest = hashlib.blake2b(octets, key=self._key, digest_size=PSEUDONYM_BYTES)
+        data = text.encode(errors="surrogatepass")
+        digest = hashlib.blake2b(data, key=self._key, digest_size=PSEUDONYM_BYTES)
         return f"hashed:{digest.hexdigest()}"
 
 

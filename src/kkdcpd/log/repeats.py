@@ -1,4 +1,4 @@
-"""Lines that strangers or trouble can repeat as often as they like: the first is told at once, then sums."""
+"""Sums repeated events: the first is written at once, later ones as one line in ten seconds with a count."""
 
 import asyncio
 import copy
@@ -7,26 +7,26 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-__all__ = ["Repeats"]
+__all__ = ["RepeatSummer"]
 
 SUM_SECONDS = 10.0
-"""How often at most lines with one key are told."""
+"""Shortest interval between two lines with the same key."""
 
 MAX_KEYS = 256
-"""Keys may hold a client's address: what comes from more of them in that time is summed by event alone."""
+"""Keys may contain a client's address. Events with further keys in the interval are summed by event alone."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    """What was held back since the last line."""
+    """The events since the last line with this key."""
 
     ends: float
     count: int = 0
     last: logging.LogRecord | None = None
 
 
-class Repeats:
-    """Holds lines back, and hands them to `write` as sums."""
+class RepeatSummer:
+    """Holds back repeated events, and passes their sums to `write`."""
 
     def __init__(self, write: Callable[[logging.LogRecord], None], *, seconds: float = SUM_SECONDS) -> None:
         self._write = write
@@ -34,7 +34,7 @@ class Repeats:
         self._sums: dict[Hashable, _Sum] = {}
 
     def is_held_back(self, record: logging.LogRecord, key: Hashable) -> bool:
-        """Whether the line is summed; where no event loop runs none is, as nobody could tell it later."""
+        """Whether the record was added to a sum. Without an event loop, no timer can write sums."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -53,10 +53,10 @@ class Repeats:
         return True
 
     def flush(self) -> None:
-        """Tell every sum now."""
+        """Write all sums now."""
         sums, self._sums = self._sums, {}
         for entry in sums.values():
-            self._tell(entry)
+            self._write_sum(entry)
 
     def _begin(self, loop: asyncio.AbstractEventLoop, key: Hashable) -> None:
         entry = self._sums[key] = _Sum(ends=time.monotonic() + self._seconds)
@@ -69,10 +69,10 @@ class Repeats:
     def _end(self, loop: asyncio.AbstractEventLoop, key: Hashable) -> None:
         entry = self._sums.pop(key)
         if entry.last:
-            self._tell(entry)
+            self._write_sum(entry)
             self._begin(loop, key)
 
-    def _tell(self, entry: _Sum) -> None:
+    def _write_sum(self, entry: _Sum) -> None:
         if entry.last is None:
             return
         record = copy.copy(entry.last)

@@ -1,7 +1,7 @@
-"""What is counted: each metric, its labels, and which words of a row it has. docs/metrics.md tells their use.
+"""Declares the metrics: their names, their labels, and their words in a row. docs/metrics.md explains them.
 
-Labels have values that the code or the configuration names, or the DNS of a configured realm: never what a
-stranger can choose.
+The values of labels come from code, from the configuration, or from the DNS of a configured realm. A client
+can never choose them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,11 +46,11 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 """Upper bounds in seconds: from a KDC on the same network to `upstream.reply_timeout`."""
 
 HISTOGRAM_WORDS = len(BUCKETS) + 2
-"""A word for each bucket, one for what is beyond them, and the sum in microseconds."""
+"""A word for each bucket, one for longer times, and one for the sum in microseconds."""
 
 
 class Handshake(Word):
-    """What became of a TLS handshake."""
+    """The result of a TLS handshake."""
 
     FULL = "full"
     RESUMED = "resumed"
@@ -59,7 +59,7 @@ class Handshake(Word):
 
 
 class LookUp(Word):
-    """How the locator came to a route, or to an answer of DNS. A miss has to be waited for."""
+    """The source of a route or of a DNS answer. A miss means that the request waits."""
 
     ROUTE_HIT = "route hit"
     ROUTE_MISS = "route miss"

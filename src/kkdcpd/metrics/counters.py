@@ -1,4 +1,4 @@
-"""Who counts: the one writer of a row. Nothing here decides, waits or fails."""
+"""Counts the events of one process in its row of shared memory. Counting never waits and never fails."""
 
 from bisect import bisect_left
 
@@ -40,7 +40,7 @@ from kkdcpd.values import (
 __all__ = ["KDC_STATES", "Counters"]
 
 KDC_STATES = (KdcState.HEALTHY, KdcState.SUSPECT, KdcState.DOWN)
-"""In memory and in the metric a state is its place here."""
+"""A state is stored, in memory and in the metric, as its position in this tuple."""
 
 _MICROSECONDS = 1_000_000
 
@@ -55,22 +55,22 @@ _FAILURE_AT = {reason: KDC_FAILURE_WORDS + number for number, reason in enumerat
 _STATE_AT = {state: number for number, state in enumerate(KDC_STATES)}
 
 
-class _RealmPlaces(dict[str, int]):
-    """Where the words of each realm begin. What finds no free slot isn't kept: it may be many."""
+class _RealmOffsets(dict[str, int]):
+    """Offsets of the words of each realm. Realms without a free slot are not kept, to bound the memory."""
 
     def __init__(self, row: Row) -> None:
         super().__init__()
         self._slots = row.realms
 
     def __missing__(self, name: str) -> int:
-        place = self._slots.index(name)
-        if place != self._slots.other:
-            self[name] = place
-        return place
+        offset = self._slots.index(name)
+        if offset != self._slots.other:
+            self[name] = offset
+        return offset
 
 
-class _KdcPlaces(dict[KdcEndpoint, int]):
-    """The same of each endpoint."""
+class _KdcOffsets(dict[KdcEndpoint, int]):
+    """Offsets of the words of each endpoint."""
 
     def __init__(self, row: Row) -> None:
         super().__init__()
@@ -78,44 +78,44 @@ class _KdcPlaces(dict[KdcEndpoint, int]):
 
     def __missing__(self, endpoint: KdcEndpoint) -> int:
         slots = self._row.branch_kdcs if endpoint.branch else self._row.kdcs
-        place = slots.index(endpoint.pack())
-        if place != slots.other:
-            self[endpoint] = place
-        return place
+        offset = slots.index(endpoint.pack())
+        if offset != slots.other:
+            self[endpoint] = offset
+        return offset
 
 
 class Counters:
-    """Counts what happens in this process, in its row."""
+    """The counters of this process."""
 
     def __init__(self, row: Row) -> None:
         self._row = row
         self._words = row.words
-        self._at = {family: row.first + place for family, place in FIXED.items()}
+        self._at = {family: row.first + offset for family, offset in FIXED.items()}
         self._request_seconds = self._at[REQUEST_SECONDS]
         self._upstream_seconds = self._at[UPSTREAM_SECONDS]
-        self._realms = _RealmPlaces(row)
-        self._kdcs = _KdcPlaces(row)
+        self._realms = _RealmOffsets(row)
+        self._kdcs = _KdcOffsets(row)
         self._in_flight = 0
 
     @classmethod
     def discarding(cls) -> "Counters":
-        """Return counters of which nobody reads what they count."""
+        """Return counters that are never read."""
         return cls(make_metrics(1, RowLayout(realm_entries=2, kdc_entries=2, branch_kdc_entries=2)).row(0))
 
     # -- Requests
 
     def request_begins(self) -> None:
-        """Count a request that is being served."""
+        """Count a request in flight."""
         self._in_flight += 1
         self._words[self._at[REQUESTS_IN_FLIGHT]] = self._in_flight
 
     def request_leaves(self) -> None:
-        """Count one less."""
+        """Count one request in flight less."""
         self._in_flight -= 1
         self._words[self._at[REQUESTS_IN_FLIGHT]] = self._in_flight
 
     def request_ended(self, served: RequestResult, kind: MessageKind | None, seconds: float) -> None:
-        """Count a request that has ended, after `seconds`. Each is told here once."""
+        """Count a request that has ended, after `seconds`. Call it once for each request."""
         words = self._words
         number = _KIND_AT[kind]
         words[self._realms[served.realm or ""] + _OUTCOME_AT[served.outcome] + number] += 1
@@ -147,37 +147,37 @@ class Counters:
         self._words[self._kdcs[failure.endpoint] + _FAILURE_AT[failure.reason]] += 1
 
     def kdc_changed(self, endpoint: KdcEndpoint, state: KdcState) -> None:
-        """Learn how an endpoint is from now on."""
-        place = self._kdcs[endpoint]
-        if place not in {self._row.kdcs.other, self._row.branch_kdcs.other}:
-            self._words[place + KDC_STATE_WORD] = _STATE_AT[state]
+        """Set the state of an endpoint."""
+        offset = self._kdcs[endpoint]
+        if offset not in {self._row.kdcs.other, self._row.branch_kdcs.other}:
+            self._words[offset + KDC_STATE_WORD] = _STATE_AT[state]
 
     def hedged(self) -> None:
-        """Count a message that goes to a second KDC."""
+        """Count a message that is sent to a second KDC."""
         self._words[self._at[HEDGES]] += 1
 
     def looked_up(self, result: LookUp) -> None:
-        """Count a look-up of the locator's."""
+        """Count a look-up of the locator."""
         self._words[self._at[LOOK_UPS] + _LOOK_UP_AT[result]] += 1
 
     # -- Connections
 
     def connection_opened(self) -> None:
-        """Count a connection that is let in."""
+        """Count an accepted connection."""
         self._words[self._at[CONNECTIONS_OPENED]] += 1
 
     def connection_refused(self, reason: ConnectionRefusal) -> None:
-        """Count one that isn't."""
+        """Count a refused connection."""
         self._words[self._at[CONNECTIONS_REFUSED] + _REFUSAL_AT[reason]] += 1
 
     def connection_evicted(self, activity: ConnectionActivity) -> None:
-        """Count one that is closed to make room for another one."""
+        """Count a connection that was closed to make room for another one."""
         self._words[self._at[CONNECTIONS_EVICTED] + (activity is not ConnectionActivity.IDLE)] += 1
 
     def connections_are(self, count: int) -> None:
-        """Learn how many are open."""
+        """Set the number of open connections."""
         self._words[self._at[CONNECTIONS_OPEN]] = count
 
     def shook_hands(self, result: Handshake) -> None:
-        """Count a TLS handshake that is over."""
+        """Count a TLS handshake that has ended."""
         self._words[self._at[HANDSHAKES] + _HANDSHAKE_AT[result]] += 1

@@ -1,4 +1,4 @@
-"""Who reads: all rows added up, and of what tells of the present the worst. It may be any process."""
+"""Reads the metrics of all processes: adds up counters, and takes the worst state of each KDC."""
 
 from operator import add
 
@@ -12,7 +12,7 @@ __all__ = ["MetricsReader"]
 
 
 class MetricsReader:
-    """Reads what has been counted. While it reads, others count: sums of several words are only nearly so."""
+    """Reads the counters. Other processes count at the same time, so values may differ by a few requests."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -29,27 +29,27 @@ class MetricsReader:
         return self.fixed()[FIXED[family]]
 
     def service(self, word: int) -> int:
-        """Return a word of the parent's."""
+        """Return a word of the parent process."""
         value: int = self._metrics.words[word]
         return value
 
     def realms(self) -> dict[str, list[int]]:
-        """Return each realm's words; those of requests for no realm that is served are at ""."""
+        """Return the words of each realm. Requests for realms that are not served are at ""."""
         totals: dict[str, list[int]] = {}
         for row in self._metrics.used_rows():
-            for name, place in ((OTHER, row.realms.other), *row.realms):
-                words = row.words[place : place + REQUEST_WORDS]
+            for name, offset in ((OTHER, row.realms.other), *row.realms):
+                words = row.words[offset : offset + REQUEST_WORDS]
                 totals[name] = list(map(add, totals.get(name, [0] * REQUEST_WORDS), words))
         return totals
 
     def kdcs(self) -> dict[KdcEndpoint | None, list[int]]:
-        """Return the words of each endpoint that was ever tried; those without a slot are at None."""
+        """Return the words of each tried endpoint. Endpoints without a slot are added up at None."""
         totals: dict[KdcEndpoint | None, list[int]] = {}
         for row in self._metrics.used_rows():
             others = ("", row.kdcs.other), ("", row.branch_kdcs.other)
-            for name, place in (*others, *row.kdcs, *row.branch_kdcs):
+            for name, offset in (*others, *row.kdcs, *row.branch_kdcs):
                 endpoint = unpack_endpoint(name) if name else None
-                words = row.words[place : place + KDC_WORDS].tolist()
+                words = row.words[offset : offset + KDC_WORDS].tolist()
                 total = totals.get(endpoint, [0] * KDC_WORDS)
                 state = max(total[KDC_STATE_WORD], words[KDC_STATE_WORD])
                 totals[endpoint] = list(map(add, total, words))
@@ -57,7 +57,7 @@ class MetricsReader:
         return totals
 
     def kdc_states(self) -> dict[KdcEndpoint, KdcState]:
-        """Return the worst that any worker knows of each endpoint that was ever tried."""
+        """Return the worst state of each endpoint in any worker process."""
         return {
             endpoint: KDC_STATES[words[KDC_STATE_WORD]]
             for endpoint, words in self.kdcs().items()
