@@ -1,6 +1,6 @@
-"""How a log record looks, as text or JSON: one line whatever a stranger put into a value.
+"""Renders log records as text or JSON: always one line, even if a client chose the values.
 
-Only the traceback of a bug takes more lines, and only as text. No record takes more octets than a pipe takes
+Only the traceback of a bug takes more lines, and only as text. No record takes more bytes than a pipe takes
 at once: lines of several processes never mix (pipe(7), PIPE_BUF).
 """
 

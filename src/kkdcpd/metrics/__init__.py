@@ -1,1 +1,1 @@
-"""The metrics: what is counted (columns), where (memory), by whom (counters), and how it is read and told."""
+"""The metrics: declared in columns, stored in memory, written by counters, read by reader and exposition."""

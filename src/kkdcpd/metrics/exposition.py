@@ -1,4 +1,4 @@
-"""How it is told: as families of prometheus_client, which has Prometheus' formats and their negotiation."""
+"""Exports the metrics as families of prometheus_client, which formats them for Prometheus or OpenMetrics."""
 
 import datetime
 import platform
@@ -109,7 +109,7 @@ class Exposition(Collector):
         yield reloads
         yield CounterMetricFamily(
             "kkdcpd_worker_deaths",
-            "Workers that ended without being told to.",
+            "Worker processes and admin processes that ended unexpectedly.",
             self._reader.service(WORKER_DEATHS),
         )
         for name, text, value in (
