@@ -1,4 +1,4 @@
-"""Ready or not, and why; and what `/status` tells."""
+"""Readiness with its reasons, and the fields of `/status`."""
 
 import contextlib
 import datetime
@@ -44,7 +44,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def counters(metrics: Metrics) -> Counters:
-    """A worker's."""
+    """The counters of a worker process."""
     return Counters(metrics.take_row(0))
 
 
@@ -74,18 +74,18 @@ async def reasons(metrics: Metrics, status: ServiceStatus = STATUS, ready_realms
         return await running.reasons_against()
 
 
-async def test_it_is_ready_when_a_worker_serves(metrics: Metrics) -> None:
+async def test_service_is_ready_when_a_worker_is_ready(metrics: Metrics) -> None:
     assert await reasons(metrics, replace(STATUS, workers_ready=1)) == []
 
 
-async def test_it_is_not_ready_while_it_drains_or_nobody_serves(metrics: Metrics) -> None:
+async def test_service_is_not_ready_while_it_drains_or_no_worker_is_ready(metrics: Metrics) -> None:
     assert await reasons(metrics, replace(STATUS, is_draining=True, workers_ready=0)) == [
-        "it drains: it finishes what is in flight, and ends",
-        "no worker serves",
+        "the service drains: it finishes the requests in flight, and ends",
+        "no worker process is ready",
     ]
 
 
-async def test_realm_that_matters_needs_one_kdc(metrics: Metrics, counters: Counters) -> None:
+async def test_required_realm_needs_one_kdc_that_is_not_down(metrics: Metrics, counters: Counters) -> None:
     listed = '["EXAMPLE.COM"]'
     counters.kdc_changed(kdc("192.0.2.1"), KdcState.DOWN)
     counters.kdc_changed(kdc("192.0.2.2", 1088), KdcState.SUSPECT)
@@ -99,13 +99,13 @@ async def test_realm_that_matters_needs_one_kdc(metrics: Metrics, counters: Coun
     assert await reasons(metrics, ready_realms=listed) == []
 
 
-async def test_realm_that_matters_must_be_found(metrics: Metrics) -> None:
+async def test_required_realm_must_be_found(metrics: Metrics) -> None:
     (reason,) = await reasons(metrics, ready_realms='["EXAMPLE.COM", "FOUND.TEST"]')
     assert reason.startswith("FOUND.TEST: ")
     assert "\n" not in reason
 
 
-async def test_status_tells_all(metrics: Metrics, counters: Counters) -> None:
+async def test_status_has_all_facts(metrics: Metrics, counters: Counters) -> None:
     counters.connections_are(5)
     counters.request_begins()
     counters.kdc_changed(kdc("192.0.2.1"), KdcState.SUSPECT)

@@ -1,7 +1,7 @@
-"""How the service is: whether it is ready, and what `/status` tells. For its operator, and of no client.
+"""Reports readiness and `/status` to the administrator. Nothing in it is about a client.
 
-Realms are located as a request would be, so that what is told is what a request would meet; what is known of
-KDCs is what the workers have met.
+It locates realms in the same way as a request does. The health of KDCs is what requests of the worker
+processes found.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from kkdcpd.values import Candidate, DcLocatorFlags, KdcEndpoint, KdcService, Kd
 __all__ = ["Service"]
 
 LOCATE_SECONDS = 2.5
-"""How long realms may take to be located: `kkdcpd healthcheck`, and most load balancers, wait for 3 s."""
+"""The time for locating all realms. `kkdcpd healthcheck` and most load balancers wait for 3 s."""
 
 LOCATES_AT_A_TIME = 16
 
@@ -31,23 +31,23 @@ _States = Mapping[KdcEndpoint, KdcState]
 
 
 class Service:
-    """Answers how the service is. Make it in a running event loop."""
+    """Describes the service. Make it in a running event loop."""
 
     def __init__(self, config: Config, locator: Locator, reader: MetricsReader, facts: ServiceFacts) -> None:
         self._config = config
         self._locator = locator
         self._reader = reader
         self._facts = facts
-        self._places = asyncio.Semaphore(LOCATES_AT_A_TIME)
+        self._locate_slots = asyncio.Semaphore(LOCATES_AT_A_TIME)
 
     async def reasons_against(self) -> list[str]:
-        """Return why it isn't ready for requests, a line for each reason; none if it is."""
+        """Return the reasons why the service is not ready, one line each. There are none if it is ready."""
         status = self._facts.status
         reasons = []
         if status.is_draining:
-            reasons.append("it drains: it finishes what is in flight, and ends")
+            reasons.append("the service drains: it finishes the requests in flight, and ends")
         if not status.workers_ready:
-            reasons.append("no worker serves")
+            reasons.append("no worker process is ready")
         realms = self._config.admin.ready_realms
         states = self._reader.kdc_states() if realms else {}
         found = await self._locate_all([(name, KdcService.KDC) for name in realms])
@@ -59,7 +59,7 @@ class Service:
         return reasons
 
     async def describe(self) -> dict[str, object]:
-        """Return all that is known, as JSON can have it. The fields are documented in docs/metrics.md."""
+        """Return all facts in types that JSON has. docs/metrics.md documents the fields."""
         status = self._facts.status
         reasons = await self.reasons_against()
         return {
@@ -94,7 +94,7 @@ class Service:
         return {
             realm.name: {
                 "discovery": realm.discovery,
-                # Which realms a wildcard stands for is for its clients to say.
+                # The clients choose the realms that a wildcard stands for.
                 **({} if realm.is_wildcard else {each.value: servers(realm, each) for each in KdcService}),
             }
             for realm in self._config.realms
@@ -103,7 +103,7 @@ class Service:
     async def _locate_all(
         self, wanted: list[tuple[str, KdcService]]
     ) -> dict[tuple[str, KdcService], tuple[Candidate, ...] | str]:
-        """Return the candidates of each, or in words why there are none."""
+        """Return the candidates of each realm and service, or the reason why there are none."""
         deadline = asyncio.get_running_loop().time() + LOCATE_SECONDS
         found = await asyncio.gather(*(self._locate(name, service, deadline) for name, service in wanted))
         return dict(zip(wanted, found, strict=True))
@@ -111,7 +111,7 @@ class Service:
     async def _locate(self, name: str, service: KdcService, deadline: float) -> tuple[Candidate, ...] | str:
         query = LocateQuery(target_domain=name, service=service, flags=_NO_FLAGS)
         try:
-            async with asyncio.timeout_at(deadline), self._places:
+            async with asyncio.timeout_at(deadline), self._locate_slots:
                 return (await self._locator.locate(query)).candidates
         except LocateError as error:
             return " ".join(str(error).split())

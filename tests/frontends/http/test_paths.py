@@ -1,24 +1,24 @@
-"""Which paths are ours, and what may be told of those that aren't."""
+"""Finding served paths and tokens, and describing other targets without quoting them."""
 
 import hashlib
 
 import pytest
 
-from kkdcpd.frontends.http.paths import Paths, Place
+from kkdcpd.frontends.http.paths import Paths, ServedPath
 
 TOKEN = "correct-horse-battery-staple"
 OPEN = Paths(["/KdcProxy", "/deep/er"], takes_tokens=False)
 SECRET = Paths(["/KdcProxy", "/deep/er"], takes_tokens=True)
 
 
-def place_of(token: str) -> Place:
-    return Place(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+def path_with(token: str) -> ServedPath:
+    return ServedPath(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
 
 
 @pytest.mark.parametrize("paths", [OPEN, SECRET], ids=["open", "secret"])
 @pytest.mark.parametrize("path", ["/KdcProxy", "/kdcproxy", "/KDCPROXY/", "/deep/er", "/Deep/ER/"])
 def test_configured_path_is_found_in_any_case_with_a_slash_or_without(paths: Paths, path: str) -> None:
-    assert paths.find(path) == Place()
+    assert paths.find(path) == ServedPath()
 
 
 @pytest.mark.parametrize("paths", [OPEN, SECRET], ids=["open", "secret"])
@@ -26,15 +26,15 @@ def test_configured_path_is_found_in_any_case_with_a_slash_or_without(paths: Pat
     "path",
     ["", "/", "/KdcProx", "/KdcProxyy", "KdcProxy", "//KdcProxy", "/KdcProxy//", "/deep", "/x/KdcProxy"],
 )
-def test_other_paths_are_not_ours(paths: Paths, path: str) -> None:
+def test_other_paths_are_not_served(paths: Paths, path: str) -> None:
     assert paths.find(path) is None
 
 
 @pytest.mark.parametrize("folder", ["/KdcProxy", "/KDCPROXY", "/deep/er"])
 @pytest.mark.parametrize("end", ["", "/"])
-def test_token_is_what_stands_behind_a_path_as_it_is_written(folder: str, end: str) -> None:
-    assert SECRET.find(f"{folder}/{TOKEN}{end}") == place_of(TOKEN)
-    assert SECRET.find(f"{folder}/{TOKEN.upper()}{end}") == place_of(TOKEN.upper())
+def test_token_is_the_segment_after_a_path_and_keeps_its_case(folder: str, end: str) -> None:
+    assert SECRET.find(f"{folder}/{TOKEN}{end}") == path_with(TOKEN)
+    assert SECRET.find(f"{folder}/{TOKEN.upper()}{end}") == path_with(TOKEN.upper())
 
 
 def test_token_is_one_segment() -> None:
@@ -43,16 +43,16 @@ def test_token_is_one_segment() -> None:
 
 
 @pytest.mark.parametrize("token", ["ä", "\udcff", "\0", "x" * 4096])
-def test_any_text_may_pose_as_a_token(token: str) -> None:
-    assert SECRET.find(f"/KdcProxy/{token}") == place_of(token)
+def test_any_text_can_be_a_token(token: str) -> None:
+    assert SECRET.find(f"/KdcProxy/{token}") == path_with(token)
 
 
-def test_nothing_stands_behind_a_path_where_there_are_no_tokens() -> None:
+def test_path_has_no_further_segment_if_no_realm_has_tokens() -> None:
     assert OPEN.find(f"/KdcProxy/{TOKEN}") is None
 
 
-def test_place_doesnt_show_its_token() -> None:
-    assert repr(SECRET.find(f"/KdcProxy/{TOKEN}")) == "Place()"
+def test_repr_of_a_served_path_does_not_show_its_token() -> None:
+    assert repr(SECRET.find(f"/KdcProxy/{TOKEN}")) == "ServedPath()"
 
 
 @pytest.mark.parametrize("paths", [OPEN, SECRET], ids=["open", "secret"])
@@ -69,12 +69,12 @@ def test_place_doesnt_show_its_token() -> None:
     ],
 )
 def test_path_is_found_in_every_form_of_a_target(paths: Paths, target: str) -> None:
-    assert paths.find(target) == Place()
+    assert paths.find(target) == ServedPath()
 
 
 @pytest.mark.parametrize("target", ["https://kdc.example.com", "https://kdc.example.com?x/y", "https://a#b"])
 def test_url_without_a_path_has_the_root(target: str) -> None:
-    assert Paths(["/"], takes_tokens=False).find(target) == Place()
+    assert Paths(["/"], takes_tokens=False).find(target) == ServedPath()
     assert OPEN.find(target) is None
 
 
@@ -93,7 +93,7 @@ def test_nothing_is_decoded(path: str) -> None:
 
 
 def test_encoded_token_is_another_token() -> None:
-    assert SECRET.find(f"/KdcProxy/%63{TOKEN[1:]}") == place_of(f"%63{TOKEN[1:]}")
+    assert SECRET.find(f"/KdcProxy/%63{TOKEN[1:]}") == path_with(f"%63{TOKEN[1:]}")
 
 
 @pytest.mark.parametrize("paths", [OPEN, SECRET], ids=["open", "secret"])
@@ -109,7 +109,7 @@ def test_encoded_token_is_another_token() -> None:
         (f"h:{TOKEN}", "no path"),
     ],
 )
-def test_log_tells_what_is_served_and_quotes_nothing_of_a_target(
+def test_description_names_the_served_paths_and_quotes_nothing_of_the_target(
     paths: Paths, target: str, shown: str
 ) -> None:
     assert paths.describe(target) == f"{shown}; served: /KdcProxy, /deep/er"

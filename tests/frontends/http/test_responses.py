@@ -1,4 +1,4 @@
-"""The table of statuses and sentences. What it does to a connection is seen in test_https."""
+"""The table of statuses and sentences. test_kdc_proxy shows its effect on connections."""
 
 import re
 import time
@@ -19,12 +19,12 @@ def test_every_outcome_without_a_reply_has_an_error_status(outcome: Outcome) -> 
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
-def test_only_policy_has_the_status_that_windows_takes_for_one(outcome: Outcome) -> None:
+def test_only_a_refusal_by_policy_has_the_status_that_windows_knows(outcome: Outcome) -> None:
     assert (responses.refuse(outcome, ID).status == 403) == (outcome is Outcome.REFUSED)
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
-def test_no_refusal_sends_clients_elsewhere_or_asks_them_for_a_password(outcome: Outcome) -> None:
+def test_no_refusal_is_a_redirect_or_a_request_for_a_password(outcome: Outcome) -> None:
     assert responses.refuse(outcome, ID).status not in {401, 407}
 
 
@@ -36,29 +36,29 @@ def test_refusal_is_plain_ascii_text_of_one_line(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
-def test_no_refusal_can_be_taken_for_a_reply(outcome: Outcome) -> None:
+def test_no_refusal_looks_like_a_reply(outcome: Outcome) -> None:
     assert not responses.refuse(outcome, ID).body.startswith(b"\x30")
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
-def test_refusal_bears_the_request_id(outcome: Outcome) -> None:
+def test_refusal_has_the_request_id(outcome: Outcome) -> None:
     assert dict(responses.refuse(outcome, ID).headers)["x-ms-request-id"] == ID
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
-def test_connection_stays_exactly_where_the_request_was_well_formed(outcome: Outcome) -> None:
+def test_connection_stays_if_and_only_if_the_request_was_well_formed(outcome: Outcome) -> None:
     response = responses.refuse(outcome, ID)
-    # A client that sends too many requests has perhaps not even sent its body.
+    # A client that sends too many requests may not have sent its body.
     is_well_formed = response.status in {403, 503} and outcome is not Outcome.OVERLOADED
     assert response.closes != is_well_formed
 
 
-def test_only_method_not_allowed_says_what_is_allowed() -> None:
+def test_only_method_not_allowed_has_the_allow_header() -> None:
     allowing = [outcome for outcome in REFUSALS if "Allow" in dict(responses.refuse(outcome, ID).headers)]
     assert allowing == [Outcome.METHOD_NOT_ALLOWED]
 
 
-def test_answer_bears_the_body_as_kerberos() -> None:
+def test_answer_has_the_body_as_kerberos() -> None:
     response = responses.answer(b"\x30\x00", ID)
     assert (response.status, response.body, response.closes) == (200, b"\x30\x00", False)
     assert response.content_type == "application/kerberos"
@@ -72,7 +72,7 @@ def head_of(data: bytes) -> tuple[str, dict[str, str]]:
     return line, dict(field.split(": ", 1) for field in fields)
 
 
-def test_response_is_written_with_its_length_and_date() -> None:
+def test_response_is_encoded_with_its_length_and_date() -> None:
     response = responses.answer(b"\x30\x00", ID)
     data = responses.encode(response, is_1_0=False, is_last=False)
     line, headers = head_of(data)
@@ -92,7 +92,9 @@ def test_response_is_written_with_its_length_and_date() -> None:
     ("is_1_0", "is_last", "connection"),
     [(False, False, None), (False, True, "close"), (True, True, None)],
 )
-def test_last_response_of_http_1_1_says_so(is_1_0: bool, is_last: bool, connection: str | None) -> None:
+def test_last_response_of_http_1_1_has_connection_close(
+    is_1_0: bool, is_last: bool, connection: str | None
+) -> None:
     data = responses.encode(responses.answer(b"", ID), is_1_0=is_1_0, is_last=is_last)
     line, headers = head_of(data)
     assert line.startswith("HTTP/1.0 " if is_1_0 else "HTTP/1.1 ")
@@ -107,6 +109,6 @@ def test_response_to_head_has_the_length_of_its_body_and_no_body() -> None:
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
-def test_every_refusal_can_be_written(outcome: Outcome) -> None:
+def test_every_refusal_can_be_encoded(outcome: Outcome) -> None:
     line, _ = head_of(responses.encode(responses.refuse(outcome, ID), is_1_0=False, is_last=True))
     assert re.fullmatch(r"HTTP/1\.1 [45]\d\d [ -~]+", line)

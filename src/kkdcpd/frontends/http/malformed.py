@@ -1,13 +1,13 @@
-"""Names the rule of HTTP that a malformed request breaks. No word of the request itself gets into a name.
+"""Names the rule of HTTP that a malformed request breaks, without a word of the request.
 
-aiohttp's errors quote what the parser stumbled over: a message, a password's proof, a token. So an error is
-recognised by its class and by the fixed sentence that it begins with, and anything else has a general name.
+aiohttp's errors quote the request: perhaps a message, a proof of a password, or a token. So an error is
+recognised by its class and by the fixed sentence at its beginning. Every other error has a general name.
 """
 
 __all__ = ["name_rule", "name_start"]
 
 _BY_REASON = {
-    # llhttp's reasons: what follows is the quotation.
+    # The reasons of llhttp. A quotation follows each of them.
     "Invalid method encountered": "request line: unknown method",
     "Invalid method for HTTP/x.x request": "request line: method of another protocol",
     "Invalid method for RTSP/x.x request": "request line: method of another protocol",
@@ -61,7 +61,7 @@ _BY_REASON = {
     "Missing expected CR after chunk extension name": "chunk extension: the line ends without CR",
     "Missing expected CR after chunk extension value": "chunk extension: the line ends without CR",
     "Data after `Connection: close`": "data after the last request of the connection",
-    # aiohttp's own.
+    # The reasons of aiohttp.
     "Received HTTPS traffic on an HTTP port": "TLS instead of HTTP",
     "Missing 'Host' header in request.": "Host: missing in HTTP/1.1",
     "Too many headers received": "header: too many lines",
@@ -82,7 +82,7 @@ _SINGLE = {
         "User-Agent",
     )
 }
-"""Headers that a request has at most once, by their names in aiohttp's errors."""
+"""Headers that a request has at most once, as aiohttp's errors name them."""
 
 _BY_CLASS = {
     "LineTooLong": "request line or header: a line is too long",
@@ -96,7 +96,7 @@ _BY_CLASS = {
 
 
 def name_rule(error: BaseException | None) -> str:
-    """Return which rule a parser's error is about."""
+    """Return the rule that an error of the parser is about."""
     text = getattr(error, "message", "")
     reason = text.removeprefix("Bad status line:\n  ").partition(":\n\n")[0]
     known = _BY_REASON.get(reason)
@@ -109,7 +109,7 @@ def name_rule(error: BaseException | None) -> str:
 
 
 def name_start(data: bytes) -> str | None:
-    """Return what protocol the first bytes of a connection look like, if it is none of HTTP."""
+    """Return the protocol that the first bytes of a connection look like, None if they may be HTTP."""
     if data.startswith(b"\x16\x03"):
         return "TLS instead of HTTP"
     if data.startswith(b"SSH-"):
@@ -122,4 +122,4 @@ def name_start(data: bytes) -> str | None:
 
 
 _KERBEROS = (b"\x6a", b"\x6c")
-"""The tags of AS-REQ and TGS-REQ. As letters, these are j and l: no method begins with them."""
+"""The tags of AS-REQ and TGS-REQ. In ASCII they are j and l, and no method begins with these letters."""

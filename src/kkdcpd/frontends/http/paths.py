@@ -1,79 +1,79 @@
-"""Which paths are served, and the secret token that one may end with. Pure.
+"""Finds the served path, and the secret token after it, in the target of a request. Pure.
 
-Windows' clients can be given a URL and nothing else, so what lets them in has to be in the path.
+The token is in the path because a Windows client can be configured with a URL only.
 
-A path is compared as it is written, and nothing in it is decoded: an encoded slash is no slash (RFC 3986
-2.2), and no client encodes what needs no encoding.
+Paths are compared without decoding: an encoded slash is no slash (RFC 3986 2.2), and no client encodes
+characters without need.
 """
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Paths", "Place"]
+__all__ = ["Paths", "ServedPath"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A path of ours. `token` is the digest of the token behind it; the token itself is forgotten at once."""
+class ServedPath:
+    """A path that is served. `token` is the digest of the token after it. The token itself is not kept."""
 
     token: bytes | None = field(default=None, repr=False)
 
 
-_OPEN = Place()
+_WITHOUT_TOKEN = ServedPath()
 
 
 class Paths:
-    """The configured paths, compared without case; one slash at the end makes no difference.
+    """The configured paths. They are compared without case, and one slash at the end makes no difference.
 
-    Only where `takes_tokens` is true may one more segment follow.
+    If `takes_tokens` is true, one more segment may follow a path.
     """
 
     def __init__(self, paths: Iterable[str], *, takes_tokens: bool) -> None:
-        self._spelled = tuple(paths)
-        self._targets = frozenset(self._spelled)  # as most clients write them
-        self._paths = {_fold(path): path for path in self._spelled}
+        self._configured = tuple(paths)
+        self._targets = frozenset(self._configured)  # most clients send exactly these
+        self._paths = {_fold(path): path for path in self._configured}
         self._takes_tokens = takes_tokens
 
-    def find(self, target: str) -> Place | None:
-        """Return what a request's target stands for, None if it is none of ours."""
+    def find(self, target: str) -> ServedPath | None:
+        """Return the served path in the target of a request, None if there is none."""
         if target in self._targets:
-            return _OPEN
+            return _WITHOUT_TOKEN
         path = _path_of(target)
         if path is None:
             return None
         if _fold(path) in self._paths:
-            return _OPEN
+            return _WITHOUT_TOKEN
         if self._takes_tokens:
             parent, _, token = path.removesuffix("/").rpartition("/")
             if token and _fold(parent) in self._paths:
-                return Place(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+                return ServedPath(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
         return None
 
     def describe(self, target: str) -> str:
-        """Return what the log may say of a target that is not ours, and what is served.
+        """Describe a target that is not served, and the served paths, for the log.
 
-        Anything in it may be a token, whole or in part, perhaps of another proxy. So nothing is quoted.
+        The target is not quoted, because any part of it may be a token, perhaps of another proxy.
         """
-        return f"{self._describe(target)}; served: {', '.join(self._spelled)}"
+        return f"{self._describe(target)}; served: {', '.join(self._configured)}"
 
     def _describe(self, target: str) -> str:
         path = _path_of(target)
         if path is None:
             return "no path"
         folded = _fold(path)
-        for served, spelled in self._paths.items():
+        for served, configured in self._paths.items():
             if served and folded.startswith(f"{served}/"):
-                return f"{spelled}/... ({len(path)} characters)"
+                return f"{configured}/... ({len(path)} characters)"
         return f"another path ({len(path)} characters)"
 
 
 def _path_of(target: str) -> str | None:
-    """Return the path of a request's target (RFC 9112 3.2), as it is written; None if it has none."""
+    """Return the path in the target of a request (RFC 9112 3.2) without decoding, None if there is none."""
     if not target.startswith("/"):
         scheme, is_url, rest = target.partition("://")
         if not is_url or not scheme.isalnum():
-            return None  # The asterisk form, or CONNECT's.
+            return None  # The asterisk form, or the authority form of CONNECT.
         authority, slash, path = rest.partition("/")
         if "?" in authority or "#" in authority:
             return "/"

@@ -1,7 +1,7 @@
-"""Writes what an HTTP client gets for each outcome: one table of statuses and sentences (docs/http.md).
+"""Builds and encodes HTTP responses, with a status and a sentence for each outcome (docs/http.md).
 
-The sentences help the client's administrator. None names an address or a KDC of ours. To a Windows client
-every status but 403 means "no logon servers" ([MS-KKDCP] 3.1.5.3); MIT's client tries its next proxy at once.
+The sentences help the client's administrator, and name no address and no KDC. To a Windows client every
+status but 403 means "no logon servers" ([MS-KKDCP] 3.1.5.3). MIT's client tries its next proxy at once.
 """
 
 import math
@@ -22,7 +22,7 @@ TEXT = "text/plain; charset=utf-8"
 
 @frozen
 class Response:
-    """A response to one request; `closes` says that the connection ends with it."""
+    """A response to one request. If `closes` is true, the connection closes after it."""
 
     status: int
     body: bytes
@@ -32,8 +32,8 @@ class Response:
 
 
 def encode(response: Response, *, is_1_0: bool, is_last: bool, has_body: bool = True) -> bytes:
-    """Return the bytes of a response; one to HEAD has no body (RFC 9110 9.3.2)."""
-    # Without a word an HTTP/1.0 connection closes, and one of HTTP/1.1 stays (RFC 9112 9.3).
+    """Return the bytes of a response. A response to HEAD has no body (RFC 9110 9.3.2)."""
+    # By default an HTTP/1.0 connection closes, and an HTTP/1.1 connection stays (RFC 9112 9.3).
     close = "Connection: close\r\n" if is_last and not is_1_0 else ""
     more = ""
     for name, value in response.headers:
@@ -57,9 +57,9 @@ def answer(body: bytes, request_id: str) -> Response:
 
 
 def refuse(outcome: Outcome, request_id: str, refusal: Refusal | None = None) -> Response:
-    """Build the response to a request that got no reply; the guard's `refusal` says more than the outcome.
+    """Build the response to a request without a reply. A `refusal` of the guard has a sentence of its own.
 
-    `x-ms-request-id` is what Kerberos.NET shows its user in an error, and the `id` of our log line.
+    `x-ms-request-id` is the `id` in the access log. Kerberos.NET shows it to its user in an error.
     """
     ending = _ENDINGS[outcome]
     headers = [("x-ms-request-id", request_id)]
@@ -82,7 +82,7 @@ def _sentence(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _date(seconds: int) -> str:
-    """Return the time as HTTP writes it (RFC 9110 5.6.7)."""
+    """Return a time in the format of HTTP (RFC 9110 5.6.7)."""
     return formatdate(seconds, usegmt=True)
 
 
@@ -91,7 +91,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 @frozen
 class Ending:
-    """Status and sentence of an outcome without a reply; whether the connection may live on after it."""
+    """The status and the sentence for an outcome without a reply, and whether the connection stays open."""
 
     status: int
     sentence: str
@@ -109,49 +109,48 @@ _ENDINGS = {
         sentence="The KDC-PROXY-MESSAGE has no target-domain, so the realm is unknown (MS-KKDCP 3.2.5.1).",
     ),
     Outcome.PATH_NOT_FOUND: Ending(
-        status=404, sentence="Nothing is at this path. A KDC proxy is usually at /KdcProxy; ask its operator."
+        status=404,
+        sentence="Nothing is at this path. A KDC proxy usually has the path /KdcProxy.",
     ),
     Outcome.METHOD_NOT_ALLOWED: Ending(
         status=405,
-        sentence="This is a Kerberos KDC proxy (MS-KKDCP) and it is up: it takes POST requests from Kerberos"
+        sentence="This is a Kerberos KDC proxy (MS-KKDCP), and it is up: it serves POST requests of Kerberos"
         " clients. To test it, write `kdc = ` and this URL into your realm's section of krb5.conf, and run"
         " kinit.",
     ),
-    Outcome.BODY_TOO_LARGE: Ending(
-        status=413, sentence="The body is larger than any Kerberos request may be here."
-    ),
+    Outcome.BODY_TOO_LARGE: Ending(status=413, sentence="The body is larger than the limit of this proxy."),
     Outcome.BODY_TIMEOUT: Ending(status=408, sentence="The body did not arrive in time."),
     Outcome.REFUSED: Ending(
-        status=403, sentence="The proxy's policy is against this request.", keeps_connection=True
+        status=403, sentence="The proxy's policy refuses this request.", keeps_connection=True
     ),
-    Outcome.RATE_LIMITED: Ending(status=429, sentence="Too many requests come from your network."),
-    Outcome.OVERLOADED: Ending(status=503, sentence="Too many requests come at present."),
+    Outcome.RATE_LIMITED: Ending(
+        status=429, sentence="Your network sends too many requests; try again later."
+    ),
+    Outcome.OVERLOADED: Ending(status=503, sentence="The proxy is overloaded; try again later."),
     Outcome.REALM_NOT_SERVED: Ending(
         status=503,
-        sentence="The Kerberos realm asked for is not served here; check the realm's name.",
+        sentence="This proxy does not serve the requested Kerberos realm; check the realm's name.",
         keeps_connection=True,
     ),
     Outcome.NO_KDC_KNOWN: Ending(
         status=503,
-        sentence="No server for this service of the Kerberos realm is known here.",
+        sentence="This proxy knows no server for this service of the Kerberos realm.",
         keeps_connection=True,
     ),
     Outcome.DNS_FAILED: Ending(
         status=503,
-        sentence="The servers of the Kerberos realm can't be looked up at the moment; try again later.",
+        sentence="The DNS lookup of the Kerberos realm's servers fails; try again later.",
         keeps_connection=True,
     ),
     Outcome.NO_KDC_REACHED: Ending(
         status=503,
-        sentence="No server of the Kerberos realm can be reached at the moment; try again later.",
+        sentence="The proxy can't reach any server of the Kerberos realm; try again later.",
         keeps_connection=True,
     ),
     Outcome.NO_KDC_REPLY: Ending(
         status=503,
-        sentence="The Kerberos realm's server took the request but sent no usable reply.",
+        sentence="A server of the Kerberos realm took the request but sent no usable reply.",
         keeps_connection=True,
     ),
-    Outcome.INTERNAL_ERROR: Ending(
-        status=500, sentence="The proxy made a mistake; its operator finds it in the log."
-    ),
+    Outcome.INTERNAL_ERROR: Ending(status=500, sentence="The proxy has a bug; its log has the details."),
 }
