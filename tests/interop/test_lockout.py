@@ -53,7 +53,7 @@ def test_two_wrong_passwords_count_two_failures_though_one_kdc_is_silent(
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_wrong_password_whose_answer_is_lost_counts_once(
+def test_wrong_password_with_a_lost_reply_counts_once(
     transport: str, network: NetworkNamespace, realm: MitRealm, make_front: FrontMaker
 ) -> None:
     kdcs = [f"{transport}://{kdc.endpoints[0]}" for kdc in realm.kdcs]

@@ -209,6 +209,14 @@ def test_length_beyond_all_measure_is_malformed(read: Callable[[bytes], object],
             read(head + length + b"\x30\x00")
 
 
+@pytest.mark.parametrize(
+    ("read", "kind"), [(read_certificate, "a certificate"), (read_crl, "a revocation list")]
+)
+def test_missing_fields_are_malformed(read: Callable[[bytes], object], kind: str) -> None:
+    with pytest.raises(MalformedError, match=f"{kind} that lacks fields"):
+        read(b"\x30\x05\x30\x03\x02\x01\x07")
+
+
 SAMPLES = {
     read_certificate: certificate(names=[x509.DNSName("a"), x509.OtherName(UPN, b"\x0c\x01a")]),
     read_crl: revocation_list(7),
