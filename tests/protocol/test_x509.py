@@ -209,12 +209,13 @@ def test_length_beyond_all_measure_is_malformed(read: Callable[[bytes], object],
             read(head + length + b"\x30\x00")
 
 
+@pytest.mark.parametrize("first", [b"\x02", b"\x04"], ids=["with a version", "without one"])
 @pytest.mark.parametrize(
     ("read", "kind"), [(read_certificate, "a certificate"), (read_crl, "a revocation list")]
 )
-def test_missing_fields_are_malformed(read: Callable[[bytes], object], kind: str) -> None:
+def test_missing_fields_are_malformed(read: Callable[[bytes], object], kind: str, first: bytes) -> None:
     with pytest.raises(MalformedError, match=f"{kind} that lacks fields"):
-        read(b"\x30\x05\x30\x03\x02\x01\x07")
+        read(b"\x30\x05\x30\x03" + first + b"\x01\x07")
 
 
 SAMPLES = {
