@@ -29,7 +29,7 @@ PYASN1_LOOPS = 10
 
 LONGEST = messages.envelope(
     messages.tgs_req(
-        realm="R" * (kerberos.MAX_NAME_OCTETS - 100),
+        realm="R" * (kerberos.MAX_NAME_BYTES - 100),
         cname=(1, ["\udcff" * 250] * kerberos.MAX_NAME_COMPONENTS),
         sname=(1, ["/@\udcff" * 80] * kerberos.MAX_NAME_COMPONENTS),
         padata=[(149, bytes(840))] * (der.MAX_ITEMS - 1),

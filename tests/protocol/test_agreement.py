@@ -1,4 +1,4 @@
-"""The reader against pyasn1, and against whatever octets there may be."""
+"""The reader against pyasn1, and against whatever bytes there may be."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,7 +34,7 @@ def _read(body: bytes) -> ProxyRequest:
 
 
 def _accepted(read: Callable[[], T]) -> T | None:
-    """What is read, or None; any error but the two that hostile octets may raise fails the test."""
+    """What is read, or None; any error but the two that hostile bytes may raise fails the test."""
     try:
         return read()
     except (MalformedError, NoTargetDomainError):
@@ -118,25 +118,29 @@ def test_a_damaged_reply_that_pyasn1_still_reads_is_read_alike(payload: bytes, k
 @example(b"\x30\x80\x00\x00")
 @example(b"\x30\x84\xff\xff\xff\xff")
 @example(b"\x30\xff" + bytes(127))
-def test_random_octets_raise_nothing_but_the_errors_of_a_request(octets: bytes) -> None:
-    _try_everything(octets)
+def test_random_bytes_raise_nothing_but_the_errors_of_a_request(encoded: bytes) -> None:
+    _try_everything(encoded)
 
 
 @given(damaged(proxy_messages | any_reply | captured_bodies | broken()))
-def test_damaged_octets_raise_nothing_but_the_errors_of_a_request(octets: bytes) -> None:
-    _try_everything(octets)
+def test_damaged_bytes_raise_nothing_but_the_errors_of_a_request(encoded: bytes) -> None:
+    _try_everything(encoded)
 
 
-def _try_everything(octets: bytes) -> None:
-    _accepted(lambda: _read(octets))
+def _try_everything(encoded: bytes) -> None:
+    _accepted(lambda: _read(encoded))
     for message in (
-        ProxyMessage(kerb_message=octets),
-        ProxyMessage(kerb_message=messages.prefixed(octets), target_domain="EXAMPLE.COM"),
-        ProxyMessage(kerb_message=messages.prefixed(messages.kpasswd_frame(octets, b"")), target_domain="X"),
+        ProxyMessage(kerb_message=encoded),
+        ProxyMessage(kerb_message=messages.prefixed(encoded), target_domain="EXAMPLE.COM"),
+        ProxyMessage(kerb_message=messages.prefixed(messages.kpasswd_frame(encoded, b"")), target_domain="X"),
     ):
         _accepted(lambda message=message: classify(message))  # type: ignore[misc]
     for kind in REQUEST_KINDS:
-        for payload in (octets, messages.kpasswd_frame(b"", octets), messages.kpasswd_frame(octets, octets)):
+        for payload in (
+            encoded,
+            messages.kpasswd_frame(b"", encoded),
+            messages.kpasswd_frame(encoded, encoded),
+        ):
             _accepted(lambda kind=kind, payload=payload: inspect_reply(kind, payload))  # type: ignore[misc]
 
 
@@ -152,10 +156,10 @@ def test_a_captured_body_is_refused_wherever_it_is_cut_off(name: str) -> None:
 def test_a_captured_kerb_message_is_refused_wherever_it_is_cut_off(name: str) -> None:
     kerb_message = decode_proxy_message(captured(name)).kerb_message
     for length in range(len(kerb_message)):
-        for octets in (kerb_message[:length], messages.prefixed(kerb_message[4 : 4 + length])):
-            if octets != kerb_message:
+        for encoded in (kerb_message[:length], messages.prefixed(kerb_message[4 : 4 + length])):
+            if encoded != kerb_message:
                 with pytest.raises(MalformedError):
-                    _read(encode_proxy_message(ProxyMessage(kerb_message=octets, target_domain="X")))
+                    _read(encode_proxy_message(ProxyMessage(kerb_message=encoded, target_domain="X")))
 
 
 @pytest.mark.parametrize(
@@ -195,13 +199,13 @@ def _length_off_by(difference: int) -> Callable[[Node], bytes]:
 VIOLATIONS: dict[str, Callable[[Node], bytes]] = {
     "an indefinite length": lambda node: bytes([node.tag, 0x80]) + der_tree.contents_of(node) + b"\x00\x00",
     "a length that isn't minimal": _long_length,
-    "a length of five octets": lambda node: (
+    "a length of five bytes": lambda node: (
         bytes([node.tag, 0x85, *len(der_tree.contents_of(node)).to_bytes(5, "big")])
         + der_tree.contents_of(node)
     ),
     "a length that is one too long": _length_off_by(1),
     "a length that is one too short": _length_off_by(-1),
-    "a reserved length octet": lambda node: bytes([node.tag, 0xFF]) + der_tree.contents_of(node),
+    "a reserved length byte": lambda node: bytes([node.tag, 0xFF]) + der_tree.contents_of(node),
     "a tag number in high form": lambda node: (
         bytes([node.tag | 0x1F, node.tag & 0x1F]) + der_tree.break_at(node)[1:]
     ),
@@ -211,8 +215,8 @@ VIOLATIONS: dict[str, Callable[[Node], bytes]] = {
         bytes([node.tag ^ 0x20]) + der_tree.break_at(node)[1:]
     ),
     "an element after it": lambda node: der_tree.break_at(node) + b"\x05\x00",
-    "an octet after it": lambda node: der_tree.break_at(node) + b"\x00",
-    "the end-of-contents octets after it": lambda node: der_tree.break_at(node) + b"\x00\x00",
+    "an byte after it": lambda node: der_tree.break_at(node) + b"\x00",
+    "the end-of-contents bytes after it": lambda node: der_tree.break_at(node) + b"\x00\x00",
 }
 
 

@@ -11,12 +11,12 @@ from kkdcpd.protocol.der import ABSENT, Field, Grammar
 PAIR = Grammar("Pair", Field(0, der.INTEGER), Field(1, der.OCTET_STRING + der.IA5_STRING, is_optional=True))
 
 
-def _whole(octets: bytes) -> der.Span:
-    return 0, len(octets)
+def _whole(encoded: bytes) -> der.Span:
+    return 0, len(encoded)
 
 
 @pytest.mark.parametrize(
-    ("octets", "span"),
+    ("encoded", "span"),
     [
         (b"\x04\x00", (2, 2)),
         (b"\x04\x03abc", (2, 5)),
@@ -25,10 +25,10 @@ def _whole(octets: bytes) -> der.Span:
         (b"\x04\x82\x01\x00" + bytes(256), (4, 260)),
         (b"\x04\x83\x01\x00\x00" + bytes(65536), (5, 65541)),
     ],
-    ids=["empty", "short", "127 octets", "128 octets", "256 octets", "65536 octets"],
+    ids=["empty", "short", "127 bytes", "128 bytes", "256 bytes", "65536 bytes"],
 )
-def test_the_contents_of_an_element_begin_after_its_header(octets: bytes, span: der.Span) -> None:
-    assert der.read_element(octets, 0, len(octets), der.OCTET_STRING) == span
+def test_the_contents_of_an_element_begin_after_its_header(encoded: bytes, span: der.Span) -> None:
+    assert der.read_element(encoded, 0, len(encoded), der.OCTET_STRING) == span
 
 
 def test_an_element_is_read_where_it_stands_and_what_follows_is_left() -> None:
@@ -36,7 +36,7 @@ def test_an_element_is_read_where_it_stands_and_what_follows_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "end", "problem"),
+    ("encoded", "end", "problem"),
     [
         (b"", 0, "ends within"),
         (b"\x04", 1, "ends within"),
@@ -58,13 +58,13 @@ def test_an_element_is_read_where_it_stands_and_what_follows_is_left() -> None:
         (b"\x1f\x04\x00", 3, "tag 0x1f|reaches past"),
     ],
 )
-def test_an_element_is_refused_if_not_in_der(octets: bytes, end: int, problem: str) -> None:
+def test_an_element_is_refused_if_not_in_der(encoded: bytes, end: int, problem: str) -> None:
     with pytest.raises(MalformedError, match=problem):
-        der.read_element(octets, 0, end, der.OCTET_STRING)
+        der.read_element(encoded, 0, end, der.OCTET_STRING)
 
 
 @pytest.mark.parametrize(
-    ("octets", "spans"),
+    ("encoded", "spans"),
     [
         (b"\xa0\x03\x02\x01\x07", [(4, 5), ABSENT]),
         (b"\xa0\x03\x02\x01\x07\xa1\x03\x04\x01x", [(4, 5), (9, 10)]),
@@ -73,19 +73,19 @@ def test_an_element_is_refused_if_not_in_der(octets: bytes, end: int, problem: s
     ],
     ids=["without the optional field", "with it", "empty and of the other type", "long"],
 )
-def test_a_sequence_has_a_span_for_each_field(octets: bytes, spans: list[der.Span]) -> None:
-    assert der.read_fields(octets, _whole(octets), PAIR) == spans
+def test_a_sequence_has_a_span_for_each_field(encoded: bytes, spans: list[der.Span]) -> None:
+    assert der.read_fields(encoded, _whole(encoded), PAIR) == spans
 
 
 @pytest.mark.parametrize(
-    ("octets", "problem"),
+    ("encoded", "problem"),
     [
         (b"", r"field \[0\] is missing"),
         (b"\xa1\x03\x04\x01x", r"field \[0\] is missing"),
         (b"\xa1\x03\x04\x01x\xa0\x03\x02\x01\x07", r"field \[0\] is missing"),
-        (b"\xa0\x03\x02\x01\x07\xa0\x03\x02\x01\x07", "unknown or misplaced field at octet 5"),
-        (b"\xa0\x03\x02\x01\x07\xa2\x03\x02\x01\x07", "unknown or misplaced field at octet 5"),
-        (b"\xa0\x03\x02\x01\x07\x00", "unknown or misplaced field at octet 5"),
+        (b"\xa0\x03\x02\x01\x07\xa0\x03\x02\x01\x07", "unknown or misplaced field at byte 5"),
+        (b"\xa0\x03\x02\x01\x07\xa2\x03\x02\x01\x07", "unknown or misplaced field at byte 5"),
+        (b"\xa0\x03\x02\x01\x07\x00", "unknown or misplaced field at byte 5"),
         (b"\xa0\x03\x04\x01\x07", "wrong type"),
         (b"\xa0\x03\x22\x01\x07", "wrong type"),
         (b"\xa0\x04\x02\x01\x07\x00", "wrong type or length"),
@@ -103,9 +103,9 @@ def test_a_sequence_has_a_span_for_each_field(octets: bytes, spans: list[der.Spa
         (b"\xa0\x82\x01", "ends within a field"),
     ],
 )
-def test_a_sequence_is_refused_if_against_its_grammar(octets: bytes, problem: str) -> None:
+def test_a_sequence_is_refused_if_against_its_grammar(encoded: bytes, problem: str) -> None:
     with pytest.raises(MalformedError, match=problem):
-        der.read_fields(octets, _whole(octets), PAIR)
+        der.read_fields(encoded, _whole(encoded), PAIR)
 
 
 def test_a_field_may_not_reach_past_its_sequence_into_what_follows() -> None:
@@ -114,18 +114,18 @@ def test_a_field_may_not_reach_past_its_sequence_into_what_follows() -> None:
 
 
 def test_a_list_has_a_span_for_each_item() -> None:
-    octets = b"\x02\x01\x07\x02\x02\x01\x00"
+    encoded = b"\x02\x01\x07\x02\x02\x01\x00"
 
-    assert der.read_items(octets, _whole(octets), der.INTEGER) == [(2, 3), (5, 7)]
-    assert der.read_items(octets, (3, 3), der.INTEGER) == []
+    assert der.read_items(encoded, _whole(encoded), der.INTEGER) == [(2, 3), (5, 7)]
+    assert der.read_items(encoded, (3, 3), der.INTEGER) == []
 
 
 @pytest.mark.parametrize(
-    "octets", [b"\x02\x01\x07\x04\x01a", b"\x02\x01\x07\x00", b"\x02\x01\x07\x02", b"\x02\x02\x07"]
+    "encoded", [b"\x02\x01\x07\x04\x01a", b"\x02\x01\x07\x00", b"\x02\x01\x07\x02", b"\x02\x02\x07"]
 )
-def test_a_list_is_refused_if_an_item_is_another_or_cut_off(octets: bytes) -> None:
+def test_a_list_is_refused_if_an_item_is_another_or_cut_off(encoded: bytes) -> None:
     with pytest.raises(MalformedError):
-        der.read_items(octets, _whole(octets), der.INTEGER)
+        der.read_items(encoded, _whole(encoded), der.INTEGER)
 
 
 def test_a_list_may_be_as_long_as_the_limit_and_no_longer() -> None:
@@ -137,19 +137,19 @@ def test_a_list_may_be_as_long_as_the_limit_and_no_longer() -> None:
 
 
 def test_scanned_fields_may_have_any_number_and_type_and_order() -> None:
-    octets = b"\xbe\x03\x04\x01a\xa0\x02\x30\x00"
+    encoded = b"\xbe\x03\x04\x01a\xa0\x02\x30\x00"
 
-    assert der.scan_fields(octets, _whole(octets)) == {30: (0x04, 4, 5), 0: (0x30, 9, 9)}
+    assert der.scan_fields(encoded, _whole(encoded)) == {30: (0x04, 4, 5), 0: (0x30, 9, 9)}
 
 
 def test_the_first_of_two_scanned_fields_with_one_number_counts() -> None:
-    octets = b"\xa0\x03\x02\x01\x07\xa0\x03\x02\x01\x08"
+    encoded = b"\xa0\x03\x02\x01\x07\xa0\x03\x02\x01\x08"
 
-    assert der.scan_fields(octets, _whole(octets)) == {0: (0x02, 4, 5)}
+    assert der.scan_fields(encoded, _whole(encoded)) == {0: (0x02, 4, 5)}
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "encoded",
     [
         b"\x02\x01\x07",
         b"\x80\x01\x07",
@@ -164,9 +164,9 @@ def test_the_first_of_two_scanned_fields_with_one_number_counts() -> None:
         b"\xa0\x03\x02\x01\x07\x00",
     ],
 )
-def test_scanned_fields_must_be_tagged_and_exactly_nested(octets: bytes) -> None:
+def test_scanned_fields_must_be_tagged_and_exactly_nested(encoded: bytes) -> None:
     with pytest.raises(MalformedError):
-        der.scan_fields(octets, _whole(octets))
+        der.scan_fields(encoded, _whole(encoded))
 
 
 @given(st.integers(-(2**31), 2**32 - 1))
@@ -174,12 +174,12 @@ def test_an_integer_is_written_and_read_as_it_is(value: int) -> None:
     element = der.encode_integer(value)
 
     span = der.read_element(element, 0, len(element), der.INTEGER)
-    assert der.read_integer(element, span, der.UINT32_OCTETS) == value
+    assert der.read_integer(element, span, der.UINT32_BYTES) == value
     assert decoder.decode(element, asn1Spec=univ.Integer()) == (value, b"")
 
 
 @pytest.mark.parametrize(
-    ("value", "octets"),
+    ("value", "encoded"),
     [
         (0, "00"),
         (127, "7f"),
@@ -194,23 +194,23 @@ def test_an_integer_is_written_and_read_as_it_is(value: int) -> None:
         (-(2**31), "80000000"),
     ],
 )
-def test_an_integer_takes_as_few_octets_as_can_be(value: int, octets: str) -> None:
-    contents = bytes.fromhex(octets)
+def test_an_integer_takes_as_few_bytes_as_can_be(value: int, encoded: str) -> None:
+    contents = bytes.fromhex(encoded)
 
     assert der.encode_integer(value) == der.encode(0x02, contents)
-    assert der.read_integer(contents, _whole(contents), der.UINT32_OCTETS) == value
+    assert der.read_integer(contents, _whole(contents), der.UINT32_BYTES) == value
 
 
-@pytest.mark.parametrize("octets", ["0080000000", "00ffffffff"])
-def test_an_int32_is_no_uint32(octets: str) -> None:
-    with pytest.raises(MalformedError, match="an INTEGER of 5 octets"):
-        der.read_integer(bytes.fromhex(octets), (0, 5))
+@pytest.mark.parametrize("encoded", ["0080000000", "00ffffffff"])
+def test_an_int32_is_no_uint32(encoded: str) -> None:
+    with pytest.raises(MalformedError, match="an INTEGER of 5 bytes"):
+        der.read_integer(bytes.fromhex(encoded), (0, 5))
 
 
 @pytest.mark.parametrize(
-    ("octets", "problem"),
+    ("encoded", "problem"),
     [
-        ("", "of 0 octets"),
+        ("", "of 0 bytes"),
         ("0000", "shortest form"),
         ("007f", "shortest form"),
         ("ffff", "shortest form"),
@@ -220,35 +220,35 @@ def test_an_int32_is_no_uint32(octets: str) -> None:
         ("7fffffffff", "more than 32 bits"),
         ("8000000000", "more than 32 bits"),
         ("ff7fffffff", "more than 32 bits"),
-        ("008000000000", "of 6 octets"),
+        ("008000000000", "of 6 bytes"),
     ],
 )
-def test_an_integer_is_refused_if_not_minimal_or_too_large(octets: str, problem: str) -> None:
-    contents = bytes.fromhex(octets)
+def test_an_integer_is_refused_if_not_minimal_or_too_large(encoded: str, problem: str) -> None:
+    contents = bytes.fromhex(encoded)
 
     with pytest.raises(MalformedError, match=problem):
-        der.read_integer(contents, _whole(contents), der.UINT32_OCTETS)
+        der.read_integer(contents, _whole(contents), der.UINT32_BYTES)
 
 
 @pytest.mark.parametrize(
-    ("octets", "bits"),
+    ("encoded", "bits"),
     [("00", ""), ("0040810010", "40810010"), ("01fe", "fe"), ("0780", "80"), ("07ff80", "ff80")],
 )
-def test_a_bit_string_gives_its_octets(octets: str, bits: str) -> None:
-    contents = bytes.fromhex(octets)
+def test_a_bit_string_gives_its_bytes(encoded: str, bits: str) -> None:
+    contents = bytes.fromhex(encoded)
 
     assert der.read_bit_string(contents, _whole(contents)) == bytes.fromhex(bits)
 
 
-@pytest.mark.parametrize("octets", ["", "01", "07", "0800", "ff00", "01ff", "0740", "040f"])
-def test_a_bit_string_is_refused_if_its_unused_bits_are_wrong(octets: str) -> None:
-    contents = bytes.fromhex(octets)
+@pytest.mark.parametrize("encoded", ["", "01", "07", "0800", "ff00", "01ff", "0740", "040f"])
+def test_a_bit_string_is_refused_if_its_unused_bits_are_wrong(encoded: str) -> None:
+    contents = bytes.fromhex(encoded)
 
     with pytest.raises(MalformedError, match="wrong unused bits"):
         der.read_bit_string(contents, _whole(contents))
 
 
-def test_a_time_gives_its_octets() -> None:
+def test_a_time_gives_its_bytes() -> None:
     assert der.read_time(b"--19700101000000Z--", (2, 17)) == b"19700101000000Z"
 
 

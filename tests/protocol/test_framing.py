@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kkdcpd.errors import MalformedError
-from kkdcpd.protocol.framing import PREFIX_OCTETS, add_prefix, has_prefix, read_prefix
+from kkdcpd.protocol.framing import PREFIX_BYTES, add_prefix, has_prefix, read_prefix
 from tests.support import messages
 
 
@@ -11,8 +11,8 @@ def test_the_length_of_the_payload_goes_before_it() -> None:
     assert add_prefix(b"abc") == b"\x00\x00\x00\x03abc"
 
 
-def test_the_length_has_four_octets_however_large_it_is() -> None:
-    assert add_prefix(bytes(70_000))[:PREFIX_OCTETS] == b"\x00\x01\x11\x70"
+def test_the_length_has_four_bytes_however_large_it_is() -> None:
+    assert add_prefix(bytes(70_000))[:PREFIX_BYTES] == b"\x00\x01\x11\x70"
 
 
 @given(st.binary(min_size=1, max_size=300))
@@ -21,13 +21,13 @@ def test_a_prefix_is_seen_and_read_as_it_was_put(payload: bytes) -> None:
     assert read_prefix(add_prefix(payload)) == len(payload)
 
 
-@pytest.mark.parametrize("length", range(PREFIX_OCTETS))
-def test_fewer_than_four_octets_have_no_length(length: int) -> None:
-    with pytest.raises(MalformedError, match=f"a kerb-message of {length} octets"):
+@pytest.mark.parametrize("length", range(PREFIX_BYTES))
+def test_fewer_than_four_bytes_have_no_length(length: int) -> None:
+    with pytest.raises(MalformedError, match=f"a kerb-message of {length} bytes"):
         read_prefix(bytes(length))
 
 
-@pytest.mark.parametrize("length", range(PREFIX_OCTETS + 1))
+@pytest.mark.parametrize("length", range(PREFIX_BYTES + 1))
 def test_nothing_after_the_length_is_no_prefix(length: int) -> None:
     assert not has_prefix(bytes(length))
 

@@ -13,12 +13,12 @@ KRBTGT = PrincipalName(name_type=2, components=("krbtgt", "EXAMPLE.COM"))
 ALICE = PrincipalName(name_type=1, components=("alice",))
 
 
-def _read_request(octets: bytes) -> KdcReq:
-    return kerberos.read_kdc_req(octets, (0, len(octets)))
+def _read_request(encoded: bytes) -> KdcReq:
+    return kerberos.read_kdc_req(encoded, (0, len(encoded)))
 
 
-def _read_reply(octets: bytes) -> ReplyFacts:
-    return kerberos.read_reply(octets, (0, len(octets)))
+def _read_reply(encoded: bytes) -> ReplyFacts:
+    return kerberos.read_reply(encoded, (0, len(encoded)))
 
 
 def _tagged(tag: int, *fields: tuple[int, bytes]) -> bytes:
@@ -103,7 +103,7 @@ def test_a_list_that_is_empty_is_as_if_absent(number: int) -> None:
     ],
     ids=["UTF-8", "not UTF-8", "what would be ambiguous", "control characters", "no components"],
 )
-def test_no_octet_of_a_name_is_lost(realm: str, cname: tuple[str, ...]) -> None:
+def test_no_byte_of_a_name_is_lost(realm: str, cname: tuple[str, ...]) -> None:
     request = _read_request(messages.as_req(realm=realm, cname=(10, cname)))
 
     assert request.realm == realm
@@ -125,7 +125,7 @@ def test_flags_may_have_fewer_or_more_than_32_bits(options: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "options"),
+    ("encoded", "options"),
     [
         (b"", 0),
         (b"\x40", 0x40000000),
@@ -133,10 +133,10 @@ def test_flags_may_have_fewer_or_more_than_32_bits(options: bytes) -> None:
         (b"\x50\x81\x00\x12", 0x50810012),
         (b"\x80\x00\x00\x01\xff", 0x80000001),
     ],
-    ids=["none", "one octet", "bit 14", "all octets", "40 bits"],
+    ids=["none", "one byte", "bit 14", "all bytes", "40 bits"],
 )
-def test_the_first_32_options_are_told_bit_0_being_the_highest(octets: bytes, options: int) -> None:
-    assert _read_request(messages.as_req(options=octets)).options == options
+def test_the_first_32_options_are_told_bit_0_being_the_highest(encoded: bytes, options: int) -> None:
+    assert _read_request(messages.as_req(options=encoded)).options == options
 
 
 def test_additional_tickets_are_counted() -> None:
@@ -203,7 +203,7 @@ def test_a_name_may_be_as_long_as_in_active_directory_and_not_much_longer(
     build: Callable[[messages.Name], bytes],
 ) -> None:
     _read_request(build((10, ["\N{GRINNING FACE}" * 1023])))
-    with pytest.raises(MalformedError, match="a name of more than 4096 octets"):
+    with pytest.raises(MalformedError, match="a name of more than 4096 bytes"):
         _read_request(build((10, ["a" * 2048, "b" * 2048])))
 
 
@@ -217,7 +217,7 @@ def test_a_name_may_be_as_long_as_in_active_directory_and_not_much_longer(
 )
 def test_a_realm_has_the_same_bounds(build: Callable[[str], bytes]) -> None:
     _read_request(build("R" * 4096))
-    with pytest.raises(MalformedError, match="a name of more than 4096 octets"):
+    with pytest.raises(MalformedError, match="a name of more than 4096 bytes"):
         _read_request(build("R" * 4097))
 
 
@@ -235,11 +235,11 @@ def test_an_int32_has_a_sign(build: Callable[[int], bytes]) -> None:
     for number in (-(2**31), -135, 2**31 - 1):
         _read_request(build(number))
     # pyasn1's schema is as strict: put in what it won't write.
-    octets = build(0x7F0F0F0F)
-    place = octets.index(b"\x02\x04\x7f\x0f\x0f\x0f")
-    tree = der_tree.parse(octets)
-    (node,) = (node for node in tree.walk() if node.contents == octets[place + 2 : place + 6])
-    with pytest.raises(MalformedError, match="an INTEGER of 5 octets"):
+    encoded = build(0x7F0F0F0F)
+    place = encoded.index(b"\x02\x04\x7f\x0f\x0f\x0f")
+    tree = der_tree.parse(encoded)
+    (node,) = (node for node in tree.walk() if node.contents == encoded[place + 2 : place + 6])
+    with pytest.raises(MalformedError, match="an INTEGER of 5 bytes"):
         _read_request(der_tree.break_at(tree, node, b"\x02\x05\x00\xff\x0f\x0f\x0f"))
 
 
@@ -315,7 +315,7 @@ def test_what_other_padata_hold_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "encoded",
     [
         b"",
         messages.as_rep(),
@@ -327,18 +327,18 @@ def test_what_other_padata_hold_is_not_read() -> None:
     ],
     ids=["nothing", "AS-REP", "KRB-ERROR", "AP-REQ", "KRB-PRIV", "SEQUENCE", "empty AS-REQ"],
 )
-def test_anything_but_an_as_req_or_tgs_req_is_no_request(octets: bytes) -> None:
+def test_anything_but_an_as_req_or_tgs_req_is_no_request(encoded: bytes) -> None:
     with pytest.raises(MalformedError):
-        _read_request(octets)
+        _read_request(encoded)
 
 
 @pytest.mark.parametrize("tail", [b"\x00", b"\x00\x00", b"\x05\x00", messages.as_req()])
-def test_a_request_is_refused_with_octets_after_it(tail: bytes) -> None:
-    with pytest.raises(MalformedError, match="octets after the end"):
+def test_a_request_is_refused_with_bytes_after_it(tail: bytes) -> None:
+    with pytest.raises(MalformedError, match="bytes after the end"):
         _read_request(messages.as_req() + tail)
 
 
-def test_a_message_is_read_from_the_midst_of_octets() -> None:
+def test_a_message_is_read_from_the_midst_of_bytes() -> None:
     request = messages.as_req()
 
     assert kerberos.read_kdc_req(b"before" + request + b"after", (6, 6 + len(request))) == _read_request(
@@ -347,9 +347,9 @@ def test_a_message_is_read_from_the_midst_of_octets() -> None:
 
 
 def test_an_ap_req_tells_its_ticket() -> None:
-    octets = messages.ap_req(realm="EXAMPLE.ORG", sname=(1, ("kadmin", "changepw")))
+    encoded = messages.ap_req(realm="EXAMPLE.ORG", sname=(1, ("kadmin", "changepw")))
 
-    ticket = kerberos.read_ap_req(octets, (0, len(octets)))
+    ticket = kerberos.read_ap_req(encoded, (0, len(encoded)))
 
     assert ticket.realm == "EXAMPLE.ORG"
     assert ticket.sname == PrincipalName(name_type=1, components=("kadmin", "changepw"))
@@ -374,7 +374,7 @@ def test_a_ticket_holds_one_sequence_and_nothing_after_it(tail: bytes) -> None:
     if not tail:
         assert kerberos.read_ap_req(ap_req, (0, len(ap_req))).realm == "X"
         return
-    with pytest.raises(MalformedError, match="octets after the end of a Ticket"):
+    with pytest.raises(MalformedError, match="bytes after the end of a Ticket"):
         kerberos.read_ap_req(ap_req, (0, len(ap_req)))
 
 
@@ -390,10 +390,10 @@ def test_a_krb_priv_has_no_field_2() -> None:
     encrypted = der.encode(
         0x30, der.encode_explicit(0, b"\x02\x01\x12") + der.encode_explicit(2, b"\x04\x01x")
     )
-    octets = _tagged(0x75, (0, b"\x02\x01\x05"), (1, b"\x02\x01\x15"), (2, encrypted))
+    encoded = _tagged(0x75, (0, b"\x02\x01\x05"), (1, b"\x02\x01\x15"), (2, encrypted))
 
     with pytest.raises(MalformedError):
-        kerberos.read_krb_priv(octets, (0, len(octets)))
+        kerberos.read_krb_priv(encoded, (0, len(encoded)))
 
 
 def test_an_as_rep_tells_whose_it_is_and_for_what() -> None:
@@ -477,7 +477,7 @@ def test_a_name_in_a_reply_that_cannot_be_read_is_as_if_absent(name: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "encoded",
     [
         b"",
         messages.as_req(),
@@ -488,15 +488,15 @@ def test_a_name_in_a_reply_that_cannot_be_read_is_as_if_absent(name: bytes) -> N
     ],
     ids=["nothing", "AS-REQ", "TGS-REQ", "AP-REP", "KRB-PRIV", "kpasswd reply"],
 )
-def test_anything_but_an_as_rep_or_tgs_rep_or_krb_error_is_no_reply(octets: bytes) -> None:
+def test_anything_but_an_as_rep_or_tgs_rep_or_krb_error_is_no_reply(encoded: bytes) -> None:
     with pytest.raises(MalformedError):
-        _read_reply(octets)
+        _read_reply(encoded)
 
 
 @pytest.mark.parametrize("reply", [messages.as_rep(), messages.tgs_rep(), messages.krb_error(25)])
 @pytest.mark.parametrize("tail", [b"\x00", b"\x05\x00"])
-def test_a_reply_is_refused_with_octets_after_it(reply: bytes, tail: bytes) -> None:
-    with pytest.raises(MalformedError, match="octets after the end"):
+def test_a_reply_is_refused_with_bytes_after_it(reply: bytes, tail: bytes) -> None:
+    with pytest.raises(MalformedError, match="bytes after the end"):
         _read_reply(reply + tail)
 
 
@@ -514,7 +514,7 @@ def test_what_is_known_is_bounded() -> None:
 def test_no_proof_is_kept_in_memory() -> None:
     proof = bytes(range(60))
     _read_request(messages.as_req(padata=[(2, proof), (149, b"")]))
-    assert not any(proof in octets for octets in kerberos._known_padata)
+    assert not any(proof in encoded for encoded in kerberos._known_padata)
 
 
 @pytest.mark.parametrize(

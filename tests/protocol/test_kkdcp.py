@@ -14,7 +14,7 @@ PAYLOAD = messages.as_req()
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_captured_body_is_encoded_again_to_the_same_octets(name: str) -> None:
+def test_a_captured_body_is_encoded_again_to_the_same_bytes(name: str) -> None:
     message = decode_proxy_message(captured(name))
 
     assert message.target_domain == "FREEIPA.LOCAL"
@@ -73,7 +73,7 @@ def test_an_absent_target_domain_is_none_and_an_empty_one_is_empty() -> None:
     assert decode_proxy_message(messages.envelope(PAYLOAD, "")).target_domain == ""
 
 
-def test_octets_of_the_target_domain_that_are_not_utf8_are_kept() -> None:
+def test_bytes_of_the_target_domain_that_are_not_utf8_are_kept() -> None:
     body = messages.envelope(PAYLOAD, "B\udcdcCHER.EXAMPLE")
 
     message = decode_proxy_message(body)
@@ -91,7 +91,7 @@ def test_a_hint_of_32_bits_is_read_with_or_without_sign(hint: int) -> None:
     assert decode_proxy_message(messages.envelope(PAYLOAD, hint=hint)).dclocator_hint == hint
 
 
-def test_a_hint_with_its_top_bit_set_comes_in_four_octets_or_in_five() -> None:
+def test_a_hint_with_its_top_bit_set_comes_in_four_bytes_or_in_five() -> None:
     unsigned = messages.envelope(PAYLOAD, hint=0x80000600)
     signed = messages.envelope(PAYLOAD, hint=0x80000600 - 2**32)
 
@@ -153,7 +153,7 @@ def test_a_wrong_length_is_taken_for_part_of_the_message(difference: int) -> Non
         (b"\x30\x82\x00\x85" + bytes(133), "shortest form"),
         (b"\x30\x85\x00\x00\x00\x00\x05\xa0\x03\x04\x01x", "oversized"),
         (b"\x30\x84\xff\xff\xff\xff\xa0\x03\x04\x01x", "reaches past"),
-        (b"\x30\x05\xa0\x03\x04\x01x\x00", "1 octets after the KDC-PROXY-MESSAGE"),
+        (b"\x30\x05\xa0\x03\x04\x01x\x00", "1 bytes after the KDC-PROXY-MESSAGE"),
         (b"\x30\x06\xa0\x03\x04\x01x", "reaches past"),
         (b"\x30\x06\xa0\x03\x04\x01x\x00", "unknown or misplaced field"),
         (b"\x30\x05\xa0\x03\x24\x01x", "wrong type"),
@@ -162,7 +162,7 @@ def test_a_wrong_length_is_taken_for_part_of_the_message(difference: int) -> Non
         (b"\x30\x0a\xa1\x03\x1b\x01X\xa0\x03\x04\x01x", r"field \[0\] is missing"),
         (b"\x30\x0a\xa0\x03\x04\x01x\xa0\x03\x04\x01x", "unknown or misplaced field"),
         (b"\x30\x0a\xa0\x03\x04\x01x\xa3\x03\x02\x01\x05", "unknown or misplaced field"),
-        (b"\x30\x09\xa0\x03\x04\x01x\xa2\x02\x02\x00", "INTEGER of 0 octets"),
+        (b"\x30\x09\xa0\x03\x04\x01x\xa2\x02\x02\x00", "INTEGER of 0 bytes"),
         (b"\x30\x0b\xa0\x03\x04\x01x\xa2\x04\x02\x02\x00\x01", "shortest form"),
         (b"\x30\x0b\xa0\x03\x04\x01x\xa2\x04\x02\x02\xff\xff", "shortest form"),
         (b"\x30\x06\xbf\x00\x03\x04\x01x", r"field \[0\] is missing"),
@@ -202,5 +202,5 @@ def test_what_is_encoded_is_der_and_decoded_to_the_same(
 
 def test_a_target_domain_has_its_bound() -> None:
     assert decode_proxy_message(messages.envelope(PAYLOAD, "d" * 4096)).target_domain == "d" * 4096
-    with pytest.raises(MalformedError, match="a target-domain of more than 4096 octets"):
+    with pytest.raises(MalformedError, match="a target-domain of more than 4096 bytes"):
         decode_proxy_message(messages.envelope(PAYLOAD, "d" * 4097))

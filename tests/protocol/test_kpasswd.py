@@ -17,20 +17,20 @@ AP_REQ, AP_REP, KRB_PRIV = messages.ap_req(), messages.ap_rep(), messages.krb_pr
 VERSIONS = pytest.mark.parametrize("version", [1, 0xFF80], ids=hex)
 
 
-def _is_kpasswd(octets: bytes) -> bool:
-    return is_kpasswd(octets, (0, len(octets)))
+def _is_kpasswd(encoded: bytes) -> bool:
+    return is_kpasswd(encoded, (0, len(encoded)))
 
 
-def _read(octets: bytes) -> KpasswdReq:
-    return read_kpasswd_req(octets, (0, len(octets)))
+def _read(encoded: bytes) -> KpasswdReq:
+    return read_kpasswd_req(encoded, (0, len(encoded)))
 
 
-def _read_reply(octets: bytes) -> ReplyFacts:
-    return read_kpasswd_reply(octets, (0, len(octets)))
+def _read_reply(encoded: bytes) -> ReplyFacts:
+    return read_kpasswd_reply(encoded, (0, len(encoded)))
 
 
-def _with_first_length(octets: bytes, length: int) -> bytes:
-    return octets[:4] + length.to_bytes(2, "big") + octets[6:]
+def _with_first_length(encoded: bytes, length: int) -> bytes:
+    return encoded[:4] + length.to_bytes(2, "big") + encoded[6:]
 
 
 @VERSIONS
@@ -54,36 +54,36 @@ def test_a_message_is_known_by_its_length_and_version(version: int) -> None:
 
 @pytest.mark.parametrize("version", [0, 2, 0xFF7F, 0xFF81, 0x8000])
 def test_no_other_version_is_known(version: int) -> None:
-    octets = messages.kpasswd_req(version=version)
+    encoded = messages.kpasswd_req(version=version)
 
-    assert not _is_kpasswd(octets)
+    assert not _is_kpasswd(encoded)
     with pytest.raises(MalformedError, match="wrong length or version"):
-        _read(octets)
+        _read(encoded)
 
 
 @pytest.mark.parametrize("error", [-1, 1])
 def test_a_length_that_is_off_by_one_is_refused(error: int) -> None:
-    octets = messages.kpasswd_frame(AP_REQ, KRB_PRIV, length_error=error)
+    encoded = messages.kpasswd_frame(AP_REQ, KRB_PRIV, length_error=error)
 
-    assert not _is_kpasswd(octets)
+    assert not _is_kpasswd(encoded)
     with pytest.raises(MalformedError, match="wrong length or version"):
-        _read(octets)
+        _read(encoded)
 
 
 @pytest.mark.parametrize("length", range(6))
-def test_fewer_octets_than_the_header_are_no_message(length: int) -> None:
-    octets = (length.to_bytes(2, "big") + b"\x00\x01\x00\x00")[:length]
+def test_fewer_bytes_than_the_header_are_no_message(length: int) -> None:
+    encoded = (length.to_bytes(2, "big") + b"\x00\x01\x00\x00")[:length]
 
-    assert not _is_kpasswd(octets)
+    assert not _is_kpasswd(encoded)
     with pytest.raises(MalformedError):
-        _read(octets)
+        _read(encoded)
 
 
 @pytest.mark.parametrize(
-    "octets", [messages.as_req(), messages.tgs_req(), messages.as_rep(), messages.krb_error(60)]
+    "encoded", [messages.as_req(), messages.tgs_req(), messages.as_rep(), messages.krb_error(60)]
 )
-def test_no_other_message_is_taken_for_one(octets: bytes) -> None:
-    assert not _is_kpasswd(octets)
+def test_no_other_message_is_taken_for_one(encoded: bytes) -> None:
+    assert not _is_kpasswd(encoded)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_request_is_refused_if_its_ap_req_length_lies(length: int) -> None:
         "another AP-REQ for the KRB-PRIV",
         "the two exchanged",
         "a reply",
-        "an octet after the KRB-PRIV",
+        "an byte after the KRB-PRIV",
         "two KRB-PRIVs",
-        "an octet after the AP-REQ",
+        "an byte after the AP-REQ",
         "AP-REQ cut off",
         "KRB-PRIV cut off",
         "a framed error",
@@ -139,7 +139,7 @@ def test_a_request_is_an_ap_req_and_a_krb_priv_and_nothing_else(first: bytes, se
         _read(messages.kpasswd_frame(first, second))
 
 
-def test_messages_are_read_from_the_midst_of_octets() -> None:
+def test_messages_are_read_from_the_midst_of_bytes() -> None:
     request, reply = messages.kpasswd_req(), messages.kpasswd_error(34)
 
     assert read_kpasswd_req(b"before" + request + b"after", (6, 6 + len(request))) == _read(request)
@@ -180,9 +180,9 @@ def test_a_krb_error_in_the_frame_tells_its_code_and_names(version: int) -> None
         "an AS-REP",
         "a KRB-ERROR after an AP-REP",
         "a request",
-        "an octet after the KRB-PRIV",
-        "an octet after the AP-REP",
-        "an octet after the KRB-ERROR",
+        "an byte after the KRB-PRIV",
+        "an byte after the AP-REP",
+        "an byte after the KRB-ERROR",
     ],
 )
 def test_a_reply_is_an_ap_rep_and_a_krb_priv_or_a_krb_error(first: bytes, second: bytes) -> None:

@@ -64,7 +64,7 @@ def test_the_answer_fits_the_request(request_: bytes, kind: MessageKind) -> None
     assert (facts.kind, facts.error_code) == (kind, 12)
 
 
-def test_no_octet_of_a_name_is_lost() -> None:
+def test_no_byte_of_a_name_is_lost() -> None:
     name = (1, ("HTTP", "b\udcfccher"))
     request = _request(messages.tgs_req(realm="B\udcdcCHER", sname=name))
     payload = build_policy_error(request, TEXT, NOON)

@@ -170,11 +170,11 @@ def test_a_reply_is_no_request(name: str) -> None:
     ],
     ids=[
         "nothing",
-        "an octet",
+        "an byte",
         "a length of zero",
         "AP-REQ",
         "KRB-PRIV",
-        "an octet after an AS-REQ",
+        "an byte after an AS-REQ",
         "a second length",
         "kpasswd version 2",
         "kpasswd length too long",

@@ -62,14 +62,14 @@ BAD = {
     "two blanks": b"PROXY TCP4 192.0.2.1  198.51.100.1 56324 443\r\n",
     "IPv6 said to be IPv4": b"PROXY TCP4 2001:db8::1 2001:db8::2 56324 443\r\n",
     "IPv4 said to be IPv6": b"PROXY TCP6 192.0.2.1 198.51.100.1 56324 443\r\n",
-    "an octet too large": b"PROXY TCP4 192.0.2.256 198.51.100.1 56324 443\r\n",
+    "an byte too large": b"PROXY TCP4 192.0.2.256 198.51.100.1 56324 443\r\n",
     "a bad destination": b"PROXY TCP4 192.0.2.1 elsewhere 56324 443\r\n",
     "an address with zeros before": b"PROXY TCP4 192.0.2.01 198.51.100.1 56324 443\r\n",
     "an address with a zone": b"PROXY TCP6 fe80::1%eth0 2001:db8::2 56324 443\r\n",
     "a port too large": b"PROXY TCP4 192.0.2.1 198.51.100.1 65536 443\r\n",
     "a port with zeros before": b"PROXY TCP4 192.0.2.1 198.51.100.1 056324 443\r\n",
     "a negative port": b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 -443\r\n",
-    "other octets than ASCII": b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 44\xb3\r\n",
+    "other bytes than ASCII": b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 44\xb3\r\n",
     "a bare line feed": b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\n",
     "a bare carriage return": b"PROXY UNKNOWN a\rb\r\n",
     "a line too long": LONGEST_V1[:-2] + b".\r\n",
@@ -88,8 +88,8 @@ BAD = {
 
 def byte_by_byte(data: bytes) -> tuple[ProxyHeader | None, int]:
     buffer = bytearray()
-    for octet in data:
-        buffer.append(octet)
+    for byte in data:
+        buffer.append(byte)
         header, used = parse(buffer)
         if header:
             return header, used
@@ -146,7 +146,7 @@ LIKE_HEADERS = st.one_of(
 
 @given(data=LIKE_HEADERS)
 @example(data=b"")
-def test_octet_by_octet_and_at_once_are_the_same(data: bytes) -> None:
+def test_byte_by_byte_and_at_once_are_the_same(data: bytes) -> None:
     try:
         expected = parse(data)
     except MalformedError:

@@ -124,7 +124,7 @@ def test_every_kind_of_text_is_read(kind: _ASN1Type, value: str) -> None:
     assert read_certificate(certificate(subject)).subject == f"CN={value}"
 
 
-def test_attributes_of_one_rdn_stand_together_and_unknown_ones_as_octets() -> None:
+def test_attributes_of_one_rdn_stand_together_and_unknown_ones_as_bytes() -> None:
     subject = x509.Name(
         [
             x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COUNTRY_NAME, "DE")]),
@@ -224,19 +224,19 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize(("read", "octets"), SAMPLES.items(), ids=["certificate", "list"])
-def test_what_is_cut_short_is_malformed(read: object, octets: bytes) -> None:
+@pytest.mark.parametrize(("read", "encoded"), SAMPLES.items(), ids=["certificate", "list"])
+def test_what_is_cut_short_is_malformed(read: object, encoded: bytes) -> None:
     assert callable(read)
-    for length in range(len(octets)):
+    for length in range(len(encoded)):
         with pytest.raises(MalformedError):
-            read(octets[:length])
+            read(encoded[:length])
 
 
 @given(data=st.data())
-@pytest.mark.parametrize(("read", "octets"), SAMPLES.items(), ids=["certificate", "list"])
-def test_altered_octets_are_malformed_or_read(read: object, octets: bytes, data: st.DataObject) -> None:
+@pytest.mark.parametrize(("read", "encoded"), SAMPLES.items(), ids=["certificate", "list"])
+def test_altered_bytes_are_malformed_or_read(read: object, encoded: bytes, data: st.DataObject) -> None:
     assert callable(read)
-    altered = bytearray(octets)
+    altered = bytearray(encoded)
     for _ in range(data.draw(st.integers(1, 4))):
         altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
     try:

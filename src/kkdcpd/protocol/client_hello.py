@@ -1,6 +1,6 @@
-"""Finds the end of a ClientHello, so that no memory for TLS is needed before all of it is there.
+"""Finds the end of a ClientHello, so that TLS takes no memory before the ClientHello is complete. Pure.
 
-RFC 8446 5.1 and 4.1.2. Only its lengths are read here: what it says is OpenSSL's business. Pure.
+It reads the lengths only (RFC 8446 5.1 and 4.1.2). OpenSSL reads the contents.
 """
 
 from kkdcpd.errors import MalformedError
@@ -21,7 +21,7 @@ _HANDSHAKE, _CLIENT_HELLO = 22, 1
 
 
 def hello_bytes(head: bytes) -> int:
-    """Return how many bytes a ClientHello has with its heads; 0 if this is none, whatever it is.
+    """Return the number of bytes of a ClientHello with its headers; 0 if it is no ClientHello.
 
     `head` is the connection's first HEAD_BYTES, or less if it has ended.
 

@@ -1,11 +1,11 @@
-"""A strict DER reader for the hot path, and the few writers that an envelope needs (X.690 section 10).
+"""Reads DER strictly and fast, and writes the few elements that an envelope needs (X.690 section 10).
 
-Only what a Kerberos message can hold: tags of one octet, definite lengths in their shortest form, exact
+Only what a Kerberos message can hold: tags of one byte, definite lengths in their shortest form, exact
 nesting.
 The grammars are tables of fields, so no message decides how deep or how long the reader goes. No recursion,
 no schema objects: a full AS-REQ costs a twentieth of what a schema decoder takes.
 
-A *span* is the pair (start, stop) of an element's contents within the octets that it was read from.
+A *span* is the pair (start, stop) of an element's contents within the bytes that it was read from.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ __all__ = [
     "GENERALIZED_TIME",
     "GENERAL_STRING",
     "IA5_STRING",
-    "INT32_OCTETS",
+    "INT32_BYTES",
     "INTEGER",
     "OCTET_STRING",
     "SEQUENCE",
-    "UINT32_OCTETS",
+    "UINT32_BYTES",
     "UTF8_STRING",
     "Field",
     "Grammar",
@@ -54,14 +54,14 @@ MAX_ITEMS = 256
 MAX_FIELDS = 64
 """Fields of a reply: twice as many as there are tags for."""
 
-INT32_OCTETS = 4
-UINT32_OCTETS = 5
-"""The longest of Kerberos' integers (RFC 4120 5.2.4): the first octet of five says that there is no sign."""
+INT32_BYTES = 4
+UINT32_BYTES = 5
+"""The longest of Kerberos' integers (RFC 4120 5.2.4): the first byte of five says that there is no sign."""
 
 Span = tuple[int, int]
 
 ABSENT: Span = (0, 0)
-"""The span of an optional field that isn't there. No contents start at octet 0: their header stands there."""
+"""The span of a missing optional field. No contents start at byte 0, because a header is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Grammar:
 
 
 def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
-    """Read the header of an element that bears one of `tags` and ends by `end`; return its span.
+    """Read the header of an element with one of `tags` that ends at or before `end`; return its span.
 
     Raises:
         MalformedError: another tag, a length that is indefinite or not minimal, or past `end`.
@@ -96,28 +96,28 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
         if length > 0x7F:
             length, start = _read_long_length(data, start, length & 0x7F)
     except IndexError:
-        raise MalformedError(f"octet {position}: the message ends within an element's header") from None
+        raise MalformedError(f"byte {position}: the message ends within an element's header") from None
     if position >= end or start + length > end:
-        raise MalformedError(f"octet {position}: an element reaches past what encloses it")
+        raise MalformedError(f"byte {position}: an element reaches past what encloses it")
     if tag not in tags:
-        raise MalformedError(f"octet {position}: tag 0x{tag:02x} where 0x{tags.hex('|')} belongs")
+        raise MalformedError(f"byte {position}: tag 0x{tag:02x} where 0x{tags.hex('|')} belongs")
     return start, start + length
 
 
 def _read_long_length(data: bytes, position: int, count: int) -> tuple[int, int]:
-    """Read `count` octets of a long-form length; return it and where the contents start (X.690 8.1.3.5)."""
+    """Read `count` bytes of a long-form length; return it and the start of the contents (X.690 8.1.3.5)."""
     if not 1 <= count <= 4:
-        raise MalformedError(f"octet {position - 1}: indefinite or oversized length")
+        raise MalformedError(f"byte {position - 1}: indefinite or oversized length")
     length = 0
-    for octet in range(position, position + count):
-        length = length << 8 | data[octet]
+    for byte in range(position, position + count):
+        length = length << 8 | data[byte]
     if length < 0x80 or not data[position]:
-        raise MalformedError(f"octet {position - 1}: length not in its shortest form")
+        raise MalformedError(f"byte {position - 1}: length not in its shortest form")
     return length, position + count
 
 
 def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
-    """Read the fields of a SEQUENCE: one span for each row of `grammar`, ABSENT where there is none.
+    """Read the fields of a SEQUENCE: one span for each row of `grammar`, ABSENT for a missing field.
 
     Raises:
         MalformedError: a field is missing, unknown, out of order, doubled, of another type, or not nested
@@ -149,7 +149,7 @@ def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
     except IndexError:
         raise MalformedError(f"{grammar.name}: the message ends within a field") from None
     if position != end:
-        raise MalformedError(f"{grammar.name}: unknown or misplaced field at octet {position}")
+        raise MalformedError(f"{grammar.name}: unknown or misplaced field at byte {position}")
     return found
 
 
@@ -158,7 +158,7 @@ def _field_error(grammar: Grammar, outer_tag: int, problem: str) -> MalformedErr
 
 
 def read_items(data: bytes, span: Span, tags: bytes, maximum: int = MAX_ITEMS) -> list[Span]:
-    """Read a SEQUENCE OF elements that bear one of `tags`; at most `maximum`.
+    """Read a SEQUENCE OF at most `maximum` elements with one of `tags`.
 
     Raises:
         MalformedError: as `read_element`, or too many.
@@ -170,14 +170,14 @@ def read_items(data: bytes, span: Span, tags: bytes, maximum: int = MAX_ITEMS) -
         items.append(item)
         position = item[1]
         if len(items) > maximum:
-            raise MalformedError(f"octet {span[0]}: a list of more than {maximum} items")
+            raise MalformedError(f"byte {span[0]}: a list of more than {maximum} items")
     return items
 
 
 def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
     """Read explicitly tagged fields whatever their numbers: {number: (inner tag, start, stop)}.
 
-    For replies, which are the KDC's business: fields that no specification of ours names are passed over.
+    For replies, which come from the KDC: unknown fields are ignored.
 
     Raises:
         MalformedError: something that isn't an explicitly tagged field, or isn't exactly nested.
@@ -198,43 +198,43 @@ def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
             if length > 0x7F:
                 length, start = _read_long_length(data, start, length & 0x7F)
             if tag not in _CONTEXT_TAGS or stop > end or start + length != stop:
-                raise MalformedError(f"octet {position}: this isn't a tagged field with one element")
+                raise MalformedError(f"byte {position}: this isn't a tagged field with one element")
             fields.setdefault(tag & 0x1F, (data[inner], start, stop))
             position = stop
             count += 1
             if count > MAX_FIELDS:
-                raise MalformedError(f"octet {position}: more than {MAX_FIELDS} fields")
+                raise MalformedError(f"byte {position}: more than {MAX_FIELDS} fields")
     except IndexError:
-        raise MalformedError(f"octet {position}: the message ends within a field") from None
+        raise MalformedError(f"byte {position}: the message ends within a field") from None
     return fields
 
 
 _CONTEXT_TAGS = bytes(range(0xA0, 0xBF))
 
 
-def read_integer(data: bytes, span: Span, octets: int = INT32_OCTETS) -> int:
+def read_integer(data: bytes, span: Span, longest: int = INT32_BYTES) -> int:
     """Read the contents of an INTEGER of 32 bits: two's complement, shortest form.
 
-    It is an Int32 unless `octets` are UINT32_OCTETS: then it may be an UInt32 as well.
+    It is an Int32. If `longest` is UINT32_BYTES, it may be an UInt32 too.
 
     Raises:
         MalformedError: empty, not minimal (X.690 8.3.2) or of more than 32 bits.
     """
     start, stop = span
     if stop - start == 1:
-        octet = data[start]
-        return octet if octet < 0x80 else octet - 0x100
-    if not 1 <= stop - start <= octets:
-        raise MalformedError(f"octet {start}: an INTEGER of {stop - start} octets")
+        byte = data[start]
+        return byte if byte < 0x80 else byte - 0x100
+    if not 1 <= stop - start <= longest:
+        raise MalformedError(f"byte {start}: an INTEGER of {stop - start} bytes")
     if data[start] in (0, 0xFF) and data[start] >> 7 == data[start + 1] >> 7:
-        raise MalformedError(f"octet {start}: an INTEGER not in its shortest form")
-    if stop - start == UINT32_OCTETS and data[start]:
-        raise MalformedError(f"octet {start}: an INTEGER of more than 32 bits")
+        raise MalformedError(f"byte {start}: an INTEGER not in its shortest form")
+    if stop - start == UINT32_BYTES and data[start]:
+        raise MalformedError(f"byte {start}: an INTEGER of more than 32 bits")
     return int.from_bytes(data[start:stop], "big", signed=True)
 
 
 def read_bit_string(data: bytes, span: Span) -> bytes:
-    """Read the contents of a BIT STRING: its octets, unused bits zero.
+    """Read the contents of a BIT STRING: its bytes, unused bits zero.
 
     Raises:
         MalformedError: no count of unused bits, more than seven, or any of them set (X.690 11.2.1).
@@ -242,7 +242,7 @@ def read_bit_string(data: bytes, span: Span) -> bytes:
     start, stop = span
     unused = data[start] if start < stop else 8
     if unused > 7 or (unused and (stop - start == 1 or data[stop - 1] & (1 << unused) - 1)):
-        raise MalformedError(f"octet {start}: a BIT STRING with wrong unused bits")
+        raise MalformedError(f"byte {start}: a BIT STRING with wrong unused bits")
     return data[start + 1 : stop]
 
 
@@ -254,17 +254,17 @@ def read_time(data: bytes, span: Span) -> bytes:
     """
     text = data[span[0] : span[1]]
     if len(text) != 15 or text[14] != 0x5A or not text[:14].isdigit():
-        raise MalformedError(f"octet {span[0]}: a KerberosTime that isn't YYYYMMDDHHMMSSZ")
+        raise MalformedError(f"byte {span[0]}: a KerberosTime that isn't YYYYMMDDHHMMSSZ")
     return text
 
 
 def encode(tag: int, contents: bytes) -> bytes:
-    """Build an element with a tag of one octet."""
+    """Build an element with a tag of one byte."""
     length = len(contents)
     if length < 0x80:
         return bytes((tag, length)) + contents
-    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(octets))) + octets + contents
+    encoded = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(encoded))) + encoded + contents
 
 
 def encode_explicit(number: int, element: bytes) -> bytes:
@@ -274,5 +274,5 @@ def encode_explicit(number: int, element: bytes) -> bytes:
 
 def encode_integer(value: int) -> bytes:
     """Build an INTEGER in its shortest form."""
-    octets = (value + (value < 0)).bit_length() // 8 + 1
-    return encode(INTEGER[0], value.to_bytes(octets, "big", signed=True))
+    length = (value + (value < 0)).bit_length() // 8 + 1
+    return encode(INTEGER[0], value.to_bytes(length, "big", signed=True))

@@ -1,4 +1,4 @@
-"""KRB-ERROR codes by their RFC names: RFC 4120 7.5.9, RFC 4556 3.1.3, RFC 6113 5, RFC 6806, RFC 8636."""
+"""Names of KRB-ERROR codes: RFC 4120 7.5.9, RFC 4556 3.1.3, RFC 6113 5, RFC 6806, RFC 8636."""
 
 import enum
 
@@ -6,7 +6,7 @@ __all__ = ["KrbErrorCode", "error_name"]
 
 
 class KrbErrorCode(enum.IntEnum):
-    """What a KDC or kpasswd server may say in a KRB-ERROR."""
+    """The error codes of KDCs and kpasswd servers."""
 
     KDC_ERR_NONE = 0
     KDC_ERR_NAME_EXP = 1
@@ -94,5 +94,5 @@ _NAMES: dict[int, str] = {code.value: code.name for code in KrbErrorCode}
 
 
 def error_name(code: int) -> str:
-    """Return the RFC's name of an error code, or `UNKNOWN`."""
+    """Return the name of an error code in the RFCs, or `UNKNOWN`."""
     return _NAMES.get(code, "UNKNOWN")

@@ -1,8 +1,7 @@
-"""Finds the client that a reverse proxy asks for: X-Forwarded-For, Forwarded (RFC 7239).
+"""Finds the client behind reverse proxies in X-Forwarded-For or Forwarded (RFC 7239). Pure.
 
-Pure. A header's last entry was added by the proxy that asks us, the one before by who asked that proxy, and
-so on: the entries are read from the right, no further than proxies are trusted, and what a stranger may have
-put before them is not even looked at.
+Each proxy adds an entry at the end: the address of its peer. So the entries are read from the right, and only
+as long as they come from trusted proxies. A client may have written the entries before them.
 """
 
 import re
@@ -32,10 +31,10 @@ def client_address(
     *,
     header: Literal["x-forwarded-for", "forwarded"],
 ) -> str:
-    """Return the address of the client behind `peer`: the last one in the header that is no trusted proxy's.
+    """Return the address of the client behind `peer`: the last one in the header that is no trusted proxy.
 
-    Where a trusted proxy tells none (its entry is malformed, missing, `unknown` or a `_secret`), it is that
-    proxy's own. A peer that is no IP address is a unix socket, whose mode says who is trusted.
+    If the entry of a trusted proxy has no address (it is malformed, missing, `unknown` or a `_secret`), the
+    proxy itself is the client. A peer that is no IP address is a unix socket, and trusted by its file mode.
     """
     address = _parse(peer)
     if address and not _is_within(address, trusted):
@@ -64,7 +63,7 @@ def _is_within(address: Address, networks: Sequence[Network]) -> bool:
 def _addresses(
     values: Sequence[str], header: Literal["x-forwarded-for", "forwarded"]
 ) -> Iterator[Address | None]:
-    """Read what each proxy tells, the last first: None where that is no address."""
+    """Return the address in each entry, the last entry first; None for an entry without an address."""
     read = _read_forwarded if header == "forwarded" else _read_x_forwarded_for
     for line in reversed(values):
         for node in read(line):
@@ -76,7 +75,7 @@ def _read_x_forwarded_for(line: str) -> Iterator[str]:
 
 
 def _read_forwarded(line: str) -> Iterator[str]:
-    """Read the node of each element. A comma may stand within quotes: an element is whole when it parses."""
+    """Return the node of each element. Quotes may hold a comma, so an element is complete when it parses."""
     element = ""
     for part in reversed(line.rsplit(",", _MAX_ENTRIES)[-_MAX_ENTRIES:]):
         element = f"{part},{element}" if element else part

@@ -1,32 +1,33 @@
-"""The 4-octet length before a Kerberos message over TCP (RFC 4120 7.2.2): the one place that converts."""
+"""Adds and reads the 4-byte length before a Kerberos message (RFC 4120 7.2.2). No other module does."""
 
 from kkdcpd.errors import MalformedError
 
-__all__ = ["PREFIX_OCTETS", "add_prefix", "has_prefix", "read_prefix"]
+__all__ = ["PREFIX_BYTES", "add_prefix", "has_prefix", "read_prefix"]
 
-PREFIX_OCTETS = 4
+PREFIX_BYTES = 4
 
 
-def has_prefix(octets: bytes) -> bool:
-    """Whether the first four octets are the length of the rest.
+def has_prefix(kerb_message: bytes) -> bool:
+    """Whether the first four bytes are the length of the rest.
 
-    No Kerberos message without a prefix looks so: an AS-REQ or TGS-REQ would begin 6a or 6c, a length of more
-    than 1.6 GB; a kpasswd message begins with its own length in two octets, which are the upper half here.
+    This is never true of a message without a prefix. An AS-REQ or TGS-REQ begins with 6a or 6c, which would
+    be a length of more than 1.6 GB. A kpasswd message begins with its own length in two bytes, which would be
+    the upper half of a length.
     """
-    return len(octets) > PREFIX_OCTETS and read_prefix(octets) == len(octets) - PREFIX_OCTETS
+    return len(kerb_message) > PREFIX_BYTES and read_prefix(kerb_message) == len(kerb_message) - PREFIX_BYTES
 
 
-def read_prefix(octets: bytes) -> int:
-    """Return the length that the first four octets announce.
+def read_prefix(kerb_message: bytes) -> int:
+    """Return the length in the first four bytes.
 
     Raises:
-        MalformedError: fewer than four octets.
+        MalformedError: fewer than four bytes.
     """
-    if len(octets) < PREFIX_OCTETS:
-        raise MalformedError(f"a kerb-message of {len(octets)} octets")
-    return int.from_bytes(octets[:PREFIX_OCTETS], "big")
+    if len(kerb_message) < PREFIX_BYTES:
+        raise MalformedError(f"a kerb-message of {len(kerb_message)} bytes")
+    return int.from_bytes(kerb_message[:PREFIX_BYTES], "big")
 
 
 def add_prefix(payload: bytes) -> bytes:
-    """Return `payload` after its length."""
-    return len(payload).to_bytes(PREFIX_OCTETS, "big") + payload
+    """Return `payload` with its length before it."""
+    return len(payload).to_bytes(PREFIX_BYTES, "big") + payload

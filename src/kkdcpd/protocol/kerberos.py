@@ -1,4 +1,4 @@
-"""RFC 4120's messages, as far as they can be seen without keys.
+"""Reads the parts of RFC 4120's messages that are visible without keys.
 
 Requests are read strictly and whole: [MS-KKDCP] 5.1 wants only valid messages relayed. Replies are the KDC's
 business: what kind they are and what they say in clear is read, the rest is passed over.
@@ -49,17 +49,20 @@ MAX_NAME_COMPONENTS = 16
 """Most names have one or two; a domain controller's for replication has three ([MS-DRSR] 2.2.3.2), and
 Heimdal's WELLKNOWN/ORG.H5L.HOSTBASED-SERVICE/SERVICE/HOST four."""
 
-MAX_NAME_OCTETS = 4096
-"""Of a realm, and of all components of a name. Active Directory's longest name is a userPrincipalName of
-1,024 characters ([MS-ADA3] 2.349), of which each takes up to four octets in UTF-8."""
+MAX_NAME_BYTES = 4096
+"""The limit for a realm, and for all components of a name.
+
+Active Directory's longest name is a userPrincipalName of 1,024 characters ([MS-ADA3] 2.349), each of which
+takes up to four bytes in UTF-8.
+"""
 
 MOST_KNOWN = 1024
-LONGEST_KNOWN_OCTETS = 128
-"""Names and lists of encryption types that were read are kept, so many of each and none that is longer: some
-hundred KiB."""
+LONGEST_KNOWN_BYTES = 128
+"""The caches of names and of lists of encryption types have this many entries, and no entry is longer. They
+take some hundred KiB."""
 
-LONGEST_KNOWN_PADATA_OCTETS = 64
-"""First requests' padata are shorter, and always the same. None that prove anything are: they aren't kept."""
+LONGEST_KNOWN_PADATA_BYTES = 64
+"""First requests have shorter padata, which repeat. Padata with a proof are longer and not in the cache."""
 
 MAX_ADDITIONAL_TICKETS = 4
 """They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
@@ -126,7 +129,7 @@ _KRB_PRIV = Grammar("KRB-PRIV", Field(0, der.INTEGER), Field(1, der.INTEGER), Fi
 
 @frozen
 class KdcReq:
-    """What an AS-REQ or TGS-REQ says in clear (RFC 4120 5.4.1)."""
+    """The facts of an AS-REQ or TGS-REQ in clear (RFC 4120 5.4.1)."""
 
     kind: MessageKind
     realm: str
@@ -140,15 +143,15 @@ class KdcReq:
 
     @property
     def is_armored(self) -> bool:
-        """Whether the request's inside is hidden by FAST (RFC 6113 5.4.2)."""
+        """Whether FAST hides the real request (RFC 6113 5.4.2)."""
         return PA_FX_FAST in self.padata_types
 
 
 @frozen
 class TicketFacts:
-    """What a ticket says in clear (RFC 4120 5.3).
+    """The facts of a ticket in clear (RFC 4120 5.3).
 
-    `mark` is equal for the same ticket in every message that bears it, however its other fields are encoded.
+    `mark` is equal for the same ticket in all messages, whatever the encoding of its other fields.
     """
 
     realm: str
@@ -178,7 +181,7 @@ def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
     outer = der.read_element(data, *span, tags)
     sequence = der.read_element(data, *outer, der.SEQUENCE)
     if not span[1] == outer[1] == sequence[1]:
-        raise MalformedError(f"octets after the end of the message with tag 0x{data[span[0]]:02x}")
+        raise MalformedError(f"bytes after the end of the message with tag 0x{data[span[0]]:02x}")
     return sequence, data[span[0]]
 
 
@@ -190,11 +193,11 @@ def _check_header(data: bytes, pvno: Span, msg_type: Span, tag: int) -> None:
 
 def _read_padata(data: bytes, span: Span) -> tuple[int, ...]:
     """Read the types of the padata."""
-    octets = data[span[0] : span[1]]
-    types = _known_padata.get(octets)
+    encoded = data[span[0] : span[1]]
+    types = _known_padata.get(encoded)
     if types is None:
         types = tuple([der.read_integer(data, number) for number, _value in _padata(data, span)])
-        _keep(_known_padata, octets, types, longest=LONGEST_KNOWN_PADATA_OCTETS)
+        _keep(_known_padata, encoded, types, longest=LONGEST_KNOWN_PADATA_BYTES)
     return types
 
 
@@ -205,7 +208,7 @@ def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], int]:
     for number, value in _padata(data, span) if span is not ABSENT else ():
         padata_type = der.read_integer(data, number)
         if padata_type == PA_TGS_REQ:
-            if ticket_affinity is not None:  # KDCs go by the first: nobody would ever look at the others
+            if ticket_affinity is not None:  # KDCs use the first
                 raise MalformedError("a TGS-REQ with more than one PA-TGS-REQ")
             ticket_affinity = read_ap_req(data, value).mark
         types.append(padata_type)
@@ -230,8 +233,8 @@ def _read_body(
     for time in (start, till, renew):
         if time is not ABSENT:
             der.read_time(data, time)
-    # UInt32, but RFC 1510 set no limits, and some write it as an Int32.
-    der.read_integer(data, nonce, der.UINT32_OCTETS)
+    # An UInt32. RFC 1510 has no limits, and some clients write an Int32.
+    der.read_integer(data, nonce, der.UINT32_BYTES)
     if addresses is not ABSENT:
         _check_addresses(data, addresses)
     if authorization is not ABSENT:
@@ -248,7 +251,7 @@ def _read_body(
         sname=_read_principal(data, sname) if sname is not ABSENT else None,
         etypes=_read_etypes(data, etypes),
         padata_types=padata_types,
-        # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8); in the field also fewer.
+        # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8). Some clients send fewer.
         options=int.from_bytes(flags[:4].ljust(4, b"\x00"), "big"),
         additional_tickets=len(additional),
         ticket_affinity=ticket_affinity,
@@ -256,52 +259,52 @@ def _read_body(
 
 
 def _read_etypes(data: bytes, span: Span) -> tuple[int, ...]:
-    """Read the encryption types; there are as many lists as kinds of clients."""
-    octets = data[span[0] : span[1]]
-    etypes = _known_etypes.get(octets)
+    """Read the encryption types. All clients of one kind send the same list, so a cache has it."""
+    encoded = data[span[0] : span[1]]
+    etypes = _known_etypes.get(encoded)
     if etypes is None:
         items = der.read_items(data, span, der.INTEGER)
         etypes = tuple([der.read_integer(data, item) for item in items])
-        _keep(_known_etypes, octets, etypes)
+        _keep(_known_etypes, encoded, etypes)
     return etypes
 
 
-def _keep(known: dict[bytes, T], octets: bytes, value: T, longest: int = LONGEST_KNOWN_OCTETS) -> None:
-    """Keep what was read, so that it needn't be read again."""
-    if len(octets) <= longest:
+def _keep(known: dict[bytes, T], encoded: bytes, value: T, longest: int = LONGEST_KNOWN_BYTES) -> None:
+    """Add a result to a cache."""
+    if len(encoded) <= longest:
         if len(known) >= MOST_KNOWN:
             known.clear()
-        known[octets] = value
+        known[encoded] = value
 
 
 def _read_realm(data: bytes, span: Span) -> str:
-    if span[1] - span[0] > MAX_NAME_OCTETS:
+    if span[1] - span[0] > MAX_NAME_BYTES:
         raise _too_long(span)
     return _text(data, span)
 
 
 def _too_long(span: Span) -> MalformedError:
-    return MalformedError(f"octet {span[0]}: a name of more than {MAX_NAME_OCTETS} octets")
+    return MalformedError(f"byte {span[0]}: a name of more than {MAX_NAME_BYTES} bytes")
 
 
 def _text(data: bytes, span: Span) -> str:
-    """KerberosStrings are UTF-8 in the field, whatever RFC 4120 5.2.1 says; no octet is lost."""
+    """Read a KerberosString. Implementations write UTF-8, despite RFC 4120 5.2.1. No byte is lost."""
     return data[span[0] : span[1]].decode("utf-8", "surrogateescape")
 
 
 def _read_principal(data: bytes, span: Span) -> PrincipalName:
-    """Read a PrincipalName. Each message bears some, and most of them were in the one before."""
-    octets = data[span[0] : span[1]]
-    name = _known_principals.get(octets)
+    """Read a PrincipalName. Most names repeat, so a cache has them."""
+    encoded = data[span[0] : span[1]]
+    name = _known_principals.get(encoded)
     if name is None:
         name = _read_new_principal(data, span)
-        _keep(_known_principals, octets, name)
+        _keep(_known_principals, encoded, name)
     return name
 
 
 def _read_new_principal(data: bytes, span: Span) -> PrincipalName:
     name_type, name_string = der.read_fields(data, span, _PRINCIPAL_NAME)
-    if name_string[1] - name_string[0] > MAX_NAME_OCTETS:
+    if name_string[1] - name_string[0] > MAX_NAME_BYTES:
         raise _too_long(name_string)
     items = der.read_items(data, name_string, der.GENERAL_STRING, MAX_NAME_COMPONENTS)
     return PrincipalName(
@@ -319,25 +322,25 @@ def _check_encrypted_data(data: bytes, span: Span) -> None:
     etype, kvno, _ = der.read_fields(data, span, _ENCRYPTED_DATA)
     der.read_integer(data, etype)
     if kvno is not ABSENT:
-        # RFC 4120 5.2.9: UInt32, and some write it as an Int32.
-        der.read_integer(data, kvno, der.UINT32_OCTETS)
+        # An UInt32 (RFC 4120 5.2.9). Some implementations write an Int32.
+        der.read_integer(data, kvno, der.UINT32_BYTES)
 
 
 def _read_ticket(data: bytes, span: Span) -> TicketFacts:
     """Read a Ticket from inside its application tag."""
     sequence = der.read_element(data, *span, der.SEQUENCE)
     if sequence[1] != span[1]:
-        raise MalformedError(f"octet {sequence[1]}: octets after the end of a Ticket")
+        raise MalformedError(f"byte {sequence[1]}: bytes after the end of a Ticket")
     version, realm, sname, encrypted = der.read_fields(data, sequence, _TICKET)
     if data[version[0] : version[1]] != PVNO:
-        raise MalformedError(f"octet {version[0]}: a Ticket's tkt-vno that isn't 5")
+        raise MalformedError(f"byte {version[0]}: a Ticket's tkt-vno that isn't 5")
     _check_encrypted_data(data, encrypted)
     tail = data[max(span[0], span[1] - TICKET_TAIL_BYTES) : span[1]]
     return TicketFacts(realm=_read_realm(data, realm), sname=_read_principal(data, sname), mark=crc32(tail))
 
 
 def read_ap_req(data: bytes, span: Span) -> TicketFacts:
-    """Read an AP-REQ that fills `span` and return what its ticket says in clear (RFC 4120 5.5.1).
+    """Read an AP-REQ that fills `span` and return the facts of its ticket (RFC 4120 5.5.1).
 
     Raises:
         MalformedError: it is none, not DER, or against the specification's grammar.
@@ -351,7 +354,7 @@ def read_ap_req(data: bytes, span: Span) -> TicketFacts:
 
 
 def read_krb_priv(data: bytes, span: Span) -> None:
-    """Check a KRB-PRIV that fills `span`; all it says is encrypted (RFC 4120 5.7.1).
+    """Check a KRB-PRIV that fills `span`. Its contents are encrypted (RFC 4120 5.7.1).
 
     Raises:
         MalformedError: it is none, not DER, or against the specification's grammar.
@@ -363,7 +366,7 @@ def read_krb_priv(data: bytes, span: Span) -> None:
 
 
 def read_reply(data: bytes, span: Span) -> ReplyFacts:
-    """Read what an AS-REP, TGS-REP or KRB-ERROR that fills `span` says in clear (RFC 4120 5.4.2, 5.9.1).
+    """Read the facts of an AS-REP, TGS-REP or KRB-ERROR that fills `span` (RFC 4120 5.4.2, 5.9.1).
 
     Raises:
         MalformedError: it is none of them, its length is wrong, or a KRB-ERROR bears no code.
@@ -406,7 +409,7 @@ def _read_error(data: bytes, fields: _Fields) -> ReplyFacts:
 def _offers_spake(data: bytes, fields: _Fields) -> bool:
     """Whether the METHOD-DATA in e-data has a PA-DATA of this type (RFC 4120 5.9.1).
 
-    It is searched, not read, as that takes a fiftieth of the time. The octets may also occur by chance.
+    A search takes a fiftieth of the time of reading. The bytes may also occur by chance.
     """
     _tag, start, stop = fields.get(12, (0, 0, 0))
     return data.find(_SPAKE_TYPE, start, stop) >= 0
@@ -455,7 +458,7 @@ def _optional_padata_types(data: bytes, fields: _Fields) -> tuple[int, ...]:
 
 
 def encode_fields(fields: Mapping[int, bytes]) -> bytes:
-    """Build a SEQUENCE of explicitly tagged fields, in the order in which they are given."""
+    """Build a SEQUENCE of explicitly tagged fields, in the given order."""
     contents = b"".join(der.encode_explicit(number, element) for number, element in fields.items())
     return der.encode(der.SEQUENCE[0], contents)
 
@@ -467,5 +470,5 @@ def encode_principal(name: PrincipalName) -> bytes:
 
 
 def encode_text(text: str) -> bytes:
-    """Build a KerberosString, octet for octet what it was read from."""
+    """Build a KerberosString with the same bytes that `_text` read."""
     return der.encode(der.GENERAL_STRING[0], text.encode("utf-8", "surrogateescape"))

@@ -1,6 +1,6 @@
-"""The password-change protocol's framing (RFC 3244 section 2): what is around the AP-REQ and the KRB-PRIV.
+"""Reads and builds the frame around AP-REQ and KRB-PRIV of a password change (RFC 3244 section 2).
 
-Both messages begin with a length and a version of two octets each and the length of the AP-REQ or AP-REP.
+Both messages begin with a length and a version of two bytes each and the length of the AP-REQ or AP-REP.
 """
 
 import struct
@@ -23,17 +23,17 @@ __all__ = [
 ]
 
 CHANGE_VERSION = 0x0001
-"""The user's own change (draft-ietf-cat-kerb-chg-password-02); replies bear it to either version."""
+"""The user's own change (draft-ietf-cat-kerb-chg-password-02); replies to both versions have it."""
 
 SET_VERSION = 0xFF80
-"""RFC 3244's set-or-change; Heimdal sends it for plain changes too."""
+"""The set-or-change request of RFC 3244. Heimdal sends it for plain changes too."""
 
 _HEADER = struct.Struct(">HHH")
 
 
 @frozen
 class KpasswdReq:
-    """What a kpasswd request says in clear: its version, and its ticket's realm, service and mark."""
+    """The facts of a kpasswd request in clear: its version, and the realm, service and mark of its ticket."""
 
     version: int
     realm: str
@@ -44,7 +44,7 @@ class KpasswdReq:
 def is_kpasswd(data: bytes, span: Span) -> bool:
     """Whether `span` begins as a kpasswd message of exactly this length and a known version.
 
-    No AS-REQ or TGS-REQ does, though its first octet could pass for a length: its DER length would have to be
+    No AS-REQ or TGS-REQ does, though its first byte could pass for a length: its DER length would have to be
     a version.
     """
     start, stop = span
@@ -92,17 +92,17 @@ def encode_kpasswd_req(ap_req: bytes, krb_priv: bytes) -> bytes:
 
 
 def encode_kpasswd_error(krb_error: bytes) -> bytes:
-    """Build the framed reply that holds a KRB-ERROR: where the AP-REP would stand is nothing."""
+    """Build the framed reply with a KRB-ERROR and without an AP-REP."""
     return _HEADER.pack(_HEADER.size + len(krb_error), CHANGE_VERSION, 0) + krb_error
 
 
 def _split(data: bytes, span: Span) -> tuple[int, Span, Span]:
-    """Return the version, the span of the AP-REQ or AP-REP, and that of what follows it."""
+    """Return the version, the span of the AP-REQ or AP-REP, and the span of the rest."""
     if not is_kpasswd(data, span):
         raise MalformedError("a kpasswd message with a wrong length or version")
     start, stop = span
-    _, version, first_octets = _HEADER.unpack_from(data, start)
+    _, version, first_bytes = _HEADER.unpack_from(data, start)
     start += _HEADER.size
-    if first_octets > stop - start:
+    if first_bytes > stop - start:
         raise MalformedError("a kpasswd message whose lengths don't agree")
-    return version, (start, start + first_octets), (start + first_octets, stop)
+    return version, (start, start + first_bytes), (start + first_bytes, stop)

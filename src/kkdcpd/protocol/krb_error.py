@@ -1,6 +1,6 @@
-"""The KRB-ERROR by which a request is refused in Kerberos' own words (RFC 4120 5.9.1, RFC 3244 section 2).
+"""Builds the KRB-ERROR that refuses a request (RFC 4120 5.9.1, RFC 3244 section 2).
 
-Only what clients understand without keys is built here; whom it is sent, and why, is decided elsewhere.
+Clients understand this error without keys.
 """
 
 from datetime import UTC, datetime
@@ -18,13 +18,13 @@ PVNO = 5
 NT_SRV_INST = 2
 
 KPASSWD_ACCESSDENIED = 5
-"""RFC 3244's result code for who may not do what he asks for; clients show the text that follows it."""
+"""RFC 3244's result code for a forbidden change. Clients show the text that follows the code."""
 
 
 def build_policy_error(request: ProxyRequest, text: str, now: float) -> bytes:
-    """Build the payload that answers `request` by KDC_ERR_POLICY and `text`; `now` is in seconds since 1970.
+    """Build the reply to `request` with KDC_ERR_POLICY and `text`. `now` is in seconds since 1970.
 
-    A kpasswd request is answered in its own frame, where the text stands once more behind a result code.
+    The reply to a kpasswd request has a frame, and the text is in it again, after a result code.
     """
     if request.kind is not MessageKind.KPASSWD_REQ:
         return _krb_error(request, text, now)

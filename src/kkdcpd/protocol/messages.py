@@ -1,10 +1,10 @@
-"""What a kerb-message is: requests are classified, replies inspected. Nothing is decided about them here."""
+"""Classifies requests and inspects replies. It decides nothing about them."""
 
 from zlib import crc32
 
 from kkdcpd.errors import MalformedError, NoTargetDomainError
 from kkdcpd.protocol import kerberos, kpasswd
-from kkdcpd.protocol.framing import PREFIX_OCTETS
+from kkdcpd.protocol.framing import PREFIX_BYTES
 from kkdcpd.values import KdcService, MessageKind, ProxyMessage, ProxyRequest, ReplyFacts
 
 __all__ = ["classify", "inspect_reply", "is_reply_to_another_kind"]
@@ -21,19 +21,19 @@ _TAGS_OF_OTHERS = {MessageKind.AS_REQ: b"\x6d", MessageKind.TGS_REQ: b"\x6b"}
 
 
 def is_reply_to_another_kind(request: MessageKind, payload: bytes) -> bool:
-    """Whether a KDC sends such a payload in reply to another kind of request only."""
+    """Whether the payload is a reply that never answers this kind of request."""
     return payload[:1] == _TAGS_OF_OTHERS.get(request)
 
 
 def classify(message: ProxyMessage) -> ProxyRequest:
-    """Check that a client's message is a well-formed request, and say which ([MS-KKDCP] 3.2.5.1).
+    """Check that a client's message is a well-formed request, and return its facts ([MS-KKDCP] 3.2.5.1).
 
     Raises:
         MalformedError: the kerb-message is no AS-REQ, TGS-REQ or kpasswd request.
-        NoTargetDomainError: it is, but bears no target-domain.
+        NoTargetDomainError: the request is well formed, but has no target-domain.
     """
     data = message.kerb_message
-    span = PREFIX_OCTETS, len(data)
+    span = PREFIX_BYTES, len(data)
     if kpasswd.is_kpasswd(data, span):
         change = kpasswd.read_kpasswd_req(data, span)
         return ProxyRequest(
@@ -67,7 +67,7 @@ def classify(message: ProxyMessage) -> ProxyRequest:
 
 
 def _affinity(request: kerberos.KdcReq) -> int:
-    """Return the mark of a TGS-REQ's ticket, or one of the user in an AS-REQ."""
+    """Return a number that is equal for all requests with one ticket, or of one user in AS-REQs."""
     if request.ticket_affinity is not None:
         return request.ticket_affinity
     return crc32(f"{request.cname}@{request.realm}".lower().encode(errors="replace"))
@@ -80,12 +80,12 @@ def _target_domain(message: ProxyMessage) -> str:
 
 
 def inspect_reply(request: MessageKind, payload: bytes) -> ReplyFacts:
-    """Check that a payload can be the reply to such a request, and say what it tells in clear.
+    """Check that a payload can be the reply to this kind of request, and return its facts in clear.
 
-    A kpasswd request may be answered by a framed reply or by a bare KRB-ERROR.
+    The reply to a kpasswd request is a framed reply or a bare KRB-ERROR.
 
     Raises:
-        MalformedError: it is no reply, or one to another kind of request.
+        MalformedError: it is no reply, or a reply to another kind of request.
     """
     span = 0, len(payload)
     is_framed = request is MessageKind.KPASSWD_REQ and kpasswd.is_kpasswd(payload, span)

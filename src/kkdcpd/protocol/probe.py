@@ -1,4 +1,4 @@
-"""Builds the requests that ask a server for a sign of life: any answer is one.
+"""Builds and judges probes: requests whose answer shows that a server works.
 
 For a KDC it is an AS-REQ (RFC 4120 5.4.1), for a password server a request with a ticket that is none.
 
@@ -15,16 +15,16 @@ __all__ = ["build_kpasswd_probe", "build_probe", "judge_probe"]
 NT_PRINCIPAL = 1
 NT_SRV_INST = 2
 ETYPES = (18, 17, 20, 19)
-"""AES with SHA-1 and with SHA-2 (RFC 3962, RFC 8009): what every KDC since 2008 has some of."""
+"""AES with SHA-1 and with SHA-2 (RFC 3962, RFC 8009). Every KDC since 2008 has one of them."""
 
 LONG_AGO = b"19700102000000Z"
-"""When the ticket asked for is to end: a probe wants none. MIT's KDC issues one all the same, of no use."""
+"""The end time of the requested ticket, so that the ticket is of no use. MIT's KDC issues it all the same."""
 
 
 def build_probe(realm: str, principal: str, *, nonce: int = 1) -> ProxyRequest:
     """Build the request to the realm's KDC; `principal` is without realm, `krbtgt` means the realm's own.
 
-    Each probe of a KDC needs another nonce: MIT's answers what it saw in the last two minutes from memory.
+    Each probe of a KDC needs a new nonce, because MIT's KDC has a reply cache of two minutes.
     """
     krbtgt = _principal(NT_SRV_INST, ["krbtgt", realm])
     cname = krbtgt if principal == "krbtgt" else _principal(NT_PRINCIPAL, principal.split("/"))
@@ -51,7 +51,7 @@ def build_probe(realm: str, principal: str, *, nonce: int = 1) -> ProxyRequest:
 
 
 def build_kpasswd_probe(realm: str) -> bytes:
-    """Build a kpasswd request that proves nothing: the server answers that it can't read it."""
+    """Build a kpasswd request without a proof. The server answers that it cannot read the request."""
     encrypted = _sequence({0: der.encode_integer(ETYPES[0]), 2: der.encode(der.OCTET_STRING[0], bytes(64))})
     ticket = _sequence(
         {
@@ -77,7 +77,7 @@ def build_kpasswd_probe(realm: str) -> bytes:
 
 
 def judge_probe(payload: bytes) -> FailureReason | None:
-    """Say what the answer to a probe tells: None that the KDC is well."""
+    """Return the problem that the answer to a probe shows, None if the KDC is healthy."""
     try:
         facts = messages.inspect_reply(MessageKind.AS_REQ, payload)
     except MalformedError:

@@ -1,4 +1,4 @@
-"""Reads the PROXY header, by which a proxy names its client. Only bytes come in here, a part at a time.
+"""Reads the PROXY header, in which a proxy names its client. Pure.
 
 "The PROXY protocol, Versions 1 & 2" by Willy Tarreau (haproxy.org/download/3.0/doc/proxy-protocol.txt),
 sections 2.1 and 2.2. The caller reads one from trusted proxies only.
@@ -16,14 +16,14 @@ from kkdcpd.protocol.ip_addresses import parse_address
 __all__ = ["MAX_HEADER_BYTES", "ProxyHeader", "parse"]
 
 _MAX_V1_BYTES = 107  # 2.1: the longest line, with its CRLF
-_MAX_V2_LENGTH = 4096  # TLVs included: those of AWS, Azure and a client certificate's names take some hundred
+_MAX_V2_LENGTH = 4096  # with TLVs: AWS, Azure and the names of a client certificate take some hundred bytes
 _V2_HEAD_BYTES = 16
 
 MAX_HEADER_BYTES = _V2_HEAD_BYTES + _MAX_V2_LENGTH
 
 _V1_START = b"PROXY "
 _V2_START = b"\r\n\r\n\0\r\nQUIT\n"
-_V1_ADDRESS = re.compile(rb"[0-9A-Fa-f:.]+")  # no zone: it would mean nothing on another host
+_V1_ADDRESS = re.compile(rb"[0-9A-Fa-f:.]+")  # no zone, because a zone has no meaning on another host
 _V1_PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
 _V1_FAMILIES: dict[bytes, type[IPv4Address] | type[IPv6Address]] = {
     b"TCP4": IPv4Address,
@@ -33,19 +33,19 @@ _V1_FAMILIES: dict[bytes, type[IPv4Address] | type[IPv6Address]] = {
 _LOCAL, _PROXY = 0x20, 0x21  # version 2, and the command
 
 _UNSPEC = 0x00
-# Streams only, as no datagram comes in by a TCP connection; with each, the layout of addresses and ports.
+# Streams only, because a TCP connection carries no datagrams. Each has its layout of addresses and ports.
 _V2_FAMILIES = {
     0x11: (IPv4Address, struct.Struct("!4s4xH2x")),
     0x21: (IPv6Address, struct.Struct("!16s16xH2x")),
 }
-_UNIX_STREAM, _UNIX_BYTES = 0x31, 216  # two paths of 108 octets
+_UNIX_STREAM, _UNIX_BYTES = 0x31, 216  # two paths of 108 bytes
 
 
 @frozen
 class ProxyHeader:
-    """The client that a header names: `address` is in its canonical form.
+    """The client in a header. `address` is in its canonical form.
 
-    It is None if the proxy connects for itself, or doesn't know the client.
+    It is None if the proxy connects for itself, or does not know the client.
     """
 
     address: str | None = None
@@ -53,7 +53,7 @@ class ProxyHeader:
 
 
 def parse(data: bytes | bytearray) -> tuple[ProxyHeader | None, int]:
-    """Read the header that `data` begins with; return it, and how many octets it takes.
+    """Read the header that `data` begins with; return it and its number of bytes.
 
     None and 0 mean that more is needed. That ends by MAX_HEADER_BYTES.
 
@@ -81,7 +81,7 @@ def _parse_v1(data: bytes) -> tuple[ProxyHeader | None, int]:
 def _read_v1(line: bytes) -> ProxyHeader:
     words = line.split(b" ")[1:]
     if words[0] == b"UNKNOWN":
-        return ProxyHeader()  # 2.1: what else is on the line is to be ignored
+        return ProxyHeader()  # 2.1: the rest of the line is ignored
     family = _V1_FAMILIES.get(words[0])
     if family is None or len(words) != 5:
         raise MalformedError("a PROXY header of an unknown kind")
@@ -111,7 +111,7 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader | None, int]:
     if command not in {_LOCAL, _PROXY}:
         raise MalformedError(f"a PROXY header of version and command 0x{command:02x}")
     if length > _MAX_V2_LENGTH:
-        raise MalformedError(f"a PROXY header of {length} octets")
+        raise MalformedError(f"a PROXY header of {length} bytes")
     end = _V2_HEAD_BYTES + length
     if len(data) < end:
         return None, 0
@@ -120,7 +120,7 @@ def _parse_v2(data: bytes) -> tuple[ProxyHeader | None, int]:
 
 
 def _read_v2(family: int, body: bytes) -> ProxyHeader:
-    """Read the addresses; what follows them (2.2, TLVs) is passed over."""
+    """Read the addresses, and ignore the TLVs after them (2.2)."""
     if family == _UNSPEC:
         return ProxyHeader()
     if family == _UNIX_STREAM:

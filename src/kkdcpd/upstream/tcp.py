@@ -134,17 +134,17 @@ class TcpAttempt:
             self._end(FailureReason.CLOSED)
             return
         self._received += chunk
-        if len(self._received) < framing.PREFIX_OCTETS:
+        if len(self._received) < framing.PREFIX_BYTES:
             self._wait(sock)
             return
-        length = framing.read_prefix(bytes(self._received[: framing.PREFIX_OCTETS]))
+        length = framing.read_prefix(bytes(self._received[: framing.PREFIX_BYTES]))
         # The high bit is reserved for extensions (RFC 4120 7.2.2), and makes the length too big as well.
         if length > self._max_reply_bytes:
             self._end(FailureReason.REPLY_TOO_BIG)
-        elif len(self._received) < framing.PREFIX_OCTETS + length:
+        elif len(self._received) < framing.PREFIX_BYTES + length:
             self._wait(sock)
         else:
-            payload = bytes(self._received[framing.PREFIX_OCTETS : framing.PREFIX_OCTETS + length])
+            payload = bytes(self._received[framing.PREFIX_BYTES : framing.PREFIX_BYTES + length])
             self.close()
             self._events.received(self._attempt, payload)
 
