@@ -111,22 +111,22 @@ async def test_status_has_all_facts(metrics: Metrics, counters: Counters) -> Non
     counters.kdc_changed(kdc("192.0.2.1"), KdcState.SUSPECT)
     reload = ReloadResult(at=1800000100.0, is_ok=False, problems=("log.level: is wrong; mend it",))
     async with service(metrics, replace(STATUS, last_reload=reload)) as running:
-        told: dict[str, Any] = json.loads(json.dumps(await running.describe()))
-    assert told["connections"] == {"open": 5, "maximum": 8192}
-    assert (told["requests_in_flight"], told["generation"], told["draining"]) == (1, 1, False)
-    assert told["started"] == "2027-01-15T08:00:00Z"
-    assert told["last_reload"] == {
+        described: dict[str, Any] = json.loads(json.dumps(await running.describe()))
+    assert described["connections"] == {"open": 5, "maximum": 8192}
+    assert (described["requests_in_flight"], described["generation"], described["draining"]) == (1, 1, False)
+    assert described["started"] == "2027-01-15T08:00:00Z"
+    assert described["last_reload"] == {
         "at": "2027-01-15T08:01:40Z",
         "ok": False,
         "problems": ["log.level: is wrong; mend it"],
     }
-    (certificate,) = told["certificates"]
+    (certificate,) = described["certificates"]
     assert (certificate["file"], certificate["expires"]) == ("/etc/certificate.pem", "2001-03-17T17:46:40Z")
     assert (certificate["valid"], certificate["seconds_left"] < 0) == (False, True)
     assert certificate["problem"].startswith(
         "the certificate in /etc/certificate.pem expired on 2001-03-17 17:46 UTC; renew it; or "
     )
-    realms = told["realms"]
+    realms = described["realms"]
     assert realms["EXAMPLE.COM"]["kdc"] == [
         {
             "kdc": "tcp://192.0.2.1:88",

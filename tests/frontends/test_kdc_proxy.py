@@ -1,4 +1,4 @@
-"""HTTP against a real kkdcpd over real sockets: all that strangers may send, and what honest clients need."""
+"""HTTP requests, good and bad, to a real kkdcpd over real sockets."""
 
 import asyncio
 import contextlib
@@ -36,40 +36,40 @@ TEN_MEGABYTES = bytes(10_000_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A request that can't be answered, and all that must come of it."""
+    """A request that is refused, with its expected status, outcome and connection."""
 
     name: str
-    octets: bytes = field(repr=False)
+    raw: bytes = field(repr=False)
     status: int
     outcome: str
     keeps_connection: bool = False
     method: str = "POST"
 
 
-def malformed_http(name: str, octets: bytes) -> Row:
-    return Row(name=name, octets=octets, status=400, outcome="malformed_http")
+def malformed_http(name: str, raw: bytes) -> Row:
+    return Row(name=name, raw=raw, status=400, outcome="malformed_http")
 
 
 def malformed_message(name: str, body: bytes) -> Row:
-    return Row(name=name, octets=post(body), status=400, outcome="malformed_message")
+    return Row(name=name, raw=post(body), status=400, outcome="malformed_message")
 
 
 def wrong_method(method: str) -> Row:
-    octets = post(b"", method=method)
-    return Row(name=method, octets=octets, status=405, outcome="method_not_allowed", method=method)
+    raw = post(b"", method=method)
+    return Row(name=method, raw=raw, status=405, outcome="method_not_allowed", method=method)
 
 
 def wrong_path(path: str) -> Row:
-    return Row(name=f"path {path}", octets=post(GOOD_BODY, path=path), status=404, outcome="path_not_found")
+    return Row(name=f"path {path}", raw=post(GOOD_BODY, path=path), status=404, outcome="path_not_found")
 
 
 def unserved(name: str, realm: str) -> Row:
     body = envelope(as_req(), realm)
-    return Row(name=name, octets=post(body), status=503, outcome="realm_not_served", keeps_connection=True)
+    return Row(name=name, raw=post(body), status=503, outcome="realm_not_served", keeps_connection=True)
 
 
 def no_kdc(outcome: str, body: bytes) -> Row:
-    return Row(name=outcome, octets=post(body), status=503, outcome=outcome, keeps_connection=True)
+    return Row(name=outcome, raw=post(body), status=503, outcome=outcome, keeps_connection=True)
 
 
 def chunked(*chunks: bytes, headers: tuple[str, ...] = ()) -> bytes:
@@ -83,8 +83,8 @@ def head(*headers: str, line: str = "POST /KdcProxy HTTP/1.1") -> bytes:
     return "\r\n".join((line, "Host: localhost", *headers, "", "")).encode()
 
 
-def kerb_message_of(octets: bytes) -> bytes:
-    return envelope(octets, has_prefix=False)
+def kerb_message_of(raw: bytes) -> bytes:
+    return envelope(raw, has_prefix=False)
 
 
 AS_REQ = captured("asreq1")
@@ -94,7 +94,7 @@ ROWS = (
     *map(wrong_method, ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND")),
     Row(
         name="CONNECT",
-        octets=head(line="CONNECT 192.0.2.1:88 HTTP/1.1"),
+        raw=head(line="CONNECT 192.0.2.1:88 HTTP/1.1"),
         status=404,
         outcome="path_not_found",
     ),
@@ -116,46 +116,46 @@ ROWS = (
     malformed_message("text", b"kerberos, please"),
     malformed_message("BER indefinite length", b"\x30\x80" + AS_REQ[3:] + b"\x00\x00"),
     malformed_message("length not minimal", b"\x30\x82\x00\xc4" + AS_REQ[3:]),
-    malformed_message("trailing octet", AS_REQ + b"\x00"),
+    malformed_message("trailing byte", AS_REQ + b"\x00"),
     malformed_message("two messages", AS_REQ + AS_REQ),
     malformed_message("prefix too long", kerb_message_of(b"\x00\x00\x00\xff" + as_req())),
     malformed_message("prefix too short", kerb_message_of(b"\x00\x00\x00\x05" + as_req())),
     malformed_message("prefix of 4 GiB", kerb_message_of(b"\xff\xff\xff\xff" + as_req())),
-    malformed_message("trailing octet inside", envelope(as_req() + b"\x00")),
-    *(malformed_message(f"kerb-message of {n} octets", kerb_message_of(bytes(n))) for n in range(5)),
+    malformed_message("trailing byte inside", envelope(as_req() + b"\x00")),
+    *(malformed_message(f"kerb-message of {n} bytes", kerb_message_of(bytes(n))) for n in range(5)),
     malformed_message("prefix and nothing", kerb_message_of(b"\x00\x00\x00\x00")),
     malformed_message("KRB-ERROR as a request", envelope(krb_error(25))),
     malformed_message("AS-REP as a request", envelope(as_rep())),
     malformed_message("our own reply", GOOD_REPLY),
     Row(
         name="no target-domain",
-        octets=post(envelope(as_req(), None)),
+        raw=post(envelope(as_req(), None)),
         status=400,
         outcome="no_target_domain",
     ),
     Row(
         name="empty target-domain",
-        octets=post(envelope(as_req(), "")),
+        raw=post(envelope(as_req(), "")),
         status=400,
         outcome="no_target_domain",
     ),
     Row(
         name="length of 5,000 digits",
-        octets=head(f"Content-Length: {'0' * 4999}1") + b"A",
+        raw=head(f"Content-Length: {'0' * 4999}1") + b"A",
         status=400,
         outcome="malformed_http",
     ),
-    Row(name="10 MB body", octets=post(TEN_MEGABYTES), status=413, outcome="body_too_large"),
-    Row(name="10 MB in one chunk", octets=chunked(TEN_MEGABYTES), status=413, outcome="body_too_large"),
+    Row(name="10 MB body", raw=post(TEN_MEGABYTES), status=413, outcome="body_too_large"),
+    Row(name="10 MB in one chunk", raw=chunked(TEN_MEGABYTES), status=413, outcome="body_too_large"),
     Row(
         name="10 MB in chunks",
-        octets=chunked(*[TEN_MEGABYTES[:50_000]] * 200),
+        raw=chunked(*[TEN_MEGABYTES[:50_000]] * 200),
         status=413,
         outcome="body_too_large",
     ),
     Row(
-        name="one octet over the limit",
-        octets=post(bytes(MAX_BODY_BYTES + 1)),
+        name="one byte over the limit",
+        raw=post(bytes(MAX_BODY_BYTES + 1)),
         status=413,
         outcome="body_too_large",
     ),
@@ -204,7 +204,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_bad_input_is_refused_and_logged_once_and_hurts_nobody(site: Site, row: Row) -> None:
+def test_bad_request_is_refused_and_logged_once_and_disturbs_no_other(site: Site, row: Row) -> None:
     with site.log() as lines, site.client() as client:
         client.send_until_closed(row.octets)
         response = client.response(method=row.method)
@@ -220,7 +220,7 @@ def test_bad_input_is_refused_and_logged_once_and_hurts_nobody(site: Site, row: 
     assert len(others) == (1 if row.keeps_connection else 0)
 
 
-def test_request_that_ends_at_any_octet_is_refused(site: Site) -> None:
+def test_request_that_ends_at_any_byte_is_refused(site: Site) -> None:
     with site.log() as lines:
         for length in range(len(AS_REQ)):
             with site.plain_client() as client:
@@ -230,46 +230,48 @@ def test_request_that_ends_at_any_octet_is_refused(site: Site) -> None:
     assert outcomes == ["malformed_message"] * len(AS_REQ)
 
 
-def test_request_with_any_octet_changed_is_answered_somehow(site: Site) -> None:
+def test_request_with_any_byte_changed_gets_a_response(site: Site) -> None:
     with site.log() as lines:
         for position in range(len(AS_REQ)):
-            octets = bytearray(AS_REQ)
-            octets[position] ^= 0xFF
+            raw = bytearray(AS_REQ)
+            raw[position] ^= 0xFF
             with site.plain_client() as client:
-                assert client.ask(post(bytes(octets))).status in {200, 400, 403, 503}
+                assert client.ask(post(bytes(raw))).status in {200, 400, 403, 503}
         assert len(lines()) == len(AS_REQ)
 
 
-def test_get_tells_that_the_proxy_is_up_and_what_it_takes(site: Site) -> None:
+def test_get_shows_that_the_proxy_is_up_and_names_its_method(site: Site) -> None:
     response = site.ask(post(b"", method="GET"))
     assert response.headers["allow"] == "POST"
     assert b"Kerberos KDC proxy" in response.body
 
 
-def test_method_is_not_judged_where_nothing_is(site: Site) -> None:
+def test_method_is_not_checked_on_a_path_that_is_not_served(site: Site) -> None:
     response = site.ask(post(b"", method="GET", path="/other"))
     assert (response.status, "allow" in response.headers) == (404, False)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.method != "HEAD"], ids=lambda row: row.name)
-def test_refusal_is_a_sentence_without_addresses_or_anything_a_stranger_said(site: Site, row: Row) -> None:
+def test_refusal_is_a_sentence_without_addresses_and_without_input_of_the_client(
+    site: Site, row: Row
+) -> None:
     with site.client() as client:
         client.send_until_closed(row.octets)
         response = client.response()
     sentence = response.body.decode("ascii")
     assert sentence.endswith(".\n")
     assert sentence.count("\n") == 1
-    for secret in ("127.0.0.1", ".TEST", "EXAMPLE", "aiohttp", "Python", "octet"):
+    for secret in ("127.0.0.1", ".TEST", "EXAMPLE", "aiohttp", "Python", "byte"):
         assert secret not in sentence
     assert response.headers["server"] == "kkdcpd"
 
 
-def test_what_a_stranger_chose_is_bounded_in_the_log(site: Site) -> None:
+def test_input_of_the_client_is_shortened_in_the_log(site: Site) -> None:
     line = site.line_of(site.ask(post(envelope(as_req(), "A" * 4_000))))
     assert line["realm"] == "A" * 256 + "...(4000 characters)"
 
 
-def test_what_a_stranger_chose_is_in_the_log_as_it_came(site: Site) -> None:
+def test_input_of_the_client_is_escaped_in_the_log(site: Site) -> None:
     realm = 'E.COM\n\x00\x1b[0m outcome=answered "\u2028\udcff'
     assert site.line_of(site.ask(post(envelope(as_req(), realm))))["realm"] == realm
 
@@ -352,7 +354,7 @@ def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
         assert [client.response().status for _ in range(40)] == [200, 503] * 20
 
 
-def test_what_follows_a_refused_request_is_not_answered(site: Site) -> None:
+def test_request_after_a_refused_request_is_not_answered(site: Site) -> None:
     with site.log() as lines, site.client() as client:
         client.send(post(b"bad") + GOOD_REQUEST)
         assert client.response().status == 400
@@ -366,10 +368,10 @@ def test_chunked_request_is_accepted(site: Site, size: int) -> None:
     assert site.ask(chunked(*chunks)).body == GOOD_REPLY
 
 
-def test_request_that_comes_octet_by_octet_is_accepted(site: Site) -> None:
+def test_request_that_comes_byte_by_byte_is_accepted(site: Site) -> None:
     with site.client() as client:
-        for octet in GOOD_REQUEST:
-            client.send(bytes((octet,)))
+        for byte in GOOD_REQUEST:
+            client.send(bytes((byte,)))
         assert client.response().body == GOOD_REPLY
 
 
@@ -384,7 +386,7 @@ def test_client_that_waits_for_100_continue_gets_it(site: Site) -> None:
 @pytest.mark.parametrize(
     ("path", "length", "status"), [("/KdcProxy", MAX_BODY_BYTES + 1, 413), ("/other", 10, 404)]
 )
-def test_client_that_waits_for_100_continue_hears_of_a_refusal_instead(
+def test_client_that_waits_for_100_continue_gets_the_refusal_instead(
     site: Site, path: str, length: int, status: int
 ) -> None:
     with site.client() as client:
@@ -398,7 +400,7 @@ def test_http_1_0_client_is_never_sent_100_continue(site: Site) -> None:
     assert site.ask(post(GOOD_BODY, "Expect: 100-continue", version="HTTP/1.0")).status == 200
 
 
-def test_proposed_upgrade_is_passed_over(site: Site) -> None:
+def test_proposed_upgrade_is_ignored(site: Site) -> None:
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
     assert site.ask(post(GOOD_BODY, *upgrade)).body == GOOD_REPLY
 
@@ -422,7 +424,7 @@ def test_path_is_served_in_any_spelling(site: Site, path: str) -> None:
     assert site.ask(post(GOOD_BODY, path=path)).status == 200
 
 
-@pytest.mark.parametrize("content_type", ["application/kerberos", "application/octet-stream", "what/ever"])
+@pytest.mark.parametrize("content_type", ["application/kerberos", "application/byte-stream", "what/ever"])
 def test_content_type_does_not_matter(site: Site, content_type: str) -> None:
     assert site.ask(post(GOOD_BODY, f"Content-Type: {content_type}")).status == 200
 
@@ -434,13 +436,13 @@ def test_apples_request_without_prefix_gets_a_reply_with_prefix(site: Site, mess
     assert site.kdc.messages[-1] == message
 
 
-@pytest.mark.parametrize("octets", [GOOD_REQUEST, post(b"bad"), head(line="GET / HTTP/1.1"), b"\0\r\n\r\n"])
-def test_x_ms_request_id_is_the_id_of_the_log_line(site: Site, octets: bytes) -> None:
-    response = site.ask(octets)
+@pytest.mark.parametrize("raw", [GOOD_REQUEST, post(b"bad"), head(line="GET / HTTP/1.1"), b"\0\r\n\r\n"])
+def test_x_ms_request_id_is_the_id_of_the_log_line(site: Site, raw: bytes) -> None:
+    response = site.ask(raw)
     assert site.line_of(response)["id"] == response.headers["x-ms-request-id"]
 
 
-def test_line_of_an_answered_request_has_all_that_was_seen(site: Site) -> None:
+def test_line_of_an_answered_request_has_all_fields(site: Site) -> None:
     with site.client() as client:
         response = client.ask(GOOD_REQUEST)
         address, port = client.socket.getsockname()
@@ -500,7 +502,7 @@ def test_tls_1_1_is_refused(site: Site, authority: Authority) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
-def test_client_that_goes_without_close_notify_is_nothing_to_tell(site: Site, reset: bool) -> None:
+def test_client_that_leaves_without_close_notify_is_not_logged(site: Site, reset: bool) -> None:
     with site.log() as lines:
         with site.client() as client:
             response = client.ask(GOOD_REQUEST)
@@ -509,7 +511,7 @@ def test_client_that_goes_without_close_notify_is_nothing_to_tell(site: Site, re
         assert [line["id"] for line in lines()] == [response.request_id]
 
 
-def test_client_that_goes_in_mid_exchange_ends_it(site: Site) -> None:
+def test_client_that_leaves_ends_its_exchange(site: Site) -> None:
     is_closed = threading.Event()
 
     async def script(link: Link) -> None:
@@ -529,21 +531,21 @@ def test_client_that_goes_in_mid_exchange_ends_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "raw",
     [post(GOOD_BODY)[:-10], chunked(GOOD_BODY)[:-10]],
     ids=["Content-Length", "chunked"],
 )
-def test_client_that_goes_in_mid_body_is_logged_as_gone(site: Site, octets: bytes) -> None:
+def test_client_that_leaves_during_its_body_is_logged_as_gone(site: Site, raw: bytes) -> None:
     with site.log() as lines:
         after = len(site.daemon.lines)
         with site.client() as client:
-            client.send(octets)
+            client.send(raw)
         site.daemon.wait_for_line(lambda line: "client_gone" in line, after=after)
         (gone,) = lines()
     assert gone["outcome"] == "client_gone"
 
 
-def test_client_that_goes_in_mid_head_is_nothing_to_tell(site: Site) -> None:
+def test_client_that_leaves_during_its_head_is_not_logged(site: Site) -> None:
     with site.log() as lines:
         with site.client() as client:
             client.send(GOOD_REQUEST[:40])
@@ -558,7 +560,7 @@ def test_garbage_of_a_kdc_never_reaches_the_client(site: Site) -> None:
     assert line["detail"] == f"tcp://127.0.0.1:{site.odd_kdc.port} bad_reply"
 
 
-def test_slow_exchange_holds_up_nobody_else(site: Site) -> None:
+def test_slow_exchange_does_not_delay_others(site: Site) -> None:
     may_answer = asyncio.Event()
     site.odd_kdc.play(tcp=reply(REPLY_PAYLOAD, when=may_answer))
     count = len(site.odd_kdc.messages)
@@ -587,10 +589,10 @@ def test_bodies_slower_than_body_timeout_are_refused(hasty_site: Site) -> None:
         assert [line["outcome"] for line in lines()] == ["body_timeout"] * len(beginnings)
 
 
-@pytest.mark.parametrize("octets", [b"", b"P", GOOD_REQUEST[:40]], ids=["none", "one octet", "half a head"])
-def test_head_slower_than_head_timeout_ends_the_connection(hasty_site: Site, octets: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"", b"P", GOOD_REQUEST[:40]], ids=["none", "one byte", "half a head"])
+def test_head_slower_than_head_timeout_ends_the_connection(hasty_site: Site, raw: bytes) -> None:
     with hasty_site.log() as lines, hasty_site.client() as client:
-        client.send(octets)
+        client.send(raw)
         assert client.is_closed_in_time()
         assert not lines()
 
@@ -628,7 +630,7 @@ def test_connection_ends_after_its_last_request(hasty_site: Site) -> None:
         assert client.is_closed_in_time()
 
 
-def test_body_without_end_is_cut_off(site: Site) -> None:
+def test_body_without_end_ends_the_connection(site: Site) -> None:
     def send_without_end(client: HttpClient) -> None:
         while True:
             client.send(b"1000\r\n" + bytes(0x1000) + b"\r\n")
@@ -699,7 +701,7 @@ def test_no_other_version_of_http_is_spoken(site: Site, version: str) -> None:
     assert (line["outcome"], line["detail"]) == ("malformed_http", f"{version} is neither 1.0 nor 1.1")
 
 
-def test_nothing_else_is_spoken_after_an_upgrade_that_was_asked_for(site: Site) -> None:
+def test_bytes_after_a_requested_upgrade_are_ignored(site: Site) -> None:
     upgrade = "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     with site.client() as client:
         assert client.ask(post(GOOD_BODY, *upgrade)).body == GOOD_REPLY

@@ -1,4 +1,4 @@
-"""Everybody gets the reply to their own request, however KDCs and clients come and go.
+"""Every client gets the reply to its own request, while KDCs and clients come and go.
 
 All connections of a process receive into one buffer, all its sockets to KDCs share another and one epoll, and
 descriptors are used again at once: if any of these were handed on too late, replies would change hands.
@@ -54,13 +54,13 @@ def moody(link_kind: str) -> Script:
             return
         reply = REPLIES.get(payload, TO_PROBES)
         if mood < 0.2 and link_kind == "tcp":
-            octets = len(reply).to_bytes(4, "big") + reply
-            cut = _chance.randrange(len(octets))
-            await link.write(octets[:cut])
+            raw = len(reply).to_bytes(4, "big") + reply
+            cut = _chance.randrange(len(raw))
+            await link.write(raw[:cut])
             await asyncio.sleep(0.001)
             if mood < 0.1:
                 return
-            await link.write(octets[cut:])
+            await link.write(raw[cut:])
         else:
             await link.reply(reply)
         await link.hold()
@@ -118,12 +118,12 @@ async def be_client(port: int, tls: ssl.SSLContext | None, seen: Counter[str]) -
         try:
             for _ in range(chance.randrange(1, 12)):
                 message, reply = chance.choice(MESSAGES)
-                octets = post(envelope(message))
-                cut = chance.randrange(len(octets))
-                writer.write(octets[:cut])
+                raw = post(envelope(message))
+                cut = chance.randrange(len(raw))
+                writer.write(raw[:cut])
                 if chance.random() < 0.3:
                     await asyncio.sleep(0.001)
-                writer.write(octets[cut:])
+                writer.write(raw[cut:])
                 if chance.random() < 0.1:
                     await asyncio.sleep(chance.choice((0, 0.001, 0.003)))
                     seen["left"] += 1
@@ -137,7 +137,7 @@ async def be_client(port: int, tls: ssl.SSLContext | None, seen: Counter[str]) -
             writer.transport.abort()
 
 
-async def crowd(ports: Sequence[int], tls: ssl.SSLContext) -> Counter[str]:
+async def run_clients(ports: Sequence[int], tls: ssl.SSLContext) -> Counter[str]:
     seen: Counter[str] = Counter()
     async with asyncio.timeout(6 * PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
         for number in range(CLIENTS):
@@ -146,9 +146,9 @@ async def crowd(ports: Sequence[int], tls: ssl.SSLContext) -> Counter[str]:
     return seen
 
 
-def test_nobody_gets_the_reply_to_anothers_request(daemon: tuple[Daemon, ssl.SSLContext]) -> None:
+def test_every_client_gets_the_reply_to_its_own_request(daemon: tuple[Daemon, ssl.SSLContext]) -> None:
     running, tls = daemon
-    seen = asyncio.run(crowd(running.ports, tls))
+    seen = asyncio.run(run_clients(running.ports, tls))
     assert seen["mixed up"] == 0
     assert seen["200"] > CLIENTS * REQUESTS * 3 / 4, seen
     assert seen["left"] > CLIENTS

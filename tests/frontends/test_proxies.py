@@ -1,4 +1,4 @@
-"""In whose name proxies come: the PROXY header and HTTP headers, on both event loops, true and spoofed."""
+"""Clients behind proxies: PROXY header and HTTP headers, true and spoofed, on both event loops."""
 
 import asyncio
 import contextlib
@@ -130,14 +130,14 @@ class TlsTalk:
             self._tls.do_handshake()
         return self._outgoing.read()
 
-    async def ask(self, octets: bytes) -> bytes:
-        """End the handshake, send octets, and wait for some."""
+    async def ask(self, raw: bytes) -> bytes:
+        """End the handshake, send bytes, and wait for some."""
         while True:
             with contextlib.suppress(ssl.SSLWantReadError):
                 self._tls.do_handshake()
                 break
             await self._read()
-        self._tls.write(octets)
+        self._tls.write(raw)
         await self._talk.send(self._outgoing.read())
         while True:
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -145,9 +145,9 @@ class TlsTalk:
             await self._read()
 
     async def _read(self) -> None:
-        octets = await self._talk.read_some()
-        assert octets, "the connection ended"
-        self._incoming.write(octets)
+        raw = await self._talk.read_some()
+        assert raw, "the connection ended"
+        self._incoming.write(raw)
 
 
 def exchange_of(log: pytest.LogCaptureFixture) -> dict[str, Any]:
@@ -164,10 +164,10 @@ def refusal_of(log: pytest.LogCaptureFixture) -> dict[str, Any]:
     return dict(fields)
 
 
-async def send_singly(talk: Talk, octets: bytes) -> None:
-    """Send each octet by itself, and let the server see it."""
-    for octet in octets:
-        await talk.send(bytes((octet,)))
+async def send_singly(talk: Talk, raw: bytes) -> None:
+    """Send each byte by itself, and let the server see it."""
+    for byte in raw:
+        await talk.send(bytes((byte,)))
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -186,7 +186,7 @@ async def test_header_in_one_segment_with_the_client_hello(
 
 
 @pytest.mark.parametrize("name", HEADERS)
-async def test_header_and_client_hello_octet_by_octet(
+async def test_header_and_client_hello_byte_by_byte(
     by_tls: Listener, trust: ssl.SSLContext, log: pytest.LogCaptureFixture, name: str
 ) -> None:
     header, client = HEADERS[name]
@@ -230,7 +230,7 @@ async def test_proxy_that_connects_for_itself_is_the_client(
     assert (line["client"], "proxy" in line) == (TRUSTED, False)
 
 
-async def test_header_on_a_unix_socket_is_believed(
+async def test_header_on_a_unix_socket_is_trusted(
     kdc: FakeKdc, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     async with (
@@ -243,13 +243,13 @@ async def test_header_on_a_unix_socket_is_believed(
     assert (exchange_of(log)["client"], exchange_of(log)["proxy"]) == (CLIENT, "unix")
 
 
-@pytest.mark.parametrize("octets", [V1 + GOOD_REQUEST, V2 + GOOD_REQUEST, GOOD_REQUEST, b""])
-async def test_stranger_is_refused_where_proxies_are_awaited(
-    plain: Listener, kdc: FakeKdc, log: pytest.LogCaptureFixture, octets: bytes
+@pytest.mark.parametrize("raw", [V1 + GOOD_REQUEST, V2 + GOOD_REQUEST, GOOD_REQUEST, b""])
+async def test_untrusted_peer_is_refused_by_a_listener_for_proxies(
+    plain: Listener, kdc: FakeKdc, log: pytest.LogCaptureFixture, raw: bytes
 ) -> None:
     async with Talk.to(plain, host=UNTRUSTED) as talk:
         with contextlib.suppress(ConnectionError):
-            await talk.send(octets)
+            await talk.send(raw)
         assert await talk.rest() == b""
     line = refusal_of(log)
     assert (line["client"], line["reason"], "proxy" in line) == (UNTRUSTED, "no trusted proxy", False)
@@ -258,7 +258,7 @@ async def test_stranger_is_refused_where_proxies_are_awaited(
 
 @pytest.mark.parametrize("host", [TRUSTED, UNTRUSTED])
 @pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
-async def test_header_is_not_read_where_no_proxy_is_awaited(
+async def test_header_is_not_read_by_a_listener_without_proxy_protocol(
     kdc: FakeKdc, log: pytest.LogCaptureFixture, host: str, header: bytes
 ) -> None:
     async with (
@@ -273,7 +273,7 @@ async def test_header_is_not_read_where_no_proxy_is_awaited(
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "raw",
     [
         GOOD_REQUEST,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -285,12 +285,12 @@ async def test_header_is_not_read_where_no_proxy_is_awaited(
     ],
     ids=["HTTP", "TLS", "bad address", "no end", "too short", "unknown command", "too long"],
 )
-async def test_trusted_proxy_without_a_sound_header_is_refused(
-    plain: Listener, kdc: FakeKdc, log: pytest.LogCaptureFixture, octets: bytes
+async def test_trusted_proxy_without_a_valid_header_is_refused(
+    plain: Listener, kdc: FakeKdc, log: pytest.LogCaptureFixture, raw: bytes
 ) -> None:
     async with Talk.to(plain) as talk:
         with contextlib.suppress(ConnectionError):
-            await talk.send(octets)
+            await talk.send(raw)
         assert await talk.rest() == b""
     line = refusal_of(log)
     assert (line["client"], line["reason"], "PROXY header" in line["detail"]) == (
@@ -301,19 +301,19 @@ async def test_trusted_proxy_without_a_sound_header_is_refused(
     assert not kdc.messages
 
 
-@pytest.mark.parametrize("octets", [b"", V1[:-1], V2[:-1]], ids=["none", "v1", "v2"])
-async def test_unfinished_header_ends_in_time(plain: Listener, octets: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"", V1[:-1], V2[:-1]], ids=["none", "v1", "v2"])
+async def test_unfinished_header_ends_in_time(plain: Listener, raw: bytes) -> None:
     async with Talk.to(plain) as talk:
-        await talk.send(octets)
+        await talk.send(raw)
         assert await talk.rest() == b""
 
 
-@pytest.mark.parametrize("octets", [b"", V1[:-1], V2[:-1]], ids=["none", "v1", "v2"])
-async def test_proxy_that_goes_before_its_header_is_nothing_to_tell(
-    plain: Listener, log: pytest.LogCaptureFixture, octets: bytes
+@pytest.mark.parametrize("raw", [b"", V1[:-1], V2[:-1]], ids=["none", "v1", "v2"])
+async def test_proxy_that_leaves_before_its_header_is_not_logged(
+    plain: Listener, log: pytest.LogCaptureFixture, raw: bytes
 ) -> None:
     async with Talk.to(plain) as talk:
-        await talk.send(octets)
+        await talk.send(raw)
         talk.reset()
     async with Talk.to(plain) as talk:
         await talk.send(V1 + GOOD_REQUEST)
@@ -321,7 +321,7 @@ async def test_proxy_that_goes_before_its_header_is_nothing_to_tell(
     assert all(record.levelno <= logging.INFO for record in log.records if "handshake" in record.message)
 
 
-async def test_clients_behind_a_proxy_are_counted_by_themselves(
+async def test_clients_behind_a_proxy_are_counted_separately(
     kdc: FakeKdc, log: pytest.LogCaptureFixture
 ) -> None:
     async def has_message() -> bool:
@@ -353,7 +353,7 @@ def naming(header: str, *values: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def asked(
-    kdc: FakeKdc, forwarded: str, octets: bytes, *, host: str = TRUSTED, start: bytes = b""
+    kdc: FakeKdc, forwarded: str, raw: bytes, *, host: str = TRUSTED, start: bytes = b""
 ) -> AsyncIterator[None]:
     connections = f'forwarded = "{forwarded}"'
     async with (
@@ -361,7 +361,7 @@ async def asked(
         running_worker(settings(kdc, connections), listener),
         Talk.to(listener, host=host) as talk,
     ):
-        await talk.send(start + octets)
+        await talk.send(start + raw)
         assert await talk.response() == (200, GOOD_REPLY)
         yield
 
@@ -374,7 +374,7 @@ async def asked(
         ("X-Forwarded-For", [f"10.0.0.1, {CLIENT}"], CLIENT),
         ("X-Forwarded-For", ["10.0.0.1", CLIENT], CLIENT),
         ("X-Forwarded-For", [f"{CLIENT}, 127.0.0.2"], CLIENT),
-        ("X-Forwarded-For", ["somebody"], TRUSTED),
+        ("X-Forwarded-For", ["a-name"], TRUSTED),
         ("X-Forwarded-For", [], TRUSTED),
         ("Forwarded", [f"for={CLIENT}"], CLIENT),
         ("Forwarded", [f'for="[{CLIENT_6}]:4711";proto=https'], CLIENT_6),
@@ -392,7 +392,7 @@ async def test_trusted_proxy_names_its_client(
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
 @pytest.mark.parametrize("value", [CLIENT, f"for={CLIENT}", TRUSTED, f"for={TRUSTED}"])
-async def test_stranger_who_names_a_client_is_the_client(
+async def test_header_of_an_untrusted_peer_is_ignored(
     kdc: FakeKdc, log: pytest.LogCaptureFixture, header: str, value: str
 ) -> None:
     async with asked(kdc, header.lower(), naming(header, value), host=UNTRUSTED):
@@ -418,13 +418,17 @@ async def test_proxy_behind_a_proxy_names_the_client(kdc: FakeKdc, log: pytest.L
     assert (line["client"], line["proxy"]) == (CLIENT, "127.0.0.2")
 
 
-async def test_stranger_behind_a_proxy_names_nobody(kdc: FakeKdc, log: pytest.LogCaptureFixture) -> None:
+async def test_entries_of_an_untrusted_client_are_ignored(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture
+) -> None:
     async with asked(kdc, "x-forwarded-for", naming("X-Forwarded-For", CLIENT_6), start=V1):
         line = exchange_of(log)
     assert (line["client"], line["proxy"]) == (CLIENT, TRUSTED)
 
 
-async def test_each_request_may_be_another_client_s(kdc: FakeKdc, log: pytest.LogCaptureFixture) -> None:
+async def test_each_request_on_a_connection_may_have_another_client(
+    kdc: FakeKdc, log: pytest.LogCaptureFixture
+) -> None:
     async with (
         listening() as listener,
         running_worker(settings(kdc, 'forwarded = "x-forwarded-for"'), listener),

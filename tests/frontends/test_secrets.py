@@ -1,4 +1,4 @@
-"""No secret that clients send stands in the log: markers in every place, and thousands of mutations."""
+"""No secret of a client is in the log: markers at every position, and thousands of mutations."""
 
 import asyncio
 import base64
@@ -105,9 +105,9 @@ SPICES = (
 )
 
 
-def mutated(octets: bytes, chance: random.Random) -> bytes:
+def mutated(raw: bytes, chance: random.Random) -> bytes:
     """Change a request in a few places, more of them in its head."""
-    data = bytearray(octets)
+    data = bytearray(raw)
     for _ in range(chance.choice((0, 1, 1, 1, 2, 3))):
         end = min(len(data), chance.choice((60, 250, len(data))))
         at = chance.randrange(end)
@@ -131,11 +131,11 @@ def mutated(octets: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-async def send(port: int, octets: bytes, tls: ssl.SSLContext | None) -> None:
+async def send(port: int, raw: bytes, tls: ssl.SSLContext | None) -> None:
     """Send bytes, end our side, and read until the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     try:
-        writer.write(octets)
+        writer.write(raw)
         if not tls:
             writer.write_eof()
         async with asyncio.timeout(PATIENCE_SECONDS if not tls else 0.3):
@@ -153,9 +153,9 @@ async def send_all(site: Site) -> None:
     jobs = iter(enumerate(requests))
 
     async def work() -> None:
-        for number, octets in jobs:
+        for number, raw in jobs:
             by_tls = number < 24 or number % 20 == 0
-            await send(site.daemon.ports[0 if by_tls else 1], octets, site.trust if by_tls else None)
+            await send(site.daemon.ports[0 if by_tls else 1], raw, site.trust if by_tls else None)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(AT_A_TIME):
@@ -183,14 +183,14 @@ def spellings(marker: bytes) -> Iterator[bytes]:
             yield base64.urlsafe_b64encode(bytes(shift) + run)[-(-shift * 8 // 6) : (shift + RUN) * 8 // 6]
 
 
-def test_spellings_find_a_run_however_it_is_written() -> None:
+def test_search_finds_a_run_in_every_encoding() -> None:
     run = TEXT[5:11]
     for text in (run, run.hex().encode(), base64.b64encode(b"ab" + run + b"c"), b"%" + run.hex("%").encode()):
         assert any(spelling in text for spelling in spellings(TEXT)), text
     assert any(spelling in repr(BINARY[3:9]).encode() for spelling in spellings(BINARY))
 
 
-def test_no_run_of_a_secret_stands_in_the_log(secret_site: Site) -> None:
+def test_no_run_of_a_secret_is_in_the_log(secret_site: Site) -> None:
     before = len(secret_site.daemon.lines)
     with secret_site.log() as lines:
         asyncio.run(send_all(secret_site))

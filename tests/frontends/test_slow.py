@@ -1,4 +1,4 @@
-"""Hundreds of slow connections beside a client that behaves well: bench/slow.py, small and untimed."""
+"""Hundreds of slow connections beside an honest client: bench/slow.py, small and untimed."""
 
 import asyncio
 import threading
@@ -98,7 +98,7 @@ def besiege(site: Site, attackers: Sequence[tuple[Attack, str]]) -> Counter[Atta
     return siege.result()
 
 
-def test_whoever_is_slow_is_cut_off_and_others_are_served_meanwhile(slow_site: Site) -> None:
+def test_slow_clients_are_disconnected_while_others_are_served(slow_site: Site) -> None:
     attackers = [
         (attack, f"127.1.{number // 250}.{number % 250 + 1}")
         for number, attack in enumerate([*Attack] * EACH)
@@ -106,12 +106,12 @@ def test_whoever_is_slow_is_cut_off_and_others_are_served_meanwhile(slow_site: S
     assert besiege(slow_site, attackers) == dict.fromkeys(Attack, EACH)
 
 
-def test_slow_client_has_no_more_than_its_own_places(slow_site: Site) -> None:
+def test_slow_client_has_no_more_connections_than_its_limit(slow_site: Site) -> None:
     attackers = [(Attack.HEADS, "127.9.9.9")] * (PER_CLIENT + 50)
     assert besiege(slow_site, attackers) == {Attack.HEADS: PER_CLIENT}
 
 
-def test_what_a_crowd_took_is_given_back_to_the_system(slow_site: Site) -> None:
+def test_memory_goes_back_to_the_system_after_a_load(slow_site: Site) -> None:
     before = slow_site.daemon.megabytes
     attackers = [(Attack.BIG_BODIES, f"127.1.1.{number + 1}") for number in range(200)]
     with ThreadPoolExecutor(1) as thread:
@@ -130,8 +130,8 @@ def test_what_a_crowd_took_is_given_back_to_the_system(slow_site: Site) -> None:
 
 
 def test_heads_that_are_too_long_take_no_memory(slow_site: Site) -> None:
-    """Each is told so, and is 40 times as long as a head may be."""
-    octets = post(GOOD_BODY, *(f"X-{number}: {'a' * 4000}" for number in range(80)))
+    """Each head is 40 times as long as the limit, and gets a refusal."""
+    raw = post(GOOD_BODY, *(f"X-{number}: {'a' * 4000}" for number in range(80)))
     before = slow_site.daemon.megabytes
     for _ in range(300):
         with slow_site.plain_client() as client:
@@ -141,13 +141,13 @@ def test_heads_that_are_too_long_take_no_memory(slow_site: Site) -> None:
 
 
 def test_heads_without_end_take_little_memory(slow_site: Site) -> None:
-    octets = post(GOOD_BODY, *(f"X-{number}: {'a' * 4000}" for number in range(2)))[:8000]
+    raw = post(GOOD_BODY, *(f"X-{number}: {'a' * 4000}" for number in range(2)))[:8000]
     before = slow_site.daemon.megabytes
     clients: list[HttpClient] = []
     try:
         for _ in range(PER_CLIENT - 10):
             clients.append(slow_site.plain_client())
-            clients[-1].send(octets)
+            clients[-1].send(raw)
         assert slow_site.ask(GOOD_REQUEST).status == 200
         assert slow_site.daemon.megabytes < before + LITTLE
     finally:

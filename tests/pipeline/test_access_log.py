@@ -140,7 +140,7 @@ def test_answered_request_has_its_fields_in_order(log: pytest.LogCaptureFixture)
     ]
 
 
-def test_refused_request_tells_by_whom_it_came_and_why(log: pytest.LogCaptureFixture) -> None:
+def test_line_of_a_refused_request_has_proxy_certificate_and_rule(log: pytest.LogCaptureFixture) -> None:
     assert list(written(REFUSED, log).items()) == [
         ("id", "0123abcd"),
         ("client", "192.0.2.7"),
@@ -167,13 +167,13 @@ def test_refused_request_tells_by_whom_it_came_and_why(log: pytest.LogCaptureFix
     ]
 
 
-def test_request_that_is_answered_may_have_been_monitored(log: pytest.LogCaptureFixture) -> None:
+def test_line_of_an_answered_request_names_rules_in_monitor_mode(log: pytest.LogCaptureFixture) -> None:
     result = replace(answered(), monitored=(Rule.GUESSING,))
     fields = written(replace(RECORD, result=result), log)
     assert (fields["outcome"], fields["monitored"], "rule" in fields) == ("answered", "guessing", False)
 
 
-def test_port_behind_a_proxy_is_told_where_it_is_known(log: pytest.LogCaptureFixture) -> None:
+def test_port_of_a_client_behind_a_proxy_is_logged_if_known(log: pytest.LogCaptureFixture) -> None:
     client = ClientConnection(address="192.0.2.7", port=50123, proxy="unix")
     fields = written(replace(RECORD, client=client), log)
     assert (fields["client"], fields["port"], fields["proxy"]) == ("192.0.2.7", 50123, "unix")
@@ -188,8 +188,8 @@ def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> No
     )
 
 
-def test_request_that_was_not_understood_has_no_fields_of_its_own(log: pytest.LogCaptureFixture) -> None:
-    result = RequestResult(outcome=Outcome.MALFORMED_MESSAGE, detail="octet 0: no")
+def test_request_that_cannot_be_read_has_no_fields_of_its_message(log: pytest.LogCaptureFixture) -> None:
+    result = RequestResult(outcome=Outcome.MALFORMED_MESSAGE, detail="byte 0: no")
     record = replace(RECORD, request=None, result=result, status=400, bytes_out=90)
     assert list(written(record, log)) == [
         "id",
@@ -210,7 +210,7 @@ def test_realm_that_is_not_served_is_the_target_domain(log: pytest.LogCaptureFix
     assert written(replace(RECORD, result=result, status=503), log)["realm"] == "example.com"
 
 
-def test_failure_tells_what_was_tried(log: pytest.LogCaptureFixture) -> None:
+def test_line_of_a_failure_has_attempts_and_detail(log: pytest.LogCaptureFixture) -> None:
     result = RequestResult(
         outcome=Outcome.NO_KDC_REACHED,
         realm="EXAMPLE.COM",
@@ -231,7 +231,7 @@ def test_hidden_cname_is_that_of_the_reply(log: pytest.LogCaptureFixture) -> Non
     assert written(replace(RECORD, request=TGS_REQ), log)["cname"] == "Alice"
 
 
-def test_cname_that_nobody_tells_is_left_out(log: pytest.LogCaptureFixture) -> None:
+def test_unknown_cname_is_left_out(log: pytest.LogCaptureFixture) -> None:
     assert "cname" not in written(replace(RECORD, request=TGS_REQ, result=answered(WRONG_PASSWORD)), log)
 
 
@@ -245,7 +245,7 @@ def test_version_of_a_password_change_has_four_digits(log: pytest.LogCaptureFixt
     assert written(replace(RECORD, request=request), log)["version"] == "0x0001"
 
 
-def test_armored_request_says_so(log: pytest.LogCaptureFixture) -> None:
+def test_armored_request_has_the_armor_field(log: pytest.LogCaptureFixture) -> None:
     assert written(replace(RECORD, request=replace(AS_REQ, is_armored=True)), log)["armor"] == "fast"
 
 
@@ -269,7 +269,9 @@ def test_client_of_a_unix_socket_has_no_port(log: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-def test_level_says_whether_the_operator_should_act(log: pytest.LogCaptureFixture, outcome: Outcome) -> None:
+def test_level_shows_whether_the_administrator_should_act(
+    log: pytest.LogCaptureFixture, outcome: Outcome
+) -> None:
     written(replace(RECORD, result=RequestResult(outcome=outcome)), log)
     expected = {
         Outcome.NO_KDC_KNOWN: "WARNING",
@@ -294,7 +296,7 @@ def test_nothing_is_written_below_the_level(log: pytest.LogCaptureFixture) -> No
     assert not log.records
 
 
-def test_line_is_of_the_time_at_which_it_is_written(log: pytest.LogCaptureFixture) -> None:
+def test_line_has_the_time_of_its_writing(log: pytest.LogCaptureFixture) -> None:
     before = time.time()
     written(RECORD, log)
     assert before <= log.records[0].created <= time.time()

@@ -1,4 +1,4 @@
-"""The relay with the real locator and the real ways out, before KDCs that do as they are told."""
+"""The relay with the real locator, the real ways out and scripted KDCs."""
 
 import asyncio
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ async def test_realm_is_found_by_any_of_its_names_and_called_as_configured(realm
     assert (result.outcome, result.realm) == (Outcome.ANSWERED, "EXAMPLE.COM")
 
 
-async def test_realm_that_is_not_served_reaches_nobody() -> None:
+async def test_request_for_a_realm_that_is_not_served_reaches_no_kdc() -> None:
     async with FakeKdc(tcp=reply(ERROR), udp=reply(ERROR)) as kdc:
         result = await served(request(realm="OTHER"), [spec(kdc)])
         assert (result.outcome, result.reply, result.attempts) == (Outcome.REALM_NOT_SERVED, None, 0)
@@ -111,7 +111,7 @@ async def test_second_kdc_answers_when_the_first_is_dead() -> None:
     assert (result.outcome, result.attempts) == (Outcome.ANSWERED, 2)
 
 
-async def test_nobody_else_gets_a_proof_that_a_kdc_has_taken() -> None:
+async def test_proof_that_one_kdc_has_is_sent_to_no_other_kdc() -> None:
     proof = as_req(padata=[(2, b"")])
     async with FakeKdc(tcp=close_after_message()) as first, FakeKdc(tcp=reply(ERROR)) as second:
         result = await served(request(proof), [spec(first), spec(second)])
@@ -144,7 +144,7 @@ async def test_kdcs_that_cannot_be_reached_are_all_named() -> None:
     assert result.detail == f"tcp://127.0.0.1:{first.port} refused, tcp://127.0.0.1:{second.port} refused"
 
 
-async def test_kdc_that_speaks_udp_alone_is_asked_by_udp() -> None:
+async def test_kdc_without_tcp_gets_the_request_by_udp() -> None:
     async with FakeKdc(udp=reply(ERROR)) as kdc:
         result = await served(request(), [spec(kdc)])
         assert len(kdc.udp_messages) == 1

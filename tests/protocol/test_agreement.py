@@ -101,7 +101,7 @@ def test_whatever_bit_of_a_captured_request_flips_what_is_read_is_der(name: str,
 
 
 @given(damaged(any_reply), st.sampled_from(REQUEST_KINDS))
-def test_a_damaged_reply_that_pyasn1_still_reads_is_read_alike(payload: bytes, kind: MessageKind) -> None:
+def test_a_damaged_reply_that_pyasn1_reads_gives_the_same_facts(payload: bytes, kind: MessageKind) -> None:
     facts = _accepted(lambda: inspect_reply(kind, payload))
 
     try:

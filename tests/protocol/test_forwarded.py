@@ -1,4 +1,4 @@
-"""Who a reverse proxy says the client is, and what strangers can make of that: nothing."""
+"""The client behind reverse proxies, and headers that clients forge."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -130,7 +130,7 @@ STRANGERS_WORDS = st.lists(WORDS, max_size=30).map("".join) | st.text(max_size=4
 
 
 @given(words=STRANGERS_WORDS)
-def test_whatever_a_stranger_writes_before_changes_nothing(words: str) -> None:
+def test_entries_before_those_of_trusted_proxies_change_nothing(words: str) -> None:
     assert _x(f"{words}, {CLIENT}") == CLIENT
     assert _x(words, CLIENT) == CLIENT
     assert _f(f"{words}, for={CLIENT};proto=https") == CLIENT

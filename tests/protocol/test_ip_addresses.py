@@ -64,7 +64,7 @@ def test_every_spelling_of_an_ipv6_address_is_read_as_the_same(bits: int, data: 
 @pytest.mark.parametrize(
     "text", ["", "unix", "192.0.2", "192.0.2.07", "::g", "[::1]", "1.2.3.4%eth0", " ::1"]
 )
-def test_what_is_no_address_is_an_error(text: str) -> None:
+def test_other_text_than_an_address_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - ipaddress's
         parse_address(text)
 

@@ -169,12 +169,12 @@ def test_a_wrong_length_is_taken_for_part_of_the_message(difference: int) -> Non
         (b"POST /KdcProxy HTTP/1.1\r\n", "tag 0x50|reaches past"),
     ],
 )
-def test_what_is_no_kdc_proxy_message_is_refused(body: bytes, problem: str) -> None:
+def test_other_bytes_than_a_kdc_proxy_message_are_refused(body: bytes, problem: str) -> None:
     with pytest.raises(MalformedError, match=problem):
         decode_proxy_message(body)
 
 
-def test_a_reply_bears_nothing_but_the_kerb_message() -> None:
+def test_a_reply_has_only_the_kerb_message() -> None:
     body = encode_proxy_message(ProxyMessage(kerb_message=messages.prefixed(b"reply")))
 
     assert body == b"\x30\x0d\xa0\x0b\x04\x09\x00\x00\x00\x05reply"

@@ -34,7 +34,7 @@ def _with_first_length(encoded: bytes, length: int) -> bytes:
 
 
 @VERSIONS
-def test_a_request_tells_its_version_and_ticket(version: int) -> None:
+def test_version_and_ticket_of_a_request_are_read(version: int) -> None:
     payload = messages.kpasswd_req(version=version)
     request = _read(payload)
     assert request == KpasswdReq(
@@ -98,7 +98,7 @@ def test_no_other_message_is_taken_for_one(encoded: bytes) -> None:
         0xFFFF,
     ],
 )
-def test_a_request_is_refused_if_its_ap_req_length_lies(length: int) -> None:
+def test_a_request_with_a_wrong_ap_req_length_is_refused(length: int) -> None:
     with pytest.raises(MalformedError):
         _read(_with_first_length(messages.kpasswd_req(), length))
 
@@ -147,12 +147,12 @@ def test_messages_are_read_from_the_midst_of_bytes() -> None:
 
 
 @VERSIONS
-def test_a_reply_tells_nothing_as_all_is_encrypted(version: int) -> None:
+def test_facts_of_an_encrypted_reply_are_empty(version: int) -> None:
     assert _read_reply(messages.kpasswd_rep(version=version)) == ReplyFacts(kind=MessageKind.KPASSWD_REP)
 
 
 @VERSIONS
-def test_a_krb_error_in_the_frame_tells_its_code_and_names(version: int) -> None:
+def test_code_and_names_of_a_framed_krb_error_are_read(version: int) -> None:
     sname = PrincipalName(name_type=1, components=("kadmin", "changepw"))
 
     facts = _read_reply(messages.kpasswd_error(34, version=version, sname=(1, sname.components)))
@@ -191,7 +191,7 @@ def test_a_reply_is_an_ap_rep_and_a_krb_priv_or_a_krb_error(first: bytes, second
 
 
 @pytest.mark.parametrize("length", [1, len(AP_REP) - 1, len(AP_REP) + 1, 0xFFFF])
-def test_a_reply_is_refused_if_its_ap_rep_length_lies(length: int) -> None:
+def test_a_reply_with_a_wrong_ap_rep_length_is_refused(length: int) -> None:
     with pytest.raises(MalformedError):
         _read_reply(_with_first_length(messages.kpasswd_rep(), length))
 

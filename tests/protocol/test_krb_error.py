@@ -25,7 +25,7 @@ def _request(payload: bytes) -> ProxyRequest:
     ],
     ids=["AS-REQ", "AS-REQ without sname", "TGS-REQ"],
 )
-def test_a_request_is_answered_by_a_krb_error_from_whom_it_asked_for(
+def test_reply_to_a_request_is_a_krb_error_of_the_requested_service(
     request_: bytes, sname: list[str]
 ) -> None:
     error = asn1.decode(build_policy_error(_request(request_), TEXT, NOON), asn1.KRB_ERROR)

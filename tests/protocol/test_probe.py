@@ -27,7 +27,7 @@ def test_probe_is_an_as_req_for_the_principal(principal: str, cname: str) -> Non
     assert (str(request.cname), str(request.sname)) == (cname, "krbtgt/EXAMPLE.COM")
 
 
-def test_probe_asks_for_a_ticket_that_ended_long_ago() -> None:
+def test_probe_requests_a_ticket_with_an_end_long_ago() -> None:
     request = asn1.decode(build_probe("EXAMPLE.COM", "krbtgt").payload, asn1.AS_REQ)
     assert str(request["req-body"]["till"]) == "19700102000000Z"
 
@@ -38,21 +38,21 @@ def test_kpasswd_probe_is_a_request_to_the_realms_password_server() -> None:
     assert str(request.sname) == "kadmin/changepw"
 
 
-def test_probe_bears_its_length() -> None:
+def test_probe_has_its_length_before_it() -> None:
     probe = build_probe("EXAMPLE.COM", "krbtgt")
     assert classify(ProxyMessage(kerb_message=probe.kerb_message, target_domain="EXAMPLE.COM")).realm
 
 
 @pytest.mark.parametrize("code", [6, 11, 14, 18, 25, 68])
-def test_kdc_that_answers_anything_is_well(code: int) -> None:
+def test_kdc_with_any_answer_is_healthy(code: int) -> None:
     assert judge_probe(messages.krb_error(code)) is None
     assert judge_probe(messages.as_rep()) is None
 
 
-def test_kdc_that_says_it_is_unavailable_is_believed() -> None:
+def test_kdc_with_the_error_svc_unavailable_is_unhealthy() -> None:
     assert judge_probe(messages.krb_error(29)) is FailureReason.SERVICE_UNAVAILABLE
 
 
 @pytest.mark.parametrize("payload", [b"", b"garbage", messages.tgs_rep(), messages.as_req()])
-def test_what_is_no_answer_is_a_bad_reply(payload: bytes) -> None:
+def test_other_bytes_than_an_answer_are_a_bad_reply(payload: bytes) -> None:
     assert judge_probe(payload) is FailureReason.BAD_REPLY

@@ -203,7 +203,7 @@ def test_part_that_cannot_be_read_is_left_out_and_the_others_are_read(
 
 @pytest.mark.parametrize("length", [b"\x84\xff\xff\xff\xff", b"\x88" + b"\xff" * 8, b"\xfe" + b"\xff" * 126])
 @pytest.mark.parametrize("read", [read_certificate, read_crl])
-def test_length_beyond_all_measure_is_malformed(read: Callable[[bytes], object], length: bytes) -> None:
+def test_huge_length_is_malformed(read: Callable[[bytes], object], length: bytes) -> None:
     for head in (b"\x30", b"\x30\x80\x30", b"\x1f\xff\xff", b"\x24"):
         with pytest.raises(MalformedError):
             read(head + length + b"\x30\x00")
@@ -225,7 +225,7 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize(("read", "encoded"), SAMPLES.items(), ids=["certificate", "list"])
-def test_what_is_cut_short_is_malformed(read: object, encoded: bytes) -> None:
+def test_truncated_certificate_is_malformed(read: object, encoded: bytes) -> None:
     assert callable(read)
     for length in range(len(encoded)):
         with pytest.raises(MalformedError):

@@ -1,1 +1,1 @@
-"""The ways in. Each turns octets into a request and an outcome into octets; they never import each other."""
+"""The ways in. Each turns bytes into a request, and a result into bytes. They never import each other."""

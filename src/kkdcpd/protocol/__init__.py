@@ -1,4 +1,4 @@
-"""All protocol knowledge and every decision, fed with bytes and clock readings.
+"""Protocol knowledge and decisions, which get bytes and clock readings as arguments.
 
-Nothing here may import asyncio, sockets, logging or a clock: what is decided here is tested without them.
+No module here imports asyncio, sockets, logging or a clock, so tests need none of them.
 """

@@ -369,7 +369,7 @@ def read_reply(data: bytes, span: Span) -> ReplyFacts:
     """Read the facts of an AS-REP, TGS-REP or KRB-ERROR that fills `span` (RFC 4120 5.4.2, 5.9.1).
 
     Raises:
-        MalformedError: it is none of them, its length is wrong, or a KRB-ERROR bears no code.
+        MalformedError: it is none of them, its length is wrong, or a KRB-ERROR has no code.
     """
     sequence, tag = _open(data, span, _REPLY_TAGS)
     fields = der.scan_fields(data, sequence)

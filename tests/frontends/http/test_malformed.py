@@ -72,7 +72,7 @@ def test_each_kind_of_malformed_request_has_its_detail(site: Site, detail: str) 
     assert (line["outcome"], line["detail"]) == ("malformed_http", detail)
 
 
-def test_request_behind_good_ones_is_told_from_the_first(site: Site) -> None:
+def test_detail_gives_the_number_of_good_requests_before(site: Site) -> None:
     with site.client() as client:
         for _ in range(2):
             assert client.ask(post(GOOD_BODY)).body == GOOD_REPLY
@@ -82,10 +82,10 @@ def test_request_behind_good_ones_is_told_from_the_first(site: Site) -> None:
 
 
 def test_content_length_that_is_too_short_makes_a_malformed_message(site: Site) -> None:
-    octets = post(GOOD_BODY).replace(
+    raw = post(GOOD_BODY).replace(
         b"Content-Length: %d" % len(GOOD_BODY), b"Content-Length: %d" % (len(GOOD_BODY) - 5)
     )
-    line = site.line_of(site.ask(octets))
+    line = site.line_of(site.ask(raw))
     assert line["outcome"] == "malformed_message"
 
 
@@ -105,14 +105,14 @@ class BadHttpMessage(Exception):  # noqa: N818 - as aiohttp names it
         self.message = message
 
 
-def test_what_no_table_knows_has_a_general_name() -> None:
+def test_unknown_error_has_a_general_name() -> None:
     assert name_rule(StrangeError()) == "malformed"
     assert name_rule(None) == "malformed"
     assert name_rule(web.RequestPayloadError("secret")) == "malformed"
     assert name_rule(LineTooLong()) == "request line or header: a line is too long"
 
 
-def test_name_of_a_header_comes_from_our_table_alone() -> None:
+def test_name_of_a_header_comes_only_from_the_table() -> None:
     assert name_rule(BadHttpMessage("Duplicate 'HOST' header found.")) == "Host: more than one"
     assert name_rule(BadHttpMessage("Duplicate 'secret' header found.")) == "header: more than one"
 
