@@ -206,7 +206,7 @@ ROWS = (
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_bad_request_is_refused_and_logged_once_and_disturbs_no_other(site: Site, row: Row) -> None:
     with site.log() as lines, site.client() as client:
-        client.send_until_closed(row.octets)
+        client.send_until_closed(row.raw)
         response = client.response(method=row.method)
         assert response.status == row.status
         if row.keeps_connection:
@@ -256,7 +256,7 @@ def test_refusal_is_a_sentence_without_addresses_and_without_input_of_the_client
     site: Site, row: Row
 ) -> None:
     with site.client() as client:
-        client.send_until_closed(row.octets)
+        client.send_until_closed(row.raw)
         response = client.response()
     sentence = response.body.decode("ascii")
     assert sentence.endswith(".\n")

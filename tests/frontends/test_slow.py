@@ -135,7 +135,7 @@ def test_heads_that_are_too_long_take_no_memory(slow_site: Site) -> None:
     before = slow_site.daemon.megabytes
     for _ in range(300):
         with slow_site.plain_client() as client:
-            client.send_until_closed(octets)
+            client.send_until_closed(raw)
     assert slow_site.ask(GOOD_REQUEST).status == 200
     assert slow_site.daemon.megabytes < before + LITTLE
 

@@ -49,8 +49,8 @@ def test_address_in_use_is_exit_code_1_and_a_line_that_helps(
     done = fail_to_start(address)
     assert done.exit_code == 1
     assert done.output.splitlines()[-1] == (
-        f"error: can't listen on {address}: Address already in use; stop the program that has it "
-        "(`ss -ltnp` names it), or choose another port"
+        f"error: can't listen on {address}: Address already in use; stop the program that uses this address "
+        "(`ss -ltnp` shows it), or choose another port"
     )
     assert "Traceback" not in done.output
 
@@ -58,4 +58,4 @@ def test_address_in_use_is_exit_code_1_and_a_line_that_helps(
 def test_address_of_another_host_is_exit_code_1(fail_to_start: Callable[..., Completed]) -> None:
     done = fail_to_start("192.0.2.1:4443")
     assert done.exit_code == 1
-    assert "no interface of this host has the address" in done.output
+    assert "no network interface of this host has this address" in done.output

@@ -54,7 +54,7 @@ def test_draining_service_is_not_ready(house: House) -> None:
         house.daemon.send_signal(signal.SIGTERM)
         wait_until(lambda: get(house, "/readyz")[0] == 503)
         assert get(house, "/readyz")[1] == (
-            "it drains: it finishes what is in flight, and ends\nno worker serves\n"
+            "the service drains: it finishes the requests in flight, and ends\nno worker process is ready\n"
         )
         assert get(house, "/livez")[0] == 200
     assert house.daemon.wait(timeout=PATIENCE_SECONDS) == 0
