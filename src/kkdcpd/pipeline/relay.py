@@ -101,7 +101,7 @@ def with_monitored(result: RequestResult, rules: tuple[Rule, ...]) -> RequestRes
 
 
 def _withheld(result: RequestResult, review: Verdict) -> RequestResult:
-    """Return the result of a request whose reply the guard refuses. The reply stays in it for the log."""
+    """Return the result of a request after the guard refuses its reply. The reply stays in it for the log."""
     return replace(
         refused(review, result.realm),
         reply=result.reply,

@@ -86,7 +86,7 @@ def networks_of(client: str) -> tuple[str, ...]:
 
 
 def limited_networks(client: str) -> tuple[str, ...]:
-    """Return the networks whose requests are limited together, the narrowest first.
+    """Return the networks that limits on requests apply to, the narrowest first.
 
     Of IPv6 these are all of `networks_of`. Of IPv4 it is the address: its neighbours are other customers.
     """

@@ -77,7 +77,7 @@ def read_kpasswd_reply(data: bytes, span: Span) -> ReplyFacts:
         ap_rep = der.read_element(data, *first, kerberos.AP_REP_TAG)
         krb_priv = der.read_element(data, *second, kerberos.KRB_PRIV_TAG)
         if ap_rep[1] != first[1] or krb_priv[1] != second[1]:
-            raise MalformedError("a kpasswd reply whose lengths don't agree")
+            raise MalformedError("a kpasswd reply with lengths that don't agree")
         return ReplyFacts(kind=MessageKind.KPASSWD_REP)
     facts = kerberos.read_reply(data, second)
     if facts.kind is not MessageKind.KRB_ERROR:
@@ -104,5 +104,5 @@ def _split(data: bytes, span: Span) -> tuple[int, Span, Span]:
     _, version, first_bytes = _HEADER.unpack_from(data, start)
     start += _HEADER.size
     if first_bytes > stop - start:
-        raise MalformedError("a kpasswd message whose lengths don't agree")
+        raise MalformedError("a kpasswd message with lengths that don't agree")
     return version, (start, start + first_bytes), (start + first_bytes, stop)

@@ -1,4 +1,4 @@
-"""Builds and judges probes: requests whose answer shows that a server works.
+"""Builds probes, the requests that test whether a server works, and judges the answers.
 
 For a KDC it is an AS-REQ (RFC 4120 5.4.1), for a password server a request with a ticket that is none.
 

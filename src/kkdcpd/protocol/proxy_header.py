@@ -71,7 +71,7 @@ def _parse_v1(data: bytes) -> tuple[ProxyHeader | None, int]:
     line, end, _rest = data.partition(b"\r\n")
     if not end:
         if len(data) == _MAX_V1_BYTES or b"\n" in data or b"\r" in data[:-1]:
-            raise MalformedError("a PROXY header whose line doesn't end")
+            raise MalformedError("a PROXY header without an end of its line")
         return None, 0
     if b"\r" in line or b"\n" in line:
         raise MalformedError("a PROXY header with another line within")
