@@ -1,4 +1,4 @@
-"""The command line: `kkdcpd` serves, and its commands help who runs it.
+"""The command line: `kkdcpd` serves, and its commands help the administrator.
 
 What each command needs is imported when it runs, so that `--help` and `--version` answer at once.
 """
@@ -208,7 +208,7 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from kkdcpd.commands.healthcheck import reasons_against  # noqa: PLC0415
     from kkdcpd.config import read_admin  # noqa: PLC0415
 
-    # Who serves isn't ill because the file is broken now, nor because we may not read keys and tokens.
+    # A running service is healthy though its file is invalid now, or this user may not read keys and tokens.
     admin, problems = read_admin(Path(options.config))
     address = admin.address
     no_listener = ["admin.address is empty, so there is no listener to ask; set it"]
@@ -262,7 +262,7 @@ def _reload(options: argparse.Namespace) -> int:
     from kkdcpd.config import read_process  # noqa: PLC0415
 
     path = Path(options.config)
-    # Even if the file is broken: whoever watches the service is to hear of a reload that failed.
+    # Also if the file is invalid: the monitoring of the service must learn of the failed reload.
     process, problems = read_process(path)
     notices = notices_for(path)
     try:

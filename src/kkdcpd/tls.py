@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "build_server_context", "client_certificate"]
 
-RECORD_OCTETS = 16384
+RECORD_BYTES = 16384
 """The most that a TLS record bears (RFC 8446 5.1), and so the most that OpenSSL reads at a time."""
 
 READ_CERTIFICATES = 1024
@@ -50,9 +50,9 @@ class Connection(ssl.SSLObject):
 
     note_close_notify: Callable[[], object] | None = None
 
-    def read(self, len: int = RECORD_OCTETS, buffer: "WriteableBuffer | None" = None) -> bytes:  # noqa: A002
+    def read(self, len: int = RECORD_BYTES, buffer: "WriteableBuffer | None" = None) -> bytes:  # noqa: A002
         """Read up to so many bytes into the buffer, or return them."""
-        read = super().read(min(len, RECORD_OCTETS) if buffer is None else len, buffer)
+        read = super().read(min(len, RECORD_BYTES) if buffer is None else len, buffer)
         if not read and self.note_close_notify:
             self.note_close_notify()
             raise ssl.SSLWantReadError
@@ -69,7 +69,7 @@ def build_server_context(
     Session tickets stay on, and their keys are this context's own whichever certificate is chosen: processes
     that fork after this call resume each other's sessions, and no session goes from one context to another.
     A client's certificate is in its session, which may be prolonged until a reload; OpenSSL doesn't check it
-    again, so that whoever serves the connection has to ask whether it has expired.
+    again, so the connection must check whether the certificate has expired.
     """
     context = _pair_context(config, config.certificate, config.key, client_certificates)
     contexts: dict[str, ssl.SSLContext] = {}
@@ -106,7 +106,7 @@ def _pair_context(
     # Renegotiation costs the server far more than the client (CVE-2011-1473); compression leaks (CRIME).
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     # One takes a third of a handshake's time beyond the signature, and most clients want none: MIT's makes a
-    # new context for each connection. Who resumes gets another one each time (RFC 8446 4.6.1).
+    # new context for each connection. A client that resumes gets another one each time (RFC 8446 4.6.1).
     context.num_tickets = 1
     context.sslobject_class = Connection
     # OpenSSL takes the ALPN choice from the context that SNI chose, so that each has it.
@@ -118,7 +118,7 @@ def _pair_context(
         context.load_verify_locations(config.client_ca)
         if config.client_crl:
             context.load_verify_locations(config.client_crl)
-            # All of the chain, as authorities are revoked too; without a list of each, nobody gets in.
+            # The whole chain: authorities are revoked, too. Without a list of each, no client gets in.
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     context.verify_mode = _VERIFY_MODES[client_certificates]
     return context

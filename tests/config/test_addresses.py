@@ -62,7 +62,7 @@ def test_listen_address_is_written_as_it_is_read(text: str) -> None:
         ("*:٤٤٣", "has a port that is no number from 0 to 65535"),
         (f"*:{'4' * 4301}", "has a port that is no number from 0 to 65535"),
         ("unix:http.sock", "has no absolute path"),
-        ("unix:/" + 107 * "x", "has a path of more than 107 octets, which no socket can have"),
+        ("unix:/" + 107 * "x", "has a path of more than 107 bytes, which no socket can have"),
     ],
 )
 def test_bad_listen_address_is_refused_with_the_reason(text: str, problem: str) -> None:

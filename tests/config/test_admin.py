@@ -36,7 +36,7 @@ def test_any_address_is_taken_where_that_is_said() -> None:
 
 BROKEN = {
     'address = "*:9088"': (
-        "admin.address: at *:9088, whoever can connect could read which realms and KDCs there are; "
+        "admin.address: at *:9088, every host that can connect could read the names of realms and KDCs; "
         "listen on 127.0.0.1, [::1] or a unix socket, or accept it with anywhere = true"
     ),
     'address = "localhost:9088"': (

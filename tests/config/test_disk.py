@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.config.disk import read_octets, remedy_of
+from kkdcpd.config.disk import read_bytes, remedy_of
 from kkdcpd.config.permissions import advice
 
 
 def problem_of(path: Path, most: int = 10) -> str:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its words are what is asked for
-        read_octets(path, most)
+        read_bytes(path, most)
     return f"{caught.value.strerror}; {remedy_of(caught.value, path)}"
 
 
 def test_file_is_read_whole_up_to_its_bound(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
-    assert read_octets(path, 10) == b"0123456789"
-    assert problem_of(path, 9) == "it has more than 9 octets; name another file"
+    assert read_bytes(path, 10) == b"0123456789"
+    assert problem_of(path, 9) == "it has more than 9 bytes; name another file"
 
 
 def test_pipe_is_refused_at_once(tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ BROKEN = {
     "plain HTTP to everybody": (
         REALM + '[[listen]]\naddress = "*:80"\ntls = false',
         (
-            "listen[0].tls: without TLS, whoever is on the way to *:80 could read and alter messages; "
+            "listen[0].tls: without TLS, each host on the way to *:80 can read and change messages; "
             "write tls = true, or listen on 127.0.0.1, [::1] or a unix socket, "
             "or accept it with plain_http_anywhere = true"
         ),
@@ -597,7 +597,7 @@ BROKEN = {
     "a PROXY header from nobody": (
         REALM + "[[listen]]\nproxy_protocol = true",
         (
-            "listen[0].proxy_protocol: is true, but no proxy is trusted, so that nobody could connect; "
+            "listen[0].proxy_protocol: is true, but no proxy is trusted, so no client could connect; "
             'name your proxies in connections.trusted_proxies, as in ["192.0.2.1"]'
         ),
     ),

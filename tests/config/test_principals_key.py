@@ -7,21 +7,21 @@ from kkdcpd.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    "octets", [b"0123456789abcdef\n", b"  0123456789abcdef\r\n\r\n", b"0123456789abcdef"]
+    "contents", [b"0123456789abcdef\n", b"  0123456789abcdef\r\n\r\n", b"0123456789abcdef"]
 )
-def test_white_space_around_the_secret_does_not_count(tmp_path: Path, octets: bytes) -> None:
+def test_white_space_around_the_secret_does_not_count(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "key"
-    path.write_bytes(octets)
+    path.write_bytes(contents)
     path.chmod(0o640)
     found = read_principals_key(path, setting="log.principals_key_file")
     assert (found.key, found.warnings) == (b"0123456789abcdef", ())
     assert "0123" not in repr(found)
 
 
-@pytest.mark.parametrize("octets", [b"", b"\n", b"0123456789abcde\n"])
-def test_short_secret_is_refused_without_being_quoted(tmp_path: Path, octets: bytes) -> None:
+@pytest.mark.parametrize("contents", [b"", b"\n", b"0123456789abcde\n"])
+def test_short_secret_is_refused_without_being_quoted(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "key"
-    path.write_bytes(octets)
+    path.write_bytes(contents)
     with pytest.raises(ConfigError) as refused:
         read_principals_key(path, setting="log.principals_key_file")
     (problem,) = refused.value.problems

@@ -24,8 +24,8 @@ def test_realm_name_stays_as_written(name: str) -> None:
     [
         ("", "is no name"),
         (".", "is no name"),
-        ("X" * 256, "has more than 255 octets"),
-        ("Ü" * 128, "has more than 255 octets"),
+        ("X" * 256, "has more than 255 bytes"),
+        ("Ü" * 128, "has more than 255 bytes"),
         ("EXAMPLE\n.COM", "has a control character in it"),
         ("EXAMPLE\x7f", "has a control character in it"),
         ("EXAMPLE\x85", "has a control character in it"),

@@ -14,7 +14,7 @@ __all__ = ["reasons_against"]
 TIMEOUT_SECONDS = 3.0
 """For each step: connecting, and the answer, which takes `service.LOCATE_SECONDS` at most."""
 
-MAX_REASON_OCTETS = 65536
+MAX_REASON_BYTES = 65536
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -37,7 +37,7 @@ def reasons_against(address: ListenAddress) -> list[str]:
     try:
         connection.request("GET", "/readyz", headers={"Connection": "close"})
         response = connection.getresponse()
-        text = response.read(MAX_REASON_OCTETS).decode(errors="replace")
+        text = response.read(MAX_REASON_BYTES).decode(errors="replace")
     except TimeoutError:
         return [f"{address} doesn't answer within {TIMEOUT_SECONDS:g} s; look at the log of kkdcpd"]
     except OSError as error:

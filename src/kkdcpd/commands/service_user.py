@@ -58,7 +58,7 @@ class Identity:
 
 
 def current_identity() -> Identity:
-    """Return who we are."""
+    """Return the identity of this process."""
     user = os.geteuid()
     name = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == user), f"user {user}")
     return Identity(text=name, user=user, group=os.getegid(), groups=tuple(os.getgroups()))

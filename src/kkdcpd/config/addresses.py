@@ -43,10 +43,10 @@ __all__ = [
 ANY_HOST = "*"
 
 MAX_ENDPOINTS = 256
-"""So many servers one list may name: who has more has them in DNS. To compare thousands takes minutes."""
+"""The most servers in one list. Larger realms list them in DNS. Comparing thousands would take minutes."""
 
-_MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets with its NUL
-_MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 octets on the wire
+_MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 bytes with its NUL
+_MAX_NAME_LENGTH = 253  # RFC 1035 2.3.4: 255 bytes on the wire
 _DNS_PORT = 53  # RFC 1035 4.2
 
 _ZONE = re.compile(r"[^\s/%]{1,15}")  # the name of a network interface (IFNAMSIZ), or its number
@@ -73,7 +73,7 @@ class ListenAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody outside this host can connect."""
+        """Whether only programs of this host can connect."""
         if self.unix_path:
             return True
         return self.host != ANY_HOST and ipaddress.ip_address(self.host).is_loopback
@@ -270,5 +270,5 @@ def _parse_unix_path(text: str) -> Path:
     if not text.startswith("/") or "\0" in text:
         raise SettingError("has no absolute path")
     if len(text.encode()) > _MAX_UNIX_PATH_BYTES:
-        raise SettingError(f"has a path of more than {_MAX_UNIX_PATH_BYTES} octets, which no socket can have")
+        raise SettingError(f"has a path of more than {_MAX_UNIX_PATH_BYTES} bytes, which no socket can have")
     return Path(text)

@@ -61,7 +61,7 @@ def _stays_local(admin: AdminConfig, key: str) -> Iterator[ConfigProblem]:
         return
     yield ConfigProblem(
         key=f"{key}.address",
-        problem=f"at {address}, whoever can connect could read which realms and KDCs there are",
+        problem=f"at {address}, every host that can connect could read the names of realms and KDCs",
         remedy="listen on 127.0.0.1, [::1] or a unix socket, or accept it with anywhere = true",
     )
 

@@ -102,7 +102,7 @@ def _read_authorities(path: Path, warnings: list[ConfigProblem]) -> Sequence[Cer
 def _read_lists(path: Path, warnings: list[ConfigProblem]) -> Sequence[CrlFacts]:
     pem = read_pem(path, _CRL)
     if pem_blocks(pem, CERTIFICATE_LABELS):
-        # OpenSSL takes both from one file, and would trust whoever has a certificate of it.
+        # OpenSSL takes both from one file, and would trust every certificate that it issued.
         problem = f"{path} holds a certificate too, which would be trusted as an authority's"
         raise refusal(_CRL, problem, "move it to client_ca, or remove it")
     blocks = pem_blocks(pem, CRL_LABELS)

@@ -1,6 +1,6 @@
 """How files are read: none keeps us waiting and none takes all memory, whatever has been put in its place.
 
-Files are read again at a reload, by the process that looks after all others. To open a pipe that nobody
+Files are read again at a reload, by the process that looks after all others. To open a pipe that no program
 writes to would never end.
 """
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from kkdcpd.config.permissions import advice
 
-__all__ = ["MAX_FILE_BYTES", "is_temporary", "read_octets", "remedy_of"]
+__all__ = ["MAX_FILE_BYTES", "is_temporary", "read_bytes", "remedy_of"]
 
 MAX_FILE_BYTES = 67108864
-"""The largest files are revocation lists, of some 40 octets for each certificate."""
+"""The largest files are revocation lists, of some 40 bytes for each certificate."""
 
 _REMEDIES = {
     errno.EISDIR: "name a file in it",
@@ -40,19 +40,19 @@ _PASSING = {
 }
 
 
-def read_octets(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     """Return what is in a regular file.
 
     Raises:
-        OSError: it can't be read, is something else, or has more than `most` octets.
+        OSError: it can't be read, is something else, or has more than `most` bytes.
     """
     with open(path, "rb", opener=_open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.ESPIPE, "it is no regular file")
-        octets = file.read(most + 1)
-    if len(octets) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} octets")
-    return octets
+        contents = file.read(most + 1)
+    if len(contents) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes")
+    return contents
 
 
 def remedy_of(error: OSError, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The settings of the guard: who may pass, how often, and with what. Reasons are in config.toml.example."""
+"""The settings of the guard: rates, failures and policy. config.toml.example has the reasons."""
 
 from collections.abc import Iterator
 from dataclasses import field
@@ -128,7 +128,7 @@ class FailuresConfig:
         default=5,
         metadata=setting(
             Number(minimum=2, maximum=1000000, unit="clients"),
-            "From how many clients one principal fails until that is told; nobody is blocked for it.",
+            "From how many clients one principal must fail before a warning is logged. It blocks no client.",
         ),
     )
 

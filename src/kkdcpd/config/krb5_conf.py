@@ -1,4 +1,4 @@
-"""What a krb5.conf says about our realms: who their KDCs are, and whether DNS may be asked for them.
+"""Reads the KDCs of the configured realms from a krb5.conf, and whether DNS may be used for them.
 
 Pure: how the file is read is in `krb5_profile` and `load`. krb5.conf(5), [realms] and [libdefaults].
 """

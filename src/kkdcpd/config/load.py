@@ -17,7 +17,7 @@ from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.dates import DatedItem
-from kkdcpd.config.disk import is_temporary, read_octets, remedy_of
+from kkdcpd.config.disk import is_temporary, read_bytes, remedy_of
 from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.homes import homes_named
 from kkdcpd.config.kinds import collected
@@ -114,7 +114,7 @@ def load_config(path: Path, *, now: datetime, text: str | None = None) -> Loaded
 
 
 def read_admin(path: Path) -> tuple[AdminConfig, tuple[ConfigProblem, ...]]:
-    """Read [admin] alone, whatever is wrong elsewhere in the file, for who asks a kkdcpd that runs.
+    """Read [admin] alone, whatever is invalid elsewhere in the file.
 
     What can't be read is as if it weren't there; the problems say why.
 
@@ -250,9 +250,9 @@ class _Disk:
             if path.exists() and not path.is_file():
                 raise SettingError(f"{path} is no regular file", "name a file")
             with path.open("rb") as file:
-                octets = file.read(MAX_PROFILE_BYTES + 1)
+                contents = file.read(MAX_PROFILE_BYTES + 1)
         # Only its comments have anything but ASCII, in whatever encoding.
-        return octets.decode(errors="replace")
+        return contents.decode(errors="replace")
 
     def names(self, directory: Path) -> tuple[str, ...]:
         with _told_as_setting(directory):
@@ -292,7 +292,7 @@ def _read_text(path: Path) -> str:
         ConfigError: it can't be read, or isn't UTF-8.
     """
     try:
-        octets = read_octets(path)
+        contents = read_bytes(path)
     except FileNotFoundError as error:
         remedy = "copy config.toml.example there and fill it in, or name another file with --config"
         # Nothing is configured: no restart cures that, as it may cure a file that a configuration names.
@@ -305,9 +305,9 @@ def _read_text(path: Path) -> str:
         )
         raise ConfigError([problem]) from error
     try:
-        return octets.decode("utf-8-sig")  # Windows' editors put a byte order mark before UTF-8
+        return contents.decode("utf-8-sig")  # Windows' editors put a byte order mark before UTF-8
     except UnicodeDecodeError as error:
-        line = octets.count(b"\n", 0, error.start) + 1
+        line = contents.count(b"\n", 0, error.start) + 1
         problem = ConfigProblem(
             key=f"{path}, line {line}", problem="is not UTF-8", remedy="save the file in UTF-8"
         )

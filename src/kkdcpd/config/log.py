@@ -31,7 +31,7 @@ class LogLevels:
         default="default", metadata=setting(_AREA_LEVEL, "The line of each exchange: the audit record.")
     )
     guard: AreaLevel = field(
-        default="default", metadata=setting(_AREA_LEVEL, "Who is blocked, and who is attacked.")
+        default="default", metadata=setting(_AREA_LEVEL, "Blocked clients, and principals under attack.")
     )
     connections: AreaLevel = field(
         default="default", metadata=setting(_AREA_LEVEL, "Connections, TLS handshakes, HTTP.")

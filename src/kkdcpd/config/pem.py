@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from kkdcpd.config.disk import is_temporary, read_octets, remedy_of
+from kkdcpd.config.disk import is_temporary, read_bytes, remedy_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = [
@@ -33,7 +33,7 @@ def refusal(key: str, problem: str, remedy: str, *, passing: bool = False) -> Co
 def file_bytes(path: Path, setting: str) -> bytes:
     """Return what is in a file."""
     try:
-        return read_octets(path)
+        return read_bytes(path)
     except FileNotFoundError as error:
         remedy = "put it there, or correct the path"
         raise refusal(setting, f"there is no file {path}", remedy, passing=True) from error

@@ -31,7 +31,7 @@ def read_principals_key(path: Path, *, setting: str) -> PrincipalsKey:
     if len(key) < MIN_KEY_BYTES:
         raise refusal(
             setting,
-            f"{path} has less than {MIN_KEY_BYTES} octets",
+            f"{path} has less than {MIN_KEY_BYTES} bytes",
             f"put a secret there, the same on all hosts: openssl rand -hex 32 > {path}",
         )
     warning = mode_problem(path, setting, _MODE_TOO_OPEN)

@@ -155,7 +155,7 @@ def _plain_http_stays_local(listener: ListenConfig, key: str) -> Iterator[Config
     if not (listener.tls or listener.plain_http_anywhere or listener.address.is_local):
         yield ConfigProblem(
             key=f"{key}.tls",
-            problem=f"without TLS, whoever is on the way to {listener.address} could read and alter messages",
+            problem=f"without TLS, each host on the way to {listener.address} can read and change messages",
             remedy="write tls = true, or listen on 127.0.0.1, [::1] or a unix socket, "
             "or accept it with plain_http_anywhere = true",
         )
@@ -238,7 +238,7 @@ class AdditionalCertificate:
         default=(),
         metadata=setting(
             ListOf(item=_SERVER_NAME, remedy='write a list of DNS names, such as ["kdc.example.com"]'),
-            "Who asks for these names gets this certificate; by default the certificate's own DNS names.",
+            "The server names (SNI) for which clients get it; by default the DNS names in the certificate.",
         ),
     )
 
@@ -363,7 +363,7 @@ class UpstreamConfig:
     probe_principal: str = field(
         default="krbtgt",
         metadata=setting(
-            _PRINCIPAL, "For whom a probe asks; `krbtgt` stands for the realm's own krbtgt/REALM."
+            _PRINCIPAL, "The principal in probes; `krbtgt` stands for the realm's own krbtgt/REALM."
         ),
     )
     probe_interval: float = field(
@@ -510,7 +510,7 @@ def _endpoints(name: str, service: KdcService, *, may_be_empty: bool = True) -> 
 
 @frozen
 class RealmConfig:
-    """[realms."NAME"]: a realm that is served, or with `*.NAME` all realms below, and who serves it.
+    """[realms."NAME"]: a realm that is served, or with `*.NAME` all realms below it, and its servers.
 
     Each list that there is counts; `discovery` finds what has none. "auto" is how it may be written: in a
     configuration that was read it is settled. `source` tells where the lists come from. `policy` is what is
@@ -524,7 +524,7 @@ class RealmConfig:
     kdc: tuple[EndpointSpec, ...] = field(
         default=(),
         metadata=setting(
-            # An empty list could mean that nobody shall be asked, or that DNS shall be.
+            # An empty list could mean no server, or the servers in DNS.
             _endpoints("kdc", KdcService.KDC, may_be_empty=False),
             "The realm's KDCs, in order of preference.",
         ),
@@ -533,13 +533,14 @@ class RealmConfig:
         default=(),
         metadata=setting(
             _endpoints("primary_kdc", KdcService.KDC),
-            "Who is asked when a client requires the primary (PDC); by default every KDC.",
+            "The KDCs for requests that need the primary (PDC); by default every KDC.",
         ),
     )
     kpasswd: tuple[EndpointSpec, ...] = field(
         default=(),
         metadata=setting(
-            _endpoints("kpasswd", KdcService.KPASSWD), "Who changes passwords (RFC 3244), in order."
+            _endpoints("kpasswd", KdcService.KPASSWD),
+            "The servers that change passwords (RFC 3244), in order.",
         ),
     )
     aliases: tuple[str, ...] = field(
@@ -769,7 +770,7 @@ def _proxies_are_known(config: Config) -> Iterator[ConfigProblem]:
         if config.listen[place].proxy_protocol:
             yield ConfigProblem(
                 key=f"listen[{place}].proxy_protocol",
-                problem="is true, but no proxy is trusted, so that nobody could connect",
+                problem="is true, but no proxy is trusted, so no client could connect",
                 remedy=remedy,
             )
     if connections.forwarded != "none" and len(by_network) == len(config.listen):
@@ -805,7 +806,7 @@ def _ready_realms_are_served(config: Config) -> Iterator[ConfigProblem]:
 def find_unserved(
     realm: RealmConfig, *, krb5_conf: Path | None = None, is_dns_allowed: bool = True
 ) -> Iterator[ConfigProblem]:
-    """Find what is wrong if nobody serves a realm and nothing can look for who does.
+    """Find the realms without servers and without discovery.
 
     `krb5_conf` is given once it was read, with what it says of DNS.
     """

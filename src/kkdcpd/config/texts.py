@@ -36,7 +36,7 @@ def parse_realm_name(text: str) -> str:
     if not fold_realm(text):
         raise SettingError("is no name")
     if len(text.encode()) > _MAX_REALM_BYTES:
-        raise SettingError(f"has more than {_MAX_REALM_BYTES} octets")
+        raise SettingError(f"has more than {_MAX_REALM_BYTES} bytes")
     if _CONTROL_CHARACTER.search(text):
         raise SettingError("has a control character in it")
     if "*" in text:

@@ -101,7 +101,7 @@ class AdminFrontend:
 
 
 def _is_ours(host: str) -> bool:
-    """Whether a Host header (RFC 9110 7.2) names an address or localhost; one that is empty names nobody."""
+    """Whether a Host header (RFC 9110 7.2) names an address or localhost. An empty header names none."""
     try:
         name = urlsplit(f"//{host}").hostname or "localhost"
         return name == "localhost" or bool(ip_address(name))

@@ -273,7 +273,7 @@ class Acceptor:
         self._is_closing = asyncio.Event()
 
     async def keep(self) -> None:
-        """Accept on every listener until `close`, and see those through their handshakes who came until then.
+        """Accept on every listener until `close`, and complete the handshakes that began until then.
 
         Cancelling this ends handshakes that are under way, not connections.
         """
@@ -289,7 +289,7 @@ class Acceptor:
                     entrance.close()
 
     def close(self) -> None:
-        """Let in who waits to be accepted, and have the listeners closed: others are refused from then on.
+        """Accept the connections in the backlog, and close the listeners: later connections are refused.
 
         Where another process listens on the same sockets, it is its turn.
         """
@@ -334,7 +334,7 @@ class Acceptor:
         _tell_refused(arrival.client, refusal)
 
     def _is_trusted(self, client: ClientConnection) -> bool:
-        """Whether the peer may say in whose name it comes: who may write to our unix socket may."""
+        """Whether the peer may name its client. Every peer that can write to our UNIX socket may."""
         if client.address == UNIX_PEER:
             return True
         if not self._trusted:
@@ -410,7 +410,7 @@ def _client(peer: object) -> ClientConnection:
 
 
 async def _read_proxy_header(sock: socket.socket) -> ProxyHeader:
-    """Read the header and not one octet more: what follows it may be there already, and isn't for us.
+    """Read the header and not one byte more: the bytes after it belong to TLS or HTTP.
 
     Raises:
         MalformedError: this is no header.
@@ -423,7 +423,7 @@ async def _read_proxy_header(sock: socket.socket) -> ProxyHeader:
         if not seen:
             raise ConnectionAbortedError("no PROXY header")
         header, length = proxy_header.parse(data + seen)
-        # Of an unfinished header all octets are its own.
+        # All bytes of an unfinished header belong to it.
         data += sock.recv(length - len(data) if header else len(seen))
         if header:
             return header
@@ -474,7 +474,7 @@ def _tell_accept_works(listener: Listener) -> None:
 
 
 def _tell_broken_off(client: ClientConnection, error: OSError) -> None:
-    """Say why a handshake failed; that somebody only knocked is nothing to tell."""
+    """Log why a handshake failed; a client that leaves is only a debug event."""
     peer = {"client": client.address, "port": client.port or None, "proxy": client.proxy}
     reason = error.reason if isinstance(error, ssl.SSLError) else None
     if reason is None:

@@ -1,6 +1,6 @@
 """Counts connections by network, and makes room for new ones when a limit is reached.
 
-A limit that only refuses would let those who came first keep all others out. So a connection that waits for
+A limit that only refuses would let the first clients keep all others out. So a connection that waits for
 its client is closed to make room: an idle one of the largest network first, then one whose request is not
 complete yet, the oldest first. A connection whose request is being answered is never closed.
 
