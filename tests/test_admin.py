@@ -64,7 +64,7 @@ def work(metrics: Metrics, row: int, requests: int) -> None:
     os.waitpid(child, 0)
 
 
-def test_counters_never_go_back_whoever_comes_and_goes(metrics: Metrics, port: int) -> None:
+def test_counters_never_decrease_when_processes_come_and_go(metrics: Metrics, port: int) -> None:
     seen = [answered(port)]
     for number in range(10):
         row = number % 2

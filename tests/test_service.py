@@ -30,7 +30,7 @@ discovery = "dns"
 [realms."*.FOREST.TEST"]
 discovery = "active_directory"
 """
-NOBODY_TO_ASK = '[locate]\nnameservers = ["127.0.0.1:1"]\ndns_timeout = 0.2\n'
+NO_NAMESERVER = '[locate]\nnameservers = ["127.0.0.1:1"]\ndns_timeout = 0.2\n'
 
 
 def kdc(address: str, port: int = 88) -> KdcEndpoint:
@@ -62,7 +62,7 @@ EXPIRED = DatedItem(
 async def service(
     metrics: Metrics, status: ServiceStatus = STATUS, ready_realms: str = "[]"
 ) -> AsyncIterator[Service]:
-    text = f"{PLAIN}{NOBODY_TO_ASK}[admin]\nready_realms = {ready_realms}\n{REALMS}"
+    text = f"{PLAIN}{NO_NAMESERVER}[admin]\nready_realms = {ready_realms}\n{REALMS}"
     config = read_config(text, source=Path("/nowhere/config.toml"))
     facts = ServiceFacts(status=status, dated=[EXPIRED])
     async with build_locator(config, SystemFiles()) as locator:

@@ -137,21 +137,19 @@ def _chunks(connection: ssl.SSLObject) -> Iterator[int]:
             yield len(connection.read(256 * 1024))
 
 
-@pytest.mark.parametrize("octets", [b"", b"x" * 20_000])
-def test_reading_to_throw_away_takes_no_large_memory(
-    ca: trustme.CA, config: TlsConfig, octets: bytes
-) -> None:
+@pytest.mark.parametrize("raw", [b"", b"x" * 20_000])
+def test_reading_to_throw_away_takes_no_large_memory(ca: trustme.CA, config: TlsConfig, raw: bytes) -> None:
     """As uvloop does before it closes a connection."""
     peers = _connected(config, _client_context(ca))
-    if octets:
-        peers.client.write(octets)
+    if raw:
+        peers.client.write(raw)
     tracemalloc.start()
     try:
         read = sum(_chunks(peers.server))
         _now, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert read == len(octets)
+    assert read == len(raw)
     assert most < 64 * 1024
 
 
@@ -214,7 +212,7 @@ Show = Callable[[CertificateFiles | None], ssl.SSLContext]
 
 @pytest.fixture(scope="module")
 def staff(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who issues client certificates."""
+    """The authority of client certificates."""
     return Authority(tmp_path_factory.mktemp("staff"))
 
 
@@ -337,7 +335,7 @@ def test_revoked_client_certificate_is_refused_and_any_other_gets_in(
     assert client_certificate(_welcomed(config, show(laptop), name=name).server) == ANN
 
 
-def test_outdated_revocation_list_lets_nobody_in(
+def test_outdated_revocation_list_lets_no_client_in(
     asking: TlsConfig, staff: Authority, laptop: CertificateFiles, show: Show
 ) -> None:
     outdated = staff.revocation_list(file_name="outdated.pem", is_expired=True)

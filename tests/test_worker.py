@@ -171,7 +171,7 @@ async def test_stop_sees_a_handshake_through_that_has_begun(
         writer.close()
 
 
-async def test_whoever_waits_to_be_accepted_at_the_stop_is_served(kdc: FakeKdc) -> None:
+async def test_connection_in_the_backlog_at_the_stop_is_served(kdc: FakeKdc) -> None:
     async with listening() as listener, running_worker(settings(kdc), listener) as stop:
         await asyncio.sleep(SHORT_WHILE)
         with socket.socket() as client:

@@ -10,7 +10,7 @@ OFFICE_SIZE = 150
 """30 users mistype: twice the limit of an office where no user logs on. The long form has 500 users."""
 
 
-def test_every_variant_is_blocked_within_20_tries_and_nobody_else(tmp_path: Path) -> None:
+def test_every_variant_is_blocked_within_20_tries_and_no_other_is(tmp_path: Path) -> None:
     users = [f"user{number}" for number in range(OFFICE_SIZE)]
     with guarded_site(tmp_path, users=users) as site:
         outcome = fast_guessing.run(site, tries=TRIES, office_size=OFFICE_SIZE)

@@ -50,7 +50,7 @@ def _listen(host: str, directory: Path) -> socket.socket:
 
 
 def _settings(address: str) -> str:
-    # Keys and tokens are somebody else's to read.
+    # This user may not read keys and tokens.
     return (
         f'{PLAIN}[tls]\nkey = "/nowhere/key.pem"\n[admin]\naddress = "{address}"\nanywhere = true\n'
         f'ready_realms = ["EXAMPLE.COM"]\n{REALMS}tokens_file = "/nowhere/tokens"\n'
@@ -91,7 +91,7 @@ REMEDY = "start it, or correct admin.address"
         ),
     ],
 )
-def test_where_nobody_is_it_is_not_ready(
+def test_service_without_listener_is_not_ready(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str, words: str
 ) -> None:
     assert check(tmp_path, address) == 1
@@ -128,18 +128,18 @@ def _greet(sock: socket.socket) -> None:
         connection.sendall(b"220 mail.example.com ESMTP\r\n")
 
 
-def test_who_is_ready_stays_so_while_the_file_is_broken(config: Path) -> None:
+def test_ready_service_stays_ready_while_the_file_is_invalid(config: Path) -> None:
     config.write_text(f'{config.read_text()}[guard]\nnonsense = "typed into a file that is in use"\n')
     assert main(["healthcheck", "--config", str(config)]) == ExitCode.OK
 
 
 @pytest.mark.parametrize("text", ["[admin]\nadress = ''\n", "[admin\n"])
-def test_what_is_wrong_with_the_file_is_told_if_nobody_answers(
+def test_problems_of_the_file_are_shown_if_no_service_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     path = tmp_path / "config.toml"
     path.write_text(text)
-    # In a network of its own, nobody has the default port.
+    # In a network of its own, no program has the default port.
     with NetworkNamespace(tmp_path):
         assert main(["healthcheck", "--config", str(path)]) == 1
     wrong, silent = capsys.readouterr().err.splitlines()

@@ -154,7 +154,7 @@ def test_an_interface_that_is_not_there_is_named_as_the_reason(
     assert capsys.readouterr().out.count("no: this host has no such network interface") == 2
 
 
-def test_a_hint_changes_who_is_asked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hint_changes_the_servers(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(config, "LISTED.TEST") == ExitCode.OK
     output = capsys.readouterr().out
     assert "udp://" not in output

@@ -113,7 +113,7 @@ def test_a_file_that_is_no_socket_is_told(tmp_path: Path) -> None:
         reload(path)
 
 
-def test_a_user_who_may_not_ask_is_told_to_ask_as_root(house: House) -> None:
+def test_user_without_access_gets_the_advice_to_run_it_as_root(house: House) -> None:
     """In a process of its own, which is no longer root."""
     code = (
         "import os, pathlib; from kkdcpd.commands.reload import UnreachableError, reload\n"

@@ -70,7 +70,7 @@ def test_primary_kdc_was_called_master_kdc() -> None:
     assert _imported("master_kdc = kdc2", "primary_kdc = kdc3").primary_kdc == _kdcs("kdc3")
 
 
-def test_admin_server_changes_passwords_at_port_464_if_nobody_else_does() -> None:
+def test_admin_server_changes_passwords_at_port_464_if_no_other_server_does() -> None:
     assert _imported("admin_server = kdc1:749").kpasswd == _kpasswd("kdc1:464")
     assert _imported("admin_server = kdc1", "kpasswd_server = kdc2:1464").kpasswd == _kpasswd("kdc2:1464")
 

@@ -381,7 +381,7 @@ BROKEN = {
         REALM + '[[listen]]\ntls = "off"',
         'listen[0].tls: "off" is text; write true or false',
     ),
-    "plain HTTP to everybody": (
+    "plain HTTP to all hosts": (
         REALM + '[[listen]]\naddress = "*:80"\ntls = false',
         (
             "listen[0].tls: without TLS, each host on the way to *:80 can read and change messages; "
@@ -563,14 +563,14 @@ BROKEN = {
             "write tls = true, or remove it"
         ),
     ),
-    "client certificates of nobody": (
+    "client certificates of no authority": (
         REALM + '[[listen]]\nclient_certificates = "required"',
         (
             "tls.client_ca: is missing, so that no client's certificate could be trusted; "
             "name the PEM file of the authority that clients have their certificates from"
         ),
     ),
-    "client certificates that nobody asks for": (
+    "client certificates that no listener asks for": (
         REALM + "client_certificates = ['dns:*']\n[tls]\nclient_ca = 'ca.pem'\nclient_crl = 'crl.pem'",
         "\n".join(
             f"{key}: is never used, as no listener asks for client certificates; "
@@ -594,14 +594,14 @@ BROKEN = {
             'tells, such as "subject:CN=*,O=Example"'
         ),
     ),
-    "a PROXY header from nobody": (
+    "a PROXY header from no proxy": (
         REALM + "[[listen]]\nproxy_protocol = true",
         (
             "listen[0].proxy_protocol: is true, but no proxy is trusted, so no client could connect; "
             'name your proxies in connections.trusted_proxies, as in ["192.0.2.1"]'
         ),
     ),
-    "a header from nobody": (
+    "a header from no proxy": (
         REALM + '[connections]\nforwarded = "x-forwarded-for"',
         (
             'connections.forwarded: is "x-forwarded-for", but no proxy is trusted, '
@@ -714,7 +714,7 @@ def _refusal(path: Path) -> str:
 SOUND = REALM + 'kpasswd = ["kdc1.example.com"]\n'
 
 
-def test_control_socket_is_where_the_file_says_whoever_asks(tmp_path: Path) -> None:
+def test_control_socket_is_where_the_file_says_for_each_command(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(f'{PLAIN}[process]\ncontrol = "control.sock"\n{REALM}')
     process, problems = read_process(path)

@@ -6,7 +6,7 @@ import pytest
 from kkdcpd.config.pem import CERTIFICATE_LABELS, CRL_LABELS, file_bytes, mode_problem, pem_blocks, read_pem
 from kkdcpd.errors import ConfigError
 
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 def test_certificates_are_found_whatever_stands_between(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_file_that_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> Non
 def test_file_that_the_user_may_not_read_is_told_with_advice(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.touch(mode=0o600)
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER_USER)
     try:
         with pytest.raises(ConfigError, match=r"can't be read: Permission denied; let .*chmod"):
             file_bytes(path, "tls.key")

@@ -11,7 +11,7 @@ import pytest
 from kkdcpd.config import permissions
 from kkdcpd.config.permissions import advice
 
-NOBODY = 65534
+OTHER_USER = 65534
 USER, GROUP = "nobody", "nogroup"
 
 
@@ -40,12 +40,12 @@ def _plain_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nobody(key: Path) -> Iterator[None]:
+def _as_other_user(key: Path) -> Iterator[None]:
     """Another user than root, as far as the kernel is asked, until the key is removed."""
     del key
     group = os.getegid()
     os.setegid(grp.getgrnam(GROUP).gr_gid)
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER_USER)
     yield
     os.seteuid(0)
     os.setegid(group)
@@ -60,7 +60,7 @@ def test_a_plain_process_is_named_by_its_user(key: Path) -> None:
 def test_the_first_folder_that_is_closed_is_named(key: Path, folder: Path) -> None:
     os.seteuid(0)
     (folder / "tls").chmod(0o700)
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER_USER)
     closed = folder / "tls"
     assert advice(key) == (
         f"let {USER}, as which kkdcpd runs, enter {closed}: chgrp {GROUP} {closed} && chmod g+x {closed}"
@@ -71,7 +71,7 @@ def test_the_target_of_a_link_counts(key: Path, folder: Path) -> None:
     os.seteuid(0)
     (folder / "tls").chmod(0o700)
     (folder / "link.pem").symlink_to(key)
-    os.seteuid(NOBODY)
+    os.seteuid(OTHER_USER)
     assert f"enter {folder / 'tls'}" in advice(folder / "link.pem")
 
 
@@ -84,8 +84,8 @@ def test_in_a_container_the_host_has_to_give_the_file(
     else:
         monkeypatch.setattr(permissions, "CONTAINER_MARKS", (key.parent,))
     assert advice(key) == (
-        f"let user {NOBODY}, as which the container runs, read it: on the host, "
-        f"chown {NOBODY} and chmod 0400 what is {key} in the container"
+        f"let user {OTHER_USER}, as which the container runs, read it: on the host, "
+        f"chown {OTHER_USER} and chmod 0400 what is {key} in the container"
     )
 
 

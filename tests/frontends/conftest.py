@@ -28,7 +28,7 @@ def site(
 
 @pytest.fixture(scope="package")
 def hasty_site(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A daemon that waits for nobody."""
+    """A daemon with short deadlines."""
     settings = """
         [log]
         level = "debug"

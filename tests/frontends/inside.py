@@ -96,19 +96,19 @@ class Talk:
         address: tuple[str, int] = self._writer.get_extra_info("sockname")
         return address[:2]
 
-    async def send(self, octets: bytes) -> None:
-        """Send octets."""
-        self._writer.write(octets)
+    async def send(self, raw: bytes) -> None:
+        """Send bytes."""
+        self._writer.write(raw)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._writer.drain()
 
     async def read(self, count: int) -> bytes:
-        """Wait for so many octets."""
+        """Wait for this many bytes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._reader.readexactly(count)
 
     async def read_some(self) -> bytes:
-        """Wait for any octets, or the end."""
+        """Wait for any bytes, or the end."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._reader.read(65536)
 

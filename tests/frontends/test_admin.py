@@ -139,10 +139,10 @@ async def test_body_is_of_no_use(listener: Listener) -> None:
     assert (await ask(listener, "GET /livez", "Content-Length: 5", body="hello"))[0] == 200
 
 
-@pytest.mark.parametrize("octets", [b"hello\r\n\r\n", b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n"])
-async def test_what_is_no_http_is_answered_and_closed(listener: Listener, octets: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"hello\r\n\r\n", b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n"])
+async def test_what_is_no_http_is_answered_and_closed(listener: Listener, raw: bytes) -> None:
     async with Talk.to(listener) as talk:
-        await talk.send(octets)
+        await talk.send(raw)
         assert await talk.response() == (400, b"this is not HTTP as it should be\n")
         assert await talk.rest() == b""
 
@@ -164,7 +164,7 @@ async def test_connections_have_a_bound(listener: Listener) -> None:
         assert await one_more.rest() == b""
 
 
-async def test_nobody_keeps_others_out(listener: Listener) -> None:
+async def test_no_client_keeps_others_out(listener: Listener) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(CONNECTIONS.maximum):
             talk = await stack.enter_async_context(Talk.to(listener, host="127.0.0.2"))
@@ -193,10 +193,10 @@ ONE_REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.mark.parametrize("is_unix", [False, True])
 @pytest.mark.parametrize(
-    ("octets", "has_response"), [(b"", False), (b"GET /livez HTTP/1.1\r\nX:", False), (ONE_REQUEST, True)]
+    ("raw", "has_response"), [(b"", False), (b"GET /livez HTTP/1.1\r\nX:", False), (ONE_REQUEST, True)]
 )
 async def test_waiting_connections_make_room_for_a_health_check(
-    tmp_path: Path, octets: bytes, *, has_response: bool, is_unix: bool
+    tmp_path: Path, raw: bytes, *, has_response: bool, is_unix: bool
 ) -> None:
     """More than there may be, of one local client, and none of them has reached its deadline."""
     assert CONNECTIONS.maximum < IDLE_CONNECTIONS
@@ -208,13 +208,13 @@ async def test_waiting_connections_make_room_for_a_health_check(
         waiting = []
         for _ in range(IDLE_CONNECTIONS):
             waiting.append(await stack.enter_async_context(Talk.to(listener)))
-            await waiting[-1].send(octets)
+            await waiting[-1].send(raw)
             if has_response:
                 assert (await waiting[-1].response())[0] == 200
         for _ in range(3):
             assert (await ask(listener, "GET /livez"))[0] == 200
         # The oldest had to go, the youngest are still there.
         assert await waiting[0].rest() == b""
-        if not octets or has_response:
+        if not raw or has_response:
             await waiting[-1].send(ONE_REQUEST)
             assert (await waiting[-1].response())[0] == 200

@@ -25,7 +25,7 @@ from kkdcpd.locate.records import SrvRecord
 T = TypeVar("T")
 
 NAME = "_kerberos.kk.test."
-SOA = "ns. nobody. 1 3600 600 86400 45"
+SOA = "ns. master. 1 3600 600 86400 45"
 
 
 def _query(record_type: RecordType = RecordType.SRV) -> Query:

@@ -97,7 +97,7 @@ async def test_a_failure_for_one_family_keeps_the_other(hosts: Hosts, broken: Re
 
 
 async def test_a_host_has_no_address_only_if_both_families_are_answered(hosts: Hosts) -> None:
-    assert (await hosts.addresses("nobody.example.com")).addresses == ()
+    assert (await hosts.addresses("unknown.example.com")).addresses == ()
     hosts.dns.broken = {RecordType.AAAA}
     with pytest.raises(DnsFailedError):
         await hosts.addresses("other.example.com")

@@ -130,25 +130,25 @@ def test_principals_are_hidden_in_every_line(log: tuple[int, Read]) -> None:
     assert read()[0].endswith("info exchange id=1")
 
 
-def test_lines_that_nobody_reads_are_counted_and_told() -> None:
+def test_unread_lines_are_counted_and_logged() -> None:
     reader, writer = os.pipe()
     configure_logging(LogConfig(), writer)
     started = time.monotonic()
     for number in range(40000):
         logger.info("event", number=number)
     assert time.monotonic() - started < 10
-    octets = os.read(reader, 1 << 20)
+    raw = os.read(reader, 1 << 20)
     logger.info("event", number=40000)
-    octets += os.read(reader, 1 << 20)
+    raw += os.read(reader, 1 << 20)
     os.close(reader)
     os.close(writer)
-    *before, told, last = map(parse_line, octets.decode().splitlines())
+    *before, told, last = map(parse_line, raw.decode().splitlines())
     assert [int(line["number"]) for line in before] == list(range(len(before)))
     assert (told["event"], told["level"], last["number"]) == ("lines_lost", "warning", "40000")
     assert int(told["count"]) == 40000 - len(before)
 
 
-def test_reader_that_is_gone_harms_nobody() -> None:
+def test_lost_reader_stops_nothing() -> None:
     reader, writer = os.pipe()
     configure_logging(LogConfig(), writer)
     os.close(reader)

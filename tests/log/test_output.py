@@ -1,4 +1,4 @@
-"""Lines that nobody reads, or not at once: with real pipes, sockets, terminals and files."""
+"""Lines that no program reads, or that one reads late: with real pipes, sockets, terminals and files."""
 
 import contextlib
 import os
@@ -54,7 +54,7 @@ def test_line_goes_through_a_pipe() -> None:
         assert os.read(read, 999) == LINE
 
 
-def test_pipe_that_nobody_reads_holds_nobody_up() -> None:
+def test_unread_pipe_stops_nothing() -> None:
     with pipe() as (read, write), output(write) as out:
         started = time.monotonic()
         assert fill(out) >= PIPE_BYTES // 4096 * (4096 // len(LINE)) * 0.9
@@ -100,12 +100,12 @@ def test_lines_of_several_processes_are_never_mixed() -> None:
                 os._exit(0)
             writers.append(pid)
         os.close(write)
-        octets = b""
+        raw = b""
         while chunk := os.read(read, 5000):
-            octets += chunk
+            raw += chunk
         for pid in writers:
             os.waitpid(pid, 0)
-    lines = octets.split(b"\n")
+    lines = raw.split(b"\n")
     assert lines.pop() == b""
     assert len(lines) > 1000
     assert all(len(set(line)) == 1 for line in lines)
@@ -125,7 +125,7 @@ def stream() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_socket_that_nobody_reads_holds_nobody_up(stream: tuple[socket.socket, socket.socket]) -> None:
+def test_unread_socket_stops_nothing(stream: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = stream
     with output(ours.fileno()) as out:
         started = time.monotonic()
@@ -133,10 +133,10 @@ def test_socket_that_nobody_reads_holds_nobody_up(stream: tuple[socket.socket, s
         assert count > 10
         assert time.monotonic() - started < SOON
         assert os.get_blocking(ours.fileno())
-        octets = b""
-        while len(octets) < count * len(LINE):
-            octets += theirs.recv(65536)
-        assert octets == LINE * count
+        raw = b""
+        while len(raw) < count * len(LINE):
+            raw += theirs.recv(65536)
+        assert raw == LINE * count
         assert out.write(LINE)
 
 
@@ -147,7 +147,7 @@ def test_socket_that_is_closed_costs_its_lines_only(stream: tuple[socket.socket,
         assert not out.write(LINE)
 
 
-def test_terminal_that_is_stopped_holds_nobody_up() -> None:
+def test_stopped_terminal_stops_nothing() -> None:
     master, terminal = pty.openpty()
     try:
         with output(terminal) as out:
@@ -178,7 +178,7 @@ def test_line_after_one_that_was_broken_off_begins_anew(tmp_path: Path) -> None:
 
 
 def test_pipe_that_may_not_be_opened_anew_does_not_block_either() -> None:
-    """Then it is made non-blocking for all who have it."""
+    """Then it is non-blocking for all its holders."""
     program = (
         "import os\n"
         "from kkdcpd.log.output import Output\n"

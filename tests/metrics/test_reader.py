@@ -41,7 +41,7 @@ def test_worst_that_is_known_of_an_endpoint_counts() -> None:
     assert MetricsReader(metrics).kdc_states() == {NAMED: KdcState.DOWN, BY_ADDRESS: KdcState.HEALTHY}
 
 
-def test_row_that_nobody_had_is_not_read() -> None:
+def test_unused_row_is_not_read() -> None:
     metrics = make_metrics(2)
     Counters(metrics.row(1)).hedged()
     assert MetricsReader(metrics).value(HEDGES) == 0

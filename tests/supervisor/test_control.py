@@ -81,7 +81,7 @@ def test_client_that_has_left_misses_nothing(parent: Parent) -> None:
 
 
 @pytest.mark.parametrize("words", [b"", b"shutdown\n", b"relo"])
-def test_who_asks_for_something_else_is_hung_up_on(parent: Parent, words: bytes) -> None:
+def test_unknown_request_closes_the_connection(parent: Parent, words: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5.0)
         client.connect(str(parent.path))
@@ -96,7 +96,7 @@ def test_who_asks_for_something_else_is_hung_up_on(parent: Parent, words: bytes)
     parent.control.close()
 
 
-def test_who_says_nothing_gives_way_to_others(parent: Parent) -> None:
+def test_silent_client_gives_way_to_others(parent: Parent) -> None:
     silent = [socket.socket(socket.AF_UNIX) for _ in range(MAX_CLIENTS + 3)]
     for sock in silent:
         sock.connect(str(parent.path))
@@ -115,7 +115,7 @@ def test_only_our_user_may_connect(parent: Parent) -> None:
     parent.control.close()
 
 
-def test_close_removes_the_file_and_hangs_up_on_who_has_not_asked_yet(parent: Parent) -> None:
+def test_close_removes_the_file_and_closes_silent_connections(parent: Parent) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5.0)
         client.connect(str(parent.path))
@@ -144,18 +144,18 @@ def test_socket_of_another_process_stays(parent: Parent) -> None:
     parent.control.close()
 
 
-def test_nobody_there_is_an_os_error(tmp_path: Path) -> None:
+def test_missing_socket_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         request_reload(tmp_path / "none.sock", timeout=1.0)
 
 
-def test_nobody_who_answers_is_an_os_error(parent: Parent) -> None:
+def test_missing_answer_is_an_os_error(parent: Parent) -> None:
     with pytest.raises(TimeoutError):
         request_reload(parent.path, timeout=0.1)
     parent.control.close()
 
 
-def test_who_hangs_up_is_an_os_error(parent: Parent) -> None:
+def test_closed_connection_is_an_os_error(parent: Parent) -> None:
     answer = parent.ask()
     parent.wait_for_clients(1)
     parent.clients[0].socket.close()

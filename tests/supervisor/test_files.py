@@ -52,7 +52,7 @@ def test_only_what_has_changed_is_told(path: Path, tmp_path: Path) -> None:
 
 
 def test_change_that_was_taken_back_is_told_all_the_same(path: Path) -> None:
-    """What was served meanwhile is what counts, and nobody knows what was read."""
+    """The served contents count, because it is unknown which contents were read."""
     watch = FileWatch([path])
     path.write_text("second")
     watch.changed()

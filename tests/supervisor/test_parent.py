@@ -23,7 +23,7 @@ def test_workers_end_by_themselves_when_the_parent_is_killed(start: Start) -> No
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs: where nobody reaps orphans, they stay as zombies."""
+    """Whether a process runs. Where no process reaps orphans, they stay as zombies."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

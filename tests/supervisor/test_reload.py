@@ -44,7 +44,7 @@ def reload_by_each_way(house: House, port: int) -> None:
     assert house.hang_up()["event"] == "reloaded"
 
 
-def test_file_that_is_broken_is_told_to_who_watches_too(house: House) -> None:
+def test_invalid_file_is_logged_too(house: House) -> None:
     house.write(house.text.replace("kdc =", "kcd ="))
     done = house.reload()
     assert done.exit_code == 78

@@ -42,7 +42,7 @@ class ServiceManager:
             text = self.socket.recv(65536).decode()
             self.messages.append(dict(line.split("=", 1) for line in text.split("\n")))
 
-    def listen_until_nobody_speaks(self) -> None:
+    def listen_until_silence(self) -> None:
         for _ in range(100):
             self.socket.recv(65536)
 
@@ -98,7 +98,7 @@ def test_watchdog_hears_of_us_in_time_and_no_more_when_we_hang(house: House, man
     try:
         manager.socket.settimeout(WATCHDOG_SECONDS)
         with pytest.raises(TimeoutError):
-            manager.listen_until_nobody_speaks()
+            manager.listen_until_silence()
     finally:
         house.daemon.send_signal(signal.SIGCONT)
 
@@ -158,7 +158,7 @@ def test_interval_of_the_watchdog(environment: dict[str, str], seconds: float | 
         {"LISTEN_FDS": "x", "LISTEN_PID": str(os.getpid())},
     ],
 )
-def test_sockets_for_somebody_else_are_not_taken(environment: dict[str, str]) -> None:
+def test_sockets_for_another_process_are_not_taken(environment: dict[str, str]) -> None:
     assert take_sockets(environment) == []
     assert environment == {}
 
@@ -191,7 +191,7 @@ def activated(directory: Path, *sockets: str, listen: str) -> Iterator[tuple[Pro
 
 
 def first_client(place: int | Path) -> HttpClient:
-    """Connect as soon as somebody listens: that has kkdcpd started."""
+    """Connect as soon as a socket listens, which starts kkdcpd."""
     clients: list[HttpClient] = []
 
     def is_connected() -> bool:
@@ -218,7 +218,7 @@ def test_client_that_wakes_us_up_is_served_and_reloads_keep_the_sockets(tmp_path
             with HttpClient(place) as client:
                 assert client.ask(GOOD_REQUEST).body == GOOD_REPLY
         assert program.stop() == 0
-        # It is systemd's, who listens on.
+        # systemd owns the socket, and listens on.
         assert unix.exists()
         assert not any("socket_unclaimed" in line for line in program.lines)
 
@@ -232,7 +232,7 @@ def test_socket_that_no_listener_names_is_told_until_it_is_named(tmp_path: Path)
         line = parse_line(program.wait_for_line(lambda line: "socket_unclaimed" in line))
         assert (line["level"], line["address"]) == ("error", f"127.0.0.1:{other}")
         assert "no [[listen]] has this address" in line["advice"]
-        # Who connected meanwhile has waited.
+        # A client that connected in the meantime has waited.
         with HttpClient(other) as early:
             early.send(GOOD_REQUEST)
             path.write_text(PLAIN.format(f"127.0.0.1:{other}") + path.read_text())

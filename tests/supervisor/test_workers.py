@@ -60,7 +60,7 @@ def is_running(pid: int) -> bool:
 
 @contextlib.contextmanager
 def only(house: House, worker: int) -> Iterator[None]:
-    """Let nobody but this worker take connections within."""
+    """Let only this worker accept connections within the context."""
     others = [pid for pid in house.daemon.workers if pid != worker]
     for pid in others:
         send(pid, signal.SIGSTOP)
@@ -75,7 +75,7 @@ def only(house: House, worker: int) -> Iterator[None]:
 
 
 def connect_to(house: House, worker: int) -> HttpClient:
-    """Connect to this worker: nobody else could have done the TLS handshake."""
+    """Connect to this worker, the only one that can do the TLS handshake."""
     with only(house, worker):
         return house.connect()
 
@@ -172,7 +172,7 @@ def test_tls_sessions_resume_at_the_other_worker(tmp_path: Path, version: ssl.TL
                     resumed += handshake(house, house.trust, number, session)[1]
             first, second = second, first
             time.sleep(SHORT_WHILE)
-        # Nobody had to be killed for being stopped too long.
+        # No process was killed for a long stop.
         assert set(house.daemon.workers) == {first, second}
     assert resumed >= 0.95 * SESSIONS[version]
 
@@ -197,7 +197,7 @@ def is_told_to_close(client: HttpClient) -> bool:
 
 
 def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A former worker isn't cut off: nobody has asked for its end."""
+    """A retired worker has no deadline: no order to end was given."""
     with run_house(tmp_path, workers=1, process="drain_timeout = 0") as house:
         (former,) = house.daemon.workers
         with Load(house.daemon.ports[0], house.trust, retries=False, keeping=4, single=4) as load:
@@ -375,7 +375,7 @@ def find_user_of(client: HttpClient, kdc: FakeKdcThread) -> str:
         client.ask(request_of(f"user{number}"))
         if len(kdc.messages) > before:
             return f"user{number}"
-    pytest.fail("nobody's requests go there")
+    pytest.fail("no request reaches it")
 
 
 def test_trouble_that_one_worker_finds_is_known_to_all_and_so_is_its_end(tmp_path: Path) -> None:

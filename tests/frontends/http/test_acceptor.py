@@ -155,7 +155,7 @@ async def test_distrust_of_our_issuer_is_told_with_advice(
 
 
 @pytest.mark.parametrize(
-    ("octets", "reason", "advice"),
+    ("raw", "reason", "advice"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "HTTP_REQUEST", "plain HTTP on a TLS port"),
         (b"POST /KdcProxy HTTP/1.0\r\n\r\n", "HTTP_REQUEST", "plain HTTP on a TLS port"),
@@ -163,10 +163,10 @@ async def test_distrust_of_our_issuer_is_told_with_advice(
     ],
 )
 async def test_client_that_speaks_something_else_is_told_with_advice(
-    listener: Listener, log: Log, octets: bytes, reason: str, advice: str
+    listener: Listener, log: Log, raw: bytes, reason: str, advice: str
 ) -> None:
     async with Talk.to(listener) as talk:
-        await talk.send(octets)
+        await talk.send(raw)
         assert await talk.rest() == b""
         told = await log.next()
     assert told == {
@@ -202,7 +202,7 @@ async def test_port_scan_is_told_at_debug_only(listener: Listener, log: Log, how
     assert (await log.next())["level"] == "DEBUG"
 
 
-async def test_slow_handshake_holds_up_nobody_else(listener: Listener, trust: ssl.SSLContext) -> None:
+async def test_slow_handshake_delays_no_other_client(listener: Listener, trust: ssl.SSLContext) -> None:
     async with Talk.to(listener), Talk.to(listener, tls=trust) as talk:
         assert await talk.rest() == GREETING
 
@@ -224,7 +224,7 @@ async def test_closed_door_ends_handshakes_that_are_under_way(server_context: ss
     async with listening(tls=server_context) as listener, contextlib.AsyncExitStack() as stack:
         async with keeping_door(listener):
             talk = await stack.enter_async_context(Talk.to(listener))
-            # Whoever connected later is let in by now, so the first is within its handshake.
+            # Later connections are accepted by now, so the first is within its handshake.
             other = await stack.enter_async_context(Talk.to(listener))
             await other.send(b"GET / HTTP/1.0\r\n\r\n")
             await other.rest()
@@ -340,16 +340,16 @@ async def test_place_of_a_failed_handshake_is_free_again(
         listening(tls=server_context) as listener,
         hosting_door(listener, per_client=2),
     ):
-        for octets in (b"This is no TLS.", b"", b"\x16\x03\x01") * 4:
+        for raw in (b"This is no TLS.", b"", b"\x16\x03\x01") * 4:
             async with Talk.to(listener) as talk:
-                await talk.send(octets)
+                await talk.send(raw)
                 talk.reset()
         await eventually(partial(is_let_in, listener))
 
 
-@pytest.mark.parametrize("octets", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+@pytest.mark.parametrize("raw", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
 async def test_oldest_handshake_of_a_client_makes_room_for_its_next_connection(
-    server_context: ssl.SSLContext, trust: ssl.SSLContext, log: Log, octets: bytes
+    server_context: ssl.SSLContext, trust: ssl.SSLContext, log: Log, raw: bytes
 ) -> None:
     async with (
         listening(tls=server_context) as listener,
@@ -358,7 +358,7 @@ async def test_oldest_handshake_of_a_client_makes_room_for_its_next_connection(
         Talk.to(listener, host="127.0.0.2") as second,
     ):
         for talk in (first, second):
-            await talk.send(octets)
+            await talk.send(raw)
         async with Talk.to(listener, tls=trust, host="127.0.0.2") as third:
             assert await third.read(len(GREETING)) == GREETING
             assert await first.rest() == b""
@@ -413,7 +413,7 @@ async def test_trusted_proxy_s_idle_connections_make_room_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "is_ended"),
+    ("raw", "is_ended"),
     [
         (b"", False),
         (b"\x16\x03\x01", False),
@@ -423,7 +423,7 @@ async def test_trusted_proxy_s_idle_connections_make_room_last() -> None:
     ],
 )
 async def test_beyond_some_handshakes_each_begins_when_its_hello_is_there(
-    server_context: ssl.SSLContext, trust: ssl.SSLContext, octets: bytes, *, is_ended: bool
+    server_context: ssl.SSLContext, trust: ssl.SSLContext, raw: bytes, *, is_ended: bool
 ) -> None:
     """A hello that is sent in pieces, later, is served; none that isn't whole makes an object of TLS."""
     async with (
@@ -435,7 +435,7 @@ async def test_beyond_some_handshakes_each_begins_when_its_hello_is_there(
             await stack.enter_async_context(Talk.to(listener))
         async with Talk.to(listener) as slow:
             before = len(tls_objects())
-            await slow.send(octets)
+            await slow.send(raw)
             async with Talk.to(listener, tls=trust) as talk:
                 assert await talk.read(len(GREETING)) == GREETING
             if is_ended:

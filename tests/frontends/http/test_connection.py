@@ -177,10 +177,10 @@ async def test_malformed_request_is_answered_and_ends_the_connection(
 
 @pytest.mark.parametrize("host", ["localhost", "xn--0a", "xn--a-.b", "[::1]", "a..b"])
 async def test_host_in_a_target_means_nothing(listener: Listener, host: str) -> None:
-    octets = GOOD_REQUEST.replace(b" /KdcProxy ", f" http://{host}/KdcProxy ".encode())
-    assert octets != GOOD_REQUEST
+    raw = GOOD_REQUEST.replace(b" /KdcProxy ", f" http://{host}/KdcProxy ".encode())
+    assert raw != GOOD_REQUEST
     async with Talk.to(listener) as talk:
-        await talk.send(octets)
+        await talk.send(raw)
         assert await talk.response() == (200, GOOD_REPLY)
 
 
@@ -191,7 +191,7 @@ async def test_connect_to_what_is_no_host_is_not_found(listener: Listener) -> No
         assert (status, await talk.rest()) == (404, b"")
 
 
-async def test_connection_that_fails_in_a_way_that_nobody_thought_of_is_given_up(
+async def test_connection_with_an_unexpected_failure_is_closed(
     listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -509,7 +509,7 @@ async def test_one_whole_request_may_be_ahead(
 
 
 def head_of(length: int) -> bytes:
-    """A request whose head has so many octets, in lines that are none too long."""
+    """A request whose head has this many bytes, in lines within the limit."""
     start, end = GOOD_REQUEST.split(b"\r\n\r\n", 1)
     lines = b""
     while (left := length - len(start) - len(lines) - 4) > 3000:
@@ -519,14 +519,14 @@ def head_of(length: int) -> bytes:
     return start + lines + b"\r\n\r\n" + end
 
 
-async def in_one(talk: Talk, octets: bytes) -> None:
-    await talk.send(octets)
+async def in_one(talk: Talk, raw: bytes) -> None:
+    await talk.send(raw)
 
 
-async def in_parts(talk: Talk, octets: bytes) -> None:
-    for start in range(0, len(octets), 500):
+async def in_parts(talk: Talk, raw: bytes) -> None:
+    for start in range(0, len(raw), 500):
         with contextlib.suppress(ConnectionError):
-            await talk.send(octets[start : start + 500])
+            await talk.send(raw[start : start + 500])
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -615,7 +615,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
     assert await is_cut_off(log, "too much is held")
 
 
-async def test_head_after_a_body_that_nobody_wanted_has_its_time() -> None:
+async def test_head_after_a_refused_body_has_its_time() -> None:
     async def refuse_body(_: web.BaseRequest, connection: Connection) -> Response:
         del connection
         return Response(status=403, body=b"No.")
@@ -634,19 +634,19 @@ JUNK = b"\x00\xffnothing of HTTP\r\n\r\n"
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
-    "octets",
+    "raw",
     [GOOD_REQUEST, in_chunks_of(50, GOOD_BODY), in_chunks_of(1, GOOD_BODY)],
     ids=["length", "chunks", "small chunks"],
 )
 async def test_good_requests_with_junk_behind_them_are_answered_first(
-    kdc: FakeKdc, log: pytest.LogCaptureFixture, octets: bytes, count: int
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, raw: bytes, count: int
 ) -> None:
     async with (
         listening() as listener,
         running_worker(slow_settings(kdc), listener),
         Talk.to(listener) as talk,
     ):
-        await talk.send(octets * count + JUNK)
+        await talk.send(raw * count + JUNK)
         for _ in range(count):
             assert await talk.response() == (200, GOOD_REPLY)
         assert (await talk.response())[0] == 400
@@ -694,16 +694,16 @@ BROKEN_AND_WITHOUT_END = {
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["first", "second"])
-@pytest.mark.parametrize("octets", BROKEN_AND_WITHOUT_END)
+@pytest.mark.parametrize("raw", BROKEN_AND_WITHOUT_END)
 async def test_broken_request_is_refused_and_logged_even_if_the_client_ends_its_side(
-    kdc: FakeKdc, log: pytest.LogCaptureFixture, octets: bytes, before: int
+    kdc: FakeKdc, log: pytest.LogCaptureFixture, raw: bytes, before: int
 ) -> None:
     async with (
         listening() as listener,
         running_worker(slow_settings(kdc), listener),
         Talk.to(listener) as talk,
     ):
-        await talk.send(GOOD_REQUEST * before + octets)
+        await talk.send(GOOD_REQUEST * before + raw)
         talk.end()
         for _ in range(before):
             assert await talk.response() == (200, GOOD_REPLY)
@@ -711,7 +711,7 @@ async def test_broken_request_is_refused_and_logged_even_if_the_client_ends_its_
         assert await talk.rest() == b""
     refused = exchange_fields(log)[-1]
     assert refused["outcome"] == "malformed_http"
-    assert refused["detail"].startswith(BROKEN_AND_WITHOUT_END[octets])
+    assert refused["detail"].startswith(BROKEN_AND_WITHOUT_END[raw])
 
 
 # -- Clients that end only their own side --------------------------------------------------------------------
@@ -752,9 +752,9 @@ class TlsClient:
                     return b""
                 self._incoming.write(data)
 
-    async def send_and_end(self, octets: bytes) -> None:
+    async def send_and_end(self, raw: bytes) -> None:
         """Send bytes and close_notify at once."""
-        self._tls.write(octets)
+        self._tls.write(raw)
         with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.unwrap()
         await asyncio.get_running_loop().sock_sendall(self._sock, self._outgoing.read())
@@ -814,14 +814,14 @@ async def test_client_that_sends_close_notify_gets_its_reply(
     assert fields["outcome"] == "answered"
 
 
-@pytest.mark.parametrize("octets", [b"", b"POST", GOOD_REQUEST[:-1]], ids=["nothing", "a head", "a body"])
+@pytest.mark.parametrize("raw", [b"", b"POST", GOOD_REQUEST[:-1]], ids=["nothing", "a head", "a body"])
 async def test_close_notify_ends_a_connection_without_a_whole_request(
-    kdc: FakeKdc, tls_contexts: Contexts, octets: bytes
+    kdc: FakeKdc, tls_contexts: Contexts, raw: bytes
 ) -> None:
     async with tls_client(kdc, tls_contexts) as client:
         async with asyncio.timeout(LONG):
-            if octets:
-                await client.send_and_end(octets)
+            if raw:
+                await client.send_and_end(raw)
             else:
                 await client.send_and_end(GOOD_REQUEST)
                 while not (await client.read()).endswith(GOOD_REPLY):

@@ -15,7 +15,7 @@ class Held:
         self._cut.append(self._name)
 
 
-def test_who_has_held_too_much_for_longest_is_cut_off() -> None:
+def test_oldest_of_the_largest_holders_is_aborted() -> None:
     cut: list[str] = []
     first, second, third = (Held(name, cut) for name in ("first", "second", "third"))
     holdings = Holdings(100_000)

@@ -100,4 +100,4 @@ def test_reading_goes_on_only_where_it_was_paused() -> None:
 def test_aiohttp_learns_nothing_of_the_socket() -> None:
     _, outgoing = connected(room=1)
     assert outgoing.get_extra_info("socket") is None
-    assert outgoing.get_extra_info("peername", "nobody") == "nobody"
+    assert outgoing.get_extra_info("peername", "default") == "default"
