@@ -94,7 +94,7 @@ def test_check_finds_a_good_configuration_good(write: Write, capsys: pytest.Capt
     assert main(["check", "--config", str(path)]) == ExitCode.OK
     captured = capsys.readouterr()
     assert captured.out == (
-        f"{path}: good; realms served: EXAMPLE.COM\nthe files were read as {getpass.getuser()}\n"
+        f"{path}: valid; realms: EXAMPLE.COM\nthe files were read as {getpass.getuser()}\n"
     )
     assert not captured.err
 
@@ -104,7 +104,7 @@ def test_check_tells_of_warnings(write: Write, capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert captured.err.startswith('warning: realms."EXAMPLE.COM".kpasswd: is missing, ')
     assert captured.err.count("\n") == 1
-    assert ": good;" in captured.out
+    assert ": valid;" in captured.out
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["serve"], []])

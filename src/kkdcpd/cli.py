@@ -25,23 +25,23 @@ DEFAULT_CONFIG = "/etc/kkdcpd/config.toml"
 
 _EPILOG = """\
 exit codes:
-  0   all is well: stopped as asked, or the configuration is good
-  1   an address can't be listened on; healthcheck: it isn't ready
-  2   the command line is wrong
+  0   success: the service stopped after a signal, or the configuration is valid
+  1   kkdcpd cannot listen on an address; healthcheck: the service is not ready
+  2   the command line is invalid
   3   locate: a service has no server, or DNS failed
-  4   the workers don't get ready; reload: no running kkdcpd can be asked
-  5   locate: a service has servers, and none of them answers
-  66  serve: a file that the configuration names isn't there yet, or can't be read now
-  78  the configuration is wrong; each problem is one line on standard error
+  4   the worker processes do not become ready; reload: no running kkdcpd can be reached
+  5   locate: no server of a service responds
+  66  serve: a file that the configuration names is missing or unreadable
+  78  the configuration is invalid; standard error has one line for each problem
       (serve, reload: a JSON line where log.format = "json")
 """
 
 _COMMAND_HELP = {
     "serve": "serve in the foreground (the default)",
     "check": "check the configuration and the files that it names",
-    "reload": "have a running kkdcpd read its configuration again",
+    "reload": "make a running kkdcpd load its configuration again",
     "healthcheck": "ask the admin listener whether the service is ready",
-    "locate": "show which servers a realm has, and which of them answer",
+    "locate": "show which KDCs serve a realm and which respond",
 }
 
 STANDARD_ERROR = 2
@@ -114,13 +114,13 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--user",
         metavar="USER",
-        help="read the files as this user does; default, for root: the user of kkdcpd.service, else kkdcpd",
+        help="read the files as this user; default for root: the user of kkdcpd.service, else kkdcpd",
     )
     parser.set_defaults(usage_error=parser.error)
 
 
 def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("realm", metavar="REALM", help="the realm, or another name that clients ask for")
+    parser.add_argument("realm", metavar="REALM", help="the realm, or another name that clients use")
     only = parser.add_mutually_exclusive_group()
     for service, what in (("kdc", "KDCs"), ("kpasswd", "servers for password changes")):
         only.add_argument(
@@ -130,7 +130,7 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
         "--hint",
         metavar="HINT",
         default="0",
-        help="the dclocator-hint: a number such as 0x80, or words with commas between them:"
+        help="the dclocator-hint: a number such as 0x80, or words separated by commas:"
         " pdc, writable, force, flat, dns, fast",
     )
     parser.set_defaults(usage_error=parser.error)
@@ -145,7 +145,7 @@ def _check(options: argparse.Namespace) -> int:
     try:
         reader = _reader(options)
     except service_user.UnknownUserError as error:
-        options.usage_error(f"{error}: name the user that kkdcpd runs as with --user")
+        options.usage_error(f"{error}: name the user of the service with --user")
     try:
         loaded = service_user.call_as(reader, functools.partial(load_config, path, now=now))
         for warning in (*loaded.warnings, *SystemFiles.read().warnings(loaded.config)):
@@ -155,7 +155,7 @@ def _check(options: argparse.Namespace) -> int:
         code = _refuse(error)
         print(f"the files were read as {reader.text}", file=sys.stderr)
         return code
-    print(f"{path}: good; realms served: {', '.join(realm.name for realm in loaded.config.realms)}")
+    print(f"{path}: valid; realms: {', '.join(realm.name for realm in loaded.config.realms)}")
     print(f"the files were read as {reader.text}")
     return ExitCode.OK
 

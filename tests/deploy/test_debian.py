@@ -78,7 +78,7 @@ def test_check_asks_for_a_certificate_and_takes_one_that_the_group_may_read(
     key.chmod(0o640)
     checked = root.run("kkdcpd", "check").expect_ok()
     assert checked.output == (
-        "/etc/kkdcpd/config.toml: good; realms served: KK.TEST\nthe files were read as kkdcpd\n"
+        "/etc/kkdcpd/config.toml: valid; realms: KK.TEST\nthe files were read as kkdcpd\n"
     )
 
 

@@ -110,7 +110,7 @@ def take_toml(site: Site, printed: Block) -> None:
         whole += CONFIG.text
     (site.etc / "kkdcpd/printed.toml").write_text(whole)
     result = site.sh("kkdcpd check --config /etc/kkdcpd/printed.toml")
-    assert ": good; realms served: EXAMPLE.COM" in result
+    assert ": valid; realms: EXAMPLE.COM" in result
 
 
 def take_ini(site: Site, printed: Block) -> None:
