@@ -47,6 +47,14 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture
+def may_answer() -> asyncio.Event:
+    """Set when the KDC may answer: from the start, unless a test clears it."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
 def is_nightly(request: pytest.FixtureRequest) -> bool:
     """Whether a test has the time to go through all cases."""
     return bool(request.config.getoption("--nightly"))

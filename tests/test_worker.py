@@ -29,14 +29,6 @@ SHORT_WHILE = 0.1
 
 
 @pytest.fixture
-def may_answer() -> asyncio.Event:
-    """Set when the KDC may answer: from the start, unless a test clears it."""
-    event = asyncio.Event()
-    event.set()
-    return event
-
-
-@pytest.fixture
 async def kdc(may_answer: asyncio.Event) -> AsyncIterator[FakeKdc]:
     async with FakeKdc(tcp=reply(REPLY_PAYLOAD, when=may_answer)) as running:
         yield running

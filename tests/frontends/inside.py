@@ -5,17 +5,20 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
-from kkdcpd.config import SystemFiles, read_config
-from kkdcpd.frontends.http.acceptor import Listener
+from kkdcpd.config import ConnectionsConfig, SystemFiles, read_config
+from kkdcpd.frontends.http.acceptor import Acceptor, Arrival, Listener
+from kkdcpd.guard.limits import HandshakeRate
+from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics
 from kkdcpd.supervisor.inet_sockets import SOCKET_BUFFER_BYTES
 from kkdcpd.worker import Worker
-from tests.support.shared import shared_memory
+from tests.support.shared import own_counts, shared_memory
 
-__all__ = ["PATIENCE_SECONDS", "Talk", "listening", "running_worker"]
+__all__ = ["PATIENCE_SECONDS", "Talk", "listening", "running_acceptor", "running_worker"]
 
 PATIENCE_SECONDS = 10.0
 
@@ -55,6 +58,31 @@ async def running_worker(
             yield stop
         finally:
             stop.set()
+
+
+@contextlib.asynccontextmanager
+async def running_acceptor(
+    *listeners: Listener,
+    make_connection: Callable[[Arrival], asyncio.BaseProtocol],
+    handshake_timeout: float = 1.0,
+    handshake_rate: HandshakeRate | None = None,
+    counters: Counters | None = None,
+    **settings: Any,
+) -> AsyncIterator[None]:
+    """Run an acceptor without the rest of a worker. `settings` are those of [connections]."""
+    acceptor = Acceptor(
+        listeners,
+        ConnectionsConfig(**settings),
+        own_counts(),
+        handshake_timeout=handshake_timeout,
+        handshake_rate=handshake_rate,
+        counters=counters or Counters.discarding(),
+        make_connection=make_connection,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
+        yield
+        keeping.cancel()
 
 
 class Talk:

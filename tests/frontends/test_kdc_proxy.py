@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import Config, ConnectionsConfig
-from kkdcpd.frontends.http.acceptor import Acceptor
+from kkdcpd.config import Config
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
@@ -21,7 +20,7 @@ from kkdcpd.pipeline.pipeline import Pipeline
 from kkdcpd.pipeline.relay import Relay
 from kkdcpd.values import ClientConnection, ProxyRequest, RequestResult
 from lab.authority import Authority
-from tests.frontends.inside import Talk, listening
+from tests.frontends.inside import Talk, listening, running_acceptor
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD, Site
 from tests.support.captured import CAPTURED, captured
 from tests.support.fake_kdc import Link, garbage, reply
@@ -661,21 +660,14 @@ async def test_bug_is_answered_and_logged_with_its_traceback(caplog: pytest.LogC
     guard = Guard(config, own_table(), own_counts(), time.monotonic)
     pipeline = Pipeline(guard=guard, relay=BrokenRelay(), counters=counters, config=config.guard)
     frontend = KdcProxyFrontend(config, pipeline, counters)
-    async with listening() as listener, asyncio.TaskGroup() as tasks:
-        acceptor = Acceptor(
-            [listener],
-            ConnectionsConfig(),
-            own_counts(),
-            handshake_timeout=1,
-            counters=counters,
-            make_connection=frontend.connection,
-        )
-        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
-        async with Talk.to(listener) as talk:
-            await talk.send(GOOD_REQUEST)
-            status, body = await talk.response()
-            assert await talk.rest() == b""
-        keeping.cancel()
+    async with (
+        listening() as listener,
+        running_acceptor(listener, make_connection=frontend.connection, counters=counters),
+        Talk.to(listener) as talk,
+    ):
+        await talk.send(GOOD_REQUEST)
+        status, body = await talk.response()
+        assert await talk.rest() == b""
     await frontend.stop()
     assert (status, b"bug with" in body) == (500, False)
     bug, exchange = caplog.records

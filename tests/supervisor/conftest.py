@@ -17,14 +17,6 @@ from tests.support.fake_kdc import FakeKdcThread, reply
 
 
 @pytest.fixture
-def may_answer() -> asyncio.Event:
-    """Set when the KDC may answer: from the start, unless a test clears it."""
-    event = asyncio.Event()
-    event.set()
-    return event
-
-
-@pytest.fixture
 def kdc(may_answer: asyncio.Event) -> Iterator[FakeKdcThread]:
     with FakeKdcThread(tcp=reply(REPLY_PAYLOAD, when=may_answer)) as running:
         yield running

@@ -1,6 +1,7 @@
 """A kkdcpd with a control socket and a certificate, whose configuration a test changes while it runs."""
 
 import contextlib
+import http.client
 import os
 import signal
 import ssl
@@ -19,6 +20,7 @@ from tests.support.http_client import HttpClient, Response
 
 __all__ = ["House", "run_house"]
 
+PATIENCE_SECONDS = 10.0
 NO_ADMIN = '[admin]\naddress = ""\n'
 END_OF_RELOAD = ("reloaded", "reload_failed")
 
@@ -67,6 +69,19 @@ class House:
     def connect(self, *, port: int | None = None, tls: ssl.SSLContext | None = None) -> HttpClient:
         """Connect by TLS."""
         return HttpClient(port or self.daemon.ports[0], tls=tls or self.trust)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Get a path of the admin listener; return the status and the body."""
+        client = http.client.HTTPConnection("127.0.0.1", self.daemon.ports[-1], timeout=PATIENCE_SECONDS)
+        with contextlib.closing(client):
+            client.request("GET", path)
+            response = client.getresponse()
+            return response.status, response.read().decode()
+
+    def metric(self, series: str) -> float:
+        """Return the value of one series of the metrics."""
+        lines = self.get("/metrics")[1].splitlines()
+        return float(next(line for line in lines if line.startswith(f"{series} ")).split()[1])
 
     def ask(self, request: bytes = GOOD_REQUEST) -> Response:
         """Ask once, by a connection of its own."""

@@ -26,23 +26,8 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield running
 
 
-def get(house: House, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", house.daemon.ports[-1], timeout=PATIENCE_SECONDS)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
-
-
 def requests(house: House) -> float:
-    return sum(map(float, _SERIES.findall(get(house, "/metrics")[1])))
-
-
-def value(house: House, series: str) -> float:
-    text = get(house, "/metrics")[1]
-    return float(next(line for line in text.splitlines() if line.startswith(f"{series} ")).split()[1])
+    return sum(map(float, _SERIES.findall(house.get("/metrics")[1])))
 
 
 class Scraper(threading.Thread):
@@ -86,14 +71,14 @@ def test_counters_add_up_all_workers_and_never_decrease(house: House) -> None:
     assert scraper.failures == []
     assert scraper.seen == sorted(scraper.seen)
     assert len(scraper.seen) > 20
-    assert (value(house, "kkdcpd_worker_deaths_total"), value(house, "kkdcpd_generation")) == (2, 5)
+    assert (house.metric("kkdcpd_worker_deaths_total"), house.metric("kkdcpd_generation")) == (2, 5)
 
 
 def test_dead_admin_process_is_replaced_and_no_client_notices(house: House) -> None:
     admin = max(house.daemon.workers)
     os.kill(admin, signal.SIGKILL)
     assert house.wait_for_event("worker_died")["process"] == "admin"
-    assert get(house, "/readyz")[0] == 200
+    assert house.get("/readyz")[0] == 200
     assert house.ask().status == 200
 
 

@@ -39,20 +39,13 @@ Two probes, one after the other, then end within `reach_timeout` of the message 
 REST_SECONDS = 1.0
 """The pause after an answered probe. Clients can cause probes, but no more than one in this time."""
 
-OUT_OF_REACH = frozenset(
-    {
-        FailureReason.REFUSED,
-        FailureReason.UNREACHABLE,
-        FailureReason.CONNECT_TIMEOUT,
-        FailureReason.SLOW_TO_CONNECT,
-    }
-)
-"""Failures whose end a successful connect shows."""
-
 FAILS_TO_CONNECT = frozenset(
     {FailureReason.REFUSED, FailureReason.UNREACHABLE, FailureReason.CONNECT_TIMEOUT}
 )
 """Failures that no message can cause. A client's message may cause any other failure, so probes decide."""
+
+OUT_OF_REACH = FAILS_TO_CONNECT | {FailureReason.SLOW_TO_CONNECT}
+"""Failures whose end a successful connect shows."""
 
 SAYS_NOTHING = frozenset({FailureReason.BUSY, FailureReason.LOCAL_ERROR})
 """Failures of probes that never left this host."""

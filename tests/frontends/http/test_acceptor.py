@@ -17,17 +17,16 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.http.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Acceptor, Arrival, Listener
+from kkdcpd.frontends.http.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Arrival, Listener
 from kkdcpd.guard.limits import HandshakeRate
-from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from kkdcpd.values import ConnectionActivity
 from lab.authority import Authority
-from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening
+from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_acceptor
 from tests.frontends.site import Site, parse_line
 from tests.support.http_client import HttpClient, post
 from tests.support.messages import as_req, envelope
-from tests.support.shared import own_counts, own_table
+from tests.support.shared import own_table
 from tests.support.waiting import eventually
 
 HANDSHAKE_TIMEOUT = 0.3
@@ -93,26 +92,14 @@ async def log() -> AsyncIterator[Log]:
     logger.removeHandler(log)
 
 
-@contextlib.asynccontextmanager
-async def keeping_door(*listeners: Listener) -> AsyncIterator[None]:
-    acceptor = Acceptor(
-        listeners,
-        ConnectionsConfig(),
-        own_counts(),
-        handshake_timeout=HANDSHAKE_TIMEOUT,
-        counters=Counters.discarding(),
-        make_connection=Greeter,
-    )
-    async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
-        yield
-        keeping.cancel()
+greeting_acceptor = partial(running_acceptor, make_connection=Greeter, handshake_timeout=HANDSHAKE_TIMEOUT)
+"""Runs an acceptor whose connections send a greeting and end."""
 
 
 @pytest.fixture
 async def listener(server_context: ssl.SSLContext) -> AsyncIterator[Listener]:
     """A listener that speaks TLS, with the acceptor behind it."""
-    async with listening(tls=server_context) as listener, keeping_door(listener):
+    async with listening(tls=server_context) as listener, greeting_acceptor(listener):
         yield listener
 
 
@@ -124,7 +111,7 @@ async def test_client_that_speaks_tls_is_let_in(listener: Listener, trust: ssl.S
 async def test_plain_client_is_let_in_where_no_tls_is_spoken() -> None:
     async with (
         listening() as listener,
-        keeping_door(listener),
+        greeting_acceptor(listener),
         Talk.to(listener) as talk,
     ):
         assert await talk.rest() == GREETING
@@ -134,7 +121,7 @@ async def test_every_listener_is_served(server_context: ssl.SSLContext, trust: s
     async with (
         listening() as plain,
         listening(host="::1", tls=server_context) as by_ipv6,
-        keeping_door(plain, by_ipv6),
+        greeting_acceptor(plain, by_ipv6),
         Talk.to(plain) as first,
         Talk.to(by_ipv6, tls=trust) as second,
     ):
@@ -222,7 +209,7 @@ async def test_hundred_failures_leave_the_door_open(
 
 async def test_closed_door_ends_handshakes_that_are_under_way(server_context: ssl.SSLContext) -> None:
     async with listening(tls=server_context) as listener, contextlib.AsyncExitStack() as stack:
-        async with keeping_door(listener):
+        async with greeting_acceptor(listener):
             talk = await stack.enter_async_context(Talk.to(listener))
             # Later connections are accepted by now, so the first is within its handshake.
             other = await stack.enter_async_context(Talk.to(listener))
@@ -259,28 +246,8 @@ class IdleGuest(Guest):
     activity = ConnectionActivity.IDLE
 
 
-@contextlib.asynccontextmanager
-async def hosting_door(
-    *listeners: Listener,
-    guest: type[Guest] = Guest,
-    timeout: float = HANDSHAKE_TIMEOUT,
-    handshake_rate: HandshakeRate | None = None,
-    **settings: Any,
-) -> AsyncIterator[None]:
-    """An acceptor that guests stay behind."""
-    acceptor = Acceptor(
-        listeners,
-        ConnectionsConfig(**settings),
-        own_counts(),
-        handshake_timeout=timeout,
-        handshake_rate=handshake_rate,
-        counters=Counters.discarding(),
-        make_connection=guest,
-    )
-    async with asyncio.TaskGroup() as tasks:
-        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
-        yield
-        keeping.cancel()
+hosting_acceptor = partial(running_acceptor, make_connection=Guest, handshake_timeout=HANDSHAKE_TIMEOUT)
+"""Runs an acceptor whose connections stay until the client leaves."""
 
 
 async def enter(
@@ -302,7 +269,7 @@ async def has_place(listener: Listener) -> bool:
 async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None:
     async with (
         listening() as listener,
-        hosting_door(listener, maximum=16),
+        hosting_acceptor(listener, maximum=16),
         contextlib.AsyncExitStack() as stack,
     ):
         entered = [await enter(stack, listener, host=f"127.0.0.{n + 1}") for n in range(20)]
@@ -318,7 +285,7 @@ async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None
 async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:
     async with (
         listening() as listener,
-        hosting_door(listener, maximum=16, per_client=2),
+        hosting_acceptor(listener, maximum=16, per_client=2),
     ):
         for _ in range(10):
             async with contextlib.AsyncExitStack() as stack:
@@ -338,7 +305,7 @@ async def test_place_of_a_failed_handshake_is_free_again(
 
     async with (
         listening(tls=server_context) as listener,
-        hosting_door(listener, per_client=2),
+        hosting_acceptor(listener, per_client=2),
     ):
         for raw in (b"This is no TLS.", b"", b"\x16\x03\x01") * 4:
             async with Talk.to(listener) as talk:
@@ -353,7 +320,7 @@ async def test_oldest_handshake_of_a_client_makes_room_for_its_next_connection(
 ) -> None:
     async with (
         listening(tls=server_context) as listener,
-        hosting_door(listener, per_client=2, timeout=PATIENCE_SECONDS),
+        hosting_acceptor(listener, per_client=2, handshake_timeout=PATIENCE_SECONDS),
         Talk.to(listener, host="127.0.0.2") as first,
         Talk.to(listener, host="127.0.0.2") as second,
     ):
@@ -377,7 +344,7 @@ async def test_oldest_handshake_of_a_client_makes_room_for_its_next_connection(
 async def test_idle_connection_of_the_largest_network_makes_room(log: Log) -> None:
     async with (
         listening() as listener,
-        hosting_door(listener, guest=IdleGuest, maximum=16),
+        hosting_acceptor(listener, make_connection=IdleGuest, maximum=16),
         contextlib.AsyncExitStack() as stack,
     ):
         large = [await enter(stack, listener, host="127.0.1.1") for _ in range(9)]
@@ -400,7 +367,9 @@ async def test_idle_connection_of_the_largest_network_makes_room(log: Log) -> No
 async def test_trusted_proxy_s_idle_connections_make_room_last() -> None:
     async with (
         listening() as listener,
-        hosting_door(listener, guest=IdleGuest, maximum=16, trusted_proxies=(ip_network("127.0.0.2"),)),
+        hosting_acceptor(
+            listener, make_connection=IdleGuest, maximum=16, trusted_proxies=(ip_network("127.0.0.2"),)
+        ),
         contextlib.AsyncExitStack() as stack,
     ):
         of_proxy = [await enter(stack, listener, host="127.0.0.2") for _ in range(15)]
@@ -428,7 +397,7 @@ async def test_beyond_some_handshakes_each_begins_when_its_hello_is_there(
     """A hello that is sent in pieces, later, is served; none that isn't whole makes an object of TLS."""
     async with (
         listening(tls=server_context) as listener,
-        hosting_door(listener, timeout=PATIENCE_SECONDS),
+        hosting_acceptor(listener, handshake_timeout=PATIENCE_SECONDS),
         contextlib.AsyncExitStack() as stack,
     ):
         for _ in range(EAGER_HANDSHAKES):
@@ -449,7 +418,7 @@ async def test_hello_in_pieces_is_served_beside_many_handshakes(
 ) -> None:
     async with (
         listening(tls=server_context) as listener,
-        hosting_door(listener, timeout=PATIENCE_SECONDS),
+        hosting_acceptor(listener, handshake_timeout=PATIENCE_SECONDS),
         contextlib.AsyncExitStack() as stack,
     ):
         for _ in range(EAGER_HANDSHAKES):
@@ -482,7 +451,7 @@ async def test_client_that_begins_too_many_handshakes_is_refused_before_tls(
     async with (
         listening(tls=server_context) as listener,
         listening() as plain,
-        hosting_door(listener, plain, handshake_rate=rate),
+        hosting_acceptor(listener, plain, handshake_rate=rate),
     ):
         for _ in range(3):
             async with Talk.to(listener, tls=trust, host="127.0.0.2") as talk:
@@ -504,7 +473,7 @@ async def test_client_that_begins_too_many_handshakes_is_refused_before_tls(
 async def test_client_with_too_many_connections_is_refused_and_others_are_not(log: Log) -> None:
     async with (
         listening() as listener,
-        hosting_door(listener, per_client=3),
+        hosting_acceptor(listener, per_client=3),
         contextlib.AsyncExitStack() as stack,
     ):
         entered = [await enter(stack, listener, host="127.0.0.2") for _ in range(5)]
@@ -517,7 +486,7 @@ async def test_client_with_too_many_connections_is_refused_and_others_are_not(lo
 async def test_trusted_proxy_is_no_one_client() -> None:
     async with (
         listening() as listener,
-        hosting_door(listener, per_client=1, trusted_proxies=(ip_network("127.0.0.2"),)),
+        hosting_acceptor(listener, per_client=1, trusted_proxies=(ip_network("127.0.0.2"),)),
         contextlib.AsyncExitStack() as stack,
     ):
         assert all([await enter(stack, listener, host="127.0.0.2") for _ in range(5)])
@@ -526,7 +495,7 @@ async def test_trusted_proxy_is_no_one_client() -> None:
 async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
     async with (
         listening(unix_path=tmp_path / "acceptor.sock") as listener,
-        hosting_door(listener, per_client=1),
+        hosting_acceptor(listener, per_client=1),
         contextlib.AsyncExitStack() as stack,
     ):
         assert all([await enter(stack, listener) for _ in range(5)])
@@ -573,7 +542,7 @@ async def test_kernel_has_a_time_for_what_is_left_to_send() -> None:
 
     async with (
         listening() as listener,
-        hosting_door(listener, guest=Observer, write_timeout=7),
+        hosting_acceptor(listener, make_connection=Observer, write_timeout=7),
         Talk.to(listener) as talk,
     ):
         await talk.read(len(GREETING))

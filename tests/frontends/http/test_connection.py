@@ -15,19 +15,18 @@ import pytest
 from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
-from kkdcpd.frontends.http.acceptor import Acceptor, Listener
+from kkdcpd.frontends.http.acceptor import Listener
 from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection, HttpServer
 from kkdcpd.frontends.http.holdings import Holdings
 from kkdcpd.frontends.http.responses import Response
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
-from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_worker
+from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_acceptor, running_worker
 from tests.frontends.site import GOOD_BODY, GOOD_REPLY, GOOD_REQUEST, REPLY_PAYLOAD
 from tests.support.fake_kdc import FakeKdc, Link, Script, reply
 from tests.support.http_client import post
 from tests.support.messages import krb_error
-from tests.support.shared import own_counts
 from tests.support.waiting import eventually
 
 HEAD_TIMEOUT = 0.2
@@ -40,14 +39,6 @@ LONG = 5.0
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.DEBUG, "kkdcpd")
     return caplog
-
-
-@pytest.fixture
-def may_answer() -> asyncio.Event:
-    """Set when the KDC may answer: from the start, unless a test clears it."""
-    event = asyncio.Event()
-    event.set()
-    return event
 
 
 @pytest.fixture
@@ -582,18 +573,11 @@ async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIte
         Answering(handle), HttpConfig(head_timeout=HEAD_TIMEOUT), ConnectionsConfig(), counters
     )
     server.holdings = holdings or server.holdings
-    async with listening() as listener, asyncio.TaskGroup() as tasks:
-        acceptor = Acceptor(
-            [listener],
-            ConnectionsConfig(),
-            own_counts(),
-            handshake_timeout=1,
-            counters=counters,
-            make_connection=server.connection,
-        )
-        keeping = tasks.create_task(acceptor.keep(), name="acceptor")
+    async with (
+        listening() as listener,
+        running_acceptor(listener, make_connection=server.connection, counters=counters),
+    ):
         yield listener
-        keeping.cancel()
     await server.stop(LONG)
 
 

@@ -19,7 +19,7 @@ from kkdcpd.frontends.http.tls_advice import ADVICE
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
 from lab.program import find_program
-from tests.frontends.http.test_acceptor import Log, keeping_door, log
+from tests.frontends.http.test_acceptor import Log, greeting_acceptor, log
 from tests.frontends.inside import Talk, listening
 from tests.support.http_client import HttpClient
 
@@ -39,7 +39,7 @@ def server_context(authority: Authority) -> ssl.SSLContext:
 
 @pytest.fixture
 async def listener(server_context: ssl.SSLContext) -> AsyncIterator[Listener]:
-    async with listening(tls=server_context) as listener, keeping_door(listener):
+    async with listening(tls=server_context) as listener, greeting_acceptor(listener):
         yield listener
 
 
