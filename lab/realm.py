@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from kkdcpd.endpoints import format_host_port
-from kkdcpd.values import Transport
+from kkdcpd.endpoints import Transport, format_host_port
 from lab.ports import free_port
 from lab.program import Completed, Program, ProgramError, environment, run
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import WORKER_DEATHS, Metrics, make_metrics
-from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, RequestResult, Transport
+from kkdcpd.values import KdcState, MessageKind, Outcome, RequestResult
 from tests.frontends.inside import Talk, listening
 from tests.support.admin import PLAIN, STATUS, forked_admin, running_admin
 

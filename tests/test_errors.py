@@ -7,6 +7,7 @@ import pytest
 
 from kkdcpd import errors
 from kkdcpd.config import ListenAddress
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import (
     ConfigError,
     ConfigProblem,
@@ -18,7 +19,7 @@ from kkdcpd.errors import (
     RequestError,
     SettingError,
 )
-from kkdcpd.values import AttemptFailure, FailureReason, KdcEndpoint, Outcome, Transport
+from kkdcpd.values import AttemptFailure, FailureReason, Outcome
 
 ERRORS = [
     item

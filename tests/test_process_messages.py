@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.process_messages import (
     MAX_PROBLEMS,
     Alive,
@@ -17,7 +18,7 @@ from kkdcpd.process_messages import (
     decode,
     encode,
 )
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
+from kkdcpd.values import FailureReason, KdcState
 
 ENDPOINT = KdcEndpoint(name="dc1.example.com", address="2001:db8::1", port=88, transport=Transport.UDP)
 NOTICES = [

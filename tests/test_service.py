@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import DatedItem, DatedKind, SystemFiles, read_config
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import ServiceFacts
@@ -18,7 +19,7 @@ from kkdcpd.metrics.memory import Metrics, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.process_messages import ReloadResult, ServiceStatus
 from kkdcpd.service import Service
-from kkdcpd.values import KdcEndpoint, KdcState, Transport
+from kkdcpd.values import KdcState
 from tests.support.admin import PLAIN, STATUS
 
 REALMS = """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.attack.flood import Flood, http_request
 from bench.attack.honest import HonestClient, Result
-from kkdcpd.values import Transport
+from kkdcpd.endpoints import Transport
 from lab.daemon import Daemon
 from lab.realm import MitRealm, Principal
 from tests.support import messages

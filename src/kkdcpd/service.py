@@ -10,13 +10,14 @@ from collections.abc import Mapping
 
 import kkdcpd
 from kkdcpd.config import Config, DatedItem, RealmConfig
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.errors import LocateError
 from kkdcpd.locate.locator import Locator
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, REQUESTS_IN_FLIGHT
 from kkdcpd.metrics.exposition import ServiceFacts
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.process_messages import ReloadResult
-from kkdcpd.values import Candidate, DcLocatorFlags, KdcEndpoint, KdcService, KdcState, LocateQuery
+from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, KdcState, LocateQuery
 
 __all__ = ["Service"]
 

@@ -8,7 +8,7 @@ import enum
 import math
 from dataclasses import field
 
-from kkdcpd.endpoints import KdcEndpoint, Transport
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.frozen import Word, frozen
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "ConnectionRefusal",
     "DcLocatorFlags",
     "FailureReason",
-    "KdcEndpoint",
     "KdcReply",
     "KdcService",
     "KdcState",
@@ -38,7 +37,6 @@ __all__ = [
     "RequestResult",
     "Route",
     "Rule",
-    "Transport",
 ]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.attack import kdc_slots
-from kkdcpd.values import Transport
+from kkdcpd.endpoints import Transport
 from lab.realm import MitRealm
 
 

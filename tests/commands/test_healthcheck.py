@@ -11,9 +11,10 @@ import pytest
 
 from kkdcpd.cli import ExitCode, main
 from kkdcpd.commands.healthcheck import TIMEOUT_SECONDS
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, make_metrics
-from kkdcpd.values import KdcEndpoint, KdcState, Transport
+from kkdcpd.values import KdcState
 from lab.namespace import NetworkNamespace
 from lab.program import run
 from tests.support.admin import PLAIN, forked_admin

@@ -15,8 +15,9 @@ from kkdcpd.config.addresses import (
     parse_source_address,
     parse_trusted_network,
 )
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import SettingError
-from kkdcpd.values import KdcService, Transport
+from kkdcpd.values import KdcService
 
 BOTH = (Transport.TCP, Transport.UDP)
 

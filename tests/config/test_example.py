@@ -12,8 +12,8 @@ import pytest
 from kkdcpd.config import Config, EndpointSpec, RealmConfig, load_config, read_config, settings_of
 from kkdcpd.config.kinds import Kind, ListOf, Number
 from kkdcpd.config.reader import NamedTables, Table
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import ConfigError
-from kkdcpd.values import Transport
 from lab.authority import Authority
 
 EXAMPLE = Path(__file__).parents[2] / "config.toml.example"

@@ -35,6 +35,7 @@ from kkdcpd.config.addresses import (
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDomainError, SettingError
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
@@ -66,7 +67,6 @@ from kkdcpd.values import (
     Candidate,
     ClientConnection,
     DcLocatorFlags,
-    KdcEndpoint,
     KdcReply,
     KdcService,
     LocateQuery,
@@ -77,7 +77,6 @@ from kkdcpd.values import (
     ProxyRequest,
     ReplyFacts,
     RequestResult,
-    Transport,
 )
 from tests.fuzz import seeds
 from tests.support import messages

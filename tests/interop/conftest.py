@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.values import Transport
+from kkdcpd.endpoints import Transport
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.protocol.resending import is_repeatable
-from kkdcpd.values import Transport
 from lab.client import KerberosClient
 from lab.dns import KnotServer
 from lab.namespace import NetworkNamespace

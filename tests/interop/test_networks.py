@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.values import Transport
+from kkdcpd.endpoints import Transport
 from lab.namespace import NetworkNamespace
 from lab.realm import MitRealm, Principal
 from tests.interop.conftest import PASSWORD, REALM, SERVICE, FrontMaker, Site

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from kkdcpd.values import Transport
+from kkdcpd.endpoints import Transport
 from lab.namespace import NetworkNamespace
 from lab.otp import OtpUser, RadiusServer
 from lab.program import Completed

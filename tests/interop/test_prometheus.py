@@ -15,18 +15,10 @@ from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, make_metrics
-from kkdcpd.values import (
-    AttemptFailure,
-    FailureReason,
-    KdcEndpoint,
-    KdcState,
-    MessageKind,
-    Outcome,
-    RequestResult,
-    Transport,
-)
+from kkdcpd.values import AttemptFailure, FailureReason, KdcState, MessageKind, Outcome, RequestResult
 from lab.ports import free_port
 from lab.program import PATIENCE_SECONDS, Program, run
 from tests.supervisor.house import run_house

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from kkdcpd.config import LocateConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_HOSTS, CandidateFinder, FoundCandidates
@@ -12,7 +13,6 @@ from kkdcpd.locate.dns_answers import Validity
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.host_resolver import HostResolver
 from kkdcpd.locate.records import Target
-from kkdcpd.values import Transport
 from tests.locate.support import ManualClock, MemoryDns
 
 

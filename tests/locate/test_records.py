@@ -2,8 +2,9 @@
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.locate.records import SrvRecord, Target, UriRecord, demote_udp_duplicates, read_srv, read_uri
-from kkdcpd.values import KdcService, Transport
+from kkdcpd.values import KdcService
 
 TCP, UDP = Transport.TCP, Transport.UDP
 

@@ -4,12 +4,13 @@ import logging
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import NoKdcKnownError
 from kkdcpd.locate.candidates import FoundCandidates
 from kkdcpd.locate.dns_answers import FOREVER
 from kkdcpd.locate.realms import ServedRealm
 from kkdcpd.locate.routes import MAX_REASONS, RouteMaker
-from kkdcpd.values import Candidate, KdcEndpoint, KdcService, RefusedCandidate, Transport
+from kkdcpd.values import Candidate, KdcService, RefusedCandidate
 from tests.locate.support import realm
 
 KEY = (KdcService.KDC, 0)

@@ -1,7 +1,8 @@
 """The servers in the lists of the configuration."""
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.locate.server_finder import listed_targets
-from kkdcpd.values import DcLocatorFlags, KdcService, Transport
+from kkdcpd.values import DcLocatorFlags, KdcService
 from tests.locate.support import NO_FLAGS, realm
 
 REALM = realm(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.columns import (
     BUCKETS,
     FIXED,
@@ -27,14 +28,12 @@ from kkdcpd.values import (
     ConnectionActivity,
     ConnectionRefusal,
     FailureReason,
-    KdcEndpoint,
     KdcState,
     MessageKind,
     Outcome,
     Refusal,
     RequestResult,
     Rule,
-    Transport,
 )
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)

@@ -8,21 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kkdcpd.config import DatedItem, DatedKind
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition, ServiceFacts
 from kkdcpd.metrics.memory import RELOADS_FAILED, Metrics, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.process_messages import ReloadResult, ServiceStatus
-from kkdcpd.values import (
-    AttemptFailure,
-    FailureReason,
-    KdcEndpoint,
-    KdcState,
-    MessageKind,
-    Outcome,
-    RequestResult,
-    Transport,
-)
+from kkdcpd.values import AttemptFailure, FailureReason, KdcState, MessageKind, Outcome, RequestResult
 
 KDC = KdcEndpoint(name="2001:db8::1", address="2001:db8::1", port=88, transport=Transport.UDP)
 STATUS = ServiceStatus(generation=3, workers_ready=1, workers_wanted=2, started_at=1800000000.5)

@@ -2,11 +2,12 @@ import os
 import resource
 import signal
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, FIXED, HEDGES
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import Metrics, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import KdcEndpoint, KdcState, Transport
+from kkdcpd.values import KdcState
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
 

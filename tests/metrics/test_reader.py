@@ -1,10 +1,11 @@
 """What is read of all rows together."""
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, HEDGES
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import WORKER_DEATHS, RowLayout, make_metrics
 from kkdcpd.metrics.reader import MetricsReader
-from kkdcpd.values import KdcEndpoint, KdcState, MessageKind, Outcome, RequestResult, Transport
+from kkdcpd.values import KdcState, MessageKind, Outcome, RequestResult
 
 NAMED = KdcEndpoint(name="kdc1.example.com", address="2001:db8::1", port=88, transport=Transport.TCP)
 BY_ADDRESS = KdcEndpoint(name="2001:db8::1", address="2001:db8::1", port=1088, transport=Transport.UDP)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.columns import FIXED, REQUEST_SECONDS, REQUESTS
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import make_metrics
@@ -13,7 +14,6 @@ from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
 from kkdcpd.values import (
     ClientCertificate,
     ClientConnection,
-    KdcEndpoint,
     KdcReply,
     KdcService,
     MessageKind,
@@ -24,7 +24,6 @@ from kkdcpd.values import (
     ReplyFacts,
     RequestResult,
     Rule,
-    Transport,
 )
 
 ALICE = PrincipalName(name_type=1, components=("alice",))

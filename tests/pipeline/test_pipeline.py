@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from kkdcpd.config import Config, EndpointSpec, GuardConfig, PolicyConfig, RatesConfig, RealmConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import BodyTooLargeError
 from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.columns import REQUESTS_IN_FLIGHT
@@ -18,7 +19,7 @@ from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.memory import make_metrics
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.pipeline.pipeline import IncomingRequest, Pipeline
-from kkdcpd.values import ClientConnection, MessageKind, Mode, Outcome, ProxyRequest, RequestResult, Transport
+from kkdcpd.values import ClientConnection, MessageKind, Mode, Outcome, ProxyRequest, RequestResult
 from tests.support.fake_kdc import FakeKdc, reply, silent
 from tests.support.messages import as_req, krb_error
 from tests.support.shared import own_counts, own_table

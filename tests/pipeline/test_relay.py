@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from kkdcpd.config import Config, EndpointSpec, RealmConfig, UpstreamConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.protocol import kkdcp, messages
 from kkdcpd.values import (
     ClientConnection,
@@ -15,7 +16,6 @@ from kkdcpd.values import (
     ProxyRequest,
     RequestResult,
     Rule,
-    Transport,
 )
 from tests.support.fake_kdc import DROP, FakeKdc, close_after_message, garbage, reply, silent
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_rep, kpasswd_req, krb_error

@@ -1,7 +1,8 @@
 """The order of untried candidates after failures."""
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.protocol.candidate_queue import CandidateQueue
-from kkdcpd.values import Candidate, KdcEndpoint, Transport
+from kkdcpd.values import Candidate
 
 
 def candidate(address: str, transport: Transport = Transport.TCP, *, is_fallback: bool = False) -> Candidate:

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, ExchangeLimits, Report, Send
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.protocol.resending import is_repeatable
-from kkdcpd.values import Attempt, Candidate, FailureReason, KdcEndpoint, ProxyRequest, Transport
+from kkdcpd.values import Attempt, Candidate, FailureReason, ProxyRequest
 from tests.support import messages
 
 LIMITS = ExchangeLimits(

@@ -2,8 +2,9 @@
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.protocol.resending import is_repeatable, may_be_delivered
-from kkdcpd.values import FailureReason, Transport
+from kkdcpd.values import FailureReason
 from tests.support import messages
 from tests.support.upstream import request_of
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.process_messages import Alive, HealthNotice, Message, ProbeTarget, Retire, ServiceStatus
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import ALIVE_SECONDS, EXIT_BUG, Child, fork_child, serve_with_channel
-from kkdcpd.values import KdcEndpoint, KdcState, Transport
+from kkdcpd.values import KdcState
 from tests.support.waiting import wait_until
 
 NOTICE = HealthNotice(

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.process_messages import HealthNotice, ProbeTarget, Retire, ServiceStatus
 from kkdcpd.shared_memory.rows import Rows
 from kkdcpd.supervisor.channel import Channel
 from kkdcpd.supervisor.child import Child, serve_with_channel
 from kkdcpd.supervisor.children import ChildExit, Children, HangLimits, handle_events
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
+from kkdcpd.values import FailureReason, KdcState
 from tests.support.waiting import wait_until
 
 ROWS = 4

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kkdcpd.config import Config, SystemFiles, UpstreamConfig
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.guard.guard import Guard
 from kkdcpd.locate.locator import build_locator
 from kkdcpd.metrics.counters import Counters
@@ -19,7 +20,7 @@ from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import Candidate, KdcEndpoint, ProxyRequest, Route, Transport
+from kkdcpd.values import Candidate, ProxyRequest, Route
 from tests.support import messages
 from tests.support.fake_kdc import FakeKdc
 from tests.support.shared import own_counts, own_notes, own_table

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.upstream.choice import BUCKETS, Choice, host_mark
 from kkdcpd.upstream.health import HealthTable
-from kkdcpd.values import Candidate, FailureReason, KdcEndpoint, Route, Transport
+from kkdcpd.values import Candidate, FailureReason, Route
 
 
 def candidate(name: str, *, priority: int = 0, weight: int = 1) -> Candidate:

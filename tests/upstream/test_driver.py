@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
 from kkdcpd.process_messages import ProbeTarget
-from kkdcpd.values import FailureReason, KdcReply, KdcState, Route, Transport
+from kkdcpd.values import FailureReason, KdcReply, KdcState, Route
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import DROP, REFUSE, FakeKdc, Link, Script
 from tests.support.upstream import candidate, endpoint, request_of, route_to, running_upstream

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.upstream.endpoint_facts import EndpointFacts
-from kkdcpd.values import KdcEndpoint, Transport
 
 KDC = KdcEndpoint(name="kdc", address="192.0.2.1", port=88, transport=Transport.UDP)
 NEVER = float("-inf")

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.upstream.endpoint_table import MAX_ENDPOINTS, MAX_OF_BRANCH, MAX_OF_BRANCHES, EndpointTable
-from kkdcpd.values import KdcEndpoint, Transport
 
 KDC = KdcEndpoint(name="kdc.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.process_messages import HealthNotice, ProbeTarget
 from kkdcpd.upstream.endpoint_table import MAX_OF_BRANCH, MAX_OF_BRANCHES
 from kkdcpd.upstream.health import FAILS_TO_CONNECT, FORGET_SECONDS, HealthTable
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
+from kkdcpd.values import FailureReason, KdcState
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
 TARGET = ProbeTarget(endpoint=KDC, realm="EXAMPLE.COM")

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.protocol.messages import inspect_reply
 from kkdcpd.shared_memory.areas import make_area
 from kkdcpd.shared_memory.notes import Notes, notes_bytes
 from kkdcpd.upstream.choice import host_mark
 from kkdcpd.upstream.password_changes import TICKET_SECONDS, PasswordChanges
-from kkdcpd.values import KdcEndpoint, KdcReply, Transport
+from kkdcpd.values import KdcReply
 from tests.support import messages
 from tests.support.messages import Name
 from tests.support.upstream import request_of

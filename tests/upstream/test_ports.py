@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.protocol.ip_addresses import limited_networks
 from kkdcpd.upstream.ports import CHARGE_IN_USE, PORTS_IN_ALL, PORTS_PER_KDC, KdcPorts, PortPool, ports_within
 from kkdcpd.upstream.sockets import Readiness
-from kkdcpd.values import KdcEndpoint, Transport
 from tests.support.waiting import eventually
 
 KDC = KdcEndpoint(name="a", address="192.0.2.1", port=88, transport=Transport.UDP)

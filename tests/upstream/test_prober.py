@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import FailureReason, KdcState, MessageKind, Transport
+from kkdcpd.values import FailureReason, KdcState, MessageKind
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import FakeKdc
 from tests.support.upstream import endpoint, health_table

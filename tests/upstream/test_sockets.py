@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.upstream.sockets import READABLE, WRITABLE, Readiness, failure_of, open_socket
-from kkdcpd.values import FailureReason, KdcEndpoint, Transport
+from kkdcpd.values import FailureReason
 
 Pair = tuple[socket.socket, socket.socket]
 

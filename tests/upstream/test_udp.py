@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.sockets import Readiness
 from kkdcpd.upstream.udp import UdpAttempt
-from kkdcpd.values import Attempt, Transport
+from kkdcpd.values import Attempt
 from tests.support import fake_kdc, messages
 from tests.support.fake_kdc import FakeKdc, Link
 from tests.support.recorder import EventRecorder

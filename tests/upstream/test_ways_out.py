@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import cast
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.upstream.sockets import AttemptEvents
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import Attempt, Transport
+from kkdcpd.values import Attempt
 from tests.support.fake_kdc import FakeKdc
 from tests.support.upstream import endpoint
 

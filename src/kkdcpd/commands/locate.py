@@ -7,20 +7,13 @@ import time
 from collections.abc import Sequence
 
 from kkdcpd.config import Config, SystemFiles
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import LocateError, NoKdcKnownError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.locator import Locator, build_locator
 from kkdcpd.protocol.probe import build_kpasswd_probe, build_probe
 from kkdcpd.socket_address import socket_address
-from kkdcpd.values import (
-    Candidate,
-    DcLocatorFlags,
-    KdcEndpoint,
-    KdcService,
-    LocateQuery,
-    Route,
-    Transport,
-)
+from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, LocateQuery, Route
 
 __all__ = ["HINTS", "Finding", "Missing", "Verdict", "judge", "locate", "parse_hint", "render"]
 

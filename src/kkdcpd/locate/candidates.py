@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
@@ -15,7 +16,7 @@ from kkdcpd.locate.dns_answers import FOREVER, Validity
 from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.host_resolver import HostAddresses, HostResolver
 from kkdcpd.locate.records import Target
-from kkdcpd.values import Candidate, KdcEndpoint, RefusedCandidate
+from kkdcpd.values import Candidate, RefusedCandidate
 
 __all__ = ["MAX_REFUSED", "CandidateFinder", "FoundCandidates"]
 

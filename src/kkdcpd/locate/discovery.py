@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
@@ -26,7 +27,7 @@ from kkdcpd.locate.records import (
     read_srv,
     read_uri,
 )
-from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
+from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate
 
 __all__ = ["Discoverer", "DnsDiscovery", "FoundCandidates"]
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.candidates import STALE
@@ -14,7 +15,7 @@ from kkdcpd.locate.dns_answers import DnsAnswer, Validity
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.records import SrvRecord, Target, read_srv
-from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate, Transport
+from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate
 
 __all__ = ["DomainRecords", "NamedControllers", "domain_name", "names_for", "site_name"]
 

@@ -8,9 +8,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kkdcpd.endpoints import SCHEMES, EndpointText, EndpointTextError, format_host_port, parse_endpoint_text
+from kkdcpd.endpoints import (
+    SCHEMES,
+    EndpointText,
+    EndpointTextError,
+    Transport,
+    format_host_port,
+    parse_endpoint_text,
+)
 from kkdcpd.frozen import frozen
-from kkdcpd.values import KdcService, RefusedCandidate, Transport
+from kkdcpd.values import KdcService, RefusedCandidate
 
 __all__ = [
     "Record",

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.metrics.columns import (
     BUCKETS,
     CONNECTIONS_EVICTED,
@@ -29,7 +30,6 @@ from kkdcpd.values import (
     ConnectionActivity,
     ConnectionRefusal,
     FailureReason,
-    KdcEndpoint,
     KdcState,
     MessageKind,
     Outcome,

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 import kkdcpd
 from kkdcpd.config import DatedItem
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.metrics.columns import (
     BUCKETS,
     FIXED,
@@ -27,7 +28,6 @@ from kkdcpd.metrics.columns import (
 from kkdcpd.metrics.memory import KDC_STATE_WORD, OTHER, RELOADS_FAILED, RELOADS_OK, WORKER_DEATHS
 from kkdcpd.metrics.reader import MetricsReader
 from kkdcpd.process_messages import ServiceStatus
-from kkdcpd.values import KdcEndpoint
 
 __all__ = ["Exposition", "ServiceFacts"]
 

@@ -1,6 +1,7 @@
 """The candidates that an exchange has not tried yet, and their order after failures."""
 
-from kkdcpd.values import Candidate, KdcEndpoint
+from kkdcpd.endpoints import KdcEndpoint
+from kkdcpd.values import Candidate
 
 __all__ = ["CandidateQueue"]
 

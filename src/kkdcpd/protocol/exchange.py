@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import ExchangeError, MalformedError, NoKdcReachedError, NoKdcReplyError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol import messages
@@ -40,11 +41,9 @@ from kkdcpd.values import (
     AttemptFailure,
     Candidate,
     FailureReason,
-    KdcEndpoint,
     KdcReply,
     MessageKind,
     ProxyRequest,
-    Transport,
 )
 
 __all__ = [

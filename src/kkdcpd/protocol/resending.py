@@ -1,6 +1,7 @@
 """The rules for sending a message again: which messages may be repeated, and which failures permit it."""
 
-from kkdcpd.values import FailureReason, MessageKind, ProxyRequest, Transport
+from kkdcpd.endpoints import Transport
+from kkdcpd.values import FailureReason, MessageKind, ProxyRequest
 
 __all__ = ["HAS_DECIDED", "NOT_THE_ENDPOINT", "is_repeatable", "may_be_delivered"]
 

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from zlib import crc32
 
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.upstream.health import HealthTable
-from kkdcpd.values import Candidate, KdcEndpoint, KdcState, Route
+from kkdcpd.values import Candidate, KdcState, Route
 
 __all__ = ["Choice", "host_mark"]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from kkdcpd.values import KdcEndpoint
+from kkdcpd.endpoints import KdcEndpoint
 
 __all__ = ["EndpointFacts"]
 

@@ -7,7 +7,7 @@ another, but never an endpoint of a configured realm.
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from kkdcpd.values import KdcEndpoint
+from kkdcpd.endpoints import KdcEndpoint
 
 __all__ = ["MAX_ENDPOINTS", "MAX_OF_BRANCH", "MAX_OF_BRANCHES", "EndpointTable"]
 

@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.log.events import EventLogger
 from kkdcpd.process_messages import HealthNotice, ProbeTarget
 from kkdcpd.upstream.endpoint_facts import EndpointFacts
 from kkdcpd.upstream.endpoint_table import EndpointTable
-from kkdcpd.values import FailureReason, KdcEndpoint, KdcState, Transport
+from kkdcpd.values import FailureReason, KdcState
 
 __all__ = ["FAILS_TO_CONNECT", "HealthTable"]
 

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.upstream.sockets import READABLE, Readiness
-from kkdcpd.values import KdcEndpoint
 
 __all__ = ["KdcPorts", "PortPool", "ports_within"]
 

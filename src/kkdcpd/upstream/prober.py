@@ -5,12 +5,13 @@ import contextlib
 import secrets
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.probe import build_probe, judge_probe
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.sockets import WayOut
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import Attempt, FailureReason, ProxyRequest, Transport
+from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["Prober"]
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
@@ -20,7 +21,6 @@ from kkdcpd.values import (
     Attempt,
     AttemptFailure,
     FailureReason,
-    KdcEndpoint,
     KdcReply,
     KdcService,
     ProxyRequest,

@@ -15,9 +15,10 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.log.events import EventLogger
 from kkdcpd.socket_address import socket_address
-from kkdcpd.values import Attempt, FailureReason, KdcEndpoint, ProxyRequest
+from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = [
     "READABLE",

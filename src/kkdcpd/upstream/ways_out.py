@@ -8,11 +8,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from kkdcpd.config import UpstreamConfig
+from kkdcpd.endpoints import Transport
 from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, WayOut
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
-from kkdcpd.values import Attempt, Transport
+from kkdcpd.values import Attempt
 
 __all__ = ["WaysOut"]
 
