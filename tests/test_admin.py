@@ -1,5 +1,6 @@
 """The admin process as it is: forked, over memory that other processes count in."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -102,3 +103,22 @@ async def test_status_is_what_the_parent_told_last(metrics: Metrics) -> None:
             async with Talk.to(listener) as talk:
                 await talk.send(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert (await talk.response())[0] == expected
+
+
+async def test_request_on_an_open_connection_is_answered_at_the_end(metrics: Metrics) -> None:
+    """A reload replaces the admin process between the connect of a client and its request."""
+    stop = asyncio.Event()
+    async with (
+        listening() as listener,
+        running_admin(SETTINGS, listener, metrics, stop=stop),
+        Talk.to(listener) as waiting,
+        Talk.to(listener) as talk,
+    ):
+        await waiting.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await waiting.response())[0] == 200
+        stop.set()
+        await asyncio.sleep(0.05)
+        await talk.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await talk.response())[0] == 200
+        assert await talk.rest() == b""
+        assert await waiting.rest() == b""

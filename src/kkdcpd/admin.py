@@ -5,6 +5,7 @@ of all of them. A reload replaces it like a worker process.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from kkdcpd.config import AdminConfig, Config, DatedItem, SystemFiles
@@ -24,6 +25,9 @@ __all__ = ["AdminProcess"]
 
 HANDSHAKE_SECONDS = 1.0
 """The listeners have no TLS, so the handshake takes no time."""
+
+DRAIN_SECONDS = 1.0
+"""The time for the request of a connection that was opened just before the end. Clients are near."""
 
 STOP_SECONDS = 3.0
 """A little more than the slowest response takes."""
@@ -64,12 +68,16 @@ class AdminProcess:
             self._facts.status = message
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set."""
+        """Serve until `stop` is set. Then each open connection has a moment for one more request."""
         async with self._locator, asyncio.TaskGroup() as tasks:
             acceptor = tasks.create_task(self._acceptor.keep(), name="admin acceptor")
             await stop.wait()
             self._acceptor.close()
             await acceptor
+            self._frontend.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self._acceptor.connections.wait_until_empty()
             await self._frontend.stop(STOP_SECONDS)
 
 

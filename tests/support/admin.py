@@ -33,10 +33,11 @@ async def running_admin(
     metrics: Metrics,
     *,
     dated: tuple[DatedItem, ...] = (),
+    stop: asyncio.Event | None = None,
 ) -> AsyncIterator[AdminProcess]:
-    """Run the admin process in the running event loop."""
+    """Run the admin process in the running event loop, until `stop` is set or the context ends."""
     config = read_config(settings, source=Path("/nowhere/config.toml"))
-    stop = asyncio.Event()
+    stop = stop or asyncio.Event()
     admin = AdminProcess(config, [listener], SystemFiles(), metrics, STATUS, dated=dated)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(admin.run(stop), name="admin")

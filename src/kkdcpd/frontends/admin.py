@@ -57,6 +57,8 @@ class AdminFrontend:
         self._server = HttpServer(self, HTTP, CONNECTIONS, Counters.discarding())
         self.connection = self._server.connection
         """Makes the protocol of a new connection."""
+        self.drain = self._server.drain
+        """Ends each connection with its next response."""
         self.stop = self._server.stop
         """Finishes what is in flight, at most for so many seconds, and closes every connection."""
 
