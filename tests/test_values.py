@@ -5,7 +5,16 @@ import pytest
 
 from kkdcpd import values
 from kkdcpd.endpoints import KdcEndpoint, Transport
-from kkdcpd.values import KdcService, MessageKind, Outcome, PrincipalName, ProxyRequest
+from kkdcpd.values import (
+    KdcReply,
+    KdcService,
+    MessageKind,
+    Outcome,
+    PrincipalName,
+    ProxyRequest,
+    ReplyFacts,
+    RequestResult,
+)
 
 DATACLASSES = [item for _, item in inspect.getmembers(values, dataclasses.is_dataclass)]
 
@@ -74,3 +83,25 @@ def test_payload_is_the_message_without_its_length() -> None:
         kerb_message=b"\x00\x00\x00\x03abc",
     )
     assert request.payload == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "may_be_delivered"),
+    [
+        (Outcome.NO_KDC_REACHED, False),
+        (Outcome.RATE_LIMITED, False),
+        (Outcome.REFUSED, False),
+        (Outcome.NO_KDC_REPLY, True),
+        (Outcome.CLIENT_GONE, True),
+        (Outcome.INTERNAL_ERROR, True),
+    ],
+)
+def test_result_says_whether_a_kdc_may_have_the_message(outcome: Outcome, *, may_be_delivered: bool) -> None:
+    assert RequestResult(outcome=outcome).may_be_delivered == may_be_delivered
+
+
+def test_kdc_has_the_message_of_a_reply_that_the_guard_refuses() -> None:
+    facts = ReplyFacts(kind=MessageKind.AS_REP)
+    endpoint = KdcEndpoint(name="kdc", address="192.0.2.10", port=88, transport=Transport.TCP)
+    reply = KdcReply(payload=b"", endpoint=endpoint, facts=facts, attempts=1)
+    assert RequestResult(outcome=Outcome.REFUSED, reply=reply).may_be_delivered

@@ -382,6 +382,14 @@ class RequestResult:
     monitored: tuple[Rule, ...] = ()
     upstream_seconds: float | None = None
 
+    @property
+    def may_be_delivered(self) -> bool:
+        """Whether a KDC may have the message. If not, the client may send it again elsewhere."""
+        return self.reply is not None or self.outcome in _MAY_BE_DELIVERED
+
+
+_MAY_BE_DELIVERED = frozenset({Outcome.NO_KDC_REPLY, Outcome.CLIENT_GONE, Outcome.INTERNAL_ERROR})
+
 
 @frozen
 class Refusal:
