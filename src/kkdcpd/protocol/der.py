@@ -106,14 +106,22 @@ def read_element(data: bytes, position: int, end: int, tags: bytes) -> Span:
 
 def _read_long_length(data: bytes, position: int, count: int) -> tuple[int, int]:
     """Read `count` bytes of a long-form length; return it and the start of the contents (X.690 8.1.3.5)."""
-    if not 1 <= count <= 4:
+    if count == 1:
+        length = data[position]
+    elif count == 2:
+        length = data[position] << 8 | data[position + 1]
+    elif 3 <= count <= 4:
+        # If the message ends here, the contents begin past its end: the caller finds that.
+        length = int.from_bytes(data[position : position + count], "big")
+    else:
         raise MalformedError(f"byte {position - 1}: indefinite or oversized length")
-    length = 0
-    for byte in range(position, position + count):
-        length = length << 8 | data[byte]
-    if length < 0x80 or not data[position]:
+    if length < _LEAST_LENGTHS[count]:
         raise MalformedError(f"byte {position - 1}: length not in its shortest form")
     return length, position + count
+
+
+_LEAST_LENGTHS = (0, 0x80, 1 << 8, 1 << 16, 1 << 24)
+"""The least length that needs so many bytes."""
 
 
 def read_fields(data: bytes, span: Span, grammar: Grammar) -> list[Span]:
