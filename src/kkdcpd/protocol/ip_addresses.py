@@ -25,7 +25,6 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052 2.1. Translators in front of an IPv6-only host give IPv4 clients these addresses (RFC 7755)."""
 
-_IPV4_BITS = (32, 24)
 _IPV6_BITS = (64, 56, 48)
 """RFC 4291 2.5.1: one link, and so one host, has a /64. RFC 6177 2: a home has a /56, a site a /48.
 
@@ -80,8 +79,9 @@ def networks_of(client: str) -> tuple[str, ...]:
     if isinstance(parsed, IPv6Address) and parsed in _NAT64:
         parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
     if isinstance(parsed, IPv4Address):
-        host, site = (IPv4Network((int(parsed), bits), strict=False) for bits in _IPV4_BITS)
-        return str(host.network_address), str(site)
+        # Text is made of text here: objects of networks would cost a new client's request a percent of it.
+        address = str(parsed)
+        return address, f"{address[: address.rindex('.')]}.0/24"
     return tuple(str(IPv6Network((int(parsed), bits), strict=False)) for bits in _IPV6_BITS)
 
 
