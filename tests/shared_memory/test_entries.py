@@ -47,8 +47,8 @@ def held(table: EntryTable, names: list[Name]) -> list[int]:
 
 
 @pytest.mark.parametrize("entries", [8, 1024, 65536])
-def test_area_has_the_size_of_its_entries(entries: int) -> None:
-    assert entries_bytes(entries) == entries * ENTRY_BYTES
+def test_area_has_the_size_of_its_entries_and_one_word(entries: int) -> None:
+    assert entries_bytes(entries) == entries * ENTRY_BYTES + 8
 
 
 @pytest.mark.parametrize("entries", [0, 12])
@@ -149,3 +149,12 @@ def test_value_is_raised_before_it_is_added_to(area: Area, table: EntryTable) ->
     assert table.add(name, at, 1, 50, 5) == 110
     other = EntryTable(area)
     assert other.values(other.names[KEY], at) == [0, 110, 0, 0]
+
+
+def test_all_processes_see_until_when_any_entry_is_guarded(area: Area) -> None:
+    one, other = EntryTable(area), EntryTable(area)
+    assert not other.has_guarded(0.0)
+    for key, until in (("a", NOW + 60), ("b", NOW + 20)):
+        one.guard(put(one, one.names[key,], NOW, NOW + 600), until)
+    assert other.has_guarded(NOW + 59)
+    assert not other.has_guarded(NOW + 60)

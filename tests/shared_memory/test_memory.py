@@ -6,7 +6,7 @@ from kkdcpd.shared_memory.network_counts import NetworkCounts
 
 def test_every_area_has_room_for_what_is_asked() -> None:
     memory = SharedMemory.make(guard_entries=1024, metrics_bytes=5000, rows=2)
-    assert len(memory.guard.memory) == 1024 * 64
+    assert len(memory.guard.memory) == 1024 * 64 + 8
     assert len(memory.metrics.memory) == 5000
     assert len(memory.connections.memory) == len(memory.requests.memory)
 

@@ -21,10 +21,12 @@ A bucket has 64 words: 8 of each kind, in this order, so that those of one kind 
     expires     when the entry expires
     guarded     until when the entry is guarded
     4 values    10 bits of the digest, then 54 bits that begin with a time
+
+The word behind all buckets is the time until which any entry is guarded. Two processes that write it at the
+same moment may leave the earlier time, and then the other process's entry seems unguarded too soon.
 """
 
 import struct
-from collections.abc import Callable
 
 from kkdcpd.shared_memory.areas import Area
 
@@ -36,10 +38,15 @@ ENTRY_BYTES = 64
 WAYS = 8
 """Entries in a bucket. With 8, nearly the whole table gets used. The tags of a bucket are one cache line."""
 
-BUCKET_WORDS = WAYS * ENTRY_BYTES // 8
+WORD_BYTES = 8
+BUCKET_BYTES = WAYS * ENTRY_BYTES
+BUCKET_WORDS = BUCKET_BYTES // WORD_BYTES
 
 USED, EXPIRES, GUARDED, VALUES = 8, 16, 24, 32
 """Distances in words from the tag. The further values follow the first, 8 words apart."""
+
+GUARDED_UNTIL = -1
+"""The position of the last word."""
 
 VALUE_END = 1 << 54
 """Values are less. A word that is not, once its key's bits are taken off, holds another key's value."""
@@ -67,7 +74,7 @@ def entries_bytes(entries: int) -> int:
     """
     if entries < WAYS or entries % WAYS:
         raise ValueError(f"{entries} is no multiple of {WAYS}")
-    return entries * ENTRY_BYTES
+    return entries * ENTRY_BYTES + WORD_BYTES
 
 
 class Name:
@@ -75,24 +82,25 @@ class Name:
 
     __slots__ = ("check", "digest", "first", "seen")
 
-    def __init__(self, digest: int, buckets: int) -> None:
+    def __init__(self, area: Area, key: tuple[str, ...]) -> None:
+        digest = area.digest(*key)
         self.digest = digest or 1
         self.check = digest & CHECK
-        self.first = digest % buckets * BUCKET_WORDS
+        self.first = digest % (len(area.memory) // BUCKET_BYTES) * BUCKET_WORDS
         self.seen = [0, 0, 0, 0]
 
 
 class _Names(dict[tuple[str, ...], Name]):
     """The names of the keys that this process used last."""
 
-    def __init__(self, make: Callable[[tuple[str, ...]], Name]) -> None:
+    def __init__(self, area: Area) -> None:
         super().__init__()
-        self._make = make
+        self._area = area
 
     def __missing__(self, key: tuple[str, ...]) -> Name:
         if len(self) >= MOST_KNOWN:
             self.clear()
-        name = self._make(key)
+        name = Name(self._area, key)
         if len(key[-1]) <= LONGEST_KNOWN:
             self[key] = name
         return name
@@ -104,19 +112,18 @@ class EntryTable:
     `names` has the name of each key. It remembers the keys that are used often.
     """
 
-    __slots__ = ("_area", "_buckets", "_memory", "_times", "names", "words")
+    __slots__ = ("_area", "_memory", "_times", "names", "words")
 
     def __init__(self, area: Area) -> None:
         self._area = area
         self._memory = area.memory
-        self._buckets = len(area.memory) // (WAYS * ENTRY_BYTES)
         self._times = area.memory.cast("d")
         self.words = area.memory.cast("Q")
-        self.names = _Names(self.passing_name)
+        self.names = _Names(area)
 
     def passing_name(self, key: tuple[str, ...]) -> Name:
         """Return the name of a key that is used only once or twice, and do not remember it."""
-        return Name(self._area.digest(*key), self._buckets)
+        return Name(self._area, key)
 
     def find(self, name: Name, number: int = 0) -> tuple[int, int]:
         """Return the position of the name's entry and a value: the greater of the one there and the one seen.
@@ -191,3 +198,8 @@ class EntryTable:
     def guard(self, at: int, until: float) -> None:
         """Let the entry go only for another guarded entry, until this time."""
         self._times[at + GUARDED] = until
+        self._times[GUARDED_UNTIL] = max(self._times[GUARDED_UNTIL], until)
+
+    def has_guarded(self, now: float) -> bool:
+        """Whether any entry is guarded. While there is none, no search for one is needed."""
+        return self._times[GUARDED_UNTIL] > now
