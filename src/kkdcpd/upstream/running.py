@@ -1,6 +1,6 @@
 """Runs one exchange: carries out the commands of `protocol.exchange`, and reports events to it.
 
-The exchange decides everything. This module has the sockets, the timer, the slots and the counters.
+The exchange decides everything. This module has the sockets, the alarm, the slots and the counters.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
+from kkdcpd.upstream.alarms import Alarm, Alarms
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.load import Slots
 from kkdcpd.upstream.prober import Prober
@@ -58,6 +59,7 @@ class SharedState:
         max_in_flight: int,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.alarms = Alarms()
         self.ways_out = ways_out
         self.health = health
         self.counters = counters
@@ -104,8 +106,8 @@ class RunningExchange:
         self._probe_realm = None if request.service is KdcService.KPASSWD else route.kerberos_realm
         self._loop = shared.loop
         self._open: dict[int, OpenAttempt] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._alarm: Alarm | None = None
+        self._alarm_at = math.inf
         self._has_news = False
         self._is_stepping = False
 
@@ -160,16 +162,16 @@ class RunningExchange:
             self.done.set_result(self._exchange.reply)
         elif self._exchange.error:
             self.done.set_exception(self._exchange.error)
-        elif self._exchange.wakes_at < self._timer_at:
-            self._set_timer()
+        elif self._exchange.wakes_at < self._alarm_at:
+            self._set_alarm()
 
     def end(self) -> None:
         """Close every socket, however the exchange ended, and count the results of its attempts.
 
         Attempts that are not counted were closed unused, or the client has left.
         """
-        if self._timer:
-            self._timer.cancel()
+        if self._alarm:
+            self._alarm.cancel()
         for number in [*self._open]:
             self._close(number)
         counters, failures, reply = self._shared.counters, self._exchange.failures, self._exchange.reply
@@ -227,16 +229,16 @@ class RunningExchange:
             opened.slots.remove(opened)
             opened.way_out.close()
 
-    def _set_timer(self) -> None:
-        """Wake in time. A timer that is too early stays: an early wake-up costs less than a new timer."""
-        if self._timer:
-            self._timer.cancel()
-        self._timer_at = self._exchange.wakes_at
-        self._timer = self._loop.call_at(self._timer_at, self._wake)
+    def _set_alarm(self) -> None:
+        """Wake in time. An alarm that is too early stays: an early wake-up costs less than a new alarm."""
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm_at = self._exchange.wakes_at
+        self._alarm = self._shared.alarms.set(self._alarm_at, self._wake)
 
     def _wake(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
+        self._alarm = None
+        self._alarm_at = math.inf
         self.step()
 
 

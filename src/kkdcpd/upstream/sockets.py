@@ -1,6 +1,6 @@
 """The common part of all ways out: their interface, and sockets to KDCs.
 
-Ways out call back instead of being awaited: an exchange has one future and one timer for all its attempts,
+Ways out call back instead of being awaited: an exchange has one future and one alarm for all its attempts,
 and closing an attempt is immediate.
 
 All sockets are in one epoll of this module, and the event loop watches the epoll. An event loop is made for
