@@ -96,7 +96,7 @@ def test_readiness_follows_what_workers_meet(metrics: Metrics, port: int) -> Non
     assert get(port, "/readyz")[0] == 200
 
 
-async def test_status_is_what_the_parent_told_last(metrics: Metrics) -> None:
+async def test_status_is_the_last_report_of_the_parent(metrics: Metrics) -> None:
     async with listening() as listener, running_admin(SETTINGS, listener, metrics) as admin:
         for status, expected in ((STATUS, 200), (replace(STATUS, is_draining=True), 503), (STATUS, 200)):
             admin.handle(status)

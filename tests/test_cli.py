@@ -45,13 +45,13 @@ def kkdcpd_process(*arguments: str, **environment: str) -> Completed:
     return run(sys.executable, "-m", "kkdcpd", *arguments, environment={**os.environ, **environment})
 
 
-def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"kkdcpd {kkdcpd.__version__}\n"
 
 
-def test_version_is_told_before_anything_is_imported_that_serves() -> None:
+def test_version_is_printed_without_imports_of_the_service() -> None:
     code = (
         "import sys; from kkdcpd.cli import main\n"
         "try: main(['--version'])\n"
@@ -99,7 +99,7 @@ def test_check_finds_a_good_configuration_good(write: Write, capsys: pytest.Capt
     assert not captured.err
 
 
-def test_check_tells_of_warnings(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_warnings(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", str(write(PLAIN + REALM))]) == ExitCode.OK
     captured = capsys.readouterr()
     assert captured.err.startswith('warning: realms."EXAMPLE.COM".kpasswd: is missing, ')
@@ -194,11 +194,11 @@ def test_process_without_arguments_serves(tmp_path: Path) -> None:
     assert done.exit_code == 78
 
 
-def test_process_tells_its_version() -> None:
+def test_process_prints_its_version() -> None:
     assert kkdcpd_process("--version").expect_ok().output == f"kkdcpd {kkdcpd.__version__}\n"
 
 
-def test_address_that_cannot_be_had_is_exit_code_1(write: Write) -> None:
+def test_address_that_cannot_be_opened_is_exit_code_1(write: Write) -> None:
     no_control = '[process]\ncontrol = ""\n'
     path = write(PLAIN.replace("127.0.0.1:0", "unix:/nowhere/http.sock") + REALM + KPASSWD + no_control)
     done = kkdcpd_process("--config", str(path))
@@ -245,7 +245,7 @@ def test_where_the_format_cannot_be_read_errors_are_plain_text(write: Write, tex
     assert all(line.startswith("error: ") for line in done.output.splitlines())
 
 
-def test_check_speaks_plain_text_to_people_whatever_the_log_is(
+def test_check_prints_plain_text_with_every_log_format(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "--config", str(write(JSON_LOG + "colour = 1\n" + PLAIN + REALM))]) == 78

@@ -92,7 +92,7 @@ def test_formatted_host_and_port_are_parsed_back(host: str) -> None:
         replace(KDC, name="[a]:b/c://d"),
     ],
 )
-def test_packed_endpoint_is_unpacked_as_it_was(endpoint: KdcEndpoint) -> None:
+def test_packed_endpoint_is_unpacked_unchanged(endpoint: KdcEndpoint) -> None:
     copy = unpack_endpoint(endpoint.pack(), branch="child.example.com")
     assert copy == endpoint
     assert copy.branch == "child.example.com"

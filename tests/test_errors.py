@@ -56,19 +56,19 @@ def test_every_error_that_ends_a_request_has_its_own_outcome(error: type[Request
     assert [other for other in ENDS_A_REQUEST if other.outcome is error.outcome] == [error]
 
 
-def test_a_problem_names_its_key_and_its_remedy() -> None:
+def test_problem_names_its_key_and_its_remedy() -> None:
     problem = ConfigProblem(key="http.paths", problem="is empty", remedy="write a path")
     assert str(problem) == "http.paths: is empty; write a path"
 
 
-def test_a_configuration_error_has_a_line_for_each_problem() -> None:
+def test_configuration_error_has_a_line_for_each_problem() -> None:
     problems = [ConfigProblem(key=key, problem="is wrong", remedy="mend it") for key in "ab"]
     error = ConfigError(problems)
     assert error.problems == tuple(problems)
     assert str(error) == "a: is wrong; mend it\nb: is wrong; mend it"
 
 
-def test_a_setting_error_may_have_no_remedy() -> None:
+def test_setting_error_may_have_no_remedy() -> None:
     assert SettingError("has no port").remedy is None
 
 

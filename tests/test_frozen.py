@@ -53,5 +53,5 @@ def test_replace_makes_another_value() -> None:
     address.port = 464  # type: ignore[misc]
 
 
-def test_a_hash_method_of_the_class_is_kept() -> None:
+def test_hash_method_of_the_class_is_kept() -> None:
     assert hash(Step(number=7, note="x")) == 7

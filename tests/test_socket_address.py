@@ -21,13 +21,13 @@ def test_zone_is_the_number_of_its_interface(zone: str) -> None:
 
 
 @pytest.mark.parametrize("zone", ["no-such-if", "4294967", ""])
-def test_a_missing_interface_is_an_error(zone: str) -> None:
+def test_missing_interface_is_an_error(zone: str) -> None:
     assert not is_interface(zone)
     with pytest.raises(OSError, match="No such device"):
         socket_address(f"fe80::1%{zone}", 88)
 
 
-def test_a_link_local_host_has_its_zone() -> None:
+def test_link_local_host_has_its_zone() -> None:
     assert host_with_zone(("192.0.2.1", 88)) == "192.0.2.1"
     assert host_with_zone(("2001:db8::1", 88, 0, 0)) == "2001:db8::1"
     assert host_with_zone(("fe80::1", 88, 0, LOOPBACK)) == "fe80::1%lo"

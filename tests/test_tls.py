@@ -270,7 +270,7 @@ def test_good_client_certificate_is_read(
     assert client_certificate(_welcomed(asking, client, mode, name).server) == ANN
 
 
-def test_client_certificate_is_read_once_however_often_it_is_shown(
+def test_client_certificate_is_read_once_in_many_handshakes(
     asking: TlsConfig, laptop: CertificateFiles, show: Show
 ) -> None:
     """To read it takes as long as a handshake."""
@@ -282,7 +282,7 @@ def test_client_certificate_is_read_once_however_often_it_is_shown(
 
 
 @EITHER_PAIR
-def test_client_without_certificate_gets_in_where_it_is_optional(
+def test_client_without_certificate_is_served_where_it_is_optional(
     asking: TlsConfig, show: Show, name: str | None
 ) -> None:
     assert client_certificate(_welcomed(asking, show(None), "optional", name).server) is None
@@ -366,7 +366,7 @@ def test_whole_chain_is_checked_for_revocation(
 @EITHER_PAIR
 @pytest.mark.parametrize("mode", ["optional", "required"])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_resumed_session_bears_the_certificate_of_its_first_handshake(
+def test_resumed_session_has_the_certificate_of_its_first_handshake(
     *,
     asking: TlsConfig,
     staff: Authority,

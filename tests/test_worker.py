@@ -114,7 +114,7 @@ async def test_stop_lets_idle_connections_have_one_request_more(kdc: FakeKdc) ->
             assert await talk.rest() == b""
 
 
-async def test_stop_lets_idle_connections_wait_out_their_idle_time(kdc: FakeKdc) -> None:
+async def test_stop_lets_idle_connections_wait_until_their_idle_timeout(kdc: FakeKdc) -> None:
     idle = f"[http]\nkeepalive_timeout = {IDLE_SECONDS}\n"
     async with (
         listening() as listener,
@@ -270,7 +270,7 @@ async def test_all_that_happens_is_counted_once(
     }
 
 
-async def test_resumed_session_is_counted_as_such(
+async def test_resumed_session_is_counted_as_resumed(
     kdc: FakeKdc, server_context: ssl.SSLContext, trust: ssl.SSLContext
 ) -> None:
     metrics = make_metrics(1)

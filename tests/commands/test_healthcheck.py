@@ -152,7 +152,7 @@ def test_missing_configuration_is_exit_code_78(tmp_path: Path) -> None:
     assert main(["healthcheck", "--config", str(tmp_path / "config.toml")]) == ExitCode.CONFIG
 
 
-def test_it_imports_nothing_that_takes_long(tmp_path: Path) -> None:
+def test_healthcheck_imports_no_slow_module(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(_settings("127.0.0.1:1"))
     program = (

@@ -99,7 +99,7 @@ def test_candidates_are_shown_with_their_origin_and_whether_they_answer(
     assert errors == ""
 
 
-def test_a_realm_may_have_no_servers_for_password_changes(
+def test_realm_may_have_no_servers_for_password_changes(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(config, "KK.TEST") == ExitCode.OK
@@ -110,7 +110,7 @@ def test_a_realm_may_have_no_servers_for_password_changes(
 
 @pytest.mark.parametrize("realm", ["OTHER.TEST", "OUTSIDE.TEST"], ids=["not served", "DNS fails"])
 @pytest.mark.parametrize("service", [(), ("--kdc",), ("--kpasswd",)], ids=["both", "kdc", "kpasswd"])
-def test_a_realm_without_servers_is_an_exit_code_of_its_own(
+def test_realm_without_servers_is_an_exit_code_of_its_own(
     config: Path, realm: str, service: tuple[str, ...]
 ) -> None:
     assert _run(config, realm, *service) == ExitCode.NOT_FOUND
@@ -147,7 +147,7 @@ def test_real_servers_answer_over_either_transport(
             assert [row[6][:3] for row in _rows(capsys.readouterr().out) if row[0] == "1"] == ["in ", "in "]
 
 
-def test_an_interface_that_is_not_there_is_named_as_the_reason(
+def test_interface_that_is_not_there_is_named_as_the_reason(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(config, "zoned.test") == ExitCode.NO_ANSWER
@@ -164,13 +164,13 @@ def test_hint_changes_the_servers(config: Path, capsys: pytest.CaptureFixture[st
         assert "udp://" in capsys.readouterr().out
 
 
-def test_a_hint_is_words_and_numbers() -> None:
+def test_hint_is_words_and_numbers() -> None:
     assert parse_hint("0") == 0
     assert parse_hint("PDC,flat,0x200") == DcLocatorFlags(0x10280)
     assert parse_hint("-2147483648") == DcLocatorFlags(0x80000000)
 
 
-def test_a_hint_that_is_neither_is_a_usage_error(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hint_that_is_neither_is_a_usage_error(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         _run(config, "KK.TEST", "--hint", "primary")
     assert ended.value.code == ExitCode.USAGE

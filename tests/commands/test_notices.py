@@ -37,7 +37,7 @@ def test_json_lines_have_the_form_of_the_log(path: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("log", ["", '[log]\nformat = "json"\n'])
-def test_a_start_that_fails_is_told_on_standard_error(
+def test_failed_start_is_reported_on_standard_error(
     path: Path, capfd: pytest.CaptureFixture[str], log: str
 ) -> None:
     path.write_text(log)

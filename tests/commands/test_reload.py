@@ -34,13 +34,13 @@ def generation(house: House) -> int:
     return int(house.lines("ready", "reloaded")[-1]["generation"])
 
 
-def test_good_one_says_which_generation_serves(house: House) -> None:
+def test_reload_reports_the_generation_that_serves(house: House) -> None:
     before = generation(house)
     done = house.reload()
     assert (done.exit_code, done.output) == (0, f"reloaded: generation {before + 1} serves\n")
 
 
-def test_configuration_that_is_no_toml_is_told_and_changes_nothing(house: House) -> None:
+def test_configuration_that_is_no_toml_is_reported_and_changes_nothing(house: House) -> None:
     before = generation(house)
     house.write(house.text + "\n[nonsense")
     done = house.reload()
@@ -50,7 +50,7 @@ def test_configuration_that_is_no_toml_is_told_and_changes_nothing(house: House)
     assert generation(house) == before
 
 
-def test_broken_file_that_it_names_is_told_by_the_daemon(house: House) -> None:
+def test_broken_file_of_the_configuration_is_reported_by_the_daemon(house: House) -> None:
     before = generation(house)
     broken = house.daemon.config.with_name("broken.pem")
     broken.write_text("nothing")
@@ -64,7 +64,7 @@ def test_broken_file_that_it_names_is_told_by_the_daemon(house: House) -> None:
     assert f"error: {line['key']}: {line['problem']}; {line['remedy']}" == problem
 
 
-def test_address_in_use_is_told(house: House) -> None:
+def test_address_in_use_is_reported(house: House) -> None:
     before = generation(house)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -80,7 +80,7 @@ def test_address_in_use_is_told(house: House) -> None:
     )
 
 
-def test_configuration_that_is_not_there_is_told(house: House) -> None:
+def test_missing_configuration_is_reported(house: House) -> None:
     house.daemon.config.rename(house.daemon.config.with_suffix(".away"))
     done = house.reload()
     house.daemon.config.with_suffix(".away").rename(house.daemon.config)
@@ -98,7 +98,7 @@ def test_without_a_socket_the_advice_is_to_start_it(house: House, tmp_path: Path
     )
 
 
-def test_a_socket_that_was_left_behind_is_told_as_such(tmp_path: Path) -> None:
+def test_socket_file_of_an_ended_process_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "old.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
@@ -106,7 +106,7 @@ def test_a_socket_that_was_left_behind_is_told_as_such(tmp_path: Path) -> None:
         reload(path)
 
 
-def test_a_file_that_is_no_socket_is_told(tmp_path: Path) -> None:
+def test_file_that_is_no_socket_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     with pytest.raises(UnreachableError, match="no kkdcpd answers on"):
@@ -130,7 +130,7 @@ def _hang_up_on_one(server: socket.socket) -> None:
     server.accept()[0].close()
 
 
-def test_a_kkdcpd_that_hangs_up_is_told(tmp_path: Path) -> None:
+def test_closed_control_connection_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "busy.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

@@ -121,7 +121,7 @@ def test_each_file_and_folder_must_be_open_to_the_user(
     assert os.geteuid() == 0
 
 
-def test_the_configuration_itself_must_be_open_to_the_user(
+def test_configuration_itself_must_be_open_to_the_user(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config.chmod(0o600)
@@ -129,7 +129,7 @@ def test_the_configuration_itself_must_be_open_to_the_user(
     assert f"{config}: can't be read: Permission denied" in capsys.readouterr().err
 
 
-def test_a_group_of_the_user_opens_a_file(folder: Path) -> None:
+def test_group_of_the_user_opens_a_file(folder: Path) -> None:
     path = folder / "key.pem"
     path.touch(mode=0o640)
     group = grp.getgrnam(GROUP).gr_gid
@@ -142,7 +142,7 @@ def test_a_group_of_the_user_opens_a_file(folder: Path) -> None:
     assert current_identity().user == 0
 
 
-def test_an_unknown_user_is_a_usage_error(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_user_is_a_usage_error(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         _check(config, "no-such-user")
     assert ended.value.code == ExitCode.USAGE
@@ -177,7 +177,7 @@ def _say(
     systemctl.chmod(systemctl.stat().st_mode | stat.S_IXUSR)
 
 
-def test_the_units_user_is_the_services(systemctl: Path) -> None:
+def test_user_of_the_unit_is_the_user_of_the_service(systemctl: Path) -> None:
     _say(systemctl, user=USER, groups=f"{GROUP} bin")
     identity = service_user.service_identity()
     assert identity
@@ -186,7 +186,7 @@ def test_the_units_user_is_the_services(systemctl: Path) -> None:
     assert {grp.getgrnam(name).gr_gid for name in (GROUP, "bin")} <= set(identity.groups)
 
 
-def test_while_the_unit_runs_its_process_tells(systemctl: Path) -> None:
+def test_process_of_the_running_unit_shows_the_user(systemctl: Path) -> None:
     with subprocess.Popen(["sleep", "60"], user=54321, group=54322, extra_groups=[54323]) as process:
         _say(systemctl, user="kkdcpd", dynamic="yes", pid=process.pid)
         identity = service_user.service_identity()
@@ -195,7 +195,7 @@ def test_while_the_unit_runs_its_process_tells(systemctl: Path) -> None:
     assert (identity.user, identity.group, identity.groups) == (54321, 54322, (54323,))
 
 
-def test_a_process_that_has_ended_tells_nothing(systemctl: Path) -> None:
+def test_ended_process_shows_no_user(systemctl: Path) -> None:
     with subprocess.Popen(["true"]) as process:
         pass
     _say(systemctl, user=USER, pid=process.pid)
@@ -204,7 +204,7 @@ def test_a_process_that_has_ended_tells_nothing(systemctl: Path) -> None:
     assert identity.user == identity_of(USER).user
 
 
-def test_a_user_that_exists_while_the_unit_runs_is_any_that_owns_nothing(systemctl: Path) -> None:
+def test_dynamic_user_is_checked_as_a_user_that_owns_no_file(systemctl: Path) -> None:
     _say(systemctl, user="kkdcpd", dynamic="yes", groups=GROUP)
     identity = service_user.service_identity()
     assert identity
@@ -212,7 +212,7 @@ def test_a_user_that_exists_while_the_unit_runs_is_any_that_owns_nothing(systemc
     assert set(identity.groups) == {service_user.DYNAMIC_ID, grp.getgrnam(GROUP).gr_gid}
 
 
-def test_a_unit_without_a_user_is_roots(systemctl: Path) -> None:
+def test_unit_without_a_user_runs_as_root(systemctl: Path) -> None:
     _say(systemctl)
     identity = service_user.service_identity()
     assert identity
@@ -220,7 +220,7 @@ def test_a_unit_without_a_user_is_roots(systemctl: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"user": "no-such-user"}, {"user": USER, "groups": "no-such-group"}])
-def test_a_unit_whose_user_or_group_is_missing_is_told(systemctl: Path, wrong: dict[str, Any]) -> None:
+def test_missing_user_or_group_of_the_unit_is_reported(systemctl: Path, wrong: dict[str, Any]) -> None:
     _say(systemctl, **wrong)
     with pytest.raises(UnknownUserError, match="no-such"):
         service_user.service_identity()
@@ -233,7 +233,7 @@ def test_without_unit_and_user_root_stays_root(systemctl: Path, monkeypatch: pyt
     assert service_user.service_identity() is None
 
 
-def test_without_systemd_it_is_the_user_of_that_name(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_user_named_kkdcpd_is_used_without_systemd(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(service_user, "BOOTED", folder / "none")
     monkeypatch.setattr(service_user, "USER", USER)
     monkeypatch.setattr(service_user, "KEY_GROUP", GROUP)

@@ -210,7 +210,7 @@ def test_reload_works_in_the_container(site: Site, image: Image) -> None:
     assert result.output.startswith("reloaded: ")
 
 
-def test_dead_worker_is_buried_and_replaced(site: Site) -> None:
+def test_dead_worker_is_reaped_and_replaced(site: Site) -> None:
     """PID 1 becomes the parent of each orphan, and must not take it for its own child."""
     before = site.container.pids()
     mark = len(site.container.lines)

@@ -41,7 +41,7 @@ def put_certificate(root: Root, authority: Authority) -> None:
     key.chmod(0o640)
 
 
-def test_package_brings_all_an_administrator_needs_and_enables_nothing(
+def test_package_has_all_files_and_enables_no_unit(
     installed: tuple[Root, Mapping[str, int]],
 ) -> None:
     root, before = installed
@@ -82,7 +82,7 @@ def test_check_asks_for_a_certificate_and_takes_one_that_the_group_may_read(
     )
 
 
-def test_purge_leaves_nothing_behind(root: Root, deb: Path) -> None:
+def test_purge_removes_all_files(root: Root, deb: Path) -> None:
     before = root.files()
     root.install(deb)
     root.run("kkdcpd", "check")

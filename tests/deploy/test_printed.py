@@ -208,7 +208,7 @@ CONSUMERS: Mapping[str, Callable[[Site, Block], None]] = {
 
 
 @pytest.mark.parametrize("printed", blocks(), ids=lambda printed: printed.place)
-def test_printed_block_is_taken_as_it_is(site: Site, printed: Block) -> None:
+def test_printed_block_is_accepted_unchanged(site: Site, printed: Block) -> None:
     assert printed.language in CONSUMERS, (
         f"{printed.place}: say which program reads it, and let it do so here"
     )

@@ -28,7 +28,7 @@ def _without_overstrikes(line: str) -> str:
 @pytest.mark.parametrize(
     "text", [".so /etc/passwd", "'quoted'", r"back\slash", "--an-option", "a - b", "~user"]
 )
-def test_nothing_is_taken_for_roffs_own(tmp_path: Path, text: str) -> None:
+def test_no_text_is_read_as_a_roff_command(tmp_path: Path, text: str) -> None:
     assert shown(tmp_path, roff.paragraph(text)).split() == text.split()
     assert shown(tmp_path, roff.example([text])).split() == text.split()
     assert shown(tmp_path, roff.items([text], "x")).split() == [*text.split(), "x"]

@@ -402,7 +402,7 @@ def test_missing_address_is_waited_for(site: Site) -> None:
         service.recover()
 
 
-def test_certificate_outside_its_dates_does_not_keep_it_down(site: Site) -> None:
+def test_certificate_outside_its_dates_does_not_prevent_the_start(site: Site) -> None:
     """A host without a battery for its clock, after a power cut."""
     pair = site.authority.issue(NAME, file_name="expired", is_expired=True)
     tls = site.etc / "kkdcpd/tls"

@@ -71,7 +71,7 @@ def test_most_changes_of_an_element_keep_the_nesting() -> None:
 
 
 @needs_atheris
-def test_the_long_search_reports_findings(tmp_path: Path) -> None:
+def test_long_search_reports_findings(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PYTHONDONTWRITEBYTECODE": "1"}
     options = ("--folder", str(tmp_path), "--runs", "5000")
     found = run(

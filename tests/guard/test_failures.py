@@ -421,7 +421,7 @@ def test_spray_and_enumeration_are_blocked_within_armor(
     assert site.reached <= 20
 
 
-def test_change_from_the_true_name_to_another_name_gains_nothing(site: Site) -> None:
+def test_change_from_the_true_name_to_another_name_gains_no_guesses(site: Site) -> None:
     for number in range(300):
         site.send_armored("alice", WRONG, outer="alice" if number < 10 else f"other{number}")
     assert site.reached <= 20

@@ -110,7 +110,7 @@ def test_office_of_2000_behind_one_address_logs_on_within_10_minutes(store: Stor
     assert all(check(rates, client="192.0.2.1", realm=REALM, now=now) is None for now in times)
 
 
-def test_a_hundred_users_log_on_at_the_same_moment(store: Store) -> None:
+def test_hundred_users_log_on_at_the_same_moment(store: Store) -> None:
     assert refused(RequestRates(RatesConfig(), store), 100 * 10) == []
 
 
@@ -163,7 +163,7 @@ def test_all_clients_together_have_a_limit() -> None:
     assert (refusal.rule, refusal.outcome) == (Rule.TOTAL_CONCURRENCY, Outcome.OVERLOADED)
 
 
-def test_request_over_the_limit_leaves_as_any_other() -> None:
+def test_request_over_the_limit_leaves_like_any_other() -> None:
     limit = ConcurrencyLimit(RatesConfig(client_concurrency=1), own_counts())
     limit.enter(("192.0.2.1",))
     assert limit.enter(("192.0.2.1",)) is not None

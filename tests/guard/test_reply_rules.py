@@ -241,7 +241,7 @@ def test_service_of_a_ticket_is_folded(reply: bytes, service: str | None) -> Non
 
 
 @given(requests, replies)
-def test_no_rule_raises_whatever_the_reply(payload: bytes, reply: tuple[MessageKind, bytes]) -> None:
+def test_no_rule_raises_on_any_reply(payload: bytes, reply: tuple[MessageKind, bytes]) -> None:
     request, facts = _request(payload), inspect_reply(*reply)
 
     for check in REPLY_RULES.values():

@@ -326,7 +326,7 @@ def test_every_rule_has_cases() -> None:
 
 
 @given(requests, st.sampled_from(["EXAMPLE.COM", "x", "\udcfc"]))
-def test_no_rule_raises_whatever_the_request(payload: bytes, target_domain: str) -> None:
+def test_no_rule_raises_on_any_request(payload: bytes, target_domain: str) -> None:
     request = _request(payload, target_domain)
 
     for check in REQUEST_RULES.values():

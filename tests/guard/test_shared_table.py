@@ -83,7 +83,7 @@ def test_shortage_names_the_bucket_and_the_wait(table: SharedTable) -> None:
     assert table.take(buckets, NOW + 2.0) is None
 
 
-def test_request_that_finds_one_bucket_empty_takes_nothing_from_the_others(table: SharedTable) -> None:
+def test_request_that_finds_one_bucket_empty_takes_no_token_from_the_others(table: SharedTable) -> None:
     narrow = Limit(rate=0.001, burst=1)
     for _ in range(500):
         table.take(((CLIENT, LIMIT), (TOTAL, narrow)), NOW)

@@ -142,7 +142,7 @@ async def test_uri_records_come_before_srv(directory: Path) -> None:
         assert _shape(primary) == [("tcp://192.0.2.1", 20, 1, False)]
 
 
-async def test_a_changed_record_is_seen_once_its_ttl_is_over(directory: Path) -> None:
+async def test_changed_record_is_seen_once_its_ttl_is_over(directory: Path) -> None:
     async with _site(directory, SRV_ZONE, ttl=1, negative_ttl=1, minimum_ttl=1) as site:
         assert KDC1 in await site.addresses()
         await site.set_zone(SRV_ZONE.replace(KDC1, "192.0.2.77"))
@@ -188,7 +188,7 @@ async def test_dns_that_fails_is_not_a_realm_without_records(directory: Path) ->
             await site.locate("REFUSED.TEST")
 
 
-async def test_a_realm_without_records_is_queried_once(directory: Path) -> None:
+async def test_realm_without_records_is_queried_once(directory: Path) -> None:
     unknown = RealmConfig(name="UNKNOWN.KK.TEST", discovery="dns")
     async with _site(directory, SRV_ZONE, unknown) as site:
         for _ in range(20):
@@ -198,7 +198,7 @@ async def test_a_realm_without_records_is_queried_once(directory: Path) -> None:
         assert await site.queries() == 3
 
 
-async def test_a_hundred_requests_at_once_cost_one_look_up(directory: Path) -> None:
+async def test_hundred_requests_at_once_cost_one_look_up(directory: Path) -> None:
     async with _site(directory, SRV_ZONE) as site:
         routes = await asyncio.gather(*[site.locate() for _ in range(100)])
         assert all(route == routes[0] for route in routes)
@@ -208,7 +208,7 @@ async def test_a_hundred_requests_at_once_cost_one_look_up(directory: Path) -> N
         assert await site.queries() == 9
 
 
-async def test_a_strangers_realm_costs_no_query(directory: Path) -> None:
+async def test_realm_outside_the_configuration_costs_no_query(directory: Path) -> None:
     realms = (
         RealmConfig(name="KK.TEST", discovery="dns", aliases=("KK",)),
         RealmConfig(name="*.SUB.KK.TEST", discovery="dns"),
@@ -265,7 +265,7 @@ async def test_records_that_point_at_ourselves_are_refused(
         assert await site.queries() == 3 + 2 * 3
 
 
-async def test_a_domain_may_say_that_it_has_no_kpasswd(directory: Path) -> None:
+async def test_domain_may_say_that_it_has_no_kpasswd(directory: Path) -> None:
     zone = """
         _kpasswd._tcp SRV 0 0 0 .
         _kerberos-adm._tcp SRV 0 0 749 kdc1
@@ -291,7 +291,7 @@ async def test_long_answers_come_over_tcp(directory: Path) -> None:
         await eventually(are_all_known)
 
 
-async def test_a_dead_nameserver_costs_its_share_once(directory: Path) -> None:
+async def test_dead_nameserver_costs_its_share_once(directory: Path) -> None:
     async with _site(directory, SRV_ZONE) as site:
         dead = Nameserver(host="127.0.0.1", port=9)
         live = Nameserver(host=site.knot.address, port=site.knot.port)
@@ -364,7 +364,7 @@ QUESTIONS = {
 }
 
 
-async def test_a_question_that_is_never_answered_holds_up_no_request() -> None:
+async def test_question_that_is_never_answered_holds_up_no_request() -> None:
     async with asyncio.TaskGroup() as tasks:
         for name, (habits, realm, service, flags) in QUESTIONS.items():
             tasks.create_task(_meet_habits(habits, realm, service, flags), name=name)

@@ -42,7 +42,7 @@ def _seconds(daemon: Daemon, realm: str) -> float:
     return time.perf_counter() - started
 
 
-def test_a_firewall_that_drops_one_record_type_holds_up_no_request(
+def test_firewall_that_drops_one_record_type_holds_up_no_request(
     network: NetworkNamespace, tmp_path: Path
 ) -> None:
     zone = "_kerberos._tcp SRV 0 100 {port} kdc\n_kerberos._udp SRV 0 100 {port} kdc\nkdc A 127.0.9.10"
@@ -75,7 +75,7 @@ discovery = "dns"
 
 
 @pytest.mark.usefixtures("network")
-def test_an_odd_resolv_conf_keeps_nothing_from_working(tmp_path: Path) -> None:
+def test_resolv_conf_with_invalid_lines_does_not_stop_look_ups(tmp_path: Path) -> None:
     (tmp_path / "resolv.conf").write_bytes(ODD_RESOLV_CONF)
     python = tmp_path / "python"
     inside = f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec {sys.executable} "$@"'

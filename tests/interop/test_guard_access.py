@@ -147,7 +147,7 @@ def test_handshake_fails_for_other_certificates(
     assert open_realm.site.all_exchanges(before) == []
 
 
-def test_kinit_gets_in_where_a_certificate_is_optional(open_realm: Certificates) -> None:
+def test_kinit_is_served_where_a_certificate_is_optional(open_realm: Certificates) -> None:
     optional, required = open_realm.site.daemon.ports[2:]
     site = open_realm.site
     site.clients(f"https://localhost:{optional}/KdcProxy").kinit("alice", PASSWORD).expect_ok()
@@ -229,7 +229,7 @@ def secret(
 
 
 @pytest.mark.parametrize("token", [TOKEN, NEXT_TOKEN])
-def test_token_in_the_url_lets_kinit_and_kpasswd_in(secret: Site, token: str) -> None:
+def test_kinit_and_kpasswd_are_served_with_a_token_in_the_url(secret: Site, token: str) -> None:
     client = secret.clients(f"{secret.url}/{token}")
     client.kinit("alice", PASSWORD).expect_ok()
     client.kvno(SERVICE).expect_ok()
@@ -415,7 +415,7 @@ def test_client_over_its_rate_is_served_in_monitor_mode(
     assert {line["outcome"] for line in lines} == {"answered"}
 
 
-def test_kinit_over_its_rate_asks_its_next_proxy(
+def test_kinit_over_its_rate_uses_its_next_proxy(
     guarded: MitRealm, make_front: FrontMaker, tmp_path: Path
 ) -> None:
     busy = make_front(guarded, sections="[guard.rates]\nclient_rate = 0.1\nclient_burst = 1")

@@ -143,7 +143,7 @@ def test_refusal_says_in_http_when_to_come_again(make_place: PlaceMaker) -> None
     )
 
 
-def test_refusal_says_in_kerberos_that_it_is_policy(make_place: PlaceMaker) -> None:
+def test_refusal_as_krb_error_has_the_code_for_policy(make_place: PlaceMaker) -> None:
     place = make_place(sections='[guard]\nrefusal = "krb_error"')
     place.send_all([guess("alice")] * GUESSES, ATTACKER)
     assert "KDC policy rejects request" in place.log_in("alice", ATTACKER).output
@@ -306,7 +306,7 @@ def test_attack_is_logged_and_passes_in_monitor_mode(
     assert not [line for line in place.lines_of(HOME) if "monitored" in line]
 
 
-def test_nothing_is_counted_where_the_gate_is_off(make_place: PlaceMaker) -> None:
+def test_no_failure_is_counted_in_mode_off(make_place: PlaceMaker) -> None:
     place = make_place(sections='[guard.failures]\nmode = "off"')
     statuses = [response.status for response in place.send_all([guess("alice")] * 30, ATTACKER)]
     assert statuses == [200] * 30

@@ -269,7 +269,7 @@ BY_HAND = (
 
 
 @pytest.mark.parametrize("message", BY_HAND, ids=lambda message: message.rule)
-def test_message_against_a_rule_is_refused_before_it_reaches_anybody(
+def test_message_against_a_rule_is_refused_before_it_reaches_a_kdc(
     strict: Site, form: str, message: Message
 ) -> None:
     before = strict.mark()

@@ -117,7 +117,7 @@ def test_proofs_that_the_kdc_ignores_prove_nothing(kdc: Kdc) -> None:
     assert not tickets or kdc.realm not in ALWAYS_DEMANDING
 
 
-def test_nothing_is_demanded_of_a_principal_that_needs_no_proof(kdc: Kdc) -> None:
+def test_no_proof_is_demanded_of_a_principal_that_needs_none(kdc: Kdc) -> None:
     if kdc.realm in ALWAYS_DEMANDING:
         assert kdc.ask(kdc.as_req(kdc.lax)).error_code == REQUIRED
         return
@@ -157,7 +157,7 @@ def test_unknown_service_is_named_within_armor(kdc: Kdc) -> None:
     assert find_subject(asked, facts).name == "nothing"
 
 
-def test_kdc_that_hides_names_shows_that_it_does(kdc: Kdc) -> None:
+def test_kdc_that_hides_names_shows_the_anonymous_name(kdc: Kdc) -> None:
     """Heimdal 7.8 ignores the option, and names the client."""
     request = kdc.as_req(kdc.user)
     facts = kdc.ask(kdc.armor.hide(request, request, hides_names=True))

@@ -138,7 +138,7 @@ def hashing(
     return Place(site=site, forwarder=make_forwarder(site))
 
 
-def test_hashed_names_are_alike_in_all_lines_and_processes(hashing: Place) -> None:
+def test_hashed_names_are_equal_in_all_lines_and_processes(hashing: Place) -> None:
     hashing.send_all([guess("alice")] * GUESSES, ATTACKER)
     hashing.send_all([guess("ALICE")], ATTACKER)
     names = {line["cname"] for line in hashing.lines_of(ATTACKER)}
@@ -149,7 +149,7 @@ def test_hashed_names_are_alike_in_all_lines_and_processes(hashing: Place) -> No
     assert not any("alice" in line.lower() for line in hashing.site.daemon.lines)
 
 
-def test_what_strangers_repeat_is_summed(guarded: MitRealm, make_front: FrontMaker) -> None:
+def test_repeated_events_of_clients_are_summed(guarded: MitRealm, make_front: FrontMaker) -> None:
     """The daemon logs held back lines when it ends."""
     site = make_front(guarded, sections="[process]\nworkers = 1")  # each process sums its own lines
     for _ in range(5):

@@ -52,7 +52,7 @@ def test_bare_host_gets_requests_over_tcp(site: Site) -> None:
 
 
 @pytest.mark.parametrize("size", [48_000, 62_000], ids=["MaxTokenSize", "the largest"])
-def test_a_user_to_user_ticket_is_issued_with_large_tickets(make_site: SiteMaker, size: int) -> None:
+def test_user_to_user_ticket_is_issued_with_large_tickets(make_site: SiteMaker, size: int) -> None:
     """The request contains the TGT three times: as its proof, as an additional ticket, and within FAST."""
     site = make_site(endpoint="tcp://{}", options=oversized_tickets(size=size))
     client = site.clients()
@@ -116,7 +116,7 @@ def _kinit_at(site: Site, directory: Path, name: str) -> Completed:
     return client.run(*unshare, "sh", "-c", command, stdin=f"{PASSWORD}\n")
 
 
-def test_certificate_of_a_stranger_is_refused_by_the_client_and_the_log_says_why(
+def test_certificate_of_an_unknown_authority_is_refused_by_the_client_and_the_log_has_the_reason(
     site: Site, tmp_path: Path
 ) -> None:
     before = site.mark()

@@ -149,7 +149,7 @@ def test_other_users_of_the_network_keep_their_masters(site: Site) -> None:
     assert site.usual_masters_of(others) == before
 
 
-def test_a_second_change_and_log_on_reach_the_same_host(site: Site) -> None:
+def test_second_change_and_log_on_reach_the_same_host(site: Site) -> None:
     client = site.client("twice")
     client.kpasswd("twice", OLD, NEW).expect_ok()
     first = site.master_of("twice", NEW)
@@ -157,7 +157,7 @@ def test_a_second_change_and_log_on_reach_the_same_host(site: Site) -> None:
     assert site.master_of("twice", NEWER) == first
 
 
-def test_a_log_on_with_fast_reaches_the_host_of_the_change(site: Site) -> None:
+def test_log_on_with_fast_reaches_the_host_of_the_change(site: Site) -> None:
     armor = site.client("armor")
     armor.kinit("other-0", OLD).expect_ok()
     for number in range(FAST_ROUNDS):
@@ -166,7 +166,7 @@ def test_a_log_on_with_fast_reaches_the_host_of_the_change(site: Site) -> None:
         site.client(name).run(*kinit, stdin=f"{OLD}\n{NEW}\n{NEW}\n").expect_ok()
 
 
-def test_a_host_that_fails_is_not_preferred(site: Site) -> None:
+def test_host_that_fails_is_not_preferred(site: Site) -> None:
     site.client("mover").kpasswd("mover", OLD, NEW).expect_ok()
     master = site.masters[site.master_of("mover", NEW)]
     kdc = master.kdc

@@ -70,7 +70,7 @@ async def discoverer(domain: SambaDomain) -> AsyncIterator[Discoverer]:
     await dns.close()
 
 
-async def test_a_ping_returns_the_properties_of_the_controller(domain: SambaDomain) -> None:
+async def test_ping_returns_the_properties_of_the_controller(domain: SambaDomain) -> None:
     deadline = asyncio.get_running_loop().time() + 2
     answers = await CldapPinger().ping([domain.address], REALM, deadline)
     facts = answers[domain.address]
@@ -84,12 +84,12 @@ async def test_a_ping_returns_the_properties_of_the_controller(domain: SambaDoma
     ) in facts.flags
 
 
-async def test_a_ping_for_another_domain_is_no_sign_of_life(domain: SambaDomain) -> None:
+async def test_ping_for_another_domain_is_no_sign_of_life(domain: SambaDomain) -> None:
     deadline = asyncio.get_running_loop().time() + 2
     assert await CldapPinger().ping([domain.address], "other.test", deadline) == {}
 
 
-async def test_the_controller_is_found_by_the_site_that_it_says_we_are_in(discoverer: Discoverer) -> None:
+async def test_controller_is_found_by_the_site_that_it_says_we_are_in(discoverer: Discoverer) -> None:
     found = await discoverer.discover()
     [candidate] = found.candidates
     assert str(candidate.endpoint) == "tcp://dc1.ad.test:88"
@@ -97,7 +97,7 @@ async def test_the_controller_is_found_by_the_site_that_it_says_we_are_in(discov
     assert found.refused == ()
 
 
-async def test_the_controller_is_found_from_a_site_that_has_none(
+async def test_controller_is_found_from_a_site_that_has_none(
     discoverer: Discoverer, domain: SambaDomain
 ) -> None:
     found = await discoverer.discover(site="Nowhere")
@@ -113,19 +113,17 @@ async def test_the_controller_is_found_from_a_site_that_has_none(
         DcLocatorFlags.FORCE_REDISCOVERY,
     ],
 )
-async def test_the_controller_is_all_that_may_be_required(
-    discoverer: Discoverer, flags: DcLocatorFlags
-) -> None:
+async def test_controller_is_all_that_may_be_required(discoverer: Discoverer, flags: DcLocatorFlags) -> None:
     assert len((await discoverer.discover(flags)).candidates) == 1
 
 
-async def test_the_pdc_is_found_by_its_own_record(discoverer: Discoverer) -> None:
+async def test_pdc_is_found_by_its_own_record(discoverer: Discoverer) -> None:
     [candidate] = (await discoverer.discover(DcLocatorFlags.PDC_REQUIRED)).candidates
     assert str(candidate.endpoint) == "tcp://dc1.ad.test:88"
     assert candidate.source == "SRV _ldap._tcp.pdc._msdcs.ad.test"
 
 
-async def test_the_kpasswd_service_is_found(discoverer: Discoverer) -> None:
+async def test_kpasswd_service_is_found(discoverer: Discoverer) -> None:
     [candidate] = (await discoverer.discover(service=KdcService.KPASSWD)).candidates
     assert str(candidate.endpoint) == "tcp://dc1.ad.test:464"
 

@@ -37,7 +37,7 @@ async def test_refused_addresses_and_ports_get_no_ping(main_and_branch: Director
     assert all("127.0.0.1" not in tried for tried in main_and_branch.world.pinged)
 
 
-async def test_a_declined_service_is_reported(directory: Directory) -> None:
+async def test_declined_service_is_reported(directory: Directory) -> None:
     directory.world.zone[KPASSWD_NAME] = [SrvRecord(priority=0, weight=0, port=0, target=".")]
     found = await directory.discover(service=KdcService.KPASSWD)
     assert (found.candidates, [each.target for each in found.refused]) == ((), ["."])

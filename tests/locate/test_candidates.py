@@ -75,7 +75,7 @@ async def test_each_endpoint_appears_once() -> None:
     ]
 
 
-async def test_a_candidate_expires_with_its_record_or_its_address() -> None:
+async def test_candidate_expires_with_its_record_or_its_address() -> None:
     finder = Finder()
     finder.dns.put("a", "A", "192.0.2.1", ttl=60)
     found = await finder.find([_target("a", expires=1030), _target("a", port=89), _target("192.0.2.9")])
@@ -85,7 +85,7 @@ async def test_a_candidate_expires_with_its_record_or_its_address() -> None:
     assert [candidate.ttl for candidate in found.candidates] == [30, 20]
 
 
-async def test_the_address_filter_refuses_ports_and_addresses() -> None:
+async def test_address_filter_refuses_ports_and_addresses() -> None:
     finder = Finder()
     finder.dns.put("a", "A", "192.0.2.1", "127.0.0.1")
     targets = [_target("a"), _target("b", port=22)]
@@ -109,7 +109,7 @@ async def test_hosts_without_address_are_reported() -> None:
     ]
 
 
-async def test_a_failure_for_one_host_is_reported_and_for_all_hosts_is_an_error() -> None:
+async def test_failure_for_one_host_is_reported_and_for_all_hosts_is_an_error() -> None:
     finder = Finder()
     finder.dns.is_down = True
     found = await finder.find([_target("192.0.2.1"), _target("a")])
@@ -119,7 +119,7 @@ async def test_a_failure_for_one_host_is_reported_and_for_all_hosts_is_an_error(
         await finder.find([_target("a")])
 
 
-async def test_the_number_of_hosts_is_limited() -> None:
+async def test_number_of_hosts_is_limited() -> None:
     finder = Finder()
     hosts = [f"host-{number}" for number in range(MAX_HOSTS + 10)]
     for host in hosts:

@@ -108,7 +108,7 @@ async def test_answers_are_returned_in_their_order_of_arrival(controllers: Contr
     assert await controllers.ping("127.0.0.1", "127.0.0.2") == ["127.0.0.2", "127.0.0.1"]
 
 
-async def test_an_address_named_twice_is_pinged_once(controllers: Controllers) -> None:
+async def test_address_named_twice_is_pinged_once(controllers: Controllers) -> None:
     controller = await controllers.start("127.0.0.1", ANSWER)
     assert await controllers.ping("127.0.0.1", "127.0.0.1") == ["127.0.0.1"]
     assert len(controller.pings) == 1
@@ -119,7 +119,7 @@ async def test_no_address_has_no_answer(controllers: Controllers) -> None:
     assert (answers, seconds < SECONDS) == ([], True)
 
 
-async def test_a_silent_controller_costs_the_grace_period_at_most(controllers: Controllers) -> None:
+async def test_silent_controller_costs_the_grace_period_at_most(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1")
     await controllers.start("127.0.0.2", ANSWER)
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1", "127.0.0.2", seconds=5))
@@ -134,19 +134,19 @@ async def test_pings_without_answer_end_at_the_deadline(controllers: Controllers
     assert SECONDS * 0.9 <= seconds < SECONDS + 1
 
 
-async def test_a_past_deadline_has_no_answer(controllers: Controllers) -> None:
+async def test_past_deadline_has_no_answer(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1", ANSWER)
     assert await controllers.ping("127.0.0.1", seconds=-1) == []
 
 
-async def test_a_closed_port_ends_the_ping_at_once(controllers: Controllers) -> None:
+async def test_closed_port_ends_the_ping_at_once(controllers: Controllers) -> None:
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1", "127.0.0.2", seconds=5))
     assert answers == []
     assert seconds < 2
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1.1", "256.0.0.1"])
-async def test_an_invalid_address_has_no_answer(controllers: Controllers, address: str) -> None:
+async def test_invalid_address_has_no_answer(controllers: Controllers, address: str) -> None:
     await controllers.start("127.0.0.1", ANSWER)
     assert await controllers.ping(address, "127.0.0.1") == ["127.0.0.1"]
 
@@ -164,7 +164,7 @@ async def test_an_invalid_address_has_no_answer(controllers: Controllers, addres
         pytest.param((WRONG_ID,) * (MAX_DATAGRAMS + 1) + (ANSWER,), id="a stream of datagrams"),
     ],
 )
-async def test_a_faulty_controller_does_not_affect_the_others(
+async def test_faulty_controller_does_not_affect_the_others(
     controllers: Controllers, datagrams: tuple[bytes, ...]
 ) -> None:
     await controllers.start("127.0.0.1", *datagrams)
@@ -177,13 +177,13 @@ async def test_invalid_datagrams_before_the_answer_are_ignored(controllers: Cont
     assert await controllers.ping("127.0.0.1") == ["127.0.0.1"]
 
 
-async def test_a_controller_of_another_domain_ends_the_ping_at_once(controllers: Controllers) -> None:
+async def test_controller_of_another_domain_ends_the_ping_at_once(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1", NOTHING)
     answers, seconds = await timed(lambda: controllers.ping("127.0.0.1", seconds=5))
     assert (answers, seconds < 2) == ([], True)
 
 
-async def test_the_number_of_pings_is_limited(controllers: Controllers) -> None:
+async def test_number_of_pings_is_limited(controllers: Controllers) -> None:
     addresses = [f"127.0.1.{number}" for number in range(1, MAX_ADDRESSES + 3)]
     for address in addresses:
         await controllers.start(address, ANSWER, delay=0.01)
@@ -201,7 +201,7 @@ async def test_message_ids_differ(controllers: Controllers) -> None:
     assert len(set(controller.pings)) == 2
 
 
-async def test_a_cancelled_ping_leaves_no_task(controllers: Controllers) -> None:
+async def test_cancelled_ping_leaves_no_task(controllers: Controllers) -> None:
     await controllers.start("127.0.0.1")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):

@@ -55,7 +55,7 @@ async def test_uri_records_take_precedence_unless_they_name_no_usable_server() -
         assert route.refused[0].source == "URI _kerberos.example.com"
 
 
-async def test_a_primary_is_used_if_there_is_one() -> None:
+async def test_primary_is_used_if_there_is_one() -> None:
     async with _bench() as setup:
         setup.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         assert endpoints(await setup.locate(flags=PDC)) == ["tcp://192.0.2.1:88"]
@@ -71,7 +71,7 @@ async def test_a_primary_is_used_if_there_is_one() -> None:
         assert endpoints(await setup.locate()) == ["tcp://192.0.2.1:88", "tcp://192.0.2.2:88"]
 
 
-async def test_a_declined_primary_leaves_the_other_kdcs() -> None:
+async def test_declined_primary_leaves_the_other_kdcs() -> None:
     async with _bench() as setup:
         setup.dns.put("_kerberos-master._tcp.example.com", "SRV", "0 0 0 .")
         setup.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
@@ -95,7 +95,7 @@ async def test_kpasswd_has_its_own_names() -> None:
         assert endpoints(await setup.locate(service=KPASSWD)) == ["tcp://192.0.2.1:464"]
 
 
-async def test_a_declined_service_is_not_looked_up_elsewhere() -> None:
+async def test_declined_service_is_not_looked_up_elsewhere() -> None:
     async with _bench() as setup:
         setup.dns.put("_kpasswd._tcp.example.com", "SRV", "0 0 0 .")
         setup.dns.put("_kerberos-adm._tcp.example.com", "SRV", "0 0 749 k4")
@@ -104,14 +104,14 @@ async def test_a_declined_service_is_not_looked_up_elsewhere() -> None:
             await setup.locate(service=KPASSWD)
 
 
-async def test_a_failure_for_one_name_keeps_the_servers_of_the_others() -> None:
+async def test_failure_for_one_name_keeps_the_servers_of_the_others() -> None:
     async with _bench() as setup:
         setup.dns.put("_kerberos._tcp.example.com", "SRV", "0 0 88 k1")
         setup.dns.broken = {RecordType.URI}
         assert endpoints(await setup.locate()) == ["tcp://192.0.2.1:88"]
 
 
-async def test_a_realm_has_no_servers_only_if_all_names_are_answered() -> None:
+async def test_realm_has_no_servers_only_if_all_names_are_answered() -> None:
     async with _bench() as setup:
         with pytest.raises(NoKdcKnownError, match=r"DNS names no server for kdc of example\.com"):
             await setup.locate()
@@ -121,7 +121,7 @@ async def test_a_realm_has_no_servers_only_if_all_names_are_answered() -> None:
             await setup.locate()
 
 
-async def test_an_expired_negative_answer_is_a_failure() -> None:
+async def test_expired_negative_answer_is_a_failure() -> None:
     async with _bench() as setup:
         with pytest.raises(NoKdcKnownError):
             await setup.locate()

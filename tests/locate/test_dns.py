@@ -88,31 +88,31 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 """
 
 
-def test_a_cancelled_look_up_leaves_no_socket() -> None:
+def test_cancelled_look_up_leaves_no_socket() -> None:
     """Run in another process: uvloop warns of an open socket and, if warnings are errors, hangs."""
     program = (sys.executable, "-W", "error", "-c", CANCELLED_LOOK_UP)
     run(*program, environment=os.environ, timeout=20).expect_ok()
 
 
-async def test_the_ttl_of_an_alias_is_the_shortest_of_the_chain(client: DnsClient) -> None:
+async def test_ttl_of_an_alias_is_the_shortest_of_the_chain(client: DnsClient) -> None:
     found = await client.query("alias.kk.test", RecordType.AAAA)
     assert (found.records, found.ttl) == (("2001:db8::1",), 30)
 
 
 @pytest.mark.parametrize("name", ["unknown.kk.test", "kdc1.kk.test"])
-async def test_the_ttl_of_a_negative_answer_comes_from_the_soa(client: DnsClient, name: str) -> None:
+async def test_ttl_of_a_negative_answer_comes_from_the_soa(client: DnsClient, name: str) -> None:
     found = await client.query(name, RecordType.SRV)
     assert (found.records, found.ttl) == ((), 45)
 
 
 @pytest.mark.parametrize("name", ["a..b", f"{'x' * 64}.test", "x." * 200, "\\", "\udcff.test"])
-async def test_an_invalid_name_has_no_records(client: DnsClient, knot: KnotServer, name: str) -> None:
+async def test_invalid_name_has_no_records(client: DnsClient, knot: KnotServer, name: str) -> None:
     before = await asyncio.to_thread(knot.query_count)
     assert (await client.query(name, RecordType.A)).records == ()
     assert await asyncio.to_thread(knot.query_count) == before
 
 
-async def test_a_refused_and_an_unanswered_query_are_failures(client: DnsClient) -> None:
+async def test_refused_query_and_unanswered_query_are_failures(client: DnsClient) -> None:
     with pytest.raises(DnsFailedError, match=r"A other\.test: 127\.0\.0\.1@\d+ REFUSED"):
         await client.query("other.test", RecordType.A)
     silent = DnsClient([Nameserver(host="127.0.0.1", port=9)], timeout=0.1)
@@ -120,7 +120,7 @@ async def test_a_refused_and_an_unanswered_query_are_failures(client: DnsClient)
         await silent.query("kdc1.kk.test", RecordType.A)
 
 
-async def test_the_server_that_answered_is_asked_first_next_time(knot: KnotServer) -> None:
+async def test_server_that_answered_is_asked_first_next_time(knot: KnotServer) -> None:
     servers = [Nameserver(host="127.0.0.1", port=9), Nameserver(host=knot.address, port=knot.port)]
     client = DnsClient(servers, timeout=0.9)
     await client.query("kdc1.kk.test", RecordType.A)

@@ -63,7 +63,7 @@ async def test_cache_can_be_refilled_while_dns_answers() -> None:
     assert not await cache.can_be_refilled()
 
 
-async def test_an_answer_is_used_for_its_ttl() -> None:
+async def test_answer_is_used_for_its_ttl() -> None:
     cache = CacheWithDns()
     assert await cache.addresses() == ("192.0.2.1",)
     cache.clock.advance(89)
@@ -78,7 +78,7 @@ async def test_an_answer_is_used_for_its_ttl() -> None:
     assert cache.dns.count == 2
 
 
-async def test_an_answer_in_use_is_refreshed_before_it_expires() -> None:
+async def test_answer_in_use_is_refreshed_before_it_expires() -> None:
     cache = CacheWithDns()
     await cache.addresses()
     cache.dns.put(NAME, "A", "192.0.2.2", ttl=100)
@@ -116,14 +116,14 @@ async def test_each_record_type_has_its_own_entry() -> None:
     assert await cache.addresses() == ("192.0.2.1",)
 
 
-async def test_a_hundred_concurrent_requests_cost_one_query() -> None:
+async def test_hundred_concurrent_requests_cost_one_query() -> None:
     cache = CacheWithDns()
     answers = await asyncio.gather(*[cache.addresses() for _ in range(100)])
     assert set(answers) == {("192.0.2.1",)}
     assert cache.dns.count == 1
 
 
-async def test_a_cancelled_first_request_does_not_end_the_look_up_of_others() -> None:
+async def test_cancelled_first_request_does_not_end_the_look_up_of_others() -> None:
     cache = CacheWithDns()
     cache.dns.gate = asyncio.Event()
     async with asyncio.TaskGroup() as group:
@@ -137,7 +137,7 @@ async def test_a_cancelled_first_request_does_not_end_the_look_up_of_others() ->
     assert cache.dns.count == 1
 
 
-async def test_a_failure_is_raised_and_not_retried_at_every_request() -> None:
+async def test_failure_is_raised_and_not_retried_at_every_request() -> None:
     cache = CacheWithDns()
     cache.dns.is_down = True
     for _ in range(5):
@@ -205,7 +205,7 @@ async def test_expired_answers_are_dropped_after_stale_ttl() -> None:
         await cache.addresses()
 
 
-async def test_a_slow_dns_is_not_awaited_while_an_expired_answer_exists() -> None:
+async def test_slow_dns_is_not_awaited_while_an_expired_answer_exists() -> None:
     cache = CacheWithDns()
     await cache.addresses()
     cache.clock.advance(101)
@@ -241,7 +241,7 @@ async def test_names_without_records_evict_only_each_other() -> None:
     assert cache.dns.count == queries
 
 
-async def test_the_least_recently_used_answers_are_evicted() -> None:
+async def test_least_recently_used_answers_are_evicted() -> None:
     cache = CacheWithDns(cache_entries=64)
     await cache.addresses()
     for number in range(100):
@@ -262,7 +262,7 @@ async def test_close_cancels_look_ups() -> None:
     assert waiter.cancelled()
 
 
-async def test_a_question_that_alone_fails_is_retried_after_minutes() -> None:
+async def test_question_that_alone_fails_is_retried_after_minutes() -> None:
     cache = CacheWithDns()
     cache.dns.broken = {RecordType.URI}
     query_times: list[float] = []
@@ -277,7 +277,7 @@ async def test_a_question_that_alone_fails_is_retried_after_minutes() -> None:
     assert query_times == [0, 1, 3, 63, 183, 423, 723, 1023]
 
 
-async def test_a_failed_question_is_retried_in_the_background_only() -> None:
+async def test_failed_question_is_retried_in_the_background_only() -> None:
     cache = CacheWithDns()
     cache.dns.broken = {RecordType.URI}
     assert (await cache.uri(NAME)).failure
@@ -306,7 +306,7 @@ async def test_while_dns_is_down_retries_stay_frequent(caplog: pytest.LogCapture
     assert caplog.records == []
 
 
-async def test_a_question_that_alone_fails_is_logged_once(
+async def test_question_that_alone_fails_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     cache = CacheWithDns()

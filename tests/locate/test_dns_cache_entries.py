@@ -12,7 +12,7 @@ def _positive(now: float = 0.0) -> CacheEntry:
     return CacheEntry.of_answer(("192.0.2.1",), 100, now)
 
 
-def test_an_answer_is_valid_for_its_ttl_and_stale_for_a_while() -> None:
+def test_answer_is_valid_for_its_ttl_and_stale_for_a_while() -> None:
     entry = _positive()
     assert entry.is_valid(99.9)
     assert not entry.is_valid(100)
@@ -39,7 +39,7 @@ def test_pauses_after_failures_grow_to_a_limit(last_answer_at: float, pauses: li
     assert str(entry.failed_answer(1000).failure) == "SERVFAIL"
 
 
-def test_a_stale_answer_is_used_until_the_next_retry() -> None:
+def test_stale_answer_is_used_until_the_next_retry() -> None:
     entry = _positive()
     entry.note_failure("SERVFAIL", 200, 200, last_answer_at=0)
     entry.note_failure("SERVFAIL", 201, 201, last_answer_at=0)
@@ -60,7 +60,7 @@ def test_each_kind_of_entry_evicts_its_own_kind_alone() -> None:
     assert partition.get(("negative-17", RecordType.A)) is None
 
 
-def test_an_entry_that_gains_records_changes_its_kind() -> None:
+def test_entry_that_gains_records_changes_its_kind() -> None:
     partition = CachePartition(8)
     question = ("kdc1.example.com", RecordType.A)
     partition.put(question, CacheEntry())

@@ -43,7 +43,7 @@ def _wire(response: dns.message.Message) -> bytes:
     return response.to_wire(max_size=65535)
 
 
-def test_an_answer_has_records_and_a_ttl() -> None:
+def test_answer_has_records_and_a_ttl() -> None:
     query = _query()
     response = read_response(query, _wire(_response(query, "1 2 88 kdc1.kk.test.")))
     assert response
@@ -53,7 +53,7 @@ def test_an_answer_has_records_and_a_ttl() -> None:
 
 
 @pytest.mark.parametrize("rcode", ["NOERROR", "NXDOMAIN"])
-def test_a_response_without_records_is_an_answer(rcode: str) -> None:
+def test_response_without_records_is_an_answer(rcode: str) -> None:
     query = _query()
     message = _response(query)
     message.set_rcode(dns.rcode.from_text(rcode))
@@ -65,7 +65,7 @@ def test_a_response_without_records_is_an_answer(rcode: str) -> None:
 
 
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "FORMERR", "BADVERS"])
-def test_an_error_is_no_answer(rcode: str) -> None:
+def test_error_is_no_answer(rcode: str) -> None:
     query = _query()
     message = _response(query)
     message.use_edns(True)
@@ -75,7 +75,7 @@ def test_an_error_is_no_answer(rcode: str) -> None:
     assert (response.found, response.rcode, response.has_opt) == (None, rcode, True)
 
 
-def test_a_loop_of_aliases_is_no_answer() -> None:
+def test_loop_of_aliases_is_no_answer() -> None:
     query = _query()
     message = _response(query, NAME, kind="CNAME")
     response = read_response(query, _wire(message))
@@ -83,7 +83,7 @@ def test_a_loop_of_aliases_is_no_answer() -> None:
     assert response.found is None
 
 
-def test_a_response_to_another_query_is_ignored() -> None:
+def test_response_to_another_query_is_ignored() -> None:
     query = _query()
     wire = _wire(_response(query, "1 2 88 kdc1.kk.test."))
     other_name = wire.replace(b"kk", b"xx")
@@ -97,7 +97,7 @@ def test_a_response_to_another_query_is_ignored() -> None:
     assert read_response(query, wire)
 
 
-def test_the_number_of_records_read_of_an_answer_is_limited() -> None:
+def test_number_of_records_read_of_an_answer_is_limited() -> None:
     query = _query(RecordType.URI)
     uris = [f'{number} 1 "krb5srv:m:tcp:k{number}"' for number in range(1800)]
     wire = _wire(_response(query, *uris, kind="URI"))
@@ -111,7 +111,7 @@ def test_the_number_of_records_read_of_an_answer_is_limited() -> None:
 
 
 @pytest.mark.parametrize("section", ["authority", "additional"])
-def test_the_number_of_records_read_of_other_sections_is_limited(section: str) -> None:
+def test_number_of_records_read_of_other_sections_is_limited(section: str) -> None:
     query = _query()
     calls = {}
     for count in (MAX_OTHER_RECORDS, 3000):
@@ -141,7 +141,7 @@ def _counted(work: Callable[[], T]) -> tuple[T, int]:
     return result, calls
 
 
-def test_a_uri_that_is_too_long_is_ignored() -> None:
+def test_uri_that_is_too_long_is_ignored() -> None:
     query = _query(RecordType.URI)
     wire = _wire(_response(query, '1 1 "krb5srv:m:tcp:k1"', kind="URI"))
     assert read_response(query, wire)
@@ -153,7 +153,7 @@ def test_a_uri_that_is_too_long_is_ignored() -> None:
     assert response.found.records == ()
 
 
-def test_a_truncated_response_is_marked() -> None:
+def test_truncated_response_is_marked() -> None:
     query = _query()
     message = _response(query)
     message.flags |= dns.flags.TC

@@ -17,7 +17,7 @@ from tests.locate.directory import (
 from tests.support.waiting import eventually
 
 
-async def test_a_configured_site_is_used(main_and_branch: Directory) -> None:
+async def test_configured_site_is_used(main_and_branch: Directory) -> None:
     assert await main_and_branch.order(site="Branch") == [("dc3", 0), ("dc4", 0), ("dc2", 1), ("dc1", 1)]
     assert site_name("Main").lower() not in main_and_branch.world.queries
 
@@ -38,7 +38,7 @@ async def test_controllers_of_a_new_site_are_pinged_once_the_site_is_known(
 
 
 @pytest.mark.parametrize("site", ["", "a.b", "Ma in", "x" * 64, "Zürich", "*", "a\0b"])
-async def test_an_invalid_site_name_is_not_looked_up(main_and_branch: Directory, site: str) -> None:
+async def test_invalid_site_name_is_not_looked_up(main_and_branch: Directory, site: str) -> None:
     main_and_branch.world.controllers(1, 2, 3, 4, client_site=site)
     assert len(await main_and_branch.order()) == 4
     assert set(main_and_branch.world.queries) == {DC_NAME, PLAIN_NAME}
@@ -60,7 +60,7 @@ async def test_concurrent_first_requests_share_their_pings(main_and_branch: Dire
     )  # all controllers, and later the further controllers of the site
 
 
-async def test_a_cancelled_first_request_does_not_affect_the_others(main_and_branch: Directory) -> None:
+async def test_cancelled_first_request_does_not_affect_the_others(main_and_branch: Directory) -> None:
     main_and_branch.world.ping_delay = 0.05
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(main_and_branch.order(), name="first")
@@ -70,7 +70,7 @@ async def test_a_cancelled_first_request_does_not_affect_the_others(main_and_bra
     assert len(second.result()) == 4
 
 
-async def test_the_domain_is_pinged_again_after_the_interval(main_and_branch: Directory) -> None:
+async def test_domain_is_pinged_again_after_the_interval(main_and_branch: Directory) -> None:
     found = await main_and_branch.discover()
     assert found.validity.recheck == main_and_branch.world.now + REFRESH_SECONDS
     main_and_branch.world.now += REFRESH_SECONDS
@@ -92,7 +92,7 @@ async def test_no_request_waits_for_a_refresh(main_and_branch: Directory) -> Non
     assert asyncio.get_running_loop().time() - started < FIRST_WAIT_SECONDS
 
 
-async def test_the_first_request_uses_dns_if_no_ping_is_answered(main_and_branch: Directory) -> None:
+async def test_first_request_uses_dns_if_no_ping_is_answered(main_and_branch: Directory) -> None:
     main_and_branch.world.ping_delay = 5
     async with asyncio.timeout(2):
         assert {host for host, _ in await main_and_branch.order()} == {"dc1", "dc2", "dc3", "dc4"}
@@ -120,7 +120,7 @@ async def test_without_records_no_controller_is_found_or_pinged(directory: Direc
     assert found.validity.recheck <= directory.world.now + RETRY_SECONDS
 
 
-async def test_the_site_is_logged_once(main_and_branch: Directory, caplog: pytest.LogCaptureFixture) -> None:
+async def test_site_is_logged_once(main_and_branch: Directory, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "kkdcpd.locate"):
         await main_and_branch.order()
         main_and_branch.world.now += REFRESH_SECONDS
@@ -129,7 +129,7 @@ async def test_the_site_is_logged_once(main_and_branch: Directory, caplog: pytes
     assert caplog.records[0].__dict__["fields"] == {"domain": "ad.test", "site": "Main"}
 
 
-async def test_the_number_of_kept_domains_is_limited(main_and_branch: Directory) -> None:
+async def test_number_of_kept_domains_is_limited(main_and_branch: Directory) -> None:
     # Each configured site is remembered by itself, as each domain is.
     for number in range(MAX_DOMAINS + 1):
         await main_and_branch.order(site=f"Site-{number}")

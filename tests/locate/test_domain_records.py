@@ -7,19 +7,19 @@ from kkdcpd.values import DcLocatorFlags, KdcService
 from tests.locate.directory import PDC_NAME, PLAIN_NAME, Directory, site_name, srv
 
 
-async def test_a_site_without_controllers_uses_the_controllers_of_the_domain(
+async def test_site_without_controllers_uses_the_controllers_of_the_domain(
     main_and_branch: Directory,
 ) -> None:
     main_and_branch.world.zone[site_name("Main")] = []
     assert [host for host, _ in await main_and_branch.order()] == ["dc2", "dc1", "dc4", "dc3"]
 
 
-async def test_the_plain_name_is_used_if_the_others_have_no_controllers(directory: Directory) -> None:
+async def test_plain_name_is_used_if_the_others_have_no_controllers(directory: Directory) -> None:
     directory.world.zone[PLAIN_NAME] = [srv(9)]
     assert await directory.order() == [("dc9", 0)]
 
 
-async def test_the_pdc_is_asked_at_the_kerberos_port(main_and_branch: Directory) -> None:
+async def test_pdc_is_asked_at_the_kerberos_port(main_and_branch: Directory) -> None:
     found = await main_and_branch.discover(DcLocatorFlags.PDC_REQUIRED)
     assert [str(each.endpoint) for each in found.candidates] == ["tcp://dc3.ad.test:88"]
 
@@ -41,7 +41,7 @@ async def test_password_changes_of_the_pdc_go_to_its_kpasswd_port(main_and_branc
     assert [str(each.endpoint) for each in found.candidates] == ["tcp://dc3.ad.test:464"]
 
 
-async def test_a_dns_failure_is_no_empty_answer(directory: Directory) -> None:
+async def test_dns_failure_is_no_empty_answer(directory: Directory) -> None:
     directory.world.is_dns_down = True
     with pytest.raises(DnsFailedError):
         await directory.discover()

@@ -32,7 +32,7 @@ class Slots(FairSemaphore):
             await asyncio.sleep(0)
 
 
-async def test_a_group_gets_no_more_than_its_share() -> None:
+async def test_group_gets_no_more_than_its_share() -> None:
     slots = Slots(4, share=3)
     await slots.request(*"aaaaa", "b")
     assert slots.held == [*"aaa", "b"]
@@ -46,7 +46,7 @@ async def test_freed_slots_go_to_the_groups_in_turn() -> None:
     assert slots.held == [*"aa", "a", "b", "c", "a", "b", "a"]
 
 
-async def test_a_group_at_its_share_does_not_delay_another_group() -> None:
+async def test_group_at_its_share_does_not_delay_another_group() -> None:
     slots = Slots(3, share=2)
     await slots.request(*"aa", "b", *"aa", "b", "c")
     assert slots.held == [*"aa", "b"]
@@ -55,7 +55,7 @@ async def test_a_group_at_its_share_does_not_delay_another_group() -> None:
     assert slots.held[3:] == ["a", "b", "c", "a"]
 
 
-async def test_a_waiter_that_leaves_loses_no_slot() -> None:
+async def test_waiter_that_leaves_loses_no_slot() -> None:
     slots = Slots(1, share=1)
     await slots.request("a")
     (second, third) = await slots.request("a", "b")

@@ -24,7 +24,7 @@ async def test_all_tasks_are_awaited_while_the_results_are_insufficient() -> Non
     assert await gather_with_grace(tasks, _has_good) == {"a": "bad", "b": "bad"}
 
 
-async def test_a_late_task_is_cancelled_once_the_results_are_sufficient() -> None:
+async def test_late_task_is_cancelled_once_the_results_are_sufficient() -> None:
     loop = asyncio.get_running_loop()
     ready, never = asyncio.Event(), asyncio.Event()
     ready.set()
@@ -38,7 +38,7 @@ async def test_a_late_task_is_cancelled_once_the_results_are_sufficient() -> Non
     assert tasks["b"].cancelled()
 
 
-async def test_a_result_within_the_grace_period_is_included() -> None:
+async def test_result_within_the_grace_period_is_included() -> None:
     loop = asyncio.get_running_loop()
     ready, soon = asyncio.Event(), asyncio.Event()
     ready.set()

@@ -36,7 +36,7 @@ def hosts() -> Hosts:
     return Hosts(HOSTS_FILE)
 
 
-def test_a_hosts_file_is_read_as_hosts_5_describes() -> None:
+def test_hosts_file_is_read_as_hosts_5_describes() -> None:
     assert parse_hosts(HOSTS_FILE) == {
         "localhost": ("127.0.0.1",),
         "kdc9.example.com": ("2001:db8::9", "192.0.2.9"),
@@ -86,7 +86,7 @@ async def test_both_families_are_looked_up(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize("broken", [RecordType.A, RecordType.AAAA])
-async def test_a_failure_for_one_family_keeps_the_other(hosts: Hosts, broken: RecordType) -> None:
+async def test_failure_for_one_family_keeps_the_other(hosts: Hosts, broken: RecordType) -> None:
     hosts.dns.put("kdc1.example.com", "A", "192.0.2.1")
     hosts.dns.put("kdc1.example.com", "AAAA", "2001:db8::1")
     hosts.dns.broken = {broken}
@@ -96,14 +96,14 @@ async def test_a_failure_for_one_family_keeps_the_other(hosts: Hosts, broken: Re
     assert found.validity.expires == 1600
 
 
-async def test_a_host_has_no_address_only_if_both_families_are_answered(hosts: Hosts) -> None:
+async def test_host_has_no_address_only_if_both_families_are_answered(hosts: Hosts) -> None:
     assert (await hosts.addresses("unknown.example.com")).addresses == ()
     hosts.dns.broken = {RecordType.AAAA}
     with pytest.raises(DnsFailedError):
         await hosts.addresses("other.example.com")
 
 
-async def test_an_expired_address_is_marked(hosts: Hosts) -> None:
+async def test_expired_address_is_marked(hosts: Hosts) -> None:
     hosts.dns.put("kdc1.example.com", "A", "192.0.2.1", ttl=50)
     await hosts.addresses("kdc1.example.com")
     hosts.dns.is_down = True

@@ -26,7 +26,7 @@ def _discovering(**settings: Any) -> LocatorWithDns:
     return setup
 
 
-async def test_a_list_takes_precedence_over_discovery_for_its_service() -> None:
+async def test_list_takes_precedence_over_discovery_for_its_service() -> None:
     async with LocatorWithDns(realm("EXAMPLE.COM", kdc=["tcp://192.0.2.7"], discovery="dns")) as setup:
         setup.dns.put("_kpasswd._udp.example.com", "SRV", "0 0 464 192.0.2.8")
         assert endpoints(await setup.locate()) == ["tcp://192.0.2.7:88"]
@@ -42,7 +42,7 @@ async def test_configured_endpoints_are_never_refused() -> None:
         assert route.candidates[0].ttl is None
 
 
-async def test_the_address_filter_does_not_apply_to_configured_hosts() -> None:
+async def test_address_filter_does_not_apply_to_configured_hosts() -> None:
     async with LocatorWithDns(realm("EXAMPLE.COM", kdc=["k1"])) as setup:
         setup.dns.put("k1", "A", "127.0.0.1")
         assert endpoints(await setup.locate()) == ["tcp://127.0.0.1:88", "udp://127.0.0.1:88*"]
@@ -51,7 +51,7 @@ async def test_the_address_filter_does_not_apply_to_configured_hosts() -> None:
         assert setup.dns.count == 0
 
 
-async def test_a_service_without_list_and_discovery_has_no_known_server() -> None:
+async def test_service_without_list_and_discovery_has_no_known_server() -> None:
     async with LocatorWithDns(realm("EXAMPLE.COM", kdc=["192.0.2.1"])) as setup:
         with pytest.raises(NoKdcKnownError, match=r'realms\."EXAMPLE\.COM" has neither kpasswd'):
             await setup.locate(service=KdcService.KPASSWD)
@@ -68,7 +68,7 @@ async def test_configured_hosts_without_address_are_reported() -> None:
             await setup.locate()
 
 
-async def test_a_route_has_the_configured_name() -> None:
+async def test_route_has_the_configured_name() -> None:
     async with _discovering() as setup:
         assert (await setup.locate("example")).realm == "EXAMPLE.COM"
         assert (await setup.locate("Example.Com.")).realm == "EXAMPLE.COM"
@@ -78,7 +78,7 @@ async def test_a_route_has_the_configured_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["OTHER.COM", "A.EXAMPLE.COM", "", "EXAMPLE.COM.OTHER.COM"])
-async def test_a_realm_that_is_not_configured_is_never_looked_up(name: str) -> None:
+async def test_realm_that_is_not_configured_is_never_looked_up(name: str) -> None:
     async with _discovering() as setup:
         for flags in (DcLocatorFlags(0), FORCE, PDC, DcLocatorFlags(-1)):
             with pytest.raises(RealmNotServedError):
@@ -86,7 +86,7 @@ async def test_a_realm_that_is_not_configured_is_never_looked_up(name: str) -> N
         assert setup.dns.count == 0
 
 
-async def test_a_route_is_kept_and_refreshed_while_it_is_valid() -> None:
+async def test_route_is_kept_and_refreshed_while_it_is_valid() -> None:
     async with _discovering(negative_ttl=3600) as setup:
         first = await setup.locate()
         setup.clock.advance(89)
@@ -106,7 +106,7 @@ async def test_a_route_is_kept_and_refreshed_while_it_is_valid() -> None:
         assert endpoints(await setup.locate()) == ["tcp://192.0.2.2:88"]
 
 
-async def test_a_hundred_concurrent_requests_make_one_route() -> None:
+async def test_hundred_concurrent_requests_make_one_route() -> None:
     async with _discovering() as setup:
         routes = await asyncio.gather(*[setup.locate() for _ in range(100)])
         assert len(set(map(id, routes))) == 1
@@ -125,7 +125,7 @@ async def test_routes_stay_valid_while_dns_is_down() -> None:
         assert "DNS is down" in (await setup.locate()).candidates[0].source
 
 
-async def test_a_realm_that_loses_its_records_loses_its_route() -> None:
+async def test_realm_that_loses_its_records_loses_its_route() -> None:
     async with _discovering() as setup:
         await setup.locate()
         setup.dns.zone.clear()
@@ -134,7 +134,7 @@ async def test_a_realm_that_loses_its_records_loses_its_route() -> None:
             await setup.locate()
 
 
-async def test_a_failure_of_dns_differs_from_a_realm_without_servers() -> None:
+async def test_failure_of_dns_differs_from_a_realm_without_servers() -> None:
     async with _discovering() as setup:
         setup.dns.is_down = True
         with pytest.raises(DnsFailedError):
@@ -193,7 +193,7 @@ def _forest(count: int, **settings: Any) -> LocatorWithDns:
     return setup
 
 
-async def test_a_realm_under_a_wildcard_is_kept_under_its_own_name() -> None:
+async def test_realm_under_a_wildcard_is_kept_under_its_own_name() -> None:
     async with _forest(2) as setup:
         assert (await setup.locate("R0.example.com")).realm == "*.EXAMPLE.COM"
         queries = setup.dns.count
@@ -213,7 +213,7 @@ async def test_invented_names_evict_no_realm() -> None:
         await setup.locate("r1.example.com")
 
 
-async def test_the_number_of_realms_under_a_wildcard_is_limited() -> None:
+async def test_number_of_realms_under_a_wildcard_is_limited() -> None:
     async with _forest(4, wildcard_realms=2) as setup:
         await setup.locate("r0.example.com")
         await setup.locate("r1.example.com")
@@ -229,7 +229,7 @@ async def test_the_number_of_realms_under_a_wildcard_is_limited() -> None:
             await setup.locate("r1.example.com")
 
 
-async def test_a_flood_of_new_names_is_limited_and_does_not_affect_known_realms() -> None:
+async def test_flood_of_new_names_is_limited_and_does_not_affect_known_realms() -> None:
     async with _forest(1) as setup:
         await setup.locate("r0.example.com")
         setup.dns.gate = asyncio.Event()

@@ -31,7 +31,7 @@ def _edns(server: FakeDns) -> tuple[int, int]:
     return with_edns, server.asked.total() - with_edns
 
 
-async def test_a_server_with_edns_gets_one_query() -> None:
+async def test_server_with_edns_gets_one_query() -> None:
     async with serving(ZONE) as server:
         client = _client(server)
         for _ in range(3):
@@ -42,7 +42,7 @@ async def test_a_server_with_edns_gets_one_query() -> None:
 
 
 @pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP", "BADVERS", "SERVFAIL"])
-async def test_a_server_that_refuses_edns_gets_plain_queries_from_then_on(rcode: str) -> None:
+async def test_server_that_refuses_edns_gets_plain_queries_from_then_on(rcode: str) -> None:
     async with serving(ZONE, Habits(edns=rcode)) as server:
         client = _client(server)
         for _ in range(3):
@@ -52,7 +52,7 @@ async def test_a_server_that_refuses_edns_gets_plain_queries_from_then_on(rcode:
         assert _edns(server) == (1, 3)
 
 
-async def test_a_server_that_drops_edns_gets_plain_queries_from_then_on() -> None:
+async def test_server_that_drops_edns_gets_plain_queries_from_then_on() -> None:
     async with serving(ZONE, Habits(edns="drop")) as server:
         client = _client(server)
         for _ in range(6):
@@ -60,7 +60,7 @@ async def test_a_server_that_drops_edns_gets_plain_queries_from_then_on() -> Non
         assert _edns(server) == (2, 6)
 
 
-async def test_a_server_that_supports_edns_again_gets_edns_queries_and_no_client_waits(
+async def test_server_that_supports_edns_again_gets_edns_queries_and_no_client_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kkdcpd.locate.nameserver.PLAIN_SECONDS", 0.0)
@@ -99,19 +99,19 @@ async def test_long_answers_come_over_tcp(edns: str) -> None:
         assert len(response.found.records) == 99
 
 
-async def test_a_refusal_for_another_reason_than_edns_is_returned() -> None:
+async def test_refusal_for_another_reason_than_edns_is_returned() -> None:
     async with serving(ZONE, Habits(failing={"A": "REFUSED"})) as server:
         response = await _ask(_client(server))
         assert (response.rcode, response.found) == ("REFUSED", None)
         assert _edns(server) == (1, 0)
 
 
-async def test_a_late_answer_to_the_first_query_is_used() -> None:
+async def test_late_answer_to_the_first_query_is_used() -> None:
     async with serving(ZONE, Habits(slow={"A": 1.0})) as server:
         assert (await _ask(_client(server))).found
 
 
-async def test_a_server_that_starts_late_answers_a_retransmission() -> None:
+async def test_server_that_starts_late_answers_a_retransmission() -> None:
     async with serving(ZONE) as gone:
         unreachable = Nameserver(host=gone.address, port=gone.port)
     with pytest.raises(TimeoutError):
@@ -120,7 +120,7 @@ async def test_a_server_that_starts_late_answers_a_retransmission() -> None:
         )
 
 
-async def test_a_missing_network_interface_is_an_error() -> None:
+async def test_missing_network_interface_is_an_error() -> None:
     client = NameserverClient(Nameserver(host="fe80::1%no-such-if"))
     with pytest.raises(OSError, match=r"."):
         await _ask(client)

@@ -32,7 +32,7 @@ def _found(name: str, flags: DcLocatorFlags = NO_FLAGS) -> tuple[str, str] | Non
 
 
 @pytest.mark.parametrize("name", ["EXAMPLE.COM", "example.com", "Example.Com.", "example", "OLD.EXAMPLE.NET"])
-def test_a_realm_is_found_by_any_of_its_names_in_any_case(name: str) -> None:
+def test_realm_is_found_by_any_of_its_names_in_any_case(name: str) -> None:
     assert _found(name) == ("EXAMPLE.COM", "example.com")
 
 
@@ -76,14 +76,14 @@ def test_no_other_name_is_served(name: str) -> None:
     assert _found(name) is None
 
 
-def test_a_flat_name_is_an_alias_or_a_realm_without_a_dot() -> None:
+def test_flat_name_is_an_alias_or_a_realm_without_a_dot() -> None:
     assert _found("EXAMPLE", FLAT) == _found("OLD.EXAMPLE.NET", FLAT) == ("EXAMPLE.COM", "example.com")
     assert _found("LAB", FLAT) == ("LAB", "lab")
     assert _found("EXAMPLE.COM", FLAT) is None
     assert _found("A.EXAMPLE.COM", FLAT) is None
 
 
-def test_a_dns_name_is_no_flat_alias() -> None:
+def test_dns_name_is_no_flat_alias() -> None:
     assert _found("EXAMPLE", DNS) is None
     assert _found("EXAMPLE.COM", DNS) == _found("OLD.EXAMPLE.NET", DNS) == ("EXAMPLE.COM", "example.com")
     assert _found("A.EXAMPLE.COM", DNS) == ("*.EXAMPLE.COM", "a.example.com")
@@ -99,7 +99,7 @@ def _new_realm(name: str, network: str = "192.0.2.1") -> NewRealm:
     return NewRealm(name=name, branch=name.rpartition(".")[2], network=network)
 
 
-def test_a_branch_is_the_domain_directly_below_the_wildcard() -> None:
+def test_branch_is_the_domain_directly_below_the_wildcard() -> None:
     names = ("A.EXAMPLE.COM", "C.B.A.EXAMPLE.COM", "EXAMPLE.COM")
     realms = {name: TABLE.match(name, NO_FLAGS) for name in names}
     assert [realm.branch for realm in realms.values() if realm] == ["a.example.com", "a.example.com", ""]
@@ -115,7 +115,7 @@ def test_shares_of_ipv6_apply_to_the_network_of_a_subscriber(network: str, wide:
     assert NewRealm.of(realm, network) == NewRealm(name="a.example.com", branch="a.example.com", network=wide)
 
 
-def test_a_realm_in_use_is_not_evicted() -> None:
+def test_realm_in_use_is_not_evicted() -> None:
     wildcard = WildcardRealms(2)
     assert wildcard.keep(_new_realm("a"), 0.0) is None
     assert wildcard.keep(_new_realm("b"), 1.0) is None
@@ -126,7 +126,7 @@ def test_a_realm_in_use_is_not_evicted() -> None:
     assert "b" in wildcard
 
 
-def test_the_realm_that_is_idle_for_longest_is_evicted() -> None:
+def test_realm_that_is_idle_for_longest_is_evicted() -> None:
     wildcard = WildcardRealms(2)
     wildcard.keep(_new_realm("a"), 0.0)
     wildcard.keep(_new_realm("b"), 1.0)

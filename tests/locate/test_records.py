@@ -32,7 +32,7 @@ def test_srv_records_keep_priority_and_weight() -> None:
     assert not named.is_declined
 
 
-def test_the_port_of_another_services_records_is_replaced() -> None:
+def test_port_of_another_services_records_is_replaced() -> None:
     record = SrvRecord(priority=0, weight=0, port=749, target="adm")
     named = read_srv([record], name="_kerberos-adm._tcp.x", transports=(TCP, UDP), port=464)
     assert [(t.port, t.transport, t.is_fallback) for t in named.targets] == [
@@ -41,7 +41,7 @@ def test_the_port_of_another_services_records_is_replaced() -> None:
     ]
 
 
-def test_the_root_as_target_declines_the_service() -> None:
+def test_root_as_target_declines_the_service() -> None:
     root = SrvRecord(priority=0, weight=0, port=0, target=".")
     named = read_srv([root], name="_kpasswd._tcp.x", transports=(TCP,))
     assert named.is_declined
@@ -68,13 +68,13 @@ def test_the_root_as_target_declines_the_service() -> None:
         ("krb5srv:xyz:tcp:kdc1:", "kdc1", 88, TCP),
     ],
 )
-def test_a_krb5srv_uri_names_an_endpoint(text: str, host: str, port: int, transport: Transport) -> None:
+def test_krb5srv_uri_names_an_endpoint(text: str, host: str, port: int, transport: Transport) -> None:
     target = _only(text)
     assert (target.host, target.port, target.transport) == (host, port, transport)
     assert (target.priority, target.weight, target.source) == (3, 7, "URI _kerberos.x")
 
 
-def test_the_default_port_depends_on_the_service() -> None:
+def test_default_port_depends_on_the_service() -> None:
     assert _only("krb5srv::tcp:a", KdcService.KPASSWD).port == 464
 
 

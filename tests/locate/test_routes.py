@@ -29,14 +29,14 @@ def _found(*candidates: Candidate, refused: int = 0) -> FoundCandidates:
     )
 
 
-def test_a_route_under_a_wildcard_has_the_realm_and_the_branch() -> None:
+def test_route_under_a_wildcard_has_the_realm_and_the_branch() -> None:
     served = ServedRealm(name="b.a.example.com", config=realm("*.EXAMPLE.COM"))
     route = RouteMaker().make(served, KEY, _found(CANDIDATE), log_refused=True)
     assert (route.realm, route.kerberos_realm) == ("*.EXAMPLE.COM", "B.A.EXAMPLE.COM")
     assert route.candidates[0].endpoint.branch == "a.example.com"
 
 
-def test_an_error_names_the_first_refused_servers() -> None:
+def test_error_names_the_first_refused_servers() -> None:
     served = ServedRealm(name="example.com", config=realm("EXAMPLE.COM"))
     with pytest.raises(NoKdcKnownError) as caught:
         RouteMaker().make(served, KEY, _found(refused=MAX_REASONS + 2), log_refused=True)

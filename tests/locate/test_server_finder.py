@@ -25,7 +25,7 @@ def test_order_is_priority_and_udp_of_a_host_without_transport_is_a_fallback() -
     assert {target.source for target in targets} == {"krb5.conf"}
 
 
-def test_the_primary_is_used_if_it_is_required_and_known() -> None:
+def test_primary_is_used_if_it_is_required_and_known() -> None:
     assert [target.host for target in listed_targets(REALM, KdcService.KDC, PDC)] == ["p"]
     without = realm("EXAMPLE.COM", kdc=["tcp://a"])
     assert [target.host for target in listed_targets(without, KdcService.KDC, PDC)] == ["a"]

@@ -38,7 +38,7 @@ async def test_callers_with_the_same_key_share_one_task() -> None:
     assert len(tasks) == 0
 
 
-async def test_a_cancelled_caller_does_not_cancel_the_task_of_the_others() -> None:
+async def test_cancelled_caller_does_not_cancel_the_task_of_the_others() -> None:
     tasks: SharedTasks[str, str] = SharedTasks("test")
     work = Work()
     async with asyncio.TaskGroup() as group:

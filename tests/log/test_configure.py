@@ -53,7 +53,7 @@ def test_nothing_below_the_level_is_written(log: tuple[int, Read], level: str) -
     assert [line.split(" ")[1] for line in read()] == levels[levels.index(level) :]
 
 
-def test_configuring_again_replaces_what_was(root: logging.Logger, log: tuple[int, Read]) -> None:
+def test_second_configuration_replaces_the_first(root: logging.Logger, log: tuple[int, Read]) -> None:
     descriptor, read = log
     configure_logging(LogConfig(), descriptor)
     configure_logging(LogConfig(), descriptor)
@@ -83,7 +83,7 @@ def test_rest_of_a_librarys_text_is_left_out_as_it_may_quote_a_client(log: tuple
     assert not any("secret" in line for line in lines)
 
 
-def test_what_no_caller_can_be_told_is_one_line_at_debug(log: tuple[int, Read]) -> None:
+def test_exception_without_a_caller_is_one_line_at_debug(log: tuple[int, Read]) -> None:
     descriptor, read = log
     configure_logging(LogConfig(level="debug"), descriptor)
 

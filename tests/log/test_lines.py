@@ -152,7 +152,7 @@ def fail_twice(words: str) -> None:
 
 
 @forms
-def test_traceback_tells_the_kinds_of_exceptions_and_not_what_they_say(form: Lines) -> None:
+def test_traceback_has_the_types_of_exceptions_and_not_their_texts(form: Lines) -> None:
     made = record(logging.ERROR)
     try:
         fail_twice("a stranger's words")
@@ -164,7 +164,7 @@ def test_traceback_tells_the_kinds_of_exceptions_and_not_what_they_say(form: Lin
     assert text.count("stranger") == 1  # in our own line of source
 
 
-def test_traceback_tells_the_system_s_own_sentence() -> None:
+def test_traceback_has_the_text_of_the_system_for_an_errno() -> None:
     made = record(logging.ERROR)
     try:
         Path("/nowhere/a stranger's name").read_bytes()
@@ -205,7 +205,7 @@ def test_no_line_is_longer_than_a_pipe_takes_at_once(form: Lines, values: list[s
 
 
 @forms
-def test_the_worst_line_fits_too(form: Lines) -> None:
+def test_worst_line_fits_too(form: Lines) -> None:
     assert len(written(form, **{f"a_rather_long_name_{n}": "\U0001f600" * 999 for n in range(24)})) < PIPE_BUF
 
 

@@ -192,14 +192,14 @@ def test_pipe_that_may_not_be_opened_anew_does_not_block_either() -> None:
     assert run(sys.executable, "-c", program, environment=os.environ).expect_ok().output == "False\n"
 
 
-def test_output_that_was_closed_takes_nothing() -> None:
+def test_closed_output_accepts_no_line() -> None:
     with pipe() as (_read, write):
         out = Output(write)
         out.close()
         assert not out.write(LINE)
 
 
-def test_output_that_is_closed_again_closes_nothing_else() -> None:
+def test_second_close_of_an_output_closes_no_other_descriptor() -> None:
     with pipe() as (_read, write):
         out = Output(write)
         number = out._descriptor
@@ -210,7 +210,7 @@ def test_output_that_is_closed_again_closes_nothing_else() -> None:
             os.fstat(number)
 
 
-def test_socket_that_was_let_go_of_takes_nothing(stream: tuple[socket.socket, socket.socket]) -> None:
+def test_released_socket_accepts_no_line(stream: tuple[socket.socket, socket.socket]) -> None:
     out = Output(stream[0].fileno())
     out.close()
     assert not out.write(LINE)

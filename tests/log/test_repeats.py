@@ -24,7 +24,7 @@ class Log:
             self.write(record)
 
 
-async def test_first_is_told_at_once_and_a_lonely_one_has_no_sum() -> None:
+async def test_first_event_is_written_at_once_and_a_single_event_has_no_sum() -> None:
     log = Log()
     log.tell(1)
     assert log.written == [{"number": 1}]
@@ -32,7 +32,7 @@ async def test_first_is_told_at_once_and_a_lonely_one_has_no_sum() -> None:
     assert log.written == [{"number": 1}]
 
 
-async def test_later_ones_are_told_as_sums_with_the_last_of_them() -> None:
+async def test_later_events_are_written_as_sums_with_the_fields_of_the_last() -> None:
     log = Log()
     for number in range(5):
         log.tell(number)
@@ -44,7 +44,7 @@ async def test_later_ones_are_told_as_sums_with_the_last_of_them() -> None:
     assert log.written[2:] == [{"number": 5, "count": 1}]
 
 
-async def test_after_a_quiet_time_the_next_is_told_at_once() -> None:
+async def test_first_event_after_a_pause_is_written_at_once() -> None:
     log = Log()
     log.tell(0)
     await asyncio.sleep(1.5 * SECONDS)
@@ -70,14 +70,14 @@ async def test_many_keys_are_summed_by_event() -> None:
     assert log.written[MAX_KEYS + 1 :] == [{"number": 3 * MAX_KEYS - 1, "count": 2 * MAX_KEYS - 1}]
 
 
-def test_without_an_event_loop_every_line_is_told() -> None:
+def test_without_an_event_loop_every_line_is_written() -> None:
     log = Log()
     for number in range(3):
         log.tell(number)
     assert len(log.written) == 3
 
 
-def test_sum_of_a_loop_that_ended_holds_nothing_back() -> None:
+def test_sum_of_an_ended_event_loop_delays_no_line() -> None:
     log = Log()
 
     async def tell() -> None:

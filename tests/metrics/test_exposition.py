@@ -59,14 +59,14 @@ def test_histogram_adds_up_and_has_its_sum_in_seconds(metrics: Metrics) -> None:
     assert found(series, f"{name}_sum", kind="AS_REQ") == pytest.approx(30.0013)
 
 
-def test_what_never_happened_is_there_only_where_it_may_be_awaited(metrics: Metrics) -> None:
+def test_zero_series_exist_only_where_alerts_need_them(metrics: Metrics) -> None:
     series = scrape(metrics)
     assert found(series, "kkdcpd_refusals_total", rule="guessing") == 0
     assert not any(name == "kkdcpd_requests_total" for name, _ in series)
     assert not any(name.startswith("kkdcpd_kdc") for name, _ in series)
 
 
-def test_names_are_told_as_they_are(metrics: Metrics) -> None:
+def test_names_are_exported_unchanged(metrics: Metrics) -> None:
     odd = 'a "b" \\ c'
     Counters(metrics.row(0)).request_ended(RequestResult(outcome=Outcome.ANSWERED, realm=odd), None, 0.1)
     series = scrape(metrics, dated=[dated("/etc/a b.pem", odd, end=datetime.fromtimestamp(1.5e9, UTC))])
@@ -82,7 +82,7 @@ def dated(path: str, subject: str, *, end: datetime | None) -> DatedItem:
     )
 
 
-def test_item_without_an_end_is_valid_and_one_that_is_named_twice_is_told_once(metrics: Metrics) -> None:
+def test_item_without_an_end_is_valid_and_an_item_named_twice_is_exported_once(metrics: Metrics) -> None:
     items = [dated("a.pem", "CN=a", end=None), dated("a.pem", "CN=a", end=None)]
     series = scrape(metrics, dated=items)
     labels = {"certificate": "a.pem", "kind": "server", "subject": "CN=a"}
@@ -90,7 +90,7 @@ def test_item_without_an_end_is_valid_and_one_that_is_named_twice_is_told_once(m
     assert found(series, "kkdcpd_certificate_expiry_timestamp_seconds", **labels) is None
 
 
-def test_endpoint_is_told_as_the_log_does(metrics: Metrics) -> None:
+def test_endpoint_is_exported_as_the_log_shows_it(metrics: Metrics) -> None:
     counters = Counters(metrics.row(0))
     counters.kdc_tried(KDC)
     counters.kdc_failed(AttemptFailure(endpoint=KDC, reason=FailureReason.SILENT, may_be_delivered=True))
@@ -104,7 +104,7 @@ def test_endpoint_is_told_as_the_log_does(metrics: Metrics) -> None:
     assert sum(name == "kkdcpd_kdc_failures_total" for name, _ in series) == 1
 
 
-def test_endpoints_without_a_slot_are_told_together_and_without_state(metrics: Metrics) -> None:
+def test_endpoints_without_a_slot_are_exported_together_and_without_state(metrics: Metrics) -> None:
     counters = Counters(metrics.row(0))
     for port in (88, 89, 90):
         counters.kdc_tried(KdcEndpoint(name="k", address="::1", port=port, transport=Transport.TCP))
@@ -113,7 +113,7 @@ def test_endpoints_without_a_slot_are_told_together_and_without_state(metrics: M
     assert found(series, "kkdcpd_kdc_state", kdc="other", address="", transport="") is None
 
 
-def test_service_is_told_as_the_parent_knows_it(metrics: Metrics) -> None:
+def test_state_of_the_service_is_exported_as_the_parent_reports_it(metrics: Metrics) -> None:
     metrics.add(RELOADS_FAILED)
     series = scrape(metrics)
     for name, value in (

@@ -48,7 +48,7 @@ def test_unused_row_is_not_read() -> None:
     assert MetricsReader(metrics).value(HEDGES) == 0
 
 
-def test_realm_that_is_called_other_is_told_with_the_others() -> None:
+def test_realm_with_the_name_other_is_exported_with_the_others() -> None:
     metrics = make_metrics(1, RowLayout(realm_entries=2))
     metrics.take_row(0)
     counters = Counters(metrics.row(0))
@@ -57,7 +57,7 @@ def test_realm_that_is_called_other_is_told_with_the_others() -> None:
     assert {name: sum(words) for name, words in MetricsReader(metrics).realms().items()} == {"other": 2}
 
 
-def test_words_of_the_parent_are_its_own() -> None:
+def test_counts_of_the_parent_are_apart_from_the_rows() -> None:
     metrics = make_metrics(1)
     metrics.add(WORKER_DEATHS)
     assert MetricsReader(metrics).service(WORKER_DEATHS) == 1

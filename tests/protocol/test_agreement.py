@@ -71,12 +71,12 @@ def test_every_valid_reply_is_read_as_pyasn1_reads_it(reply: tuple[MessageKind, 
 
 
 @given(broken())
-def test_a_request_with_broken_elements_is_read_exactly_when_pyasn1_reads_it(body: bytes) -> None:
+def test_request_with_broken_elements_is_read_exactly_when_pyasn1_reads_it(body: bytes) -> None:
     assert _accepted(lambda: _read(body)) == _expected(body)
 
 
 @given(damaged(captured_bodies | proxy_messages))
-def test_a_damaged_request_is_read_exactly_when_pyasn1_reads_it(body: bytes) -> None:
+def test_damaged_request_is_read_exactly_when_pyasn1_reads_it(body: bytes) -> None:
     assert _accepted(lambda: _read(body)) == _expected(body)
 
 
@@ -94,14 +94,14 @@ def _flips(body: bytes, *, of_every_bit: bool) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_whatever_bit_of_a_captured_request_flips_what_is_read_is_der(name: str, is_nightly: bool) -> None:
+def test_captured_request_with_a_flipped_bit_is_read_as_der_or_refused(name: str, is_nightly: bool) -> None:
     for body in _flips(captured(name), of_every_bit=is_nightly):
         request = _accepted(lambda body=body: _read(body))  # type: ignore[misc]
         assert request is None or request == _expected(body)
 
 
 @given(damaged(any_reply), st.sampled_from(REQUEST_KINDS))
-def test_a_damaged_reply_that_pyasn1_reads_gives_the_same_facts(payload: bytes, kind: MessageKind) -> None:
+def test_damaged_reply_that_pyasn1_reads_gives_the_same_facts(payload: bytes, kind: MessageKind) -> None:
     facts = _accepted(lambda: inspect_reply(kind, payload))
 
     try:
@@ -145,7 +145,7 @@ def _try_everything(encoded: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_captured_body_is_refused_wherever_it_is_cut_off(name: str) -> None:
+def test_captured_body_is_refused_wherever_it_is_cut_off(name: str) -> None:
     body = captured(name)
     for length in range(len(body)):
         with pytest.raises(MalformedError):
@@ -153,7 +153,7 @@ def test_a_captured_body_is_refused_wherever_it_is_cut_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_captured_kerb_message_is_refused_wherever_it_is_cut_off(name: str) -> None:
+def test_captured_kerb_message_is_refused_wherever_it_is_cut_off(name: str) -> None:
     kerb_message = decode_proxy_message(captured(name)).kerb_message
     for length in range(len(kerb_message)):
         for encoded in (kerb_message[:length], messages.prefixed(kerb_message[4 : 4 + length])):
@@ -174,7 +174,7 @@ def test_a_captured_kerb_message_is_refused_wherever_it_is_cut_off(name: str) ->
     ],
     ids=["AS_REP", "TGS_REP", "KRB_ERROR", "KPASSWD_REP", "framed KRB_ERROR", "bare KRB_ERROR to kpasswd"],
 )
-def test_a_reply_is_refused_wherever_it_is_cut_off(kind: MessageKind, reply: bytes) -> None:
+def test_reply_is_refused_wherever_it_is_cut_off(kind: MessageKind, reply: bytes) -> None:
     for length in range(len(reply)):
         with pytest.raises(MalformedError):
             inspect_reply(kind, reply[:length])

@@ -69,7 +69,7 @@ def facts_in(datagram: bytes) -> DomainControllerFacts:
     return facts
 
 
-def test_a_ping_equals_the_ping_that_samba_answers() -> None:
+def test_ping_equals_the_ping_that_samba_answers() -> None:
     assert encode_ping(5, "ad.test") == bytes.fromhex(
         "3049020105634404000a01000a0100020100020100010100a025a3140409446e73446f6d61696e040761642e74657374"
         "a30d04054e74566572040406000000300a04084e65746c6f676f6e"
@@ -89,11 +89,11 @@ def test_another_decoder_reads_a_ping_as_a_search() -> None:
     }
 
 
-def test_a_domain_of_any_length_makes_a_ping() -> None:
+def test_domain_of_any_length_makes_a_ping() -> None:
     assert b"x" * 250 in encode_ping(2**31 - 1, "x" * 250)
 
 
-def test_an_answer_has_the_facts_of_the_controller() -> None:
+def test_answer_has_the_facts_of_the_controller() -> None:
     answer = decode_ping_answer(SAME_SITE)
     assert answer.message_id == 2**31 - 1
     assert answer.facts is not None
@@ -119,19 +119,19 @@ def test_flags_are_read_and_unknown_flags_are_kept() -> None:
     assert flags == 0x13FD
 
 
-def test_the_sites_of_client_and_controller_may_differ() -> None:
+def test_sites_of_client_and_controller_may_differ() -> None:
     facts = facts_in(OTHER_SITE)
     assert (facts.site, facts.client_site) == ("Default-First-Site-Name", "Branch")
     assert DomainControllerFlags.CLOSEST not in facts.flags
 
 
-def test_a_controller_of_another_domain_has_no_facts() -> None:
+def test_controller_of_another_domain_has_no_facts() -> None:
     answer = decode_ping_answer(NOTHING)
     assert (answer.message_id, answer.facts) == (7, None)
 
 
 @pytest.mark.parametrize("captured", [KNOWN_USER, UNKNOWN_USER])
-def test_an_answer_about_a_user_has_the_facts_of_the_controller(captured: bytes) -> None:
+def test_answer_about_a_user_has_the_facts_of_the_controller(captured: bytes) -> None:
     facts = facts_in(captured)
     assert (facts.host, facts.client_site) == ("dc1.corp.ad.test", "Default-First-Site-Name")
 
@@ -141,7 +141,7 @@ def test_lengths_in_windows_style_are_read() -> None:
     assert (facts.domain, facts.host, facts.site, facts.client_site) == ("corp", "dc1.corp", "Main", "Main")
 
 
-def test_a_controller_with_a_paused_logon_service_has_no_facts() -> None:
+def test_controller_with_a_paused_logon_service_has_no_facts() -> None:
     value = netlogon(SOME_NAMES, head=b"\x18" + HEAD[1:])
     assert decode_ping_answer(answer_with(value)).facts is None
 
@@ -151,18 +151,18 @@ def test_data_after_the_names_is_ignored() -> None:
     assert facts_in(answer_with(netlogon(SOME_NAMES + sock_addr))).client_site == "Main"
 
 
-def test_an_entry_without_the_attribute_has_no_facts() -> None:
+def test_entry_without_the_attribute_has_no_facts() -> None:
     assert decode_ping_answer(answer_with(netlogon(SOME_NAMES), attribute=b"other")).facts is None
 
 
-def test_an_attribute_without_values_has_no_facts() -> None:
+def test_attribute_without_values_has_no_facts() -> None:
     attributes = element(0x30, element(0x04, b"netlogon"), element(0x31))
     entry = element(0x64, element(0x04), element(0x30, attributes))
     assert decode_ping_answer(element(0x30, element(0x02, b"\1"), entry)).facts is None
 
 
 @pytest.mark.parametrize("captured", CAPTURED)
-def test_a_truncated_answer_is_refused(captured: bytes) -> None:
+def test_truncated_answer_is_refused(captured: bytes) -> None:
     # Without the message that ends the search, the entry before it is whole still.
     whole = set(accumulate(map(len, re.split(rb"(?=\x30.\x02[\x01-\x04].{1,4}\x65)", captured))))
     for length in set(range(len(captured))) - whole - {0}:
@@ -170,7 +170,7 @@ def test_a_truncated_answer_is_refused(captured: bytes) -> None:
             decode_ping_answer(captured[:length])
 
 
-def test_a_truncated_value_is_refused() -> None:
+def test_truncated_value_is_refused() -> None:
     value = netlogon(SOME_NAMES)
     for length in range(len(value)):
         with pytest.raises(MalformedError):
@@ -222,7 +222,7 @@ def test_each_name_may_point_to_the_name_before() -> None:
         pytest.param(NOTHING + NOTHING.replace(b"\2\1\7", b"\2\1\x08"), id="two message ids"),
     ],
 )
-def test_a_datagram_without_ldap_answer_is_refused(datagram: bytes) -> None:
+def test_datagram_without_ldap_answer_is_refused(datagram: bytes) -> None:
     with pytest.raises(MalformedError):
         decode_ping_answer(datagram)
 

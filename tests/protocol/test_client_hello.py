@@ -19,7 +19,7 @@ def openssl_s() -> bytes:
     return outgoing.read()
 
 
-def test_real_clients_hello_ends_where_it_ends() -> None:
+def test_end_of_a_real_client_hello_is_found() -> None:
     hello = openssl_s()
     assert hello_bytes(hello[:HEAD_BYTES]) == hello_bytes(hello) == len(hello)
 
@@ -38,7 +38,7 @@ def test_real_clients_hello_ends_where_it_ends() -> None:
         (b"", 0),
     ],
 )
-def test_anything_else_has_no_end_to_wait_for(head: bytes, count: int) -> None:
+def test_other_bytes_have_no_end_to_wait_for(head: bytes, count: int) -> None:
     assert hello_bytes(head) == count
 
 

@@ -32,7 +32,7 @@ def test_hint_is_the_flags_of_ds_get_dc_name(hint: int | None, flags: Flags) -> 
         pytest.param(0x80000600, id="positive, in 5 bytes of DER"),
     ],
 )
-def test_the_highest_bit_may_be_encoded_in_both_ways(hint: int) -> None:
+def test_highest_bit_may_be_encoded_in_both_ways(hint: int) -> None:
     assert flags_of(hint, is_armored=False) == DEFAULT
 
 
@@ -49,7 +49,7 @@ def test_flat_and_dns_name_together_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("hint", [None, 0x600, 0x200600])
-def test_an_armored_request_requires_a_kdc_with_fast(hint: int | None) -> None:
+def test_armored_request_requires_a_kdc_with_fast(hint: int | None) -> None:
     assert flags_of(hint, is_armored=True) == DEFAULT | Flags.DIRECTORY_SERVICE_8_REQUIRED
 
 

@@ -27,11 +27,11 @@ def _whole(encoded: bytes) -> der.Span:
     ],
     ids=["empty", "short", "127 bytes", "128 bytes", "256 bytes", "65536 bytes"],
 )
-def test_the_contents_of_an_element_begin_after_its_header(encoded: bytes, span: der.Span) -> None:
+def test_contents_of_an_element_begin_after_its_header(encoded: bytes, span: der.Span) -> None:
     assert der.read_element(encoded, 0, len(encoded), der.OCTET_STRING) == span
 
 
-def test_an_element_is_read_where_it_stands_and_what_follows_is_left() -> None:
+def test_element_is_read_and_the_bytes_after_it_are_left() -> None:
     assert der.read_element(b"xx\x04\x01ayy", 2, 6, der.OCTET_STRING) == (4, 5)
 
 
@@ -58,7 +58,7 @@ def test_an_element_is_read_where_it_stands_and_what_follows_is_left() -> None:
         (b"\x1f\x04\x00", 3, "tag 0x1f|reaches past"),
     ],
 )
-def test_an_element_is_refused_if_not_in_der(encoded: bytes, end: int, problem: str) -> None:
+def test_element_is_refused_if_not_in_der(encoded: bytes, end: int, problem: str) -> None:
     with pytest.raises(MalformedError, match=problem):
         der.read_element(encoded, 0, end, der.OCTET_STRING)
 
@@ -73,7 +73,7 @@ def test_an_element_is_refused_if_not_in_der(encoded: bytes, end: int, problem: 
     ],
     ids=["without the optional field", "with it", "empty and of the other type", "long"],
 )
-def test_a_sequence_has_a_span_for_each_field(encoded: bytes, spans: list[der.Span]) -> None:
+def test_sequence_has_a_span_for_each_field(encoded: bytes, spans: list[der.Span]) -> None:
     assert der.read_fields(encoded, _whole(encoded), PAIR) == spans
 
 
@@ -103,17 +103,17 @@ def test_a_sequence_has_a_span_for_each_field(encoded: bytes, spans: list[der.Sp
         (b"\xa0\x82\x01", "ends within a field"),
     ],
 )
-def test_a_sequence_is_refused_if_against_its_grammar(encoded: bytes, problem: str) -> None:
+def test_sequence_is_refused_if_against_its_grammar(encoded: bytes, problem: str) -> None:
     with pytest.raises(MalformedError, match=problem):
         der.read_fields(encoded, _whole(encoded), PAIR)
 
 
-def test_a_field_may_not_reach_past_its_sequence_into_what_follows() -> None:
+def test_field_may_not_reach_past_its_sequence_into_what_follows() -> None:
     with pytest.raises(MalformedError, match="wrong type or length"):
         der.read_fields(b"\xa0\x03\x02\x01\x07", (0, 4), PAIR)
 
 
-def test_a_list_has_a_span_for_each_item() -> None:
+def test_list_has_a_span_for_each_item() -> None:
     encoded = b"\x02\x01\x07\x02\x02\x01\x00"
 
     assert der.read_items(encoded, _whole(encoded), der.INTEGER) == [(2, 3), (5, 7)]
@@ -123,12 +123,12 @@ def test_a_list_has_a_span_for_each_item() -> None:
 @pytest.mark.parametrize(
     "encoded", [b"\x02\x01\x07\x04\x01a", b"\x02\x01\x07\x00", b"\x02\x01\x07\x02", b"\x02\x02\x07"]
 )
-def test_a_list_is_refused_if_an_item_is_another_or_cut_off(encoded: bytes) -> None:
+def test_list_is_refused_if_an_item_is_another_or_cut_off(encoded: bytes) -> None:
     with pytest.raises(MalformedError):
         der.read_items(encoded, _whole(encoded), der.INTEGER)
 
 
-def test_a_list_may_be_as_long_as_the_limit_and_no_longer() -> None:
+def test_list_may_be_as_long_as_the_limit_and_no_longer() -> None:
     longest = b"\x02\x01\x07" * der.MAX_ITEMS
 
     assert len(der.read_items(longest, _whole(longest), der.INTEGER)) == der.MAX_ITEMS
@@ -142,7 +142,7 @@ def test_scanned_fields_may_have_any_number_and_type_and_order() -> None:
     assert der.scan_fields(encoded, _whole(encoded)) == {30: (0x04, 4, 5), 0: (0x30, 9, 9)}
 
 
-def test_the_first_of_two_scanned_fields_with_one_number_counts() -> None:
+def test_first_of_two_scanned_fields_with_one_number_counts() -> None:
     encoded = b"\xa0\x03\x02\x01\x07\xa0\x03\x02\x01\x08"
 
     assert der.scan_fields(encoded, _whole(encoded)) == {0: (0x02, 4, 5)}
@@ -170,7 +170,7 @@ def test_scanned_fields_must_be_tagged_and_exactly_nested(encoded: bytes) -> Non
 
 
 @given(st.integers(-(2**31), 2**32 - 1))
-def test_an_integer_is_written_and_read_as_it_is(value: int) -> None:
+def test_integer_is_written_and_read_as_it_is(value: int) -> None:
     element = der.encode_integer(value)
 
     span = der.read_element(element, 0, len(element), der.INTEGER)
@@ -194,7 +194,7 @@ def test_an_integer_is_written_and_read_as_it_is(value: int) -> None:
         (-(2**31), "80000000"),
     ],
 )
-def test_an_integer_takes_as_few_bytes_as_can_be(value: int, encoded: str) -> None:
+def test_integer_takes_as_few_bytes_as_can_be(value: int, encoded: str) -> None:
     contents = bytes.fromhex(encoded)
 
     assert der.encode_integer(value) == der.encode(0x02, contents)
@@ -202,7 +202,7 @@ def test_an_integer_takes_as_few_bytes_as_can_be(value: int, encoded: str) -> No
 
 
 @pytest.mark.parametrize("encoded", ["0080000000", "00ffffffff"])
-def test_an_int32_is_no_uint32(encoded: str) -> None:
+def test_int32_is_no_uint32(encoded: str) -> None:
     with pytest.raises(MalformedError, match="an INTEGER of 5 bytes"):
         der.read_integer(bytes.fromhex(encoded), (0, 5))
 
@@ -223,7 +223,7 @@ def test_an_int32_is_no_uint32(encoded: str) -> None:
         ("008000000000", "of 6 bytes"),
     ],
 )
-def test_an_integer_is_refused_if_not_minimal_or_too_large(encoded: str, problem: str) -> None:
+def test_integer_is_refused_if_not_minimal_or_too_large(encoded: str, problem: str) -> None:
     contents = bytes.fromhex(encoded)
 
     with pytest.raises(MalformedError, match=problem):
@@ -234,21 +234,21 @@ def test_an_integer_is_refused_if_not_minimal_or_too_large(encoded: str, problem
     ("encoded", "bits"),
     [("00", ""), ("0040810010", "40810010"), ("01fe", "fe"), ("0780", "80"), ("07ff80", "ff80")],
 )
-def test_a_bit_string_gives_its_bytes(encoded: str, bits: str) -> None:
+def test_bit_string_gives_its_bytes(encoded: str, bits: str) -> None:
     contents = bytes.fromhex(encoded)
 
     assert der.read_bit_string(contents, _whole(contents)) == bytes.fromhex(bits)
 
 
 @pytest.mark.parametrize("encoded", ["", "01", "07", "0800", "ff00", "01ff", "0740", "040f"])
-def test_a_bit_string_is_refused_if_its_unused_bits_are_wrong(encoded: str) -> None:
+def test_bit_string_is_refused_if_its_unused_bits_are_wrong(encoded: str) -> None:
     contents = bytes.fromhex(encoded)
 
     with pytest.raises(MalformedError, match="wrong unused bits"):
         der.read_bit_string(contents, _whole(contents))
 
 
-def test_a_time_gives_its_bytes() -> None:
+def test_time_gives_its_bytes() -> None:
     assert der.read_time(b"--19700101000000Z--", (2, 17)) == b"19700101000000Z"
 
 
@@ -267,7 +267,7 @@ def test_a_time_gives_its_bytes() -> None:
         b"700101000000Z",
     ],
 )
-def test_a_time_is_refused_in_any_other_form(text: bytes) -> None:
+def test_time_is_refused_in_any_other_form(text: bytes) -> None:
     with pytest.raises(MalformedError, match="KerberosTime"):
         der.read_time(text, _whole(text))
 
@@ -282,11 +282,11 @@ def test_what_is_written_is_der(contents: bytes) -> None:
     assert decoder.decode(element, asn1Spec=univ.OctetString()) == (univ.OctetString(contents), b"")
 
 
-def test_an_explicit_tag_goes_around_the_element() -> None:
+def test_explicit_tag_goes_around_the_element() -> None:
     assert der.encode_explicit(2, der.encode_integer(7)) == b"\xa2\x03\x02\x01\x07"
 
 
-def test_a_reply_of_endless_fields_is_not_read_to_its_end() -> None:
+def test_reply_of_endless_fields_is_not_read_to_its_end() -> None:
     field = der.encode_explicit(0, der.encode_integer(1))
     assert len(der.scan_fields(field * 64, (0, 64 * len(field)))) == 1
     with pytest.raises(MalformedError, match="more than 64 fields"):

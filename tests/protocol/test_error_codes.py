@@ -22,12 +22,12 @@ from kkdcpd.protocol.error_codes import KrbErrorCode, error_name
         (93, "KDC_ERR_UNKNOWN_CRITICAL_FAST_OPTIONS"),
     ],
 )
-def test_a_code_has_the_name_of_its_rfc(code: int, name: str) -> None:
+def test_code_has_the_name_of_its_rfc(code: int, name: str) -> None:
     assert error_name(code) == name
 
 
 @pytest.mark.parametrize("code", [-1, 30, 43, 1000, 2**31 - 1])
-def test_a_code_that_no_rfc_has_is_unknown(code: int) -> None:
+def test_code_that_no_rfc_has_is_unknown(code: int) -> None:
     assert error_name(code) == "UNKNOWN"
 
 

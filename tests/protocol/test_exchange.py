@@ -264,7 +264,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("request_", [PROOF, KPASSWD])
-def test_message_sent_once_goes_to_no_other_kdc_whatever_happens(
+def test_message_sent_once_goes_to_no_other_kdc_after_any_event(
     request_: ProxyRequest, fault: FailureReason
 ) -> None:
     play = Play(request_, tcp("a"), tcp("b"), udp("a", is_fallback=True))

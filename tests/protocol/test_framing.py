@@ -7,16 +7,16 @@ from kkdcpd.protocol.framing import PREFIX_BYTES, add_prefix, has_prefix, read_p
 from tests.support import messages
 
 
-def test_the_length_of_the_payload_goes_before_it() -> None:
+def test_length_of_the_payload_goes_before_it() -> None:
     assert add_prefix(b"abc") == b"\x00\x00\x00\x03abc"
 
 
-def test_the_length_has_four_bytes_however_large_it_is() -> None:
+def test_length_has_four_bytes_however_large_it_is() -> None:
     assert add_prefix(bytes(70_000))[:PREFIX_BYTES] == b"\x00\x01\x11\x70"
 
 
 @given(st.binary(min_size=1, max_size=300))
-def test_a_prefix_is_seen_and_read_as_it_was_put(payload: bytes) -> None:
+def test_added_prefix_is_recognized_and_read_back(payload: bytes) -> None:
     assert has_prefix(add_prefix(payload))
     assert read_prefix(add_prefix(payload)) == len(payload)
 
@@ -33,7 +33,7 @@ def test_nothing_after_the_length_is_no_prefix(length: int) -> None:
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
-def test_a_length_that_is_not_that_of_the_rest_is_no_prefix(difference: int) -> None:
+def test_length_that_is_not_that_of_the_rest_is_no_prefix(difference: int) -> None:
     assert not has_prefix((10 + difference).to_bytes(4, "big") + bytes(10))
 
 

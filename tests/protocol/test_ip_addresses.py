@@ -134,7 +134,7 @@ def test_ipv4_client_counts_the_same_through_a_translator(bits: int) -> None:
     assert limited_networks(translated) == limited_networks(plain)
 
 
-def test_a_million_networks_leave_a_bounded_cache() -> None:
+def test_million_networks_leave_a_bounded_cache() -> None:
     for number in range(10_000):
         networks_of(f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::/64")
     assert networks_of.cache_info().currsize <= 1024

@@ -41,7 +41,7 @@ def test_names_and_types_of_an_as_req_are_read() -> None:
     assert not request.is_armored
 
 
-def test_a_tgs_req_has_no_cname_and_begins_with_its_ticket() -> None:
+def test_tgs_req_has_no_cname_and_begins_with_its_ticket() -> None:
     request = _read_request(messages.tgs_req())
 
     assert request.kind is MessageKind.TGS_REQ
@@ -53,17 +53,17 @@ def test_a_tgs_req_has_no_cname_and_begins_with_its_ticket() -> None:
 @pytest.mark.parametrize(
     "request_", [messages.as_req(padata=[(136, b"fast")]), messages.tgs_req(padata=[(136, b"")])]
 )
-def test_a_request_with_fast_is_armored(request_: bytes) -> None:
+def test_request_with_fast_is_armored(request_: bytes) -> None:
     assert _read_request(request_).is_armored
 
 
-def test_an_as_req_may_lack_everything_that_is_optional() -> None:
+def test_as_req_may_lack_everything_that_is_optional() -> None:
     request = _read_request(messages.as_req(padata=(), cname=None, sname=None))
 
     assert (request.cname, request.sname, request.padata_types) == (None, None, ())
 
 
-def test_a_request_may_have_everything_that_is_optional() -> None:
+def test_request_may_have_everything_that_is_optional() -> None:
     request = _read_request(
         messages.tgs_req(
             cname=(1, ("alice",)),
@@ -79,7 +79,7 @@ def test_a_request_may_have_everything_that_is_optional() -> None:
 
 
 @pytest.mark.parametrize("number", [9, 11], ids=["addresses", "additional tickets"])
-def test_a_list_that_is_empty_is_as_if_absent(number: int) -> None:
+def test_list_that_is_empty_is_as_if_absent(number: int) -> None:
     """RFC 4120 5.1.3: it should not be sent, but should be accepted."""
     before, etypes, _ = messages.as_req(padata=(), etypes=(18,)).rpartition(b"\xa8\x05\x30\x03\x02\x01\x12")
     header = b"\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a"
@@ -135,7 +135,7 @@ def test_flags_may_have_fewer_or_more_than_32_bits(options: bytes) -> None:
     ],
     ids=["none", "one byte", "bit 14", "all bytes", "40 bits"],
 )
-def test_the_first_32_options_are_read_with_bit_0_as_the_highest(encoded: bytes, options: int) -> None:
+def test_first_32_options_are_read_with_bit_0_as_the_highest(encoded: bytes, options: int) -> None:
     assert _read_request(messages.as_req(options=encoded)).options == options
 
 
@@ -149,7 +149,7 @@ def test_additional_tickets_are_counted() -> None:
 @pytest.mark.parametrize(
     "name", [ALICE, KRBTGT, PrincipalName(name_type=-128, components=("ü", "\udcfc", ""))]
 )
-def test_a_principal_that_is_built_is_read_as_it_was(name: PrincipalName) -> None:
+def test_built_principal_is_read_back(name: PrincipalName) -> None:
     reply = _tagged(0x7E, (6, b"\x02\x01\x19"), (7, kerberos.encode_text("B\udcdc")))
     error = _tagged(0x7E, (6, b"\x02\x01\x19"), (8, kerberos.encode_principal(name)))
 
@@ -166,7 +166,7 @@ def test_a_principal_that_is_built_is_read_as_it_was(name: PrincipalName) -> Non
         ("tickets", (1, ("host", "a")), 4),
     ],
 )
-def test_a_list_may_have_so_many_items_and_no_more(field: str, item: Any, most: int) -> None:
+def test_list_may_have_its_maximum_of_items_and_no_more(field: str, item: Any, most: int) -> None:
     _read_request(messages.as_req(**{field: [item] * most}))
     with pytest.raises(MalformedError, match=f"a list of more than {most} items"):
         _read_request(messages.as_req(**{field: [item] * (most + 1)}))
@@ -192,14 +192,14 @@ NAMED = pytest.mark.parametrize("build", [as_req_of, as_req_for, tgs_req_by, tgs
 
 
 @NAMED
-def test_a_name_may_have_16_components_and_no_more(build: Callable[[messages.Name], bytes]) -> None:
+def test_name_may_have_16_components_and_no_more(build: Callable[[messages.Name], bytes]) -> None:
     _read_request(build((1, ["a"] * 16)))
     with pytest.raises(MalformedError, match="a list of more than 16 items"):
         _read_request(build((1, ["a"] * 17)))
 
 
 @NAMED
-def test_a_name_may_be_as_long_as_in_active_directory_and_not_much_longer(
+def test_name_may_be_as_long_as_in_active_directory_and_not_much_longer(
     build: Callable[[messages.Name], bytes],
 ) -> None:
     _read_request(build((10, ["\N{GRINNING FACE}" * 1023])))
@@ -215,7 +215,7 @@ def test_a_name_may_be_as_long_as_in_active_directory_and_not_much_longer(
     ],
     ids=["AS-REQ", "ticket"],
 )
-def test_a_realm_has_the_same_bounds(build: Callable[[str], bytes]) -> None:
+def test_realm_has_the_same_limits(build: Callable[[str], bytes]) -> None:
     _read_request(build("R" * 4096))
     with pytest.raises(MalformedError, match="a name of more than 4096 bytes"):
         _read_request(build("R" * 4097))
@@ -231,7 +231,7 @@ def test_a_realm_has_the_same_bounds(build: Callable[[str], bytes]) -> None:
     ],
     ids=["name-type", "etype", "padata-type", "addr-type"],
 )
-def test_an_int32_has_a_sign(build: Callable[[int], bytes]) -> None:
+def test_int32_has_a_sign(build: Callable[[int], bytes]) -> None:
     for number in (-(2**31), -135, 2**31 - 1):
         _read_request(build(number))
     # pyasn1's schema is as strict: put in what it won't write.
@@ -272,21 +272,21 @@ def test_an_int32_has_a_sign(build: Callable[[int], bytes]) -> None:
         "eight unused bits",
     ],
 )
-def test_a_request_with_a_wrong_value_is_refused(request_: bytes, old: bytes, new: bytes) -> None:
+def test_request_with_a_wrong_value_is_refused(request_: bytes, old: bytes, new: bytes) -> None:
     assert request_.count(old) == 1
 
     with pytest.raises(MalformedError):
         _read_request(request_.replace(old, new))
 
 
-def test_an_additional_ticket_must_be_a_ticket() -> None:
+def test_additional_ticket_must_be_a_ticket() -> None:
     before, _, after = messages.tgs_req(tickets=[(1, ("host",))]).rpartition(b"\x61\x82")
 
     with pytest.raises(MalformedError, match="tag 0x62 where 0x61 belongs"):
         _read_request(before + b"\x62\x82" + after)
 
 
-def test_a_tgs_req_without_its_ticket_is_refused() -> None:
+def test_tgs_req_without_its_ticket_is_refused() -> None:
     as_req = messages.as_req()
     tgs_req = as_req.replace(b"\xa2\x03\x02\x01\x0a", b"\xa2\x03\x02\x01\x0c").replace(b"\x6a", b"\x6c", 1)
 
@@ -297,13 +297,13 @@ def test_a_tgs_req_without_its_ticket_is_refused() -> None:
 @pytest.mark.parametrize(
     "ticket", [b"", b"x", messages.ap_req()[:-1], messages.ap_req() + b"\x00", messages.ap_rep()]
 )
-def test_a_tgs_req_is_refused_if_its_pa_tgs_req_is_no_ap_req(ticket: bytes) -> None:
+def test_tgs_req_is_refused_if_its_pa_tgs_req_is_no_ap_req(ticket: bytes) -> None:
     with pytest.raises(MalformedError):
         _read_request(messages.tgs_req(ticket=ticket))
 
 
 @pytest.mark.parametrize("second", [b"x", messages.ap_req()])
-def test_a_tgs_req_has_no_second_pa_tgs_req(second: bytes) -> None:
+def test_tgs_req_has_no_second_pa_tgs_req(second: bytes) -> None:
     with pytest.raises(MalformedError, match="more than one PA-TGS-REQ"):
         _read_request(messages.tgs_req(padata=[(1, second)]))
 
@@ -333,12 +333,12 @@ def test_anything_but_an_as_req_or_tgs_req_is_no_request(encoded: bytes) -> None
 
 
 @pytest.mark.parametrize("tail", [b"\x00", b"\x00\x00", b"\x05\x00", messages.as_req()])
-def test_a_request_is_refused_with_bytes_after_it(tail: bytes) -> None:
+def test_request_is_refused_with_bytes_after_it(tail: bytes) -> None:
     with pytest.raises(MalformedError, match="bytes after the end"):
         _read_request(messages.as_req() + tail)
 
 
-def test_a_message_is_read_from_the_midst_of_bytes() -> None:
+def test_message_is_read_from_the_middle_of_bytes() -> None:
     request = messages.as_req()
 
     assert kerberos.read_kdc_req(b"before" + request + b"after", (6, 6 + len(request))) == _read_request(
@@ -356,7 +356,7 @@ def test_ticket_of_an_ap_req_is_read() -> None:
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x05\x00"], ids=["nothing", "an element"])
-def test_a_ticket_holds_one_sequence_and_nothing_after_it(tail: bytes) -> None:
+def test_ticket_holds_one_sequence_and_nothing_after_it(tail: bytes) -> None:
     encrypted = der.encode(
         0x30, der.encode_explicit(0, b"\x02\x01\x12") + der.encode_explicit(2, b"\x04\x01x")
     )
@@ -378,7 +378,7 @@ def test_a_ticket_holds_one_sequence_and_nothing_after_it(tail: bytes) -> None:
         kerberos.read_ap_req(ap_req, (0, len(ap_req)))
 
 
-def test_a_krb_priv_is_read_and_an_ap_req_is_none() -> None:
+def test_krb_priv_is_read_and_an_ap_req_is_none() -> None:
     krb_priv, ap_req = messages.krb_priv(), messages.ap_req()
 
     kerberos.read_krb_priv(krb_priv, (0, len(krb_priv)))
@@ -386,7 +386,7 @@ def test_a_krb_priv_is_read_and_an_ap_req_is_none() -> None:
         kerberos.read_krb_priv(ap_req, (0, len(ap_req)))
 
 
-def test_a_krb_priv_has_no_field_2() -> None:
+def test_krb_priv_has_no_field_2() -> None:
     encrypted = der.encode(
         0x30, der.encode_explicit(0, b"\x02\x01\x12") + der.encode_explicit(2, b"\x04\x01x")
     )
@@ -439,17 +439,17 @@ def test_code_and_names_of_a_krb_error_are_read() -> None:
     )
 
 
-def test_a_krb_error_may_name_no_client() -> None:
+def test_krb_error_may_name_no_client() -> None:
     facts = _read_reply(messages.krb_error(60))
 
     assert (facts.error_code, facts.crealm, facts.cname) == (60, None, None)
 
 
-def test_a_krb_error_may_have_an_unknown_code() -> None:
+def test_krb_error_may_have_an_unknown_code() -> None:
     assert _read_reply(messages.krb_error(-1765328384)).error_code == -1765328384
 
 
-def test_a_krb_error_may_have_unknown_fields() -> None:
+def test_krb_error_may_have_unknown_fields() -> None:
     facts = _read_reply(_tagged(0x7E, (6, b"\x02\x01\x19"), (13, b"\x30\x00"), (30, b"\x7f\x00")))
 
     assert facts == ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=25)
@@ -460,13 +460,13 @@ def test_a_krb_error_may_have_unknown_fields() -> None:
     [(), ((0, b"\x02\x01\x05"),), ((6, b"\x04\x01\x19"),), ((6, b"\x02\x00"),), ((6, b"\x02\x02\x00\x19"),)],
     ids=["no field", "no code", "OCTET STRING", "empty", "not minimal"],
 )
-def test_a_krb_error_is_refused_without_its_code(fields: tuple[tuple[int, bytes], ...]) -> None:
+def test_krb_error_is_refused_without_its_code(fields: tuple[tuple[int, bytes], ...]) -> None:
     with pytest.raises(MalformedError):
         _read_reply(_tagged(0x7E, *fields))
 
 
 @pytest.mark.parametrize("name", [b"\x04\x01x", b"\x30\x00", b"\x30\x03\xa0\x01\x02"])
-def test_a_name_in_a_reply_that_cannot_be_read_is_as_if_absent(name: bytes) -> None:
+def test_name_in_a_reply_that_cannot_be_read_is_as_if_absent(name: bytes) -> None:
     error = _tagged(0x7E, (6, b"\x02\x01\x19"), (7, name), (8, name), (10, name))
     reply = _tagged(0x6B, (3, name), (4, name), (5, name))
     odd_ticket = _tagged(0x6B, (5, der.encode(0x61, name)))
@@ -495,7 +495,7 @@ def test_anything_but_an_as_rep_or_tgs_rep_or_krb_error_is_no_reply(encoded: byt
 
 @pytest.mark.parametrize("reply", [messages.as_rep(), messages.tgs_rep(), messages.krb_error(25)])
 @pytest.mark.parametrize("tail", [b"\x00", b"\x05\x00"])
-def test_a_reply_is_refused_with_bytes_after_it(reply: bytes, tail: bytes) -> None:
+def test_reply_is_refused_with_bytes_after_it(reply: bytes, tail: bytes) -> None:
     with pytest.raises(MalformedError, match="bytes after the end"):
         _read_reply(reply + tail)
 

@@ -14,7 +14,7 @@ PAYLOAD = messages.as_req()
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_captured_body_is_encoded_again_to_the_same_bytes(name: str) -> None:
+def test_captured_body_is_encoded_again_to_the_same_bytes(name: str) -> None:
     message = decode_proxy_message(captured(name))
 
     assert message.target_domain == "FREEIPA.LOCAL"
@@ -24,14 +24,14 @@ def test_a_captured_body_is_encoded_again_to_the_same_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_body_without_length_as_apple_sent_it_gives_the_same_message(name: str) -> None:
+def test_body_without_length_as_apple_sent_it_gives_the_same_message(name: str) -> None:
     message = decode_proxy_message(captured(name))
     body = messages.envelope(message.kerb_message[4:], "FREEIPA.LOCAL", has_prefix=False)
 
     assert decode_proxy_message(body) == dataclasses.replace(message, has_length_prefix=False)
 
 
-def test_the_body_that_an_iphone_sends_is_understood() -> None:
+def test_body_that_an_iphone_sends_is_understood() -> None:
     """The request in latchset/kdcproxy#61, element for element, with other names of the same lengths."""
     realm = "SITE.EXAMPLE.TEST"
     request = messages.as_req(
@@ -53,14 +53,14 @@ def test_the_body_that_an_iphone_sends_is_understood() -> None:
 
 
 @pytest.mark.parametrize("realm_type", ["general", "utf8", "ia5"])
-def test_the_target_domain_may_be_any_of_three_string_types(realm_type: str) -> None:
+def test_target_domain_may_be_any_of_three_string_types(realm_type: str) -> None:
     body = messages.envelope(PAYLOAD, "Example.com", realm_type=realm_type)
 
     assert decode_proxy_message(body).target_domain == "Example.com"
 
 
 @pytest.mark.parametrize("tag", [0x04, 0x13, 0x14, 0x1A, 0x1E, 0x30, 0x3B])
-def test_the_target_domain_may_be_nothing_else(tag: int) -> None:
+def test_target_domain_may_be_nothing_else(tag: int) -> None:
     body = messages.envelope(PAYLOAD, "EXAMPLE.COM")
     retagged = body.replace(b"\x1b\x0bEXAMPLE.COM", bytes([tag]) + b"\x0bEXAMPLE.COM")[-13:]
 
@@ -68,7 +68,7 @@ def test_the_target_domain_may_be_nothing_else(tag: int) -> None:
         decode_proxy_message(body[:-13] + retagged)
 
 
-def test_an_absent_target_domain_is_none_and_an_empty_one_is_empty() -> None:
+def test_absent_target_domain_is_none_and_an_empty_one_is_empty() -> None:
     assert decode_proxy_message(messages.envelope(PAYLOAD, None)).target_domain is None
     assert decode_proxy_message(messages.envelope(PAYLOAD, "")).target_domain == ""
 
@@ -87,11 +87,11 @@ def test_bytes_of_the_target_domain_that_are_not_utf8_are_kept() -> None:
     [0, 0x600, 0x200600, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, -1, -0x80000000],
     ids=hex,
 )
-def test_a_hint_of_32_bits_is_read_with_or_without_sign(hint: int) -> None:
+def test_hint_of_32_bits_is_read_with_or_without_sign(hint: int) -> None:
     assert decode_proxy_message(messages.envelope(PAYLOAD, hint=hint)).dclocator_hint == hint
 
 
-def test_a_hint_with_its_top_bit_set_comes_in_four_bytes_or_in_five() -> None:
+def test_hint_with_its_top_bit_set_comes_in_four_bytes_or_in_five() -> None:
     unsigned = messages.envelope(PAYLOAD, hint=0x80000600)
     signed = messages.envelope(PAYLOAD, hint=0x80000600 - 2**32)
 
@@ -104,28 +104,28 @@ def test_a_hint_with_its_top_bit_set_comes_in_four_bytes_or_in_five() -> None:
 
 
 @pytest.mark.parametrize("hint", [2**32, -(2**31) - 1, 2**64])
-def test_a_hint_of_more_than_32_bits_is_refused(hint: int) -> None:
+def test_hint_of_more_than_32_bits_is_refused(hint: int) -> None:
     body = encode_proxy_message(ProxyMessage(kerb_message=b"x", target_domain="X", dclocator_hint=hint))
 
     with pytest.raises(MalformedError):
         decode_proxy_message(body)
 
 
-def test_a_hint_needs_no_target_domain_before_it() -> None:
+def test_hint_needs_no_target_domain_before_it() -> None:
     message = decode_proxy_message(messages.envelope(PAYLOAD, None, hint=0x600))
 
     assert (message.target_domain, message.dclocator_hint) == (None, 0x600)
 
 
 @pytest.mark.parametrize("length", range(4))
-def test_a_kerb_message_too_short_for_a_length_is_taken_for_one_without(length: int) -> None:
+def test_kerb_message_too_short_for_a_length_is_taken_for_one_without(length: int) -> None:
     message = decode_proxy_message(messages.envelope(bytes(length), has_prefix=False))
 
     assert message.kerb_message == messages.prefixed(bytes(length))
     assert not message.has_length_prefix
 
 
-def test_a_length_of_zero_with_nothing_after_it_is_no_length() -> None:
+def test_length_of_zero_with_nothing_after_it_is_no_length() -> None:
     message = decode_proxy_message(messages.envelope(b""))
 
     assert message.kerb_message == b"\x00\x00\x00\x04\x00\x00\x00\x00"
@@ -133,7 +133,7 @@ def test_a_length_of_zero_with_nothing_after_it_is_no_length() -> None:
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
-def test_a_wrong_length_is_taken_for_part_of_the_message(difference: int) -> None:
+def test_wrong_length_is_taken_for_part_of_the_message(difference: int) -> None:
     wrong = (len(PAYLOAD) + difference).to_bytes(4, "big") + PAYLOAD
 
     message = decode_proxy_message(messages.envelope(wrong, has_prefix=False))
@@ -174,7 +174,7 @@ def test_other_bytes_than_a_kdc_proxy_message_are_refused(body: bytes, problem: 
         decode_proxy_message(body)
 
 
-def test_a_reply_has_only_the_kerb_message() -> None:
+def test_reply_has_only_the_kerb_message() -> None:
     body = encode_proxy_message(ProxyMessage(kerb_message=messages.prefixed(b"reply")))
 
     assert body == b"\x30\x0d\xa0\x0b\x04\x09\x00\x00\x00\x05reply"
@@ -200,7 +200,7 @@ def test_what_is_encoded_is_der_and_decoded_to_the_same(
     assert oracle.proxy_message(body) == message
 
 
-def test_a_target_domain_has_its_bound() -> None:
+def test_target_domain_has_a_maximum_length() -> None:
     assert decode_proxy_message(messages.envelope(PAYLOAD, "d" * 4096)).target_domain == "d" * 4096
     with pytest.raises(MalformedError, match="a target-domain of more than 4096 bytes"):
         decode_proxy_message(messages.envelope(PAYLOAD, "d" * 4097))

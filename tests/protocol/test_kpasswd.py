@@ -46,7 +46,7 @@ def test_version_and_ticket_of_a_request_are_read(version: int) -> None:
 
 
 @VERSIONS
-def test_a_message_is_known_by_its_length_and_version(version: int) -> None:
+def test_message_is_known_by_its_length_and_version(version: int) -> None:
     assert _is_kpasswd(messages.kpasswd_req(version=version))
     assert _is_kpasswd(messages.kpasswd_rep(version=version))
     assert _is_kpasswd(messages.kpasswd_error(version=version))
@@ -62,7 +62,7 @@ def test_no_other_version_is_known(version: int) -> None:
 
 
 @pytest.mark.parametrize("error", [-1, 1])
-def test_a_length_that_is_off_by_one_is_refused(error: int) -> None:
+def test_length_that_is_off_by_one_is_refused(error: int) -> None:
     encoded = messages.kpasswd_frame(AP_REQ, KRB_PRIV, length_error=error)
 
     assert not _is_kpasswd(encoded)
@@ -98,7 +98,7 @@ def test_no_other_message_is_taken_for_one(encoded: bytes) -> None:
         0xFFFF,
     ],
 )
-def test_a_request_with_a_wrong_ap_req_length_is_refused(length: int) -> None:
+def test_request_with_a_wrong_ap_req_length_is_refused(length: int) -> None:
     with pytest.raises(MalformedError):
         _read(_with_first_length(messages.kpasswd_req(), length))
 
@@ -134,7 +134,7 @@ def test_a_request_with_a_wrong_ap_req_length_is_refused(length: int) -> None:
         "a framed error",
     ],
 )
-def test_a_request_is_an_ap_req_and_a_krb_priv_and_nothing_else(first: bytes, second: bytes) -> None:
+def test_request_is_an_ap_req_and_a_krb_priv_and_nothing_else(first: bytes, second: bytes) -> None:
     with pytest.raises(MalformedError):
         _read(messages.kpasswd_frame(first, second))
 
@@ -185,13 +185,13 @@ def test_code_and_names_of_a_framed_krb_error_are_read(version: int) -> None:
         "an byte after the KRB-ERROR",
     ],
 )
-def test_a_reply_is_an_ap_rep_and_a_krb_priv_or_a_krb_error(first: bytes, second: bytes) -> None:
+def test_reply_is_an_ap_rep_and_a_krb_priv_or_a_krb_error(first: bytes, second: bytes) -> None:
     with pytest.raises(MalformedError):
         _read_reply(messages.kpasswd_frame(first, second))
 
 
 @pytest.mark.parametrize("length", [1, len(AP_REP) - 1, len(AP_REP) + 1, 0xFFFF])
-def test_a_reply_with_a_wrong_ap_rep_length_is_refused(length: int) -> None:
+def test_reply_with_a_wrong_ap_rep_length_is_refused(length: int) -> None:
     with pytest.raises(MalformedError):
         _read_reply(_with_first_length(messages.kpasswd_rep(), length))
 
@@ -199,12 +199,12 @@ def test_a_reply_with_a_wrong_ap_rep_length_is_refused(length: int) -> None:
 @pytest.mark.parametrize(
     "reply", [messages.krb_error(60), messages.kpasswd_frame(AP_REP, KRB_PRIV, version=2)]
 )
-def test_a_reply_without_the_frame_is_no_framed_reply(reply: bytes) -> None:
+def test_reply_without_the_frame_is_no_framed_reply(reply: bytes) -> None:
     with pytest.raises(MalformedError, match="wrong length or version"):
         _read_reply(reply)
 
 
-def test_an_error_in_its_frame_is_read_as_such() -> None:
+def test_framed_error_is_read_as_an_error() -> None:
     framed = encode_kpasswd_error(messages.krb_error(12))
 
     assert framed == messages.kpasswd_error(12)

@@ -39,7 +39,7 @@ def test_reply_to_a_request_is_a_krb_error_of_the_requested_service(
 
 
 @pytest.mark.parametrize("version", [1, 0xFF80])
-def test_a_kpasswd_request_is_answered_within_its_frame(version: int) -> None:
+def test_kpasswd_request_is_answered_within_its_frame(version: int) -> None:
     payload = build_policy_error(_request(messages.kpasswd_req(version=version)), TEXT, NOON)
 
     assert payload[:6] == len(payload).to_bytes(2, "big") + b"\x00\x01\x00\x00"
@@ -57,7 +57,7 @@ def test_a_kpasswd_request_is_answered_within_its_frame(version: int) -> None:
         (messages.kpasswd_req(), MessageKind.KPASSWD_REP),
     ],
 )
-def test_the_answer_fits_the_request(request_: bytes, kind: MessageKind) -> None:
+def test_answer_fits_the_request(request_: bytes, kind: MessageKind) -> None:
     request = _request(request_)
     facts = inspect_reply(request.kind, build_policy_error(request, TEXT, NOON))
 

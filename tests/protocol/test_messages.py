@@ -89,12 +89,12 @@ def _expected(name: str) -> ProxyRequest:
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_captured_request_is_known_in_all_its_parts(name: str) -> None:
+def test_captured_request_is_known_in_all_its_parts(name: str) -> None:
     assert _classify(captured(name)) == _expected(name)
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_a_captured_request_without_length_is_the_same_request(name: str) -> None:
+def test_captured_request_without_length_is_the_same_request(name: str) -> None:
     body = messages.envelope(_expected(name).payload, FREEIPA, has_prefix=False)
 
     assert _classify(body) == _expected(name)
@@ -114,20 +114,20 @@ def test_each_kind_of_request_goes_to_its_service(kind: MessageKind, service: Kd
     assert (request.kind, request.service) == (kind, service)
 
 
-def test_a_set_password_request_of_rfc_3244_is_a_kpasswd_request() -> None:
+def test_set_password_request_of_rfc_3244_is_a_kpasswd_request() -> None:
     request = classify(_message(messages.kpasswd_req(version=0xFF80)))
 
     assert (request.kind, request.kpasswd_version) == (MessageKind.KPASSWD_REQ, 0xFF80)
 
 
-def test_the_target_domain_stays_as_it_came_beside_the_realm_within() -> None:
+def test_target_domain_stays_unchanged_beside_the_realm_in_the_message() -> None:
     request = classify(_message(messages.as_req(realm="EXAMPLE.COM"), "example"))
 
     assert (request.target_domain, request.realm) == ("example", "EXAMPLE.COM")
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_the_hint_is_handed_on(kind: MessageKind) -> None:
+def test_hint_is_handed_on(kind: MessageKind) -> None:
     message = dataclasses.replace(_message(REQUESTS[kind]), dclocator_hint=-2147482112)
 
     assert classify(message).dclocator_hint == -2147482112
@@ -135,7 +135,7 @@ def test_the_hint_is_handed_on(kind: MessageKind) -> None:
 
 @pytest.mark.parametrize("kind", REQUESTS)
 @pytest.mark.parametrize("target_domain", [None, ""])
-def test_a_request_without_target_domain_is_refused_as_such(
+def test_request_without_target_domain_is_refused_as_such(
     target_domain: str | None, kind: MessageKind
 ) -> None:
     with pytest.raises(NoTargetDomainError):
@@ -148,7 +148,7 @@ def test_what_is_no_request_is_malformed_even_without_target_domain() -> None:
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_a_reply_is_no_request(name: str) -> None:
+def test_reply_is_no_request(name: str) -> None:
     with pytest.raises(MalformedError):
         classify(_message(REPLIES[name]))
 
@@ -188,7 +188,7 @@ def test_nothing_else_is_a_request(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", range(4))
-def test_a_kerb_message_shorter_than_its_length_field_is_malformed(length: int) -> None:
+def test_kerb_message_shorter_than_its_length_field_is_malformed(length: int) -> None:
     with pytest.raises(MalformedError):
         classify(ProxyMessage(kerb_message=bytes(length), target_domain="EXAMPLE.COM"))
     with pytest.raises(MalformedError):
@@ -197,7 +197,7 @@ def test_a_kerb_message_shorter_than_its_length_field_is_malformed(length: int) 
 
 @pytest.mark.parametrize("name", REPLIES)
 @pytest.mark.parametrize("kind", REQUESTS)
-def test_a_reply_fits_its_request_or_is_refused(kind: MessageKind, name: str) -> None:
+def test_reply_fits_its_request_or_is_refused(kind: MessageKind, name: str) -> None:
     if name in FITTING[kind]:
         assert inspect_reply(kind, REPLIES[name]).kind is FITTING[kind][name]
     else:
@@ -208,11 +208,11 @@ def test_a_reply_fits_its_request_or_is_refused(kind: MessageKind, name: str) ->
 @pytest.mark.parametrize(
     "reply", [messages.krb_error(60), messages.kpasswd_error(60)], ids=["bare", "framed"]
 )
-def test_the_code_of_a_kpasswd_servers_error_is_known_bare_or_framed(reply: bytes) -> None:
+def test_code_of_a_kpasswd_servers_error_is_known_bare_or_framed(reply: bytes) -> None:
     assert inspect_reply(MessageKind.KPASSWD_REQ, reply).error_code == 60
 
 
-def test_a_kpasswd_reply_may_have_another_version_than_the_request() -> None:
+def test_kpasswd_reply_may_have_another_version_than_the_request() -> None:
     for version in (1, 0xFF80):
         reply = messages.kpasswd_rep(version=version)
         assert inspect_reply(MessageKind.KPASSWD_REQ, reply).kind is MessageKind.KPASSWD_REP
@@ -237,5 +237,5 @@ def test_requests_with_one_ticket_have_the_mark_of_the_reply_that_issued_it() ->
     assert len(marks) == 2
 
 
-def test_a_reply_without_a_ticket_has_no_mark() -> None:
+def test_reply_without_a_ticket_has_no_mark() -> None:
     assert inspect_reply(MessageKind.AS_REQ, messages.krb_error(25)).ticket_affinity is None

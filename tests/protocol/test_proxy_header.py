@@ -120,7 +120,7 @@ def test_anything_else_is_malformed(data: bytes) -> None:
         byte_by_byte(data)
 
 
-def test_nothing_is_waited_for_beyond_the_longest_header() -> None:
+def test_no_more_bytes_are_awaited_than_the_longest_header_has() -> None:
     assert max(len(data) for data, *_ in GOOD.values()) == MAX_HEADER_BYTES
     with pytest.raises(MalformedError):
         parse(b"PROXY UNKNOWN ".ljust(107, b"."))

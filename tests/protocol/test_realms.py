@@ -12,7 +12,7 @@ def test_letters_outside_ascii_keep_their_case() -> None:
     assert fold_realm("BÜCHER.EXAMPLE") == "bÜcher.example"
 
 
-def test_the_kelvin_sign_is_no_k() -> None:
+def test_kelvin_sign_is_no_k() -> None:
     assert fold_realm("\u212aDC.EXAMPLE") != fold_realm("KDC.EXAMPLE")
 
 

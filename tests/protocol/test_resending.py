@@ -25,7 +25,7 @@ def test_ticket_may_be_shown_twice_and_a_password_change_may_not() -> None:
 
 
 @pytest.mark.parametrize("reason", FailureReason)
-def test_message_over_tcp_may_be_delivered_whatever_failed(reason: FailureReason) -> None:
+def test_message_over_tcp_may_be_delivered_after_every_failure(reason: FailureReason) -> None:
     assert may_be_delivered(Transport.TCP, reason)
 
 

@@ -117,7 +117,7 @@ def test_guarded_entry_is_evicted_only_for_another_guarded_entry(table: EntryTab
     assert held(table, names[:9]) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_outdated_write_of_a_process_that_slept_takes_nothing_back(area: Area, table: EntryTable) -> None:
+def test_outdated_write_of_a_process_that_slept_reverts_no_count(area: Area, table: EntryTable) -> None:
     name = table.names[KEY]
     at = table.claim(name, NOW)
     table.write(name, at, 0, 10)

@@ -109,7 +109,7 @@ def test_failure_to_close_descriptors_ends_the_child() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_to_the_group_are_the_parent_s(fork: Fork, number: signal.Signals) -> None:
+def test_child_ignores_signals_to_the_process_group(fork: Fork, number: signal.Signals) -> None:
     child = fork(record)
     wait_until(lambda: list(child.channel.receive()) == [Alive()])
     child.kill(number)
@@ -125,13 +125,13 @@ def test_end_of_the_channel_ends_it(fork: Fork) -> None:
     assert exit_code(child) == 0
 
 
-def test_end_of_the_parent_s_descriptor_ends_it_too(fork: Fork) -> None:
+def test_child_ends_when_the_descriptor_of_the_parent_closes(fork: Fork) -> None:
     child = fork(record)
     child.channel.close()
     assert exit_code(child) == 0
 
 
-def test_it_says_again_and_again_that_it_lives(fork: Fork) -> None:
+def test_child_reports_repeatedly_that_it_is_alive(fork: Fork) -> None:
     child = fork(record)
     started = time.monotonic()
     said = hear(child, lambda said: len(said) >= 3)

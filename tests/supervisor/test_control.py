@@ -71,7 +71,7 @@ def test_many_may_ask_at_a_time(parent: Parent) -> None:
     parent.control.close()
 
 
-def test_client_that_has_left_misses_nothing(parent: Parent) -> None:
+def test_answer_to_a_client_that_has_left_is_dropped(parent: Parent) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(parent.path))
         client.send(b"reload\n")

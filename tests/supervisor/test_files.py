@@ -29,7 +29,7 @@ def test_nothing_has_changed_at_first(path: Path) -> None:
     assert looks(watch, 3) == [()] * 3
 
 
-def test_change_is_told_once_when_it_has_stayed(path: Path) -> None:
+def test_change_is_reported_once_when_it_is_stable(path: Path) -> None:
     watch = FileWatch([path])
     path.write_text("second")
     assert looks(watch, 4) == [(), (path,), (), ()]
@@ -44,14 +44,14 @@ def test_file_that_is_still_written_is_waited_for(path: Path) -> None:
     assert watch.changed() == (path,)
 
 
-def test_only_what_has_changed_is_told(path: Path, tmp_path: Path) -> None:
+def test_only_changed_files_are_reported(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pem"
     watch = FileWatch([path, other, path])
     other.write_text("new")
     assert looks(watch, 2) == [(), (other,)]
 
 
-def test_change_that_was_taken_back_is_told_all_the_same(path: Path) -> None:
+def test_reverted_change_is_reported_too(path: Path) -> None:
     """The served contents count, because it is unknown which contents were read."""
     watch = FileWatch([path])
     path.write_text("second")
@@ -80,7 +80,7 @@ def test_symbolic_link_that_is_turned_is_a_change(path: Path, tmp_path: Path) ->
     assert looks(watch, 2) == [(), (link,)]
 
 
-def test_file_that_goes_and_comes_is_a_change(path: Path) -> None:
+def test_file_that_is_removed_and_restored_is_a_change(path: Path) -> None:
     watch = FileWatch([path])
     path.unlink()
     assert looks(watch, 2) == [(), (path,)]
@@ -126,7 +126,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Sequence[tuple[str, str, dict[str,
     return found
 
 
-def test_item_that_leaves_its_dates_is_told_once_and_so_is_its_return(
+def test_item_outside_its_dates_is_logged_once_and_so_is_its_return(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -156,7 +156,7 @@ def test_item_that_is_not_in_use_any_more_is_forgotten(caplog: pytest.LogCapture
     assert told(caplog) == []
 
 
-def test_change_is_told_with_what_the_file_holds_now(caplog: pytest.LogCaptureFixture) -> None:
+def test_change_is_logged_with_the_new_contents_of_the_file(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log_changes([Path("/a.pem"), Path("/a.key")], [item(), item(end=None)])
     names = {"file": "/a.pem", "subject": "CN=a", "names": "dns:a.example.com,ip:192.0.2.1"}

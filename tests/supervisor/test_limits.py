@@ -22,7 +22,7 @@ def test_connections_that_fit_stay_as_they_are() -> None:
     assert fit_to_descriptors(config) == (config, ())
 
 
-def test_connections_that_do_not_fit_are_fewer_and_it_is_told() -> None:
+def test_connections_that_do_not_fit_are_reduced_with_a_warning() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = (hard - ports_within(hard) - OTHER_DESCRIPTORS) // 2
     config, (problem,) = fit_to_descriptors(with_maximum(room + 1))

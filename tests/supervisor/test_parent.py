@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_ready_line_tells_version_addresses_and_realms(start: Start) -> None:
+def test_ready_line_has_version_addresses_and_realms(start: Start) -> None:
     daemon = start("127.0.0.1:0", "[::1]:0")
     ready = next(line for line in map(parse_line, daemon.lines) if line["event"] == "ready")
     assert ready["listen"] == f"http://127.0.0.1:{daemon.ports[0]},http://[::1]:{daemon.ports[1]}"

@@ -127,7 +127,7 @@ def test_descriptors_and_processes_do_not_grow(house: House) -> None:
     wait_until(lambda: house.daemon.descriptors <= everything)
 
 
-def test_reload_bears_what_has_become_of_unix_sockets(house: House, tmp_path: Path) -> None:
+def test_reload_copes_with_removed_and_replaced_unix_sockets(house: House, tmp_path: Path) -> None:
     folder, away = tmp_path / "sockets", tmp_path / "away"
     theirs = folder / "http.sock"
     folder.mkdir()
@@ -194,7 +194,7 @@ def replace_by_a_dead_socket(path: Path) -> None:
         ("file in its folder's place", "remove the file at this path, or choose another path"),
     ],
 )
-def test_control_socket_that_cannot_be_made_is_told_with_what_helps(
+def test_control_socket_that_cannot_be_made_is_reported_with_its_remedy(
     house: House, tmp_path: Path, kind: str, remedy: str
 ) -> None:
     control = tmp_path / "elsewhere" / "control.sock"
@@ -215,7 +215,7 @@ def test_control_socket_that_cannot_be_made_is_told_with_what_helps(
     assert line["remedy"] == f"{remedy}; until then only SIGHUP reloads the configuration"
 
 
-def test_pipe_in_place_of_a_file_holds_nothing_up(house: House) -> None:
+def test_pipe_in_place_of_a_file_does_not_block_the_reload(house: House) -> None:
     certificate = house.pair.certificate.read_bytes()
     for path in (house.daemon.config, house.pair.certificate):
         path.unlink()

@@ -161,7 +161,7 @@ def test_file_of_a_successor_is_left_alone(sockets: Sockets, tmp_path: Path) -> 
     assert path.read_text() == "another one's"
 
 
-def test_systemd_s_socket_is_taken_for_its_address_and_stays_open_when_it_is_named_no_more(
+def test_socket_of_systemd_is_used_for_its_address_and_stays_open_without_a_listener(
     given: socket.socket,
 ) -> None:
     sockets = Sockets([given])
@@ -228,7 +228,7 @@ def test_systemd_s_unix_socket_is_taken_and_its_file_is_systemd_s(tmp_path: Path
     assert path.exists()
 
 
-def test_forked_process_keeps_what_it_serves_alone(sockets: Sockets) -> None:
+def test_forked_process_keeps_only_its_own_listeners(sockets: Sockets) -> None:
     (kept,), (other,) = sockets.open(listen("127.0.0.1:0", "[::1]:0"))
     pid = os.fork()
     if not pid:

@@ -64,7 +64,7 @@ def house(tmp_path: Path, manager: ServiceManager) -> Iterator[House]:
         yield running
 
 
-def test_service_manager_is_told_of_every_state(house: House, manager: ServiceManager) -> None:
+def test_service_manager_is_notified_of_every_state(house: House, manager: ServiceManager) -> None:
     ready = manager.wait_for("READY")
     assert ready == {"READY": "1", "STATUS": "generation 1 serves; workers: 2, realms: 1"}
 
@@ -87,7 +87,9 @@ def test_service_manager_is_told_of_every_state(house: House, manager: ServiceMa
     assert house.daemon.wait() == 0
 
 
-def test_watchdog_hears_of_us_in_time_and_no_more_when_we_hang(house: House, manager: ServiceManager) -> None:
+def test_watchdog_is_notified_in_time_and_not_while_the_parent_hangs(
+    house: House, manager: ServiceManager
+) -> None:
     manager.wait_for("READY")
     for _ in range(4):
         count = len(manager.messages)
@@ -223,7 +225,7 @@ def test_client_that_wakes_us_up_is_served_and_reloads_keep_the_sockets(tmp_path
         assert not any("socket_unclaimed" in line for line in program.lines)
 
 
-def test_socket_that_no_listener_names_is_told_until_it_is_named(tmp_path: Path) -> None:
+def test_socket_without_a_listener_is_logged_until_it_has_one(tmp_path: Path) -> None:
     port, other = free_port(["127.0.0.1"]), free_port(["127.0.0.1"])
     listen = PLAIN.format(f"127.0.0.1:{port}")
     with activated(tmp_path, f"127.0.0.1:{port}", f"127.0.0.1:{other}", listen=listen) as (program, path):
@@ -359,7 +361,7 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
     }
 
 
-def test_dual_stack_socket_tells_ipv4_clients_by_their_ipv4_addresses(tmp_path: Path) -> None:
+def test_dual_stack_socket_shows_ipv4_addresses_of_ipv4_clients(tmp_path: Path) -> None:
     """BindIPv6Only=default: the kernel shows 127.0.0.1 as ::ffff:127.0.0.1."""
     port = free_port(["::"])
     listen = f"""

@@ -134,7 +134,7 @@ LIFETIME = datetime.timedelta(seconds=5)
 
 
 @pytest.mark.parametrize("version", SESSIONS)
-def test_session_of_a_client_whose_certificate_has_expired_opens_nothing(
+def test_session_with_an_expired_client_certificate_is_refused(
     tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     staff = Authority(tmp_path / "staff")
@@ -196,7 +196,7 @@ def is_told_to_close(client: HttpClient) -> bool:
     return response.headers.get("connection") == "close"
 
 
-def test_worker_that_has_outlived_a_crowd_is_renewed_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_worker_is_recycled_after_a_load_peak_and_no_request_is_lost(tmp_path: Path) -> None:
     """A retired worker has no deadline: no order to end was given."""
     with run_house(tmp_path, workers=1, process="drain_timeout = 0") as house:
         (former,) = house.daemon.workers
@@ -378,7 +378,7 @@ def find_user_of(client: HttpClient, kdc: FakeKdcThread) -> str:
     pytest.fail("no request reaches it")
 
 
-def test_trouble_that_one_worker_finds_is_known_to_all_and_so_is_its_end(tmp_path: Path) -> None:
+def test_failure_and_recovery_that_one_worker_finds_reach_all_workers(tmp_path: Path) -> None:
     with FakeKdcThread(tcp=reply(REPLY_PAYLOAD)) as other:
 
         def realms(kdc: FakeKdcThread) -> str:

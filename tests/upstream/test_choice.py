@@ -52,7 +52,7 @@ def fail(health: HealthTable, candidate: Candidate, failure: FailureReason | Non
     health.report(ProbeTarget(endpoint=candidate.endpoint, realm="EXAMPLE.COM"), failure, 0.0)
 
 
-def test_lower_priority_goes_first_whatever_the_weight(choice: Choice) -> None:
+def test_lower_priority_goes_first_with_any_weight(choice: Choice) -> None:
     ordered = route(candidate("a", priority=20, weight=100), candidate("b", priority=10), candidate("c"))
     assert {names(choice.order(ordered, affinity)) for affinity in range(BUCKETS)} == {"cba"}
 
@@ -129,7 +129,7 @@ def kpasswd_host(name: str, address: str) -> int:
     return host_mark(KdcEndpoint(name=name, address=address, port=464, transport=Transport.UDP))
 
 
-def test_a_preferred_host_comes_first_whatever_its_priority(choice: Choice) -> None:
+def test_preferred_host_comes_first_at_any_priority(choice: Choice) -> None:
     ordered = route(candidate("a"), candidate("b"), candidate("c", priority=20))
     for affinity in range(BUCKETS):
         usual = names(choice.order(ordered, affinity))
@@ -137,7 +137,7 @@ def test_a_preferred_host_comes_first_whatever_its_priority(choice: Choice) -> N
         assert names(choice.order(ordered, affinity, host)) == "c" + usual.replace("c", "")
 
 
-def test_a_host_is_known_by_its_address_and_else_by_its_name(choice: Choice) -> None:
+def test_host_is_known_by_its_address_and_else_by_its_name(choice: Choice) -> None:
     ordered = route(candidate("a"), candidate("b"), candidate("c"))
     by_address = kpasswd_host("b", f"192.0.2.{ord('c')}")
     by_name = kpasswd_host("B.", "2001:db8::1")
@@ -147,7 +147,7 @@ def test_a_host_is_known_by_its_address_and_else_by_its_name(choice: Choice) -> 
         assert names(choice.order(ordered, affinity, by_name)) == "b" + usual.replace("b", "")
 
 
-def test_a_host_that_is_no_candidate_changes_nothing(choice: Choice) -> None:
+def test_host_that_is_no_candidate_changes_nothing(choice: Choice) -> None:
     ordered = route(candidate("a"), candidate("b"), candidate("c", priority=20))
     stranger = kpasswd_host("d", "192.0.2.200")
     for affinity in range(BUCKETS):
@@ -193,7 +193,7 @@ def test_udp_that_has_answered_precedes_endpoints_that_are_down(
     assert names(choice.order(route(*candidates.values()), 0)) == order
 
 
-def test_udp_of_a_host_that_never_answered_precedes_nothing(choice: Choice, health: HealthTable) -> None:
+def test_udp_of_a_host_that_never_answered_comes_last(choice: Choice, health: HealthTable) -> None:
     """Its UDP may be filtered, and its TCP may work again."""
     ordered = route(candidate("a"), fallback("A"))
     fail(health, candidate("a"), FailureReason.REFUSED)

@@ -93,7 +93,7 @@ async def test_repeatable_message_survives_a_faulty_kdc(payload: bytes, fault: s
 
 @pytest.mark.parametrize("payload", SENT_ONCE, ids=["proof", "armored", "kpasswd"])
 @pytest.mark.parametrize("fault", TAKEN)
-async def test_message_sent_once_is_seen_by_one_kdc_once_whatever_it_does(payload: bytes, fault: str) -> None:
+async def test_message_sent_once_reaches_one_kdc_once_with_every_fault(payload: bytes, fault: str) -> None:
     async with (
         FakeKdc(tcp=TAKEN[fault]) as first,
         FakeKdc(tcp=fake_kdc.reply(REPLIES[payload])) as second,
@@ -354,7 +354,7 @@ async def test_black_holed_family_costs_the_stagger() -> None:
         assert reply.endpoint.address == "127.0.0.1"
 
 
-async def test_probe_names_the_located_realm_whatever_the_message_names() -> None:
+async def test_probe_names_the_located_realm_and_not_the_realm_of_the_message() -> None:
     """Otherwise a message with a realm that the KDC does not know would keep it unhealthy for all."""
     poison = messages.as_req(padata=[(2, b"\x30\x00")], realm="NOSUCH")
     async with FakeKdc(tcp=fake_kdc.close_after_message()) as kdc, running_upstream() as (upstream, _):

@@ -29,7 +29,7 @@ def test_endpoints_of_configured_realms_are_bounded_and_displace_none() -> None:
     assert table.has_room(endpoint(MAX_ENDPOINTS))
 
 
-def test_a_branch_displaces_its_own_oldest_endpoints() -> None:
+def test_branch_displaces_its_own_oldest_endpoints() -> None:
     table = EndpointTable[int]()
     table.add(KDC, -1)
     fill(table, range(10), "other.example.com")
@@ -39,7 +39,7 @@ def test_a_branch_displaces_its_own_oldest_endpoints() -> None:
     assert (table.get(KDC), table.get(endpoint(0))) == (-1, 0)
 
 
-def test_the_largest_branch_makes_room_when_all_branches_are_full() -> None:
+def test_largest_branch_makes_room_when_all_branches_are_full() -> None:
     table = EndpointTable[int]()
     for number in range(4):
         fill(table, range(1000 * number, 1000 * number + MAX_OF_BRANCH), f"evil-{number}.example.com")
@@ -50,7 +50,7 @@ def test_the_largest_branch_makes_room_when_all_branches_are_full() -> None:
     assert len(table) == MAX_OF_BRANCHES + MAX_ENDPOINTS
 
 
-def test_an_endpoint_leaves_the_branch_that_it_was_added_for() -> None:
+def test_endpoint_leaves_the_branch_that_it_was_added_for() -> None:
     table = EndpointTable[int]()
     table.add(endpoint(1, "one.example.com"), 1)
     assert table.pop(endpoint(1, "other.example.com")) == 1

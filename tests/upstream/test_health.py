@@ -150,7 +150,9 @@ def test_failed_connect_makes_a_suspect_endpoint_down_without_a_probe(health: He
 
 
 @pytest.mark.parametrize("failure", [FailureReason.BUSY, FailureReason.LOCAL_ERROR])
-def test_probe_that_never_left_this_host_says_nothing(health: HealthTable, failure: FailureReason) -> None:
+def test_probe_that_never_left_this_host_does_not_change_the_health(
+    health: HealthTable, failure: FailureReason
+) -> None:
     health.report(TARGET, FailureReason.SILENT, 100.0)
     health.probes_due(100.0)
     probe(health, failure, 100.0)
@@ -292,7 +294,7 @@ def test_version_grows_with_changes_only(health: HealthTable) -> None:
     assert versions == [0, 0, 1, 1, 1, 2, 2]
 
 
-def test_each_change_is_one_log_line_however_often_it_fails(
+def test_each_change_is_one_log_line_after_any_number_of_failures(
     health: HealthTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

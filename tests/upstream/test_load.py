@@ -41,7 +41,7 @@ class Full:
         return None if found is None else self.requests.index(found)
 
 
-def test_one_network_may_take_all_slots_while_no_other_wants_any() -> None:
+def test_one_network_may_take_all_slots_while_no_other_needs_one() -> None:
     full = Full("a", "a", "a")
     assert full.slots.is_full
     assert full.yielding("a") is None

@@ -108,7 +108,7 @@ async def test_refused_connect_is_reported() -> None:
 TIME_WAIT = "06"
 
 
-async def test_no_port_of_ours_stays_in_time_wait() -> None:
+async def test_no_local_port_stays_in_time_wait() -> None:
     events, late = EventRecorder(), EventRecorder()
     async with FakeKdc(tcp=fake_kdc.silent()) as kdc:
         unused, abandoned = attempt_at(kdc, late), attempt_at(kdc, late)
