@@ -1,4 +1,4 @@
-"""`python -m kkdcpd` is `kkdcpd`."""
+"""Runs the command line for `python -m kkdcpd`."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""The command line: `kkdcpd` serves, and its commands help the administrator.
+"""The command line: the arguments and exit codes of `kkdcpd` and its commands.
 
-What each command needs is imported when it runs, so that `--help` and `--version` answer at once.
+Each command imports its modules when it runs, so that `--help` and `--version` are fast.
 """
 
 import argparse
@@ -48,9 +48,9 @@ STANDARD_ERROR = 2
 
 
 class ExitCode(enum.IntEnum):
-    """What the process ends with; 66 is EX_NOINPUT and 78 is EX_CONFIG of sysexits.h.
+    """The exit codes; 66 is EX_NOINPUT and 78 is EX_CONFIG of sysexits.h.
 
-    systemd's unit starts it again after all but USAGE and CONFIG, which a later start meets again.
+    The unit of systemd restarts kkdcpd after all failures but USAGE and CONFIG, where a restart cannot help.
     """
 
     OK = 0
@@ -99,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kkdcpd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, what in _COMMAND_HELP.items():
+    for name, text in _COMMAND_HELP.items():
         command = commands.add_parser(
-            name, parents=[common], help=what, description=f"kkdcpd {name}: {what}."
+            name, parents=[common], help=text, description=f"kkdcpd {name}: {text}."
         )
         if name == "locate":
             _add_locate_arguments(command)
@@ -122,9 +122,13 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("realm", metavar="REALM", help="the realm, or another name that clients use")
     only = parser.add_mutually_exclusive_group()
-    for service, what in (("kdc", "KDCs"), ("kpasswd", "servers for password changes")):
+    for service, servers in (("kdc", "KDCs"), ("kpasswd", "servers for password changes")):
         only.add_argument(
-            f"--{service}", dest="services", action="store_const", const=(service,), help=f"only the {what}"
+            f"--{service}",
+            dest="services",
+            action="store_const",
+            const=(service,),
+            help=f"only the {servers}",
         )
     parser.add_argument(
         "--hint",
@@ -145,7 +149,7 @@ def _check(options: argparse.Namespace) -> int:
     try:
         reader = _reader(options)
     except service_user.UnknownUserError as error:
-        options.usage_error(f"{error}: name the user of the service with --user")
+        options.usage_error(f"{error}; name the user of the service with --user")
     try:
         loaded = service_user.call_as(reader, functools.partial(load_config, path, now=now))
         for warning in (*loaded.warnings, *SystemFiles.read().warnings(loaded.config)):
@@ -161,7 +165,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _reader(options: argparse.Namespace) -> "Identity":
-    """Return the identity as which `check` reads the files."""
+    """Return the identity with which `check` reads the files."""
     from kkdcpd.commands import service_user  # noqa: PLC0415
 
     current = service_user.current_identity()
@@ -187,7 +191,7 @@ def _locate(options: argparse.Namespace) -> int:
     except ValueError:
         options.usage_error(f"--hint: {options.hint} is no number and none of {', '.join(locate.HINTS)}")
     config = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC)).config
-    # What it would warn of is in the table.
+    # The table already shows the facts that warnings would repeat.
     log = dataclasses.replace(config.log, level="error", levels=LogLevels())
     configure_logging(log, STANDARD_ERROR)
     queries = [
@@ -208,10 +212,10 @@ def _healthcheck(options: argparse.Namespace) -> int:
     from kkdcpd.commands.healthcheck import reasons_against  # noqa: PLC0415
     from kkdcpd.config import read_admin  # noqa: PLC0415
 
-    # A running service is healthy though its file is invalid now, or this user may not read keys and tokens.
+    # An invalid file, or keys that this user may not read, do not make a running service unhealthy.
     admin, problems = read_admin(Path(options.config))
     address = admin.address
-    no_listener = ["admin.address is empty, so there is no listener to ask; set it"]
+    no_listener = ["admin.address is empty, so kkdcpd has no admin listener; set it"]
     reasons = reasons_against(address) if address else no_listener
     if reasons:
         for reason in (*problems, *reasons):
@@ -248,7 +252,7 @@ def _serve_until_stopped(path: Path) -> None:
     from kkdcpd.supervisor import parent  # noqa: PLC0415
 
     loaded = load_config(path, now=datetime.datetime.now(datetime.UTC))
-    # Without standard output, its number would soon be some connection's.
+    # If standard output is closed, its number must not become the number of a connection.
     output = sys.stdout.fileno() if sys.stdout else os.open(os.devnull, os.O_WRONLY)
     journal_stream = os.environ.get("JOURNAL_STREAM")
     configure = functools.partial(configure_logging, descriptor=output, journal_stream=journal_stream)
@@ -262,7 +266,7 @@ def _reload(options: argparse.Namespace) -> int:
     from kkdcpd.config import read_process  # noqa: PLC0415
 
     path = Path(options.config)
-    # Also if the file is invalid: the monitoring of the service must learn of the failed reload.
+    # An invalid file is sent too: the service counts the failed reload, so that monitoring notices it.
     process, problems = read_process(path)
     notices = notices_for(path)
     try:
@@ -271,7 +275,7 @@ def _reload(options: argparse.Namespace) -> int:
         for reason in (*problems, error):
             notices.reload_failed(reason)
         return ExitCode.CONFIG if problems else ExitCode.CANNOT_START
-    # Where it went well nevertheless, it wasn't this file that was read.
+    # If the reload succeeded in spite of these problems, kkdcpd has read another file than this one.
     for problem in outcome.problems or problems:
         notices.reload_failed(problem)
     if not outcome.is_done:

@@ -84,7 +84,7 @@ REMEDY = "start it, or correct admin.address"
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("", "error: admin.address is empty, so there is no listener to ask; set it\n"),
+        ("", "error: admin.address is empty, so kkdcpd has no admin listener; set it\n"),
         ("127.0.0.1:1", f"error: no kkdcpd answers at 127.0.0.1:1: Connection refused; {REMEDY}\n"),
         (
             "unix:/nowhere/admin.sock",

@@ -94,7 +94,7 @@ def test_without_a_socket_the_advice_is_to_start_it(house: House, tmp_path: Path
     assert done.exit_code == 4
     assert done.output == (
         f"error: no kkdcpd answers on {tmp_path}/none.sock: No such file or directory; start kkdcpd,"
-        " or correct process.control if it runs with another one\n"
+        " or correct process.control if it uses another socket\n"
     )
 
 
@@ -137,7 +137,7 @@ def test_closed_control_connection_is_reported(tmp_path: Path) -> None:
         server.listen()
         hanging_up = threading.Thread(target=_hang_up_on_one, args=(server,))
         hanging_up.start()
-        with pytest.raises(UnreachableError, match="its log tells what came of the reload"):
+        with pytest.raises(UnreachableError, match="its log has the result of the reload"):
             reload(path)
         hanging_up.join()
 

@@ -146,7 +146,7 @@ def test_unknown_user_is_a_usage_error(config: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         _check(config, "no-such-user")
     assert ended.value.code == ExitCode.USAGE
-    assert "there is no user no-such-user: name the user" in capsys.readouterr().err
+    assert "there is no user no-such-user; name the user" in capsys.readouterr().err
 
 
 def test_only_root_can_read_as_another_user(config: Path) -> None:

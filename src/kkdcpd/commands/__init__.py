@@ -1,1 +1,1 @@
-"""What the command line does besides serving, one command a module. Only `cli` knows of them."""
+"""The commands of the command line besides `serve`, a module for each. Only `cli` imports them."""

@@ -1,6 +1,6 @@
-"""`kkdcpd healthcheck`: asks the admin listener whether the service is ready, as containers need it.
+"""`kkdcpd healthcheck`: asks the admin listener whether the service is ready.
 
-It runs every few seconds, so it imports nothing that takes long.
+Containers run the command every few seconds, so this module imports no slow module.
 """
 
 import http.client
@@ -12,7 +12,7 @@ from kkdcpd.config import ANY_HOST, ListenAddress
 __all__ = ["reasons_against"]
 
 TIMEOUT_SECONDS = 3.0
-"""For each step: connecting, and the answer, which takes `service.LOCATE_SECONDS` at most."""
+"""The deadline of each step: the connect, and the response, which takes `service.LOCATE_SECONDS` at most."""
 
 MAX_REASON_BYTES = 65536
 
@@ -32,7 +32,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def reasons_against(address: ListenAddress) -> list[str]:
-    """Ask `/readyz` of the admin listener at this address; return why it isn't ready, in lines."""
+    """Request `/readyz` from the admin listener. Return the reasons why the service is not ready."""
     connection = _connection(address)
     try:
         connection.request("GET", "/readyz", headers={"Connection": "close"})
@@ -60,7 +60,7 @@ def _connection(address: ListenAddress) -> http.client.HTTPConnection:
 
 
 def _reachable(host: str) -> str:
-    """Return where a listener on this host is reached from here: one on every address, by loopback."""
+    """Return the address to connect to: loopback, if the listener listens on all addresses."""
     if host == ANY_HOST:
         return "127.0.0.1"
     address = ipaddress.ip_address(host)

@@ -1,4 +1,4 @@
-"""`kkdcpd locate`: shows a realm's servers, where each was found, whether it answers, and what is refused."""
+"""`kkdcpd locate`: shows the servers of a realm, their sources, whether they answer, and refused servers."""
 
 import asyncio
 import enum
@@ -25,7 +25,7 @@ HINTS = {
     "dns": DcLocatorFlags.IS_DNS_NAME,
     "fast": DcLocatorFlags.DIRECTORY_SERVICE_8_REQUIRED,
 }
-"""The dclocator-hint's bits that change anything, in words."""
+"""Words for the bits of the dclocator-hint that kkdcpd obeys."""
 
 TITLES = {KdcService.KDC: "KDCs", KdcService.KPASSWD: "Servers for password changes"}
 
@@ -35,7 +35,7 @@ _HEAD = ("", "ENDPOINT", "ADDRESS", "PRIORITY", "WEIGHT", "TTL", "ANSWERS", "FOU
 
 
 class Verdict(enum.IntEnum):
-    """What was found of one service, the worst last."""
+    """The result for one service, the worst last."""
 
     GOOD = enum.auto()
     NO_ANSWER = enum.auto()
@@ -44,7 +44,7 @@ class Verdict(enum.IntEnum):
 
 @frozen
 class Answer:
-    """Whether a server answers, and how that reads."""
+    """Whether a server answers, and the text that shows this."""
 
     is_good: bool
     text: str
@@ -66,7 +66,7 @@ class Finding:
 
 @frozen
 class Missing:
-    """A service without servers. `is_complete` tells that the realm may do without them."""
+    """A service without servers. `is_complete` means that the realm does not need this service."""
 
     service: KdcService
     reason: str
@@ -77,7 +77,7 @@ def parse_hint(text: str) -> DcLocatorFlags:
     """Read a dclocator-hint: words and numbers with commas between them.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: a part of the text is neither.
     """
     flags = DcLocatorFlags(0)
     for word in text.lower().split(","):
@@ -88,9 +88,9 @@ def parse_hint(text: str) -> DcLocatorFlags:
 async def locate(
     config: Config, queries: Sequence[LocateQuery], system: SystemFiles
 ) -> tuple[Finding | Missing, ...]:
-    """Locate the servers as the proxy does, and ask each candidate for a sign of life.
+    """Locate the servers as the proxy does, and probe each candidate.
 
-    Password changes alone may be missing where KDCs are asked for as well: a realm may have none.
+    If `queries` has the KDCs too, the servers for password changes may be missing: a realm may have none.
     """
     may_lack_kpasswd = len(queries) > 1
     async with build_locator(config, system) as locator:
@@ -108,32 +108,32 @@ async def _find(
         is_kpasswd = query.service is KdcService.KPASSWD
         is_complete = may_lack_kpasswd and is_kpasswd and isinstance(error, NoKdcKnownError)
         return Missing(service=query.service, reason=str(error), is_complete=is_complete)
-    question = _question(query.service, route, config)
+    datagram = _probe_datagram(query.service, route, config)
     timeout = config.upstream.connect_timeout
     async with asyncio.TaskGroup() as group:
         tries = [
-            group.create_task(_try(candidate.endpoint, question, timeout), name=str(candidate.endpoint))
+            group.create_task(_try(candidate.endpoint, datagram, timeout), name=str(candidate.endpoint))
             for candidate in route.candidates
         ]
     return Finding(service=query.service, route=route, answers=tuple(each.result() for each in tries))
 
 
-def _question(service: KdcService, route: Route, config: Config) -> bytes:
-    """Return the datagram to which any server of the service answers something."""
+def _probe_datagram(service: KdcService, route: Route, config: Config) -> bytes:
+    """Return a request that every server of the service answers."""
     if service is KdcService.KPASSWD:
         return build_kpasswd_probe(route.kerberos_realm)
-    # A KDC answers the same request from memory: a nonce of this moment makes it another one.
+    # A KDC answers a repeated request from its replay cache. The nonce makes each request a new one.
     nonce = time.time_ns() % 2**31
     return build_probe(route.kerberos_realm, config.upstream.probe_principal, nonce=nonce).payload
 
 
-async def _try(endpoint: KdcEndpoint, question: bytes, timeout: float) -> Answer:
+async def _try(endpoint: KdcEndpoint, datagram: bytes, timeout: float) -> Answer:
     started = time.perf_counter()
     try:
         socket_address(endpoint.address, endpoint.port)  # asyncio's error would not name the interface
         async with asyncio.timeout(timeout):
             if endpoint.transport is Transport.UDP:
-                await _ask(endpoint, question)
+                await _exchange(endpoint, datagram)
             else:
                 await _connect(endpoint)
     except TimeoutError:
@@ -148,20 +148,20 @@ async def _connect(endpoint: KdcEndpoint) -> None:
     writer.transport.abort()
 
 
-async def _ask(endpoint: KdcEndpoint, question: bytes) -> None:
-    """Send a datagram, and wait for whatever comes back."""
+async def _exchange(endpoint: KdcEndpoint, datagram: bytes) -> None:
+    """Send the datagram, and wait for any answer."""
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: _Correspondent(answer), remote_addr=(endpoint.address, endpoint.port)
+        lambda: _FirstAnswer(answer), remote_addr=(endpoint.address, endpoint.port)
     )
     try:
-        transport.sendto(question)
+        transport.sendto(datagram)
         await answer
     finally:
         transport.close()
 
 
-class _Correspondent(asyncio.DatagramProtocol):
+class _FirstAnswer(asyncio.DatagramProtocol):
     """Takes the first datagram, or the error of the system (ICMP: port unreachable), as the answer."""
 
     def __init__(self, answer: asyncio.Future[None]) -> None:
@@ -186,7 +186,7 @@ _REASONS = {
 
 
 def _reason(error: OSError) -> str:
-    """Say what the system says, without asyncio's preface that repeats the address."""
+    """Return the text of the system, without asyncio's preface that repeats the address."""
     return _REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
@@ -202,7 +202,7 @@ def _verdict(finding: Finding | Missing) -> Verdict:
 
 
 def render(findings: Sequence[Finding | Missing]) -> str:
-    """Lay the findings out for a terminal."""
+    """Format the findings for a terminal."""
     return "\n\n".join("\n".join(_section(finding)) for finding in findings)
 
 

@@ -1,6 +1,7 @@
-"""Tells what came of `serve` and `reload`: plain text, or JSON lines where the configuration has the log so.
+"""Prints the results of `serve` and `reload` in the format of the log: plain text or JSON lines.
 
-Results go to standard output, problems to standard error. Where the format can't be read, it is plain text.
+Results go to standard output, problems to standard error. If the configuration cannot be read, the format is
+plain text.
 """
 
 import os
@@ -21,27 +22,27 @@ STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 
 class Notices(Protocol):
-    """A way to tell results and problems."""
+    """A format for results and problems."""
 
     def start_failed(self, problem: object) -> None:
-        """Tell one reason for which `serve` ends at once."""
+        """Print a problem that ends `serve` at once."""
         ...
 
     def reload_failed(self, problem: object) -> None:
-        """Tell one reason for which a reload changed nothing."""
+        """Print a problem that made a reload fail."""
         ...
 
     def nothing_changed(self, generation: int) -> None:
-        """Tell which generation serves on, after the problems."""
+        """Print, after the problems, the generation that still serves."""
         ...
 
     def reloaded(self, generation: int) -> None:
-        """Tell which generation serves."""
+        """Print the generation that serves now."""
         ...
 
 
 def notices_for(path: Path) -> Notices:
-    """Return the notices that the configuration at the path asks for."""
+    """Return the format that the configuration at the path selects."""
     return _JsonNotices() if read_log_format(path) == "json" else _PlainNotices()
 
 
@@ -61,11 +62,10 @@ class _PlainNotices:
 
 
 class _JsonNotices:
-    """Lines of the log, with the priority that the journal expects before them if it reads them."""
+    """Lines of the log. If the journal reads them, each begins with its priority."""
 
     def start_failed(self, problem: object) -> None:
         _log_to(STANDARD_ERROR)
-        # Each field is short enough for a line to hold it whole.
         logger.error("start_failed", **_fields(problem))
 
     def reload_failed(self, problem: object) -> None:
@@ -73,7 +73,7 @@ class _JsonNotices:
         logger.error("reload_failed", **_fields(problem))
 
     def nothing_changed(self, generation: int) -> None:
-        """Leave it out: the event says so."""
+        """Print nothing: the event `reload_failed` already means this."""
 
     def reloaded(self, generation: int) -> None:
         _log_to(STANDARD_OUTPUT)

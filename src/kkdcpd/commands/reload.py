@@ -1,4 +1,4 @@
-"""`kkdcpd reload`: have a running kkdcpd read its configuration again, and hear what came of it."""
+"""`kkdcpd reload`: requests a reload from a running kkdcpd, and waits for the result."""
 
 import errno
 from pathlib import Path
@@ -9,23 +9,25 @@ from kkdcpd.supervisor.control import ReloadOutcome, request_reload
 __all__ = ["UnreachableError", "reload"]
 
 ANSWER_SECONDS = 60.0
-"""A generation has 30 seconds to get ready, and ours may have to wait for another one."""
+"""A generation has 30 seconds to become ready, and may have to wait for the generation before it."""
 
-_HANGS_UP = "it stopped, or too many asked at once: its log tells what came of the reload"
+_CONNECTION_CLOSED = (
+    "it stopped, or got too many reload requests at once: its log has the result of the reload"
+)
 _REMEDIES = {
-    errno.ENOENT: "start kkdcpd, or correct process.control if it runs with another one",
+    errno.ENOENT: "start kkdcpd, or correct process.control if it uses another socket",
     errno.ECONNREFUSED: (
-        "a kkdcpd that has ended left the socket behind: start kkdcpd, or correct process.control if it runs"
-        " with another one"
+        "a kkdcpd that has ended left the socket behind: start kkdcpd, or correct process.control if it uses"
+        " another socket"
     ),
     errno.EACCES: "run this as root or as the user that kkdcpd runs as: sudo kkdcpd reload",
     errno.EPERM: "run this as root or as the user that kkdcpd runs as: sudo kkdcpd reload",
-    errno.ENOTSOCK: "it is no socket: correct process.control",
-    errno.EAGAIN: "kkdcpd is busy: its log tells what came of the reload",
-    errno.ECONNRESET: _HANGS_UP,
-    errno.EPIPE: _HANGS_UP,
+    errno.ENOTSOCK: "this file is no socket: correct process.control",
+    errno.EAGAIN: "kkdcpd is busy: its log has the result of the reload",
+    errno.ECONNRESET: _CONNECTION_CLOSED,
+    errno.EPIPE: _CONNECTION_CLOSED,
 }
-_ANY_REMEDY = "look whether kkdcpd runs and what it logs, or send SIGHUP to its first process"
+_ANY_REMEDY = "check that kkdcpd runs, and read its log; or send SIGHUP to its parent process"
 
 
 class UnreachableError(KkdcpdError):
@@ -33,14 +35,15 @@ class UnreachableError(KkdcpdError):
 
 
 def reload(control: Path | None) -> ReloadOutcome:
-    """Ask the kkdcpd whose control socket this is for a reload.
+    """Request a reload through the control socket.
 
     Raises:
-        UnreachableError: it can't be asked, or doesn't answer.
+        UnreachableError: no kkdcpd accepts the request, or it sends no answer.
     """
     if control is None:
         raise UnreachableError(
-            "no kkdcpd can be asked: process.control is empty; set it, or send SIGHUP to its first process"
+            "process.control is empty, so kkdcpd has no control socket; set it, or send SIGHUP to the parent"
+            " process"
         )
     try:
         return request_reload(control, timeout=ANSWER_SECONDS)

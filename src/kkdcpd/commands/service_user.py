@@ -1,8 +1,8 @@
 """Finds the user that the service runs as, and lets `check` read files as this user.
 
-Root reads everything, so a file that root finds good may be closed to the service. systemd knows the user of
-the unit: that of its process while it runs, for a user of DynamicUser= has a number only then. Where systemd
-can't be asked it is the user `kkdcpd`, if there is one or the unit's group exists.
+Root can read every file, so a check by root does not show whether the service can read the files. systemd
+knows the user of the unit. While the unit runs, its process shows the user, because a user of DynamicUser=
+has a number only then. Without systemd, the user is `kkdcpd`, if this user or the group of the unit exists.
 """
 
 import contextlib
@@ -32,24 +32,24 @@ UNIT = "kkdcpd.service"
 USER = "kkdcpd"
 
 BOOTED = Path("/run/systemd/system")
-"""This folder is there where systemd is the init process (sd_booted(3))."""
+"""This folder exists if systemd is the init process (sd_booted(3))."""
 
 PATIENCE_SECONDS = 10.0
 
 DYNAMIC_ID = 65519
-"""The last user number that systemd gives to units while they run (DynamicUser=): it owns no file."""
+"""The last user number that systemd gives to running units (DynamicUser=). This user owns no file."""
 
 
 _Result = TypeVar("_Result")
 
 
 class UnknownUserError(Exception):
-    """There is no such user or group."""
+    """The user or group does not exist."""
 
 
 @frozen
 class Identity:
-    """A user as the kernel sees it; `text` names it for people."""
+    """The user and the groups of a process. `text` names the user in messages."""
 
     text: str
     user: int
@@ -68,16 +68,16 @@ def identity_of(name: str) -> Identity:
     """Return the identity of a user by name or number, with all groups.
 
     Raises:
-        UnknownUserError: there is none.
+        UnknownUserError: the user does not exist.
     """
     return _identity(name, text=name)
 
 
 def service_identity() -> Identity | None:
-    """Return the identity of the service's user; None if nothing tells it.
+    """Return the identity of the user of the service, or None if the user is unknown.
 
     Raises:
-        UnknownUserError: the unit's user or one of its groups doesn't exist.
+        UnknownUserError: the unit's user or one of its groups does not exist.
     """
     unit = _unit()
     return _identity_of_unit(unit) if unit.get("LoadState") == "loaded" else _identity_without_unit()
@@ -91,7 +91,7 @@ def call_as(identity: Identity, load: Callable[[], _Result]) -> _Result:
     """
     if identity == current_identity():
         return load()
-    # Python reads modules and codecs of its own when it first needs them, which another user may not.
+    # Python loads modules and codecs at their first use. Another user may not be allowed to read them.
     with contextlib.suppress(ConfigError):
         load()
     with acting_as(identity):
@@ -100,7 +100,7 @@ def call_as(identity: Identity, load: Callable[[], _Result]) -> _Result:
 
 @contextlib.contextmanager
 def acting_as(identity: Identity) -> Iterator[None]:
-    """Read files as another user does; only root can. The kernel decides, so ACLs and folders count."""
+    """Act as another user, which only root can. The kernel then checks ACLs and folders too."""
     before = current_identity()
     os.setgroups(identity.groups)
     os.setegid(identity.group)
@@ -114,13 +114,13 @@ def acting_as(identity: Identity) -> Iterator[None]:
 
 
 def _unit() -> Mapping[str, str]:
-    """Ask systemd for the unit's properties; none where systemd doesn't run."""
+    """Return the properties of the unit from systemd, or none if systemd does not run."""
     if not BOOTED.is_dir():
         return {}
     properties = "--property=LoadState,MainPID,User,Group,DynamicUser,SupplementaryGroups"
     try:
-        told = subprocess.run(  # noqa: S603 - nothing of it comes from elsewhere
-            ["systemctl", "show", properties, UNIT],  # noqa: S607 - the system's own, wherever it is
+        shown = subprocess.run(  # noqa: S603 - all arguments are constants
+            ["systemctl", "show", properties, UNIT],  # noqa: S607 - its folder differs between systems
             check=True,
             capture_output=True,
             text=True,
@@ -128,7 +128,7 @@ def _unit() -> Mapping[str, str]:
         )
     except (OSError, subprocess.SubprocessError):
         return {}
-    return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+    return dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
 
 
 def _identity_of_unit(unit: Mapping[str, str]) -> Identity:
@@ -141,14 +141,16 @@ def _identity_of_unit(unit: Mapping[str, str]) -> Identity:
 
 
 def _identity_without_unit() -> Identity | None:
-    key_group = _existing(KEY_GROUP)  # it comes with the unit, whose user exists only while it runs
+    key_group = _existing(
+        KEY_GROUP
+    )  # the group belongs to the unit; its user exists only while the unit runs
     with contextlib.suppress(UnknownUserError):
         return _identity(USER, extra=key_group, text=USER, is_dynamic=bool(key_group))
     return None
 
 
 def _identity_of_process(number: str, text: str) -> Identity | None:
-    """Return the identity that a running process has; None if it has ended."""
+    """Return the identity of a running process, or None if the process has ended."""
     try:
         status = Path(f"/proc/{number}/status").read_text()
     except OSError:
