@@ -136,7 +136,7 @@ def test_exit_codes_are_the_same_in_the_readme_the_help_and_the_operations() -> 
     help_text = run(sys.executable, "-m", "kkdcpd", "--help", environment=os.environ).expect_ok().output
     found = {int(code) for code in re.findall(r"^  (\d+) +\S", help_text, re.MULTILINE)}
     assert found == codes(rows("../README.md", "exit code", "meaning")) == set(ExitCode)
-    served = codes(rows("operations.md", "code", "what it is"))
+    served = codes(rows("operations.md", "code", "meaning"))
     assert served == set(ExitCode) - {ExitCode.NOT_FOUND, ExitCode.NO_ANSWER}
 
 
