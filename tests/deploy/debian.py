@@ -31,7 +31,7 @@ _ENVIRONMENT = {
     "HOME": "/root",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-# systemctl then does only what a root needs that is not booted.
+# systemctl then works on a root that is not booted.
 _OFFLINE = {**_ENVIRONMENT, "SYSTEMD_OFFLINE": "1"}
 
 
