@@ -113,7 +113,7 @@ class SharedTable:
             return 0.0
         level = _next_level(value, quiet, growth)
         seconds = min(growth.first * (1 << level), growth.longest)
-        until = int((now + seconds) * TICKS)  # rounded down: no block is longer than the client hears
+        until = int((now + seconds) * TICKS)  # rounded down: no block is longer than its Retry-After
         table.write(name, at, 0, until << COUNT_BITS | level << REASON_BITS | reason)
         table.keep(at, now, now + seconds + (level + 1) * growth.forgiven_after)
         table.guard(at, now + seconds)

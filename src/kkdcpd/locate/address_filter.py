@@ -28,7 +28,7 @@ _SPECIAL_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
 """Special-purpose networks of IANA's registries that `ipaddress` does not report.
 
 Private networks (RFC 1918, RFC 4193, RFC 6598) are allowed, because KDCs are there. Documentation networks
-are allowed too, because no host has such an address.
+are allowed too, because no host has an address of this kind.
 """
 
 

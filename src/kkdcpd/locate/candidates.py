@@ -27,7 +27,7 @@ MAX_HOSTS = 64
 """The number of hosts that are looked up. A DNS answer can name a thousand hosts."""
 
 MAX_WILDCARD_HOSTS = 16
-"""The same limit for realms under a wildcard, where strangers choose the names and each look-up costs."""
+"""The limit for realms under a wildcard: there the owners of domains choose the names of hosts."""
 
 MAX_CANDIDATES = 128
 """The number of candidates of one route. A request tries a small part of them before its deadline."""

@@ -27,7 +27,7 @@ QUERY_SHARE = 48
 """The most queries of one configured realm, so that other realms need not wait for its DNS server."""
 
 MAX_WILDCARD_QUERIES = 32
-"""Queries for realms under wildcards have their own slots, because strangers choose the names."""
+"""Queries for realms under wildcards have their own slots, because clients choose the names."""
 
 WILDCARD_QUERY_SHARE = 8
 """The most queries of one branch of a wildcard. The branch's owner decides how slowly they are answered."""

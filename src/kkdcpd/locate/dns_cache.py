@@ -27,7 +27,7 @@ __all__ = ["DnsCache", "Query"]
 logger = EventLogger(__name__)
 
 WILDCARD_SHARE = 4
-"""The fraction of entries (1/4) for realms under wildcards. DNS data of strangers evicts only these."""
+"""The fraction of entries (1/4) for realms under wildcards. Data under wildcards evicts only these."""
 
 Query = Callable[[str, RecordType], Awaitable[FoundRecords]]
 """Asks DNS; raises DnsFailedError."""

@@ -1,7 +1,7 @@
 """Limits how many operations run at the same time, with fair shares for the groups that compete for slots.
 
 A group is a realm or a client network. A freed slot goes to the waiting groups in turn. So a group with many
-operations delays another group by one turn only, however long its own queue is.
+operations delays another group by one turn only, with a queue of any length.
 """
 
 import asyncio

@@ -32,7 +32,7 @@ from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
 __all__ = ["Locator", "assemble_locator", "build_locator"]
 
 HOLD_SECONDS = 0.25
-"""The shortest lifetime of a route, whatever the TTLs are. A refresh takes some hundred microseconds."""
+"""The shortest lifetime of a route, even with shorter TTLs. A refresh takes some hundred microseconds."""
 
 NEW_REALM_WAIT_SECONDS = 1.0
 """How long a request for a new name under a wildcard waits for a look-up slot."""
@@ -238,7 +238,7 @@ class Locator:
         return True
 
     async def _rediscover(self, realm: ServedRealm, service: KdcService, flags: int) -> Route:
-        """Find the servers again for this request alone, because a stranger may have sent it."""
+        """Find the servers again for this request alone, because any client can send this flag."""
         self._on_lookup(LookUp.ROUTE_MISS)
         has_route = (service, flags) in self._routes.get(realm.name, {})
         try:

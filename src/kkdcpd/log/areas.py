@@ -1,4 +1,4 @@
-"""The areas of the log, each with a level of its own, and the modules that tell of it."""
+"""The areas of the log, each with a level of its own, and the modules that log its events."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ AREAS: Mapping[str, str] = {
     "kdc": "kkdcpd.upstream",
     "locate": "kkdcpd.locate",
 }
-"""Logger names by setting of [log.levels]. What is below none of the others is `process`."""
+"""Logger names by setting of [log.levels]. An event of any other module belongs to `process`."""
 
 
 def set_levels(config: LogConfig) -> None:

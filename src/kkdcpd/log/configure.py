@@ -24,8 +24,8 @@ def configure_logging(config: LogConfig, descriptor: int, *, journal_stream: str
     for_journal = is_journal(descriptor, journal_stream)
     lines = (JsonLines if config.format == "json" else TextLines)(for_journal=for_journal)
     _skip_unused_record_fields()
-    # Python prints exceptions without a caller, such as for a TLS server name that is not ASCII, to standard
-    # error, with bytes of the client.
+    # By default, Python prints an exception without a caller to standard error, with bytes of the client. A
+    # TLS server name that is not ASCII causes such an exception.
     sys.unraisablehook = _log_unraisable
     root = logging.getLogger()
     before, root.handlers[:] = root.handlers[:], [LineHandler(lines, Principals(config), Output(descriptor))]
@@ -93,7 +93,7 @@ class LineHandler(logging.Handler):
 
 
 def _translated(record: logging.LogRecord) -> logging.LogRecord:
-    """Turn a library's message into an event. Only its first line is kept: the rest may quote a client."""
+    """Turn a library's message into an event. Keep only the first line: others may quote a client."""
     fields = {"library": record.name, "text": record.getMessage().partition("\n")[0]}
     ours = logging.LogRecord(
         record.name, record.levelno, record.pathname, record.lineno, "library_message", (), record.exc_info

@@ -1,4 +1,4 @@
-"""Logs events: a word, and its fields as keyword arguments."""
+"""Logs events. An event is a word with fields, which are keyword arguments."""
 
 import logging
 import sys

@@ -17,17 +17,17 @@ from typing import Protocol
 __all__ = ["JsonLines", "Lines", "TextLines", "cut"]
 
 MAX_LINE_BYTES = select.PIPE_BUF - 1
-"""One is left for the end of a line that was broken off."""
+"""One byte is left for the end of a line that was written in part."""
 
 VALUE_LIMITS = (256, 64, 8)
-"""How many characters a value keeps: principal and realm names are shorter by far, but a stranger can make
-them as long as a message. The shorter limits are for lines that would be too long all the same."""
+"""The limits for the characters of a value. Names of principals and realms are much shorter, but a client can
+send names as long as a message. The shorter limits are for lines that would still be too long."""
 
 TRACEBACK_FACTOR = 12
-"""A traceback keeps so many times what a value does: its end, which tells most."""
+"""The limit for a traceback, as a multiple of the limit for a value. The end of the traceback is kept."""
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-"""Of syslog(3), as sd-daemon(3) has them at the head of a line."""
+"""The priorities of syslog(3), which begin a line as sd-daemon(3) describes."""
 
 _PLAIN = re.compile(r"[\w./@:$*+,\-\[\]\\]+", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -35,22 +35,22 @@ _NUMBERS = (int, float)
 _CACHED_VALUES = 2048
 
 MAX_CHAINED = 4
-"""Exceptions shown of a chain in which each is the cause of the next."""
+"""The most exceptions that are shown of a chain of causes."""
 
 _TRACEBACK_HEAD = "Traceback (most recent call last):\n"
 _BECAUSE = "\n\nThis led to another exception:\n\n"
 
 
 class Lines(Protocol):
-    """A way to write log records."""
+    """A format for log records."""
 
     def render(self, record: logging.LogRecord, fields: Mapping[str, object]) -> bytes:
-        """Return the record as it is written, with its end of line."""
+        """Return the line of the record, with its newline."""
         ...
 
 
 class _Clock:
-    """Writes times as RFC 3339 does; the date and the second are written once a second."""
+    """Formats times as in RFC 3339. The text up to the second is kept for one second."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -71,7 +71,7 @@ class TextLines:
         self._clock = None if for_journal else _Clock()
 
     def render(self, record: logging.LogRecord, fields: Mapping[str, object]) -> bytes:
-        """Return the record as it is written, with its end of line."""
+        """Return the line of the record, with its newline."""
         head = f"{record.levelname.lower()} {record.msg}"
         if self._clock:
             head = f"{self._clock.write(record.created)} {head}"
@@ -92,14 +92,14 @@ class TextLines:
 
 
 class JsonLines:
-    """One JSON object a line, in ASCII."""
+    """One JSON object for each line, in ASCII."""
 
     def __init__(self, *, for_journal: bool = False) -> None:
         self._for_journal = for_journal
         self._clock = _Clock()
 
     def render(self, record: logging.LogRecord, fields: Mapping[str, object]) -> bytes:
-        """Return the record as it is written, with its end of line."""
+        """Return the line of the record, with its newline."""
         prefix = _prefix(record) if self._for_journal else ""
         moment = self._clock.write(record.created)
         head = f'{prefix}{{"time": "{moment}", "level": "{record.levelname.lower()}", "event": "{record.msg}"'
@@ -120,14 +120,14 @@ def _prefix(record: logging.LogRecord) -> str:
 
 
 def cut(value: str, limit: int = VALUE_LIMITS[0]) -> str:
-    """Return the value as a line shows it, so that nothing keeps all of what a stranger made long."""
+    """Return the value as a line shows it. Do not keep the full value: a client can make it long."""
     return value if len(value) <= limit else f"{value[:limit]}...({len(value)} characters)"
 
 
 class _Written(dict[str, str]):
-    """Values as lines show them. Most values are those of the line before: addresses, realms, our own words.
+    """A cache of values as lines show them. Most values repeat: addresses, realms, words of kkdcpd.
 
-    It keeps no value that is longer than its limit: a stranger can make values long.
+    The cache keeps no value that is longer than its limit, because a client can make values long.
     """
 
     def __init__(self, limit: int, write: Callable[[str], str]) -> None:
@@ -153,7 +153,7 @@ _QUOTED = [_Written(limit, json.dumps) for limit in VALUE_LIMITS]
 
 
 def _traceback(record: logging.LogRecord, limit: int) -> str:
-    """Return where a bug is, and the kinds of its exceptions; what these say may quote a client."""
+    """Return the source lines and types of the exceptions. Omit their texts, which may quote a client."""
     assert record.exc_info
     error = record.exc_info[1]
     parts: list[str] = []
@@ -167,12 +167,12 @@ def _kind(error: BaseException) -> str:
     name = type(error).__qualname__
     if not isinstance(error, OSError) or not error.errno:
         return name
-    # The system's own sentence quotes no client. Libraries write sentences of their own.
+    # The text of the system for an errno quotes no client. The texts of libraries may.
     sentence = f": {error.strerror}" if error.strerror == os.strerror(error.errno) else ""
     return f"{name} (errno {error.errno}{sentence})"
 
 
 def _text_traceback(record: logging.LogRecord, prefix: str, limit: int) -> str:
-    """Indent each line: whatever an exception says, it can't pass for a line of the log."""
+    """Indent each line, so that no text of a traceback looks like a line of the log."""
     lines = _traceback(record, limit).splitlines()
     return "".join(f"{prefix}    {_CONTROL.sub('?', line)}\n" for line in lines)

@@ -93,14 +93,14 @@ def _nothing() -> None:
 
 
 def _open(descriptor: int, mode: int) -> int:
-    """Return a new descriptor of the file. That of a pipe or terminal does not block, where possible."""
+    """Return a new descriptor of the file. If possible, a descriptor of a pipe or terminal does not block."""
     if stat.S_ISFIFO(mode):
         return _open_pipe(descriptor)
     return _open_terminal(descriptor) if os.isatty(descriptor) else os.dup(descriptor)
 
 
 def _open_pipe(descriptor: int) -> int:
-    """Return a descriptor of the same pipe that doesn't block."""
+    """Return a descriptor of the same pipe that does not block."""
     try:
         own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
@@ -114,7 +114,7 @@ def _open_pipe(descriptor: int) -> int:
 
 
 def _open_terminal(descriptor: int) -> int:
-    """Return a descriptor of the same terminal that doesn't block, if it may be opened."""
+    """Return a descriptor of the same terminal that does not block, if it may be opened."""
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:

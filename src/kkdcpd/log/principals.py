@@ -1,4 +1,4 @@
-"""Hides the names of users in the log: shows them, replaces them by pseudonyms, or omits them.
+"""Shows the names of users in the log, replaces them by pseudonyms, or omits them.
 
 Pseudonyms depend on a key. Without the key, trying names does not reveal the name of a pseudonym. All
 spellings that the guard counts as one principal have the same pseudonym.
@@ -34,7 +34,7 @@ class Principals:
         self._is_hashed = config.principals == "hashed"
 
     def hide(self, fields: Fields) -> Fields:
-        """Return the fields as they may be written."""
+        """Return the fields with the names hidden."""
         if self._is_plain:
             return fields
         shown = dict(fields)
@@ -63,11 +63,11 @@ class Principals:
 
 
 def _is_service(sname: object) -> bool:
-    """Whether this names a service on a host. An sname of one component may be a user, as in user-to-user."""
+    """Whether the sname is a service on a host. An sname of one component may be a user (user-to-user)."""
     return isinstance(sname, PrincipalName) and len(sname.components) > 1
 
 
 @functools.cache
 def _key_of_this_start() -> bytes:
-    """Make the key where none is configured: one for all processes, as it is asked for before any fork."""
+    """Make a key if none is configured. All processes share it, because it is made before any fork."""
     return secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE)

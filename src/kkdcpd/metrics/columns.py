@@ -84,7 +84,7 @@ def _words_of(members: Iterable[Word]) -> tuple[tuple[str, ...], ...]:
 
 
 KINDS = (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ, None)
-"""Of a request that wasn't understood there is none: its label is empty."""
+"""A malformed request has no kind, so its label is empty."""
 
 _KIND_SERIES = tuple((kind.value if kind else "",) for kind in KINDS)
 

@@ -36,14 +36,14 @@ _MICROSECONDS = 1_000_000
 
 @dataclass(slots=True, kw_only=True)
 class ServiceFacts:
-    """What isn't counted: how the service is, and the certificates and revocation lists in use."""
+    """Facts without a counter: the state of the service, and the certificates and revocation lists in use."""
 
     status: ServiceStatus
     dated: Sequence[DatedItem] = ()
 
 
 class Exposition(Collector):
-    """Renders all metrics; it is asked anew each time."""
+    """Renders all metrics, anew for each scrape."""
 
     def __init__(self, reader: MetricsReader, facts: ServiceFacts) -> None:
         self._reader = reader
@@ -57,7 +57,7 @@ class Exposition(Collector):
         return encoder(self._registry), content_type
 
     def describe(self) -> list[Metric]:
-        """Tell prometheus_client nothing beforehand: it would collect once at the start."""
+        """Declare no metric: otherwise prometheus_client collects once at the start."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -73,7 +73,7 @@ class Exposition(Collector):
         yield from self._service()
 
     def _requests(self) -> Iterator[tuple[Sequence[str], float]]:
-        """Go through what has happened: most outcomes never do in most realms."""
+        """Yield the counts above zero: most outcomes never happen in most realms."""
         for realm, words in self._reader.realms().items():
             for labels, count in zip(REQUESTS.series, words, strict=True):
                 if count:

@@ -69,7 +69,7 @@ _LAYOUT = RowLayout()
 
 
 def metrics_bytes(rows: int, layout: RowLayout = _LAYOUT) -> int:
-    """Return the size of an area with as many rows."""
+    """Return the size of an area with this number of rows."""
     return mmap.PAGESIZE + rows * layout.bytes
 
 
@@ -86,7 +86,7 @@ class Row:
         self.branch_kdcs = branch_kdcs
 
     def clear_gauges(self) -> None:
-        """Set to zero what describes the present state of a process that has ended."""
+        """Set the gauges of a process that has ended to zero."""
         for family, at in FIXED.items():
             if family.kind == "gauge":
                 self.words[self.first + at] = 0
@@ -131,5 +131,5 @@ class Metrics:
 
 
 def make_metrics(rows: int, layout: RowLayout = _LAYOUT) -> Metrics:
-    """Make counters of which no other process knows, for tests and for a process that counts for itself."""
+    """Make counters that no other process shares, for tests and for a process that counts for itself."""
     return Metrics(make_area(metrics_bytes(rows, layout)), layout)

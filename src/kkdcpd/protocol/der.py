@@ -183,12 +183,12 @@ def read_items(data: bytes, span: Span, tags: bytes, maximum: int = MAX_ITEMS) -
 
 
 def scan_fields(data: bytes, span: Span) -> dict[int, tuple[int, int, int]]:
-    """Read explicitly tagged fields whatever their numbers: {number: (inner tag, start, stop)}.
+    """Read explicitly tagged fields with any numbers: {number: (inner tag, start, stop)}.
 
     For replies, which come from the KDC: unknown fields are ignored.
 
     Raises:
-        MalformedError: something that isn't an explicitly tagged field, or isn't exactly nested.
+        MalformedError: an element is no explicitly tagged field, or is not exactly nested.
     """
     position, end = span
     fields: dict[int, tuple[int, int, int]] = {}

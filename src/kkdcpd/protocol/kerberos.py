@@ -1,7 +1,7 @@
 """Reads the parts of RFC 4120's messages that are visible without keys.
 
-Requests are read strictly and whole: [MS-KKDCP] 5.1 wants only valid messages relayed. Replies are the KDC's
-business: what kind they are and what they say in clear is read, the rest is passed over.
+Requests are read strictly and whole, because only valid messages may be relayed ([MS-KKDCP] 5.1). Replies are
+read less strictly: only their kind and the facts in clear. Their other parts are ignored.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ LONGEST_KNOWN_PADATA_BYTES = 64
 """First requests have shorter padata, which repeat. Padata with a proof are longer and not in the cache."""
 
 MAX_ADDITIONAL_TICKETS = 4
-"""They are used in the order of the options that need one (RFC 4120 5.4.1), and there are two such options:
+"""Options use the additional tickets in their order (RFC 4120 5.4.1). Two options need a ticket:
 enc-tkt-in-skey and cname-in-addl-tkt ([MS-SFU] 2.2.3). MIT's and Heimdal's KDCs look at the first only."""
 
 TICKET_TAIL_BYTES = 64
@@ -151,7 +151,7 @@ class KdcReq:
 class TicketFacts:
     """The facts of a ticket in clear (RFC 4120 5.3).
 
-    `mark` is equal for the same ticket in all messages, whatever the encoding of its other fields.
+    `mark` is equal for the same ticket in all messages, even if its other fields are encoded differently.
     """
 
     realm: str

@@ -58,7 +58,7 @@ def read_kpasswd_req(data: bytes, span: Span) -> KpasswdReq:
     """Read a request: AP-REQ, then KRB-PRIV, with lengths that agree.
 
     Raises:
-        MalformedError: any of it isn't so.
+        MalformedError: the request has another form.
     """
     version, first, second = _split(data, span)
     ticket = kerberos.read_ap_req(data, first)

@@ -1,8 +1,8 @@
 """Folds all spellings of a principal into one text, to count principals and to name them in the log.
 
-KDCs take several spellings as one name. Samba 4.17 does so whatever the case, with spaces around the name,
-with a NUL at its end, with `@REALM` or `@NETBIOS` after it, and for a computer without the `$`. Heimdal
-ignores a NUL at the end, and no KDC looks at the name type. Active Directory also ignores accents and the
+KDCs take several spellings as one name. Samba 4.17 ignores case, spaces around the name, a NUL at its end,
+`@REALM` or `@NETBIOS` after it, and the missing `$` of a computer. Heimdal ignores a NUL at the end, and no
+KDC reads the name type. Active Directory also ignores accents and the
 width of letters. Folding too much does little harm: two users with names that differ only in the suffix share
 a count of failures, and only if they share a network.
 """

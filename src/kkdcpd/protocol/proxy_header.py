@@ -55,10 +55,10 @@ class ProxyHeader:
 def parse(data: bytes | bytearray) -> tuple[ProxyHeader | None, int]:
     """Read the header that `data` begins with; return it and its number of bytes.
 
-    None and 0 mean that more is needed. That ends by MAX_HEADER_BYTES.
+    None and 0 mean that the header needs more bytes, up to MAX_HEADER_BYTES.
 
     Raises:
-        MalformedError: what there is so far can't be the beginning of a header.
+        MalformedError: no header begins with these bytes.
     """
     if data[: len(_V2_START)] == _V2_START[: len(data)]:
         return _parse_v2(bytes(data[:MAX_HEADER_BYTES]))

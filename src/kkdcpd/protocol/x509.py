@@ -1,8 +1,8 @@
 """Reads names and validity dates of certificates and revocation lists (RFC 5280 4.1, 4.2.1.6 and 5.1).
 
-OpenSSL decides whether a certificate is good, and takes more than RFC 5280 allows. So a part that cannot be
-read is left out, and the others are read nevertheless. Subjects are written as in RFC 4514, so that a
-separator within a value differs from one between values.
+OpenSSL decides whether a certificate is valid, and accepts more than RFC 5280 allows. So a part that cannot
+be read is left out, and the other parts are still read. Subjects are written as in RFC 4514, so that a
+separator within a value differs from a separator between values.
 """
 
 import re
@@ -79,7 +79,7 @@ _ATTRIBUTES = {
     "2.5.4.42": "GN",
     "1.2.840.113549.1.9.1": "emailAddress",
 }
-# X.680 41: the tags of texts. TeletexString is used for Latin 1 whatever T.61 says.
+# X.680 41: the tags of texts. TeletexString is used for Latin 1, although T.61 is another set.
 _ENCODINGS = {
     0x0C: "utf-8",
     0x12: "latin-1",
@@ -121,7 +121,7 @@ def read_certificate(encoded: bytes) -> CertificateFacts:
     """Read a Certificate.
 
     Raises:
-        MalformedError: it isn't one.
+        MalformedError: the bytes are no certificate.
     """
     body = _signed_part(encoded)
     if body and body[0][0] == _VERSION_TAG:
@@ -143,7 +143,7 @@ def read_crl(encoded: bytes) -> CrlFacts:
     """Read a CertificateList, except its entries.
 
     Raises:
-        MalformedError: it isn't one.
+        MalformedError: the bytes are no revocation list.
     """
     body = _signed_part(encoded)
     if body and body[0][0] == _INTEGER:
@@ -180,7 +180,7 @@ def _signed_part(encoded: bytes) -> list[bytes]:
 
 
 def _contents(element: bytes) -> bytes:
-    """Return what follows tag and length, whatever the tag is."""
+    """Return the contents of an element with any tag."""
     contents: bytes = _decoded(b"\x04" + element[1:], OctetString()).asOctets()
     return contents
 

@@ -20,7 +20,7 @@ SECRET_BYTES = 16
 class Area:
     """A part of the shared memory, and the secret of the digests in it.
 
-    The secret is not in the shared bytes: forked processes inherit it. Without it, a stranger can neither aim
+    The secret is not in the shared bytes: forked processes inherit it. Without it, a client can neither aim
     a name at a position in a table nor find the name of a digest.
     """
 

@@ -56,7 +56,7 @@ CHECK = 0x3FF << 54
 
 MOST_KNOWN = 1024
 LONGEST_KNOWN = 64
-"""Keys that a process remembers, and the longest last part of such a key: some hundred KiB in all."""
+"""The most keys in the cache of a process, and the longest last part of a cached key: some hundred KiB."""
 
 NO_ENTRY = -1
 

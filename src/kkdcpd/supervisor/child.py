@@ -139,7 +139,7 @@ def _descriptor_limit() -> int:
 
 
 async def serve_with_channel(service: Service, channel: Channel) -> None:
-    """Run a service until the channel ends. Pass it the messages, and send the parent signs of life."""
+    """Run a service until the channel ends. Pass it the messages, and send `Alive` to the parent."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -153,7 +153,7 @@ async def serve_with_channel(service: Service, channel: Channel) -> None:
 
     loop.add_reader(channel.fileno(), receive)
     async with asyncio.TaskGroup() as tasks:
-        # The service takes its first step before the first sign of life, which means that it serves.
+        # The service takes its first step before the first `Alive`, which means that it serves.
         serving = tasks.create_task(service.run(stop), name="serve")
         alive = tasks.create_task(_send_signs_of_life(channel), name="alive")
         await serving

@@ -30,7 +30,7 @@ logger = EventLogger(__name__)
 class HangLimits:
     """Seconds until a silent child gets SIGABRT, and from then until SIGKILL.
 
-    A child does nothing that takes longer than milliseconds, and sends a message every second.
+    Each step of a child takes milliseconds, and the child sends a message every second.
     """
 
     silent: float = 20.0

@@ -88,7 +88,7 @@ def _state_problem(sock: socket.socket) -> tuple[str, str] | None:
 
 
 def watchdog_interval(environment: MutableMapping[str, str] = os.environ) -> float | None:
-    """Return the longest time between two signs of life in seconds, or None without a watchdog."""
+    """Return the longest time between two watchdog notifications in seconds, or None without a watchdog."""
     microseconds = environment.pop("WATCHDOG_USEC", "")
     pid = environment.pop("WATCHDOG_PID", str(os.getpid()))
     if not microseconds.isdecimal() or pid != str(os.getpid()):
@@ -125,7 +125,7 @@ class Notifier:
         self._notify("STOPPING=1", f"STATUS={status}")
 
     def alive(self) -> None:
-        """Send the watchdog a sign of life."""
+        """Notify the watchdog."""
         self._notify("WATCHDOG=1")
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ A fallback is the UDP of a host that was named without a transport. It comes las
 proves a password is lost for good where a firewall drops it. A fallback that has answered precedes endpoints
 that are known to be down.
 
-A request may prefer one host. Its endpoints then precede others of the same health, whatever their priority.
+A request may prefer one host. Its endpoints then precede others of the same health, at any priority.
 """
 
 import hashlib

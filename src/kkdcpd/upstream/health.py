@@ -54,9 +54,9 @@ SAYS_NOTHING = frozenset({FailureReason.BUSY, FailureReason.LOCAL_ERROR})
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
-    """An endpoint in the table. A HEALTHY endpoint is in it while a message awaits its reply there.
+    """An endpoint in the table. A HEALTHY endpoint is in the table while a message waits for its reply.
 
-    `is_wanted` tells whether a request may have gone there since the last probe, `wanted_at` is when it may.
+    `is_wanted` means that a request may have used the endpoint since the last probe, `wanted_at` is the time.
     `unanswered` are the times at which the last two probes were sent, if both had no answer. A request awaits
     the result of probes until `awaited_until`. Before `healthy_from` an answered probe proves nothing. With
     `is_ours` this process sends the probes.

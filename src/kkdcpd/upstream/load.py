@@ -32,8 +32,8 @@ class Slots(Generic[Item]):
     When all slots are taken, the largest network yields its oldest request to a smaller network. Networks of
     all widths are compared, the widest first: many small networks of one site count as the site.
 
-    Where the networks have equally few requests, a request yields that the endpoint has passed over: the
-    endpoint has answered a later request or probe. An endpoint that is only slow answers in turn, and then no
+    If the networks have equally few requests, a skipped request yields: the endpoint has answered a later
+    request or probe. An endpoint that is only slow answers in turn, and then no
     request yields.
 
     Networks are counted only when all slots are taken.
@@ -63,7 +63,7 @@ class Slots(Generic[Item]):
         del self._items[item]
 
     def remove_answered(self, item: Item) -> None:
-        """Give the slot back after an answer, which shows that older requests have been passed over."""
+        """Give the slot back after an answer, which shows that the endpoint skipped older requests."""
         del self._items[item]
         self._newest_answered = max(self._newest_answered, item.started_at)
 

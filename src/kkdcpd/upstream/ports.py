@@ -27,13 +27,13 @@ DESCRIPTORS_PER_PORT = 8
 """One of this number of file descriptors may be a UDP socket of a KDC."""
 
 MAX_IDLE_POOLS = 1024
-"""Pools that are remembered although no port of them is taken. Beyond that all of these are forgotten."""
+"""The most pools without a taken port that are kept. Beyond this number all of them are dropped."""
 
 KEEP_SECONDS = 60.0
-"""How long an answer may be late: a KDC that waits for a one-time password may take half a minute."""
+"""The time for a late answer. A KDC that waits for a one-time password may take half a minute."""
 
 KEEP_ANSWERED_SECONDS = 10.0
-"""How long the answer to a further copy may be late. No KDC waits for a message that may be repeated."""
+"""The time for a late answer to a further copy. No KDC waits for a message that may be repeated."""
 
 CHARGE_IN_USE = 3
 CHARGE_KEPT = 8

@@ -31,7 +31,7 @@ from kkdcpd.values import (
 __all__ = ["OpenAttempt", "RunningExchange", "SharedState"]
 
 MAX_IDLE_ENDPOINTS = 1024
-"""Endpoints whose slots are remembered although none is taken. Beyond that all of these are forgotten."""
+"""The most endpoints without a taken slot whose slots are kept. Beyond this number all are dropped."""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +102,7 @@ class RunningExchange:
         self._exchange = exchange
         self._request = request
         self._networks = networks
-        # Never a realm of the message: a stranger could cause probes that no KDC answers.
+        # Never the realm of the message: a client could cause probes that no KDC answers.
         self._probe_realm = None if request.service is KdcService.KPASSWD else route.kerberos_realm
         self._loop = shared.loop
         self._open: dict[int, OpenAttempt] = {}
@@ -114,13 +114,13 @@ class RunningExchange:
     # --- events
 
     def connected(self, attempt: Attempt) -> None:
-        """Take the news that the attempt can send."""
+        """Handle the event that the attempt can send."""
         if attempt.number in self._open and not self.done.done():
             self._exchange.connected(attempt, self._loop.time())
             self.step()
 
     def received(self, attempt: Attempt, payload: bytes) -> None:
-        """Take the attempt's reply."""
+        """Handle the reply of the attempt."""
         opened = self._open.pop(attempt.number, None)
         if opened:
             opened.slots.remove_answered(opened)
@@ -129,7 +129,7 @@ class RunningExchange:
                 self.step()
 
     def failed(self, attempt: Attempt, reason: FailureReason) -> None:
-        """Take the news that the attempt is over without a reply."""
+        """Handle the end of the attempt without a reply."""
         opened = self._open.pop(attempt.number, None)
         if opened:
             opened.slots.remove(opened)
@@ -166,7 +166,7 @@ class RunningExchange:
             self._set_alarm()
 
     def end(self) -> None:
-        """Close every socket, however the exchange ended, and count the results of its attempts.
+        """Close every socket after any end of the exchange, and count the results of its attempts.
 
         Attempts that are not counted were closed unused, or the client has left.
         """
@@ -177,7 +177,7 @@ class RunningExchange:
         counters, failures, reply = self._shared.counters, self._exchange.failures, self._exchange.reply
         for failure in failures:
             counters.kdc_failed(failure)
-        # If all KDCs are unavailable, the reply of one is relayed: it is among the failures already.
+        # If all KDCs are unavailable, the reply of one KDC is relayed. It is counted as a failure already.
         if reply and not (failures and reply.endpoint in _unavailable(failures)):
             counters.kdc_replied(reply.endpoint)
 
@@ -197,7 +197,7 @@ class RunningExchange:
                             self._open[command.attempt.number].way_out.send(self._request)
                     case Abandon():
                         self._close(command.attempt.number)
-                    # While all endpoints are healthy, a healthy endpoint is no news.
+                    # While all endpoints are healthy, the health table has nothing to change.
                     case Report() if command.failure or self._shared.health.has_unhealthy:
                         self._shared.report(command.endpoint, self._probe_realm, command.failure)
 

@@ -76,13 +76,13 @@ class AttemptEvents(Protocol):
     """
 
     def connected(self, attempt: Attempt) -> None:
-        """Take the news that the message can be sent."""
+        """Handle the event that the message can be sent."""
 
     def received(self, attempt: Attempt, payload: bytes) -> None:
         """Take a whole reply, without its length prefix."""
 
     def failed(self, attempt: Attempt, reason: FailureReason) -> None:
-        """Take the news that the attempt is over without a reply."""
+        """Handle the end of the attempt without a reply."""
 
 
 class WayOut(Protocol):
@@ -95,7 +95,7 @@ class WayOut(Protocol):
         """Send the message. The event `received` or `failed` follows. A datagram may be sent again."""
 
     def close(self) -> None:
-        """Give up the socket, in whatever state. Idempotent."""
+        """Close the socket in any state. Idempotent."""
 
 
 class Readiness:
@@ -162,7 +162,7 @@ def receive(sock: socket.socket) -> bytes:
     page fault.
 
     Raises:
-        OSError: nothing is there yet, or the socket has an error.
+        OSError: no bytes have arrived yet, or the socket has an error.
     """
     return bytes(_buffer[: sock.recv_into(_buffer)])
 

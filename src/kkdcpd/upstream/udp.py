@@ -27,7 +27,7 @@ from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 __all__ = ["UdpAttempt"]
 
 MAX_EARLY_DATAGRAMS = 16
-"""The most datagrams that are dropped before ours is sent. There are none, unless the port was just freed."""
+"""The most datagrams that are dropped before the message is sent. Only a port that was just freed has any."""
 
 _NOTHING_WAITS = bytes(4)
 """An int of C: no bytes wait."""
