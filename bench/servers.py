@@ -51,7 +51,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A running server: its first process and its port."""
+    """A running server: its parent process and its port."""
 
     pid: int
     port: int

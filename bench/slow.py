@@ -195,7 +195,7 @@ async def _drip(
 
 
 async def _until_gone(writer: asyncio.StreamWriter) -> None:
-    """Read nothing; such a client notices the end only when it writes."""
+    """Do not read. A client that does not read notices the end only when it writes."""
     while not writer.transport.is_closing():
         writer.write(b"\r\n")
         await asyncio.sleep(DRIP_SECONDS)

@@ -21,7 +21,7 @@ NO_RATES = """
     total_rate = 1000000
     total_burst = 10000000
     """
-"""Rates for more requests than all clients of a real kkdcpd send. The rules work nevertheless."""
+"""Rates for more requests than all clients of a real kkdcpd send. The rules are still applied."""
 
 NO_LIMITS = f"""{NO_RATES}
     [connections]

@@ -1,4 +1,4 @@
-"""Runs the long form of every attack, or of those named, and prints their figures: `make attack`."""
+"""Runs the long form of all attacks or of the named attacks, and prints their figures: `make attack`."""
 
 import importlib
 import pkgutil
@@ -20,7 +20,7 @@ def main(names: Sequence[str]) -> None:
 
 
 def _all() -> list[str]:
-    """Return the modules that have figures; the others are what these share."""
+    """Return the modules that have figures. The other modules are helpers."""
     names = sorted(
         module.name for module in pkgutil.iter_modules(attack.__path__) if module.name != "__main__"
     )

@@ -1,4 +1,4 @@
-"""Runs a part of an attack in a thread of its own."""
+"""Runs a part of an attack in a separate thread."""
 
 import threading
 from types import TracebackType
@@ -8,7 +8,7 @@ __all__ = ["Background"]
 
 
 class Background:
-    """Works in a thread for as long as its context lasts. A subclass says how, and looks at `_is_over`."""
+    """Works in a thread while its context lasts. The work of a subclass ends when `_is_over` is set."""
 
     def __init__(self, name: str) -> None:
         self._is_over = threading.Event()

@@ -1,7 +1,7 @@
-"""One client buys tries without a secret: by tickets of principals without preauthentication, and elsewhere.
+"""A client raises its limit of failures without a password, and then sprays.
 
-It gets such tickets with padata that the KDC ignores, with FAST, with demands for another principal, and from
-a realm of its own. Then it sprays. Every variant comes from a client address of its own.
+It gets tickets of principals without preauthentication: with padata that the KDC ignores, with FAST, with
+demands for another principal, and from a hostile realm. Each variant has its own client address.
 """
 
 import tempfile
@@ -33,7 +33,7 @@ HOSTILE = "HOSTILE.TEST"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How many tries reached the KDC after each way to buy some, and how the honest client fared."""
+    """The tries that reached the KDC after each way, and the result of the honest client."""
 
     tries: Mapping[str, int]
     honest: Result
@@ -52,7 +52,7 @@ def bought_site(directory: Path) -> Iterator[GuardedSite]:
 
 
 def run(site: GuardedSite, *, sprayed: int) -> Outcome:
-    """Buy tries in each way, then spray."""
+    """Raise the limit in each way, then spray."""
     reached = {}
     guesses = [guess(f"user{index}") for index in range(sprayed)]
     with site.honest_client() as honest:
@@ -97,7 +97,7 @@ def _by_armor(site: GuardedSite) -> Iterator[tuple[str, bytes]]:
 
 
 def _by_demand(site: GuardedSite, *, hides: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Have the KDC demand a proof of another user, in the name of one that needs none."""
+    """Make the KDC demand a proof of another user, in the name of a user that needs none."""
     for number in range(LAX):
         request = as_req(f"lax{number}")
         yield REALM, site.armor.hide(as_req("user0"), request, hides_names=hides)

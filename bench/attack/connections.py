@@ -49,7 +49,7 @@ PATIENT = """
     handshake_timeout = 120
     body_timeout = 120
 """
-"""So that a slow machine reaches the limits, too."""
+"""Long timeouts, so that a slow machine reaches the limits, too."""
 
 QUARTER = f"""
     maximum = 2048
@@ -60,7 +60,7 @@ QUARTER = f"""
 
 SECONDS = 20.0
 PACE = 0.0005
-"""Between two connections of the attack."""
+"""The pause between two connections of the attack."""
 
 SETTLE_SECONDS = 120.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

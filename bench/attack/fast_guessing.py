@@ -1,6 +1,6 @@
 """One client guesses, sprays and enumerates with FAST, which hides the names, beside an office with FAST.
 
-The attacker has one ticket for armor. Every variant comes from a client address of its own.
+The attacker has one ticket for armor. Each variant has its own client address.
 """
 
 import tempfile
@@ -17,12 +17,12 @@ __all__ = ["Outcome", "figures", "run"]
 OFFICE = "192.0.2.77"
 OFFICE_SIZE = 500
 MISTYPES_EACH = 5
-"""One in so many mistypes once."""
+"""One user in this number of users mistypes once."""
 
 TRIES = 300
 
 _WRONG_PROOF = "user0", "a wrong password"
-"""A proof that no user's key opens. Its key is derived once: the KDC can't tell it from another wrong key."""
+"""A proof that no key of a user decrypts. All tries use one wrong key, which is derived once."""
 _ANONYMOUS = (11, ("WELLKNOWN", "ANONYMOUS"))
 _INNER = {"guess": "user0", "spray": "user{}", "enumerate": "unknown{}"}
 _OUTER: Mapping[str, messages.Name | None] = {
@@ -35,7 +35,7 @@ _OUTER: Mapping[str, messages.Name | None] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How many tries of each variant reached the KDC, how the office and the honest client fared."""
+    """The tries of each variant that reached the KDC, and the results of the office and the honest client."""
 
     tries: Mapping[str, int]
     office_statuses: Sequence[int]
@@ -86,7 +86,7 @@ def _guesses(
 
 
 def _log_ons(site: GuardedSite, size: int) -> Iterator[bytes]:
-    """Log on as MIT's clients do: first without a proof, then with one, which some mistype."""
+    """Log on as MIT's clients do: first without a proof, then with a proof, which some users mistype."""
     for number in range(size):
         user = f"user{number}"
         request = as_req(user)

@@ -1,7 +1,7 @@
 """A kkdcpd with the default limits, a real MIT realm and clients at any address, for attacks on the guard.
 
-The attack names its addresses by X-Forwarded-For from `ATTACKER`, which is the only trusted proxy: so one
-host has all the IPv6 networks that an attack needs. The honest client connects from another network.
+The attacker is the trusted proxy `ATTACKER` and names client addresses in X-Forwarded-For. So one host can
+use all the IPv6 networks that an attack needs. The honest client connects from another network.
 """
 
 import http.client
@@ -24,7 +24,7 @@ PASSWORD = "correct horse"
 ATTACKER = "127.66.0.1"
 
 WITHIN = 20
-"""How many tries an attack may get."""
+"""The most tries that an attack may get."""
 
 _ARMORER = "armorer"
 _HONEST = "honest"
@@ -32,12 +32,12 @@ _PREAUTH = "+requires_preauth"
 _ONE_KEY = ServerOptions(realm=("supported_enctypes = aes256-cts-hmac-sha1-96:normal",))
 """One key for each principal. Each key of a password costs 4096 rounds of a hash (RFC 3962 4)."""
 _WRONG_TIMESTAMP = bytes.fromhex("3041a003020112a23a0438") + bytes(56)
-"""EncryptedData of AES-256 that no key opens (RFC 4120 5.2.9)."""
+"""EncryptedData of AES-256 that no key decrypts (RFC 4120 5.2.9)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class GuardedSite:
-    """A realm, the kkdcpd before it, and armor from one ticket."""
+    """A realm, its kkdcpd, and armor from one ticket."""
 
     realm: MitRealm
     daemon: Daemon
@@ -66,7 +66,7 @@ class GuardedSite:
         return [self.send(payload, client) for payload in payloads]
 
     def honest_client(self) -> HonestClient:
-        """Make a client that asks for a ticket without a proof, from a network of its own."""
+        """Make a client in another network that requests a ticket without a proof."""
         body = messages.envelope(as_req(_HONEST), REALM)
         head = (
             "POST /KdcProxy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -80,7 +80,7 @@ class GuardedSite:
 
 
 def as_req(user: str, *, sname: str | None = None, padata: Sequence[messages.PaData] = ()) -> bytes:
-    """Build an AS-REQ that proves nothing, or what `padata` does."""
+    """Build an AS-REQ with this padata, by default without a proof."""
     service = (1, sname.split("/")) if sname else "krbtgt"
     return messages.as_req(realm=REALM, cname=(1, user.split("/")), sname=service, padata=padata)
 
@@ -91,7 +91,7 @@ def guess(user: str) -> bytes:
 
 
 def tries_of(statuses: Sequence[int]) -> int:
-    """Return how many requests reached the KDC."""
+    """Return the number of requests that reached the KDC."""
     return sum(status == 200 for status in statuses)
 
 
@@ -99,9 +99,9 @@ def tries_of(statuses: Sequence[int]) -> int:
 def guarded_site(
     directory: Path, *, users: Sequence[str] = (), lax: Sequence[str] = (), sections: str = ""
 ) -> Iterator[GuardedSite]:
-    """Start one; `users` need preauthentication and have `PASSWORD`, `lax` ones don't need it.
+    """Start a site. `users` need preauthentication and have `PASSWORD`; `lax` principals do not need it.
 
-    `sections` are further ones of the configuration.
+    `sections` is added to the configuration.
     """
     principals = [
         Principal(name=_ARMORER, password=PASSWORD),

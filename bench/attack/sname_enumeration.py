@@ -1,6 +1,6 @@
-"""One client looks for users by the service that it asks for, and for tickets in users' keys.
+"""A client searches for users by requesting tickets to them, and gets tickets in the keys of users.
 
-The client of such an AS-REQ proves nothing: MIT's KDC knows krbtgt/REALM and kadmin/changepw as clients too.
+Its AS-REQs have no proof. MIT's KDC accepts krbtgt/REALM and kadmin/changepw as client names too.
 """
 
 import tempfile
@@ -21,14 +21,14 @@ ENFORCED = '[policy]\ninitial_service = "enforce"\n'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How many names were asked for with each client's name, and how the honest client fared."""
+    """The names that reached the KDC with each client name, and the result of the honest client."""
 
     tries: Mapping[str, int]
     honest: Result
 
 
 def run(site: GuardedSite, *, tries: int) -> Outcome:
-    """Ask for the tickets of users that don't exist, by each name, with armor and without."""
+    """Request tickets to unknown users with each client name, with armor and without."""
     reached = {}
     with site.honest_client() as honest:
         for number, cname in enumerate(CNAMES):
@@ -41,7 +41,7 @@ def run(site: GuardedSite, *, tries: int) -> Outcome:
 
 
 def steal(site: GuardedSite, user: str) -> Mapping[str, int]:
-    """Ask for a ticket in a user's key, with armor and without; return the HTTP status of each."""
+    """Request a ticket in the key of a user, with armor and without. Return the HTTP statuses."""
     statuses = {}
     for number, cname in enumerate(CNAMES):
         request = as_req(cname, sname=user)

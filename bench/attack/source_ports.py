@@ -1,7 +1,7 @@
-"""Requests at a rate at which local ports run out, if each port is in TIME_WAIT for a minute.
+"""A flood of requests that would use up the local ports if each port stayed in TIME_WAIT for a minute.
 
-The KDC is a fake one that leaves it to its client to close the connection, as Active Directory's does. MIT's
-closes first.
+The KDC is a fake. It lets its client close the connection first, as Active Directory does. MIT's KDC closes
+first.
 """
 
 import tempfile
@@ -39,7 +39,7 @@ discovery = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the honest client saw, how many requests were sent, and the log lines that blame KDC or ports."""
+    """The result of the honest client, the number of sent requests, and the log lines about failures."""
 
     honest: Result
     sent: int
@@ -58,14 +58,14 @@ def attack(directory: Path, *, seconds: float, ports: int = PORTS, rate: float =
         stack.enter_context(flood)
         honest = stack.enter_context(HonestClient(_request(), port=daemon.ports[0], tls=None, interval=0.05))
         time.sleep(seconds)
-        # The KDC is suspect for a moment when the machine is busy; down it never is.
+        # On a busy machine the KDC may be suspect for a moment, but never down.
         words = ("state=down", "local_error")
         blame = tuple(line for line in daemon.lines if any(word in line for word in words))
         return Outcome(honest=honest.result, sent=flood.sent, blame=blame)
 
 
 def figures() -> Iterator[str]:
-    """Run the attack for longer than the ports would last."""
+    """Run the attack until the ports would be used up, and longer."""
     with tempfile.TemporaryDirectory() as directory:
         outcome = attack(Path(directory), seconds=60)
     yield (

@@ -1,6 +1,6 @@
-"""One attacker with many IPv6 /64s of one site guesses at one account, and floods.
+"""An attacker with many IPv6 /64s of one site guesses at one account, and floods.
 
-Its neighbours in the same site, as a mobile carrier's customers are, log on meanwhile.
+At the same time other clients of the site log on, such as customers of the same mobile carrier.
 """
 
 import itertools
@@ -19,7 +19,7 @@ GUESSES_EACH = 9
 """One less than `guesses`, so that no /64 is blocked by itself."""
 
 LIMITS = {"one /56": 20, "one /48": 40, "one IPv4 /24": 40}
-"""How many guesses at one account may reach the KDC: 2 and 4 times `guesses`."""
+"""The most guesses at one account that may reach the KDC: 2 and 4 times `guesses`."""
 
 BURST = 110
 FLOODERS = 10
@@ -33,7 +33,7 @@ client_burst = {BURST}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How many guesses reached the KDC, how many requests of the flood did, and how the others fared."""
+    """The guesses and the flood's requests that reached the KDC, and the results of the other clients."""
 
     guesses: Mapping[str, int]
     neighbours: Sequence[int]
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def run(site: GuardedSite) -> Outcome:
-    """Guess at an account of its own from each kind of site, then flood from the many networks of a /48."""
+    """Guess at one account from each kind of site, then flood from many networks of a /48."""
     guesses, neighbours = {}, []
     with site.honest_client() as honest:
         for number, (name, clients) in enumerate(_sites().items()):
