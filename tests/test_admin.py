@@ -1,4 +1,4 @@
-"""The admin process as it is: forked, over memory that other processes count in."""
+"""A real admin process: forked, with memory in which other processes count."""
 
 import asyncio
 import http.client

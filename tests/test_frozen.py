@@ -49,7 +49,7 @@ def test_fields_are_keyword_arguments_and_no_others_exist() -> None:
 def test_replace_makes_another_value() -> None:
     address = Address(host="a")
     assert replace(address, port=464) == Address(host="a", port=464)
-    # mypy, which `make test` runs with warn_unused_ignores, is what holds this against us.
+    # `make test` runs mypy with warn_unused_ignores, so a missing error of mypy fails the test.
     address.port = 464  # type: ignore[misc]
 
 

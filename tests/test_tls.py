@@ -81,7 +81,7 @@ class Peers:
 
     @property
     def given_name(self) -> str:
-        """The one DNS name of the certificate that the client was given."""
+        """The DNS name of the certificate that the client got."""
         certificate = self.client.getpeercert(binary_form=True)
         assert certificate
         extensions = x509.load_der_x509_certificate(certificate).extensions
@@ -131,7 +131,7 @@ def test_http_1_1_is_agreed_on_whichever_certificate_is_chosen(
 
 
 def _chunks(connection: ssl.SSLObject) -> Iterator[int]:
-    """Read all that is there, 256 KiB at a time; return how much came each time."""
+    """Read all waiting data, 256 KiB at a time. Return the number of bytes of each read."""
     with contextlib.suppress(ssl.SSLWantReadError):
         while True:
             yield len(connection.read(256 * 1024))
@@ -228,7 +228,7 @@ def asking(config: TlsConfig, staff: Authority) -> TlsConfig:
 
 @pytest.fixture
 def show(ca: trustme.CA) -> Show:
-    """Make a client that shows such a certificate."""
+    """Make a client that shows this certificate."""
 
     def make(files: CertificateFiles | None) -> ssl.SSLContext:
         context = _client_context(ca)

@@ -41,7 +41,7 @@ def test_connections_of_a_few_networks_keep_no_honest_client_out(
 
 def test_handshakes_of_one_client_are_limited(tmp_path: Path) -> None:
     with Field.made(tmp_path, "handshake_rate = 10\nhandshake_burst = 50") as field:
-        # The honest client makes one each 20 ms.
+        # The honest client opens a connection every 20 ms.
         done, honest = handshakes(field, seconds=0.8)
     assert 50 <= done <= 100
     assert honest.statuses.keys() == {200}

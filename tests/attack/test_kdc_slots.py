@@ -1,4 +1,4 @@
-"""Messages that a KDC drops keep no honest request from this KDC, however early the flood begins."""
+"""Messages that a KDC drops keep no honest request from this KDC, even after a long flood."""
 
 from collections.abc import Iterator
 from pathlib import Path

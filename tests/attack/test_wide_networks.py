@@ -13,6 +13,6 @@ def test_guesses_from_one_site_are_blocked_and_neighbours_are_not(tmp_path: Path
         outcome = wide_networks.run(site)
     assert outcome.guesses == LIMITS
     assert set(outcome.neighbours) == {200}
-    # A few tokens come back meanwhile.
+    # A few tokens come back during the flood.
     assert 8 * BURST <= outcome.flood <= 9 * BURST
     assert outcome.honest.statuses.total() > 0

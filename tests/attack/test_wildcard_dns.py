@@ -1,4 +1,4 @@
-"""What the owner of a domain under a wildcard does in DNS, and names made up there, harm no other realm."""
+"""DNS records of the owner of a domain under a wildcard, and made-up names there, harm no other realm."""
 
 from bench.attack.wildcard_dns import Figures, bulk_answers, made_up_names
 

@@ -1,4 +1,4 @@
-"""The form in which `serve` and `reload` tell what came of them."""
+"""The formats in which `serve` and `reload` print their results."""
 
 import json
 from pathlib import Path

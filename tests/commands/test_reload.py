@@ -1,4 +1,4 @@
-"""`kkdcpd reload` and the daemon that it asks."""
+"""`kkdcpd reload` with a real daemon."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture
 def house(running: House) -> Iterator[House]:
-    """One that has its good configuration again after the test, and serves all the time."""
+    """A daemon that serves during the test, and gets its valid configuration again after the test."""
     yield running
     assert running.ask().status == 200
     running.write(running.text)
@@ -114,7 +114,7 @@ def test_file_that_is_no_socket_is_reported(tmp_path: Path) -> None:
 
 
 def test_user_without_access_gets_the_advice_to_run_it_as_root(house: House) -> None:
-    """In a process of its own, which is no longer root."""
+    """A process without root's rights requests the reload."""
     code = (
         "import os, pathlib; from kkdcpd.commands.reload import UnreachableError, reload\n"
         "if not os.geteuid(): os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
@@ -126,7 +126,7 @@ def test_user_without_access_gets_the_advice_to_run_it_as_root(house: House) -> 
     assert "start" not in output
 
 
-def _hang_up_on_one(server: socket.socket) -> None:
+def _close_first_connection(server: socket.socket) -> None:
     server.accept()[0].close()
 
 
@@ -135,11 +135,11 @@ def test_closed_control_connection_is_reported(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        hanging_up = threading.Thread(target=_hang_up_on_one, args=(server,))
-        hanging_up.start()
+        closing = threading.Thread(target=_close_first_connection, args=(server,))
+        closing.start()
         with pytest.raises(UnreachableError, match="its log has the result of the reload"):
             reload(path)
-        hanging_up.join()
+        closing.join()
 
 
 def test_without_a_control_socket_there_is_nothing_to_ask() -> None:

@@ -152,7 +152,7 @@ def test_unknown_user_is_a_usage_error(config: Path, capsys: pytest.CaptureFixtu
 def test_only_root_can_read_as_another_user(config: Path) -> None:
     code = (
         "import locale, os; from kkdcpd.cli import main\n"
-        f"main(['check', '--config', {str(config)!r}])\n"  # what Python reads of its own, root reads for us
+        f"main(['check', '--config', {str(config)!r}])\n"  # root loads Python's own files before
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"main(['check', '--config', {str(config)!r}, '--user', 'daemon'])"
     )
@@ -163,7 +163,7 @@ def test_only_root_can_read_as_another_user(config: Path) -> None:
 
 @pytest.fixture
 def systemctl(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A host with systemd, as far as it is asked; tests/deploy has a real one."""
+    """A fake systemctl. tests/deploy has a real systemd."""
     monkeypatch.setattr(service_user, "BOOTED", folder)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder / "systemctl"

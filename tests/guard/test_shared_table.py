@@ -32,7 +32,7 @@ def table(area: Area) -> SharedTable:
 
 
 def take(table: SharedTable, count: int, limit: Limit = LIMIT, *, now: float = NOW) -> int:
-    """Try to take as many tokens as `count`, and return how many were there."""
+    """Try to take `count` tokens, and return the number of tokens taken."""
     return sum(table.take(((CLIENT, limit),), now) is None for _ in range(count))
 
 
@@ -174,7 +174,7 @@ def test_quiet_time_takes_back_one_doubling_after_another(table: SharedTable) ->
     now = NOW
     for _ in range(9):
         now += table.block(BLOCKED, 0, GROWTH, now)
-    # It was doubled six times; three windows later, three times, and this is one more.
+    # The block was doubled six times. After three windows three doublings are left, and this block adds one.
     assert table.block(BLOCKED, 0, GROWTH, now + 1800.0) == 960.0
     assert table.block(BLOCKED, 0, GROWTH, now + 100_000.0) == 60.0
 
@@ -283,7 +283,7 @@ def test_racing_processes_lose_few_counts_and_invent_none(table: SharedTable) ->
     with children(processes, work):
         pass
     counted = table.tally(LOGINS, 0, None, window=600.0, now=NOW).counts[0] - 1
-    # The worst case: more processes than processors do nothing but count under one key.
+    # The worst case: more processes than processors only count, under one key.
     assert each // 2 <= counted <= each * processes
 
 

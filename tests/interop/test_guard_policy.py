@@ -51,7 +51,7 @@ class Said:
 
 
 SAID = Said()
-# The text is the one that the guard has for the rule.
+# The text is the guard's text for the rule.
 KPASSWD_SAID = Said(
     http="Cannot contact any KDC", krb_error="This proxy does not relay requests of this kind"
 )
@@ -144,7 +144,7 @@ ACTS = (
         kind="TGS_REQ",
     ),
 )
-# MIT's database has no such name.
+# MIT's database does not have this name.
 ENTERPRISE = Act(rule="cname", do=log_in("Alice/ADMIN@KK.TEST", "-E"))
 LISTED = (
     Act(rule="cname", do=log_in("alice/admin")),

@@ -11,7 +11,7 @@ from kkdcpd.locate.cldap_ping import GRACE_SECONDS, MAX_ADDRESSES, MAX_DATAGRAMS
 
 DOMAIN = "corp.ad.test"
 MESSAGE_ID = 2**31 - 1
-# What Samba 4.17.12 answered to it, and what it says when it has nothing to say.
+# The answer of Samba 4.17.12, and its answer without facts.
 ANSWER = bytes.fromhex(
     "307902047fffffff64710400306d306b04086e65746c6f676f6e315f045d17000000fd1300006c755178af2eff44a7cbe4de"
     "f8bdf5b504636f7270026164047465737400c01803646331c01804434f5250000344433100001744656661756c742d466972"

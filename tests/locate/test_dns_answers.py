@@ -1,4 +1,4 @@
-"""How long a result may be used."""
+"""The lifetime of results of look-ups."""
 
 from kkdcpd.locate.dns_answers import FOREVER, Validity
 

@@ -1,4 +1,4 @@
-"""Routes: how they are made, how long they are kept, and that strangers cannot change them."""
+"""Routes: their making, their lifetime, and that clients cannot change them."""
 
 import asyncio
 import logging

@@ -35,7 +35,7 @@ def test_areas_have_the_common_level_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("area", "told"),
+    ("area", "name"),
     [
         ("exchange", "kkdcpd.pipeline.access_log"),
         ("guard", "kkdcpd.guard.guard"),
@@ -47,8 +47,8 @@ def test_areas_have_the_common_level_by_default() -> None:
         ("libraries", "asyncio"),
     ],
 )
-def test_area_may_have_a_level_of_its_own(area: str, told: str) -> None:
+def test_area_may_have_a_level_of_its_own(area: str, name: str) -> None:
     set_levels(LogConfig(level="error", levels=LogLevels(**{area: "debug"})))  # type: ignore[arg-type]
-    assert logging.getLogger(told).isEnabledFor(logging.DEBUG)
+    assert logging.getLogger(name).isEnabledFor(logging.DEBUG)
     others = {name for other, name in AREAS.items() if other != area}
     assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in others)

@@ -22,13 +22,13 @@ Read = Callable[[], list[str]]
 
 @pytest.fixture
 def root() -> logging.Logger:
-    """The root logger; it is as it was before once the test is over."""
+    """The root logger. The test restores its former state."""
     return logging.getLogger()
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[tuple[int, Read]]:
-    """A descriptor to log to, and what reads the lines."""
+    """A descriptor for the log, and a function that reads the lines."""
     path = tmp_path / "log"
     with path.open("ab") as file:
         yield file.fileno(), lambda: path.read_text().splitlines()

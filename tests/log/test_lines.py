@@ -161,7 +161,7 @@ def test_traceback_has_the_types_of_exceptions_and_not_their_texts(form: Lines) 
     text = form.render(made, {}).decode()
     assert text.index("OSError (errno 24)") < text.index("LookupError")
     assert "test_lines.py" in text
-    assert text.count("stranger") == 1  # in our own line of source
+    assert text.count("stranger") == 1  # in the source line
 
 
 def test_traceback_has_the_text_of_the_system_for_an_errno() -> None:
@@ -210,7 +210,7 @@ def test_worst_line_fits_too(form: Lines) -> None:
 
 
 def test_long_values_are_cut_before_they_are_kept() -> None:
-    """Strangers and DNS can make a value as long as a message, and a different one each time."""
+    """Clients and DNS can make values as long as a message, and different each time."""
     record = logging.LogRecord("kkdcpd", logging.INFO, "", 0, "event", (), None)
     tracemalloc.start()
     try:

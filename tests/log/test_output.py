@@ -1,4 +1,4 @@
-"""Lines that no program reads, or that one reads late: with real pipes, sockets, terminals and files."""
+"""Output without a reader or with a slow reader: real pipes, sockets, terminals and files."""
 
 import contextlib
 import os
@@ -41,7 +41,7 @@ def output(descriptor: int) -> Iterator[Output]:
 
 
 def fill(out: Output) -> int:
-    """Write until nothing more is taken; return how many lines were."""
+    """Write until a line is lost. Return the number of written lines."""
     count = 0
     while out.write(LINE):
         count += 1
@@ -62,7 +62,9 @@ def test_unread_pipe_stops_nothing() -> None:
         assert PATIENCE_MILLISECONDS / 1000 <= waited < SOON
         started = time.monotonic()
         assert not any(out.write(LINE) for _ in range(1000))
-        assert time.monotonic() - started < 10 * PATIENCE_MILLISECONDS / 1000  # they don't wait one by one
+        assert (
+            time.monotonic() - started < 10 * PATIENCE_MILLISECONDS / 1000
+        )  # the lines do not wait one after the other
         os.read(read, PIPE_BYTES)
         assert out.write(LINE)
 
@@ -87,7 +89,7 @@ def test_slow_reader_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_of_several_processes_are_never_mixed() -> None:
-    """Four write into a full pipe that is read slowly: what comes out are whole lines."""
+    """Four processes write into a full pipe with a slow reader. The reader gets whole lines."""
     with pipe() as (read, write):
         writers = []
         for letter in b"abcd":
@@ -178,7 +180,7 @@ def test_line_after_one_that_was_broken_off_begins_anew(tmp_path: Path) -> None:
 
 
 def test_pipe_that_may_not_be_opened_anew_does_not_block_either() -> None:
-    """Then it is non-blocking for all its holders."""
+    """The pipe then is non-blocking for all processes that have it."""
     program = (
         "import os\n"
         "from kkdcpd.log.output import Output\n"

@@ -8,7 +8,7 @@ SECONDS = 0.2
 
 
 class Log:
-    """What is written: at once, or as a sum."""
+    """A logger whose events are written at once or as sums."""
 
     def __init__(self) -> None:
         self.repeats = RepeatSummer(self.write, seconds=SECONDS)
@@ -17,7 +17,7 @@ class Log:
     def write(self, record: logging.LogRecord) -> None:
         self.written.append(record.fields)  # type: ignore[attr-defined]
 
-    def tell(self, number: int, key: str = "key") -> None:
+    def log_event(self, number: int, key: str = "key") -> None:
         record = logging.LogRecord("kkdcpd.test", logging.WARNING, "", 0, "event", (), None)
         record.fields = {"number": number}
         if not self.repeats.is_held_back(record, key):
@@ -26,7 +26,7 @@ class Log:
 
 async def test_first_event_is_written_at_once_and_a_single_event_has_no_sum() -> None:
     log = Log()
-    log.tell(1)
+    log.log_event(1)
     assert log.written == [{"number": 1}]
     await asyncio.sleep(2 * SECONDS)
     assert log.written == [{"number": 1}]
@@ -35,10 +35,10 @@ async def test_first_event_is_written_at_once_and_a_single_event_has_no_sum() ->
 async def test_later_events_are_written_as_sums_with_the_fields_of_the_last() -> None:
     log = Log()
     for number in range(5):
-        log.tell(number)
+        log.log_event(number)
     await asyncio.sleep(1.5 * SECONDS)
     assert log.written == [{"number": 0}, {"number": 4, "count": 4}]
-    log.tell(5)
+    log.log_event(5)
     assert len(log.written) == 2  # a sum is a line too: the next comes after as long a time
     await asyncio.sleep(SECONDS)
     assert log.written[2:] == [{"number": 5, "count": 1}]
@@ -46,16 +46,16 @@ async def test_later_events_are_written_as_sums_with_the_fields_of_the_last() ->
 
 async def test_first_event_after_a_pause_is_written_at_once() -> None:
     log = Log()
-    log.tell(0)
+    log.log_event(0)
     await asyncio.sleep(1.5 * SECONDS)
-    log.tell(1)
+    log.log_event(1)
     assert log.written == [{"number": 0}, {"number": 1}]
 
 
 async def test_each_key_is_summed_by_itself() -> None:
     log = Log()
     for number in range(4):
-        log.tell(number, "even" if number % 2 == 0 else "odd")
+        log.log_event(number, "even" if number % 2 == 0 else "odd")
     assert log.written == [{"number": 0}, {"number": 1}]
     log.repeats.flush()
     assert log.written[2:] == [{"number": 2, "count": 1}, {"number": 3, "count": 1}]
@@ -64,7 +64,7 @@ async def test_each_key_is_summed_by_itself() -> None:
 async def test_many_keys_are_summed_by_event() -> None:
     log = Log()
     for number in range(3 * MAX_KEYS):
-        log.tell(number, f"client {number}")
+        log.log_event(number, f"client {number}")
     assert len(log.written) == MAX_KEYS + 1
     log.repeats.flush()
     assert log.written[MAX_KEYS + 1 :] == [{"number": 3 * MAX_KEYS - 1, "count": 2 * MAX_KEYS - 1}]
@@ -73,22 +73,22 @@ async def test_many_keys_are_summed_by_event() -> None:
 def test_without_an_event_loop_every_line_is_written() -> None:
     log = Log()
     for number in range(3):
-        log.tell(number)
+        log.log_event(number)
     assert len(log.written) == 3
 
 
 def test_sum_of_an_ended_event_loop_delays_no_line() -> None:
     log = Log()
 
-    async def tell() -> None:
-        log.tell(1)
-        log.tell(2)
+    async def log_two() -> None:
+        log.log_event(1)
+        log.log_event(2)
 
-    asyncio.run(tell())
+    asyncio.run(log_two())
 
     async def tell_later() -> None:
         await asyncio.sleep(1.1 * SECONDS)
-        log.tell(3)
+        log.log_event(3)
 
     asyncio.run(tell_later())
     log.repeats.flush()

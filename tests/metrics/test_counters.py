@@ -1,4 +1,4 @@
-"""What is counted where, and what it costs."""
+"""The counters of each event, and their cost."""
 
 import timeit
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def counters(metrics: Metrics) -> Counters:
 
 
 def counted(metrics: Metrics, *families: Family) -> Mapping[tuple[str, ...], int]:
-    """The series of one-word families that aren't zero, by name and labels."""
+    """Return the series of families with one word that are not zero, by name and labels."""
     words = MetricsReader(metrics).fixed()
     return {
         (family.name, *labels): words[at + number]
@@ -200,7 +200,7 @@ def test_name_of_an_endpoint_fits_its_slot() -> None:
 
 
 def test_counting_a_request_costs_microseconds(counters: Counters) -> None:
-    """It is 1.3 µs on an idle machine and may be 3; a busy one takes a few times that."""
+    """The cost is 1.3 µs on an idle machine, and may be 3 µs. A busy machine takes several times as long."""
     best = min(
         timeit.repeat(
             lambda: counters.request_ended(ANSWERED, MessageKind.AS_REQ, 0.002), number=2000, repeat=15

@@ -1,4 +1,4 @@
-"""What a scraper gets, read back by prometheus_client's own parser."""
+"""The text for a scraper, read by prometheus_client's parser."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What is read of all rows together."""
+"""The sums and states over all rows."""
 
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.columns import CONNECTIONS_OPEN, HEDGES

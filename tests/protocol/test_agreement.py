@@ -1,4 +1,4 @@
-"""The reader against pyasn1, and against whatever bytes there may be."""
+"""The reader compared with pyasn1, and given random bytes."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,7 +34,7 @@ def _read(body: bytes) -> ProxyRequest:
 
 
 def _accepted(read: Callable[[], T]) -> T | None:
-    """What is read, or None; any error but the two that hostile bytes may raise fails the test."""
+    """Return the read value, or None. Any error except the two for malformed bytes fails the test."""
     try:
         return read()
     except (MalformedError, NoTargetDomainError):
@@ -42,7 +42,7 @@ def _accepted(read: Callable[[], T]) -> T | None:
 
 
 def _expected(body: bytes) -> ProxyRequest | None:
-    """What pyasn1 reads."""
+    """Return the value that pyasn1 reads."""
     try:
         message = oracle.proxy_message(body)
         return oracle.proxy_request(message) if message.target_domain else None
@@ -81,7 +81,7 @@ def test_damaged_request_is_read_exactly_when_pyasn1_reads_it(body: bytes) -> No
 
 
 def _flips(body: bytes, *, of_every_bit: bool) -> list[bytes]:
-    """The body with one bit of each byte flipped, or with every bit; ciphertext is left out."""
+    """Yield the body with one bit of each byte flipped, or each bit in turn. Ciphertext stays as it is."""
     tree = der_tree.parse(body)
     ciphertexts = [node.contents for node in tree.walk() if not node.children and len(node.contents) > 40]
     opaque = {body.index(text) + i for text in ciphertexts for i in range(len(text))}

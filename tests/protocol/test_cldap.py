@@ -28,7 +28,7 @@ OTHER_SITE = bytes.fromhex(
     "742d536974652d4e616d6500064272616e63680005000000ffffffff300e020301234565070a010004000400"
 )
 NOTHING = bytes.fromhex("300c02010765070a010004000400")
-# The same ping with a user's name in it: one that there is, and one that there isn't.
+# The same ping with the name of a known user, and of an unknown user.
 KNOWN_USER = bytes.fromhex(
     "307c020109647704003073307104086e65746c6f676f6e3165046319000000fd1300006c755178af2eff44a7cbe4def8bdf5"
     "b504636f7270026164047465737400c01803646331c01804434f525000034443310005616c696365001744656661756c742d"
@@ -163,7 +163,7 @@ def test_attribute_without_values_has_no_facts() -> None:
 
 @pytest.mark.parametrize("captured", CAPTURED)
 def test_truncated_answer_is_refused(captured: bytes) -> None:
-    # Without the message that ends the search, the entry before it is whole still.
+    # Without the message that ends the search, the entry before it is still complete.
     whole = set(accumulate(map(len, re.split(rb"(?=\x30.\x02[\x01-\x04].{1,4}\x65)", captured))))
     for length in set(range(len(captured))) - whole - {0}:
         with pytest.raises(MalformedError):

@@ -1,4 +1,4 @@
-"""One form for every address, and the networks that limits go by."""
+"""One form for every address, and the networks to which limits apply."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 

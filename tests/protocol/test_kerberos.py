@@ -22,7 +22,7 @@ def _read_reply(encoded: bytes) -> ReplyFacts:
 
 
 def _tagged(tag: int, *fields: tuple[int, bytes]) -> bytes:
-    """A message of our own making, for what pyasn1's schemas won't write."""
+    """A message with fields that pyasn1's schemas refuse to write."""
     return der.encode(tag, der.encode(0x30, b"".join(der.encode_explicit(*field) for field in fields)))
 
 
@@ -234,7 +234,7 @@ def test_realm_has_the_same_limits(build: Callable[[str], bytes]) -> None:
 def test_int32_has_a_sign(build: Callable[[int], bytes]) -> None:
     for number in (-(2**31), -135, 2**31 - 1):
         _read_request(build(number))
-    # pyasn1's schema is as strict: put in what it won't write.
+    # pyasn1's schema refuses these values too, so the test inserts the bytes.
     encoded = build(0x7F0F0F0F)
     place = encoded.index(b"\x02\x04\x7f\x0f\x0f\x0f")
     tree = der_tree.parse(encoded)

@@ -46,7 +46,7 @@ def _message(payload: bytes, target_domain: str | None = "EXAMPLE.COM") -> Proxy
 
 
 def _expected(name: str) -> ProxyRequest:
-    """What the README of the captured requests says of each."""
+    """The facts of each captured request by their README."""
     message = decode_proxy_message(captured(name))
     request = ProxyRequest(
         kind=MessageKind.AS_REQ,

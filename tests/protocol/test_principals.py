@@ -1,4 +1,4 @@
-"""Spellings of one principal. What real KDCs take as one is in tests/interop/test_guard_proofs.py."""
+"""Spellings of one principal. tests/interop/test_guard_proofs.py compares them with real KDCs."""
 
 import time
 import unicodedata

@@ -1,4 +1,4 @@
-"""The probe: a well-formed AS-REQ that wants no ticket, and what its answers tell."""
+"""The probe, a well-formed AS-REQ that gets no ticket, and the meaning of its answers."""
 
 import pytest
 

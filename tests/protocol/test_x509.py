@@ -1,4 +1,4 @@
-"""Certificates and lists as `cryptography` makes them, which also tells what is in them."""
+"""Certificates and revocation lists that `cryptography` makes. It also reads their expected contents."""
 
 import datetime
 import ipaddress

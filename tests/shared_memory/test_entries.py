@@ -1,4 +1,4 @@
-"""Tests of the table: which entries it evicts, and what several processes can do to each other's entries."""
+"""The table of entries: eviction, and writes of several processes to one entry."""
 
 import pytest
 

@@ -53,7 +53,7 @@ def test_values_of_all_entries_lie_in_the_table_and_share_no_word(table: NameTab
 
 
 def test_entry_without_its_length_is_free(words: memoryview, table: NameTable) -> None:
-    """A kill -9 leaves such an entry: the name is written, its length is not."""
+    """A kill -9 can leave an entry with a name and without its length."""
     index = table.index("KILLED.EXAMPLE")
     words[index - SHAPE.name_words - 1] = 0
     successor = NameTable(words, ROW, SHAPE)

@@ -74,7 +74,7 @@ def test_note_that_two_processes_wrote_at_once_is_lost_and_never_wrong(area: Are
     first = struct.pack("=QdQ", ours, NOW + 10, 1)
     notes.write(ours, 1, NOW + 10)
     at = area.memory.tobytes().find(first)
-    mixed = struct.pack("=QdQ", ours, NOW + 10, 2)  # another process's number under our key
+    mixed = struct.pack("=QdQ", ours, NOW + 10, 2)  # the number of another process under the same key
     area.memory[at : at + len(mixed)] = mixed
     assert notes.read(ours, NOW) is None
     assert notes.read(theirs, NOW) is None

@@ -27,7 +27,7 @@ END_OF_RELOAD = ("reloaded", "reload_failed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """The daemon, what it serves, and how it is told of news."""
+    """The daemon with its KDC, certificate and configuration, and ways to reload it."""
 
     daemon: Daemon
     kdc: FakeKdcThread
@@ -38,7 +38,7 @@ class House:
     text: str
 
     def write(self, text: str) -> None:
-        """Have another configuration in the file."""
+        """Write another configuration into the file."""
         self.daemon.config.write_text(text)
 
     def command(self, *arguments: str) -> Completed:
@@ -53,17 +53,17 @@ class House:
         return self.command("reload")
 
     def hang_up(self) -> dict[str, Any]:
-        """Send SIGHUP, and return the line that tells what came of it."""
+        """Send SIGHUP, and return the log line with the result."""
         after = len(self.daemon.lines)
         self.daemon.send_signal(signal.SIGHUP)
         return self.wait_for_event(*END_OF_RELOAD, after=after)
 
     def wait_for_event(self, *events: str, after: int = 0) -> dict[str, Any]:
-        """Wait for a line that tells one of these events."""
+        """Wait for a line with one of these events."""
         return parse_line(self.daemon.wait_for_line(lambda line: event_of(line) in events, after=after))
 
     def lines(self, *events: str, after: int = 0) -> list[dict[str, Any]]:
-        """The lines so far that tell one of these events."""
+        """Return the lines so far with one of these events."""
         return [parse_line(line) for line in self.daemon.lines[after:] if event_of(line) in events]
 
     def connect(self, *, port: int | None = None, tls: ssl.SSLContext | None = None) -> HttpClient:
@@ -90,7 +90,7 @@ class House:
 
 
 def event_of(line: str) -> str:
-    """The event that a line of text tells; nothing if it isn't one of the log."""
+    """Return the event of a log line, or an empty text for another line."""
     words = line.split(" ", 3)
     return words[2] if len(words) > 2 else ""
 
@@ -105,7 +105,7 @@ def run_house(
     realms: Callable[[FakeKdcThread], str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[House]:
-    """Run one; `sections` are further ones of the configuration, `process` further settings of [process]."""
+    """Run a daemon. `sections` is added to the configuration, `process` to its section [process]."""
     authority = Authority(directory / "ca")
     pair = authority.issue("127.0.0.1", "localhost")
     control = directory / "control.sock"

@@ -22,7 +22,7 @@ _networks = itertools.count(16)
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What became of the clients' requests. `lost` tells how, of those that weren't answered.
+    """The results of the clients' requests. `lost` has the reason of each request without a response.
 
     `retried` weren't answered at first, but when they were sent again. `refused` were never sent, as there
     was no connection.
@@ -41,7 +41,7 @@ class _RefusedError(Exception):
 
 
 class _Conversation:
-    """One connection: it may bear one request, or many until it is told to close."""
+    """A connection for one request, or for many requests until a response says that it closes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -49,7 +49,7 @@ class _Conversation:
         self.is_over = False
 
     async def ask(self) -> None:
-        """Ask once; raise what keeps the answer away."""
+        """Send one request. Raise the error if no response comes."""
         self._writer.write(GOOD_REQUEST)
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         body = await self._reader.readexactly(len(GOOD_REPLY))

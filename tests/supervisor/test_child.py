@@ -1,4 +1,4 @@
-"""Real children: forked, told to end, and watched."""
+"""Real child processes: the fork, the order to end, and their messages."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ def exit_code(child: Child) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
 
 
-def hear(child: Child, is_enough: Callable[[list[Message]], bool]) -> list[Message]:
+def messages_of(child: Child, is_enough: Callable[[list[Message]], bool]) -> list[Message]:
     """Wait for messages, and return them."""
     said: list[Message] = []
 
@@ -78,7 +78,7 @@ async def leave(_channel: Channel) -> None:
 
 
 class Recorder:
-    """Serves until it is told to stop, and passes back what it heard."""
+    """Serves until the order to stop, and sends received messages back."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -134,7 +134,7 @@ def test_child_ends_when_the_descriptor_of_the_parent_closes(fork: Fork) -> None
 def test_child_reports_repeatedly_that_it_is_alive(fork: Fork) -> None:
     child = fork(record)
     started = time.monotonic()
-    said = hear(child, lambda said: len(said) >= 3)
+    said = messages_of(child, lambda said: len(said) >= 3)
     assert said == [Alive()] * len(said)
     assert time.monotonic() - started > ALIVE_SECONDS
 
@@ -142,14 +142,14 @@ def test_child_reports_repeatedly_that_it_is_alive(fork: Fork) -> None:
 def test_what_comes_by_the_channel_is_passed_on(fork: Fork) -> None:
     child = fork(record)
     child.channel.send(NOTICE)
-    hear(child, lambda said: NOTICE in said)
+    messages_of(child, lambda said: NOTICE in said)
 
 
 def test_aborted_child_shows_where_it_hangs(fork: Fork, capfd: pytest.CaptureFixture[str]) -> None:
     async def hang_here(_channel: Channel) -> None:
         _channel.send(Alive())
         while True:
-            time.sleep(60)  # noqa: ASYNC251 - it is to hang
+            time.sleep(60)  # noqa: ASYNC251 - the test needs a hang
 
     child = fork(hang_here)
     wait_until(lambda: list(child.channel.receive()) == [Alive()])

@@ -104,7 +104,7 @@ def test_health_notice_reaches_all_children_but_its_sender(parent: Parent) -> No
     parent.fork()
     parent.wait_until(lambda: all(child.is_ready for child in parent.children))
     parent.fork(FOUND)
-    # One received it, and said so; the other heard that, too.
+    # The first child received the notice and sent a notice about it, which the second child received, too.
     parent.wait_until(lambda: {"received dc1", "received received dc1"} <= parent.known)
 
 

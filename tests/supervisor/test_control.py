@@ -89,7 +89,7 @@ def test_unknown_request_closes_the_connection(parent: Parent, words: bytes) -> 
         client.shutdown(socket.SHUT_WR)
         for _ in range(2):
             handle_events(parent.selector, 0.5)
-        # It doesn't read what else there is to be read: then it is a reset.
+        # The parent closes with unread bytes, so the client gets a reset.
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
     assert parent.clients == []

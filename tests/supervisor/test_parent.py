@@ -57,7 +57,7 @@ def test_reload_that_is_asked_for_while_one_is_under_way_follows_it(start: Start
 
 
 def test_change_of_a_reload_under_way_is_not_missed(start: Start, kdc: FakeKdcThread) -> None:
-    """What the second one asks for is in the file only after the first one has read it."""
+    """The file has the change of the second reload only after the first reload has read the file."""
     daemon = start("127.0.0.1:0")
     daemon.send_signal(signal.SIGHUP)
     wait_until(lambda: len(daemon.workers) > 2)

@@ -54,7 +54,7 @@ def test_invalid_file_is_logged_too(house: House) -> None:
 
 
 def renew_certificate(house: House) -> None:
-    """Write another certificate over the one there is."""
+    """Overwrite the certificate with another one."""
     renewed = house.authority.issue("127.0.0.1", "localhost", file_name="renewed")
     shutil.copy(renewed.certificate, house.pair.certificate)
     shutil.copy(renewed.key, house.pair.key)
@@ -108,7 +108,7 @@ def test_killed_worker_costs_what_it_had_in_flight_and_is_replaced(house: House)
 
 
 def own_descriptors(house: House) -> int:
-    """How many the parent has open."""
+    """Return the number of open descriptors of the parent."""
     return sum(1 for _ in Path(f"/proc/{house.daemon.pid}/fd").iterdir())
 
 
@@ -166,7 +166,7 @@ def test_reload_makes_unix_sockets_anew_whose_files_are_gone(house: House, tmp_p
         with HttpClient(path) as client:
             assert client.ask(GOOD_REQUEST).status == 200
         house.reload().expect_ok()
-    # A reload that fails leaves everything to the next one.
+    # After a failed reload, the next reload does all of its work.
     path.unlink()
     house.write(text.replace("127.0.0.1:0", "192.0.2.1:1"))
     assert house.hang_up()["event"] == "reload_failed"

@@ -52,7 +52,7 @@ def test_second_signal_ends_at_once(start: Start) -> None:
 
 
 def test_signal_to_the_whole_group_is_one_signal(start: Start) -> None:
-    """As Ctrl-C is, or what ends a container."""
+    """Ctrl-C, and the end of a container, signal the whole group."""
     daemon = start("127.0.0.1:0")
     with HttpClient(daemon.ports[0]) as client:
         client.ask(GOOD_REQUEST)

@@ -1,4 +1,4 @@
-"""The listening sockets, as the kernel has them. What a daemon does with them is in test_parent."""
+"""The listening sockets in the kernel. test_parent has the tests with a daemon."""
 
 import os
 import socket
@@ -93,7 +93,7 @@ def test_unix_socket_whose_file_is_gone_is_opened_anew(sockets: Sockets, tmp_pat
     path.unlink()
     ((second,),) = sockets.open(listen(f"unix:{path}"))
     assert second is not first
-    # Until the reload has succeeded, the workers that serve have the first one.
+    # Until the reload has succeeded, the serving workers have the first socket.
     assert first.fileno() != -1
     sockets.keep_only(listen(f"unix:{path}"))
     assert first.fileno() == -1

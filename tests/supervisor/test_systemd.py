@@ -1,4 +1,4 @@
-"""What systemd and kkdcpd tell each other, with systemd's own socket activation and a real notify socket."""
+"""The interface to systemd, with systemd's socket activation and a real notify socket."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ WATCHDOG_SECONDS = 1.0
 
 
 class ServiceManager:
-    """A notify socket, and what came to it."""
+    """A notify socket, and its received messages."""
 
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -34,7 +34,7 @@ class ServiceManager:
         self.messages: list[dict[str, str]] = []
 
     def wait_for(self, key: str, *, after: int = 0) -> dict[str, str]:
-        """Wait for a message with this key, past the first `after` ones."""
+        """Wait for a message with this key after the first `after` messages."""
         while True:
             for message in self.messages[after:]:
                 if key in message:
@@ -288,7 +288,9 @@ def test_socket_of_a_wrong_type_is_refused_at_start_with_the_line_to_change(
     with passed_by_systemd(tmp_path, *options, f"--listen={path}") as program:
         kind = socket.SOCK_SEQPACKET if "--seqpacket" in options else socket.SOCK_DGRAM
         with socket.socket(socket.AF_UNIX, kind) as client:
-            wait_until(lambda: client.connect_ex(str(path)) == 0)  # It is there before it listens.
+            wait_until(
+                lambda: client.connect_ex(str(path)) == 0
+            )  # The file exists before the socket listens.
             if kind is socket.SOCK_DGRAM:
                 client.send(b"wake up")
             # No restart mends a unit: systemd must not try again.
@@ -310,7 +312,7 @@ def test_connection_in_place_of_a_socket_is_refused_at_start(tmp_path: Path) -> 
 
 
 def refusal_of(descriptor: int) -> str:
-    """The refusal of this one as the only descriptor that systemd passes to a process."""
+    """Return the refusal of a descriptor that systemd passes to a process."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:

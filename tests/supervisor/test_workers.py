@@ -1,4 +1,4 @@
-"""What holds for all workers together, across reloads, and after the death of one of them.
+"""Limits and state of all workers together: across reloads, and after the death of a worker.
 
 Which worker takes a connection is chosen by having the other one stopped meanwhile.
 """
@@ -35,7 +35,7 @@ ROUNDS = 10
 """So often the workers change their parts: none may be stopped for long."""
 
 CHEAP_REQUEST = post(b"", method="OPTIONS")
-"""It is refused without a KDC, and its answer comes after the tickets of TLS 1.3."""
+"""A request that is refused without a KDC. Its response follows the session tickets of TLS 1.3."""
 
 GUESSES = 10
 """Of guard.failures, by default."""
@@ -99,7 +99,7 @@ def replace(house: House, worker: int) -> int:
 
 
 def reload(house: House) -> tuple[int, ...]:
-    """Reload, and return the new workers; those of before finish what they have."""
+    """Reload, and return the new workers. The former workers finish their requests."""
     before = set(house.daemon.workers)
     house.reload().expect_ok()
     return tuple(sorted(set(house.daemon.workers) - before))
@@ -177,20 +177,20 @@ def test_tls_sessions_resume_at_the_other_worker(tmp_path: Path, version: ssl.TL
     assert resumed >= 0.95 * SESSIONS[version]
 
 
-# -- A crowd -------------------------------------------------------------------------------------------------
+# -- A load peak ---------------------------------------------------------------------------------------------
 
 
 def come_and_go(house: House, count: int) -> None:
-    """Be so many clients that connect, and leave when all are in."""
-    with contextlib.ExitStack() as crowd:
+    """Connect this number of clients, and disconnect when all are connected."""
+    with contextlib.ExitStack() as clients:
         for number in range(count):
-            crowd.enter_context(connected(house, f"127.4.{number // 250}.{number % 250 + 1}"))
-        # The next one in is let in after them.
+            clients.enter_context(connected(house, f"127.4.{number // 250}.{number % 250 + 1}"))
+        # The next connection is accepted after these connections.
         assert house.ask().status == 200
 
 
 def is_told_to_close(client: HttpClient) -> bool:
-    """Ask, be answered, and see whether the reply says that it is the connection's last."""
+    """Send a request, and return whether the response closes the connection."""
     response = client.ask(GOOD_REQUEST)
     assert response.body == GOOD_REPLY
     return response.headers.get("connection") == "close"
@@ -302,7 +302,7 @@ def test_caps_on_connections_hold_over_workers_reloads_and_deaths(tmp_path: Path
         house.kdc.wait_for_messages(4)
         assert not is_let_in(house, first)
         assert not is_let_in(house, second)
-        # What the killed worker had is free again, and no more than that.
+        # Exactly the slots of the killed worker are free again.
         successor = replace(house, first)
         for _ in range(2):
             clients.enter_context(connect_to(house, successor)).send(GOOD_REQUEST)
@@ -361,7 +361,7 @@ def request_of(user: str) -> bytes:
 
 
 def seconds_of(house: House, client: HttpClient, request: bytes) -> float:
-    """How long a request took kkdcpd."""
+    """Return the duration of a request by the log."""
     response = client.ask(request)
     assert response.body == GOOD_REPLY
     line = house.daemon.wait_for_line(lambda line: response.request_id in line)
@@ -369,7 +369,7 @@ def seconds_of(house: House, client: HttpClient, request: bytes) -> float:
 
 
 def find_user_of(client: HttpClient, kdc: FakeKdcThread) -> str:
-    """Ask for one user after the other, until one is asked of this KDC first."""
+    """Send requests of many users until one of them uses this KDC first."""
     for number in range(64):
         before = len(kdc.messages)
         client.ask(request_of(f"user{number}"))

@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A kkdcpd with its certificate, and what systemd would hear of it."""
+    """A kkdcpd with its certificate, and the socket for its notifications to systemd."""
 
     folder: Path
     authority: Authority
@@ -64,7 +64,7 @@ class Site:
         return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", self.daemon.ports[0])))
 
     def renew(self, pair: CertificateFiles) -> None:
-        """Put another certificate and key in place of the one there is, each at once."""
+        """Replace certificate and key, each by a rename."""
         for new, old in ((pair.key, self.pair.key), (pair.certificate, self.pair.certificate)):
             shutil.copy(new, old.with_suffix(".new"))
             old.with_suffix(".new").rename(old)
@@ -166,7 +166,7 @@ def test_certificate_that_is_valid_is_kept_until_the_new_one_is_within_its_dates
 def test_certificate_that_has_expired_may_be_replaced_by_another_that_has(
     tmp_path: Path, authority: Authority
 ) -> None:
-    """Nothing gets worse by it, and other settings can be changed."""
+    """The reload does not replace a valid certificate, and other settings can be changed."""
     issue_outside_dates(authority, "expired")
     with run_site(tmp_path, authority) as site:
         before = site.served_certificate()

@@ -56,7 +56,7 @@ Address = tuple[str | Any, int]
 
 
 class Unserved(enum.Enum):
-    """How a port fails that no script serves."""
+    """The failure of a port without a script."""
 
     REFUSE = "refuse"
     DROP = "drop"

@@ -1,4 +1,4 @@
-"""The fake KDC leaves no socket open, whatever happens when it ends."""
+"""The fake KDC leaves no socket open after any kind of end."""
 
 import asyncio
 import contextlib

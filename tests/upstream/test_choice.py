@@ -172,7 +172,7 @@ def test_unhealthy_preferred_host_stays_among_the_unhealthy_hosts(
     ("failures", "order"),
     [
         ({}, "abAB"),
-        # A suspect may have been made one by a stranger: its UDP is no better.
+        # Any client can make an endpoint suspect, so its UDP endpoint does not precede it.
         ({"a": FailureReason.SILENT}, "baAB"),
         ({"a": FailureReason.REFUSED}, "bABa"),
         ({"a": FailureReason.REFUSED, "b": FailureReason.CONNECT_TIMEOUT}, "ABab"),

@@ -97,7 +97,7 @@ async def test_message_sent_once_reaches_one_kdc_once_with_every_fault(payload: 
     async with (
         FakeKdc(tcp=TAKEN[fault]) as first,
         FakeKdc(tcp=fake_kdc.reply(REPLIES[payload])) as second,
-        # However busy the machine is, the first is connected before the second is tried.
+        # Even on a busy machine, the first KDC is connected before the second is tried.
         running_upstream(stagger=1.0, hedge_delay=0.1, reply_timeout=0.5) as (upstream, _),
     ):
         with pytest.raises(NoKdcReplyError):

@@ -27,13 +27,13 @@ def noted() -> list[tuple[KdcEndpoint, KdcState]]:
 REACH_TIMEOUT = 5.0
 
 
-def table(tell: Callable[[HealthNotice], object] = lambda _notice: None) -> HealthTable:
+def table(notify: Callable[[HealthNotice], object] = lambda _notice: None) -> HealthTable:
     return HealthTable(
         turn=0,
         probe_interval=2.0,
         probe_interval_maximum=10.0,
         reach_timeout=REACH_TIMEOUT,
-        notify=tell,
+        notify=notify,
         note_change=lambda *_change: None,
     )
 
@@ -197,7 +197,7 @@ def test_probes_from_before_the_message_do_not_show_that_the_endpoint_is_dead(he
         now += health.answer_seconds
         probe(health, FailureReason.SILENT, now)
     assert not health.is_dead(KDC, since=now)
-    # A waiting request has it probed soon, however long the pauses have become.
+    # While a request waits, the next probe comes soon, even after long pauses.
     health.report(TARGET, FailureReason.SILENT, now + 60)
     assert health.probes_due(now + 60) == [TARGET]
 
@@ -337,7 +337,7 @@ def test_log_lines_of_changes_that_clients_can_cause_are_summed(
 
 
 def test_after_the_end_of_a_process_the_others_take_over_its_probes_one_by_one() -> None:
-    def hears(turn: int) -> HealthTable:
+    def table_of_process(turn: int) -> HealthTable:
         table = HealthTable(
             turn=turn,
             probe_interval=2.0,
@@ -350,7 +350,7 @@ def test_after_the_end_of_a_process_the_others_take_over_its_probes_one_by_one()
         assert table.state(KDC) is KdcState.DOWN
         return table
 
-    first, second = hears(3), hears(4)
+    first, second = table_of_process(3), table_of_process(4)
     assert first.next_probe_at > 101.0
     assert second.next_probe_at == first.next_probe_at + 2.0
     assert first.probes_due(first.next_probe_at) == [TARGET]

@@ -22,7 +22,7 @@ class Request:
 
 
 class Full:
-    """Slots that are all taken, by one request after the other."""
+    """Slots that requests have taken, one after the other."""
 
     def __init__(self, *clients: str) -> None:
         self.slots: Slots[Request] = Slots(len(clients))
@@ -36,7 +36,7 @@ class Full:
         self.slots.add(request)
 
     def yielding(self, client: str, probe_answered: float = NEVER) -> int | None:
-        """The number of the request that yields to one of this client."""
+        """Return the number of the request that yields to a request of this client."""
         found = self.slots.yields_to(limited_networks(client), probe_answered=probe_answered)
         return None if found is None else self.requests.index(found)
 
@@ -54,7 +54,7 @@ def test_oldest_request_of_the_largest_network_yields() -> None:
     full.slots.remove(full.requests[1])
     assert not full.slots.is_full
     full.add("c")
-    # If one of them yielded now, the other network would be the largest.
+    # If a request of one network yielded now, the other network would be the largest.
     assert full.yielding("b") is None
     assert full.yielding("d") == 2
 
@@ -74,7 +74,7 @@ def test_among_networks_with_one_request_each_the_oldest_that_was_passed_over_yi
 
 
 def test_answered_probe_shows_that_older_requests_were_passed_over() -> None:
-    """It is the only evidence while no request has been answered yet."""
+    """The probe is the only evidence while no request has been answered."""
     full = Full("a", "b", "c")
     assert full.yielding("d", probe_answered=0.0) is None
     assert full.yielding("d", probe_answered=0.5) == 0

@@ -27,7 +27,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """A socket of ours, which the test gives away, and a KDC's."""
+    """A local socket, which the test gives away, and the socket of a KDC."""
     with socket.socket(type=socket.SOCK_DGRAM) as kdc, contextlib.ExitStack() as unless_given_away:
         kdc.setblocking(False)
         kdc.bind(("127.0.0.1", 0))
@@ -107,7 +107,7 @@ async def test_one_network_may_have_all_requests_that_may_be_in_flight_at_a_kdc(
 
 
 def abandon(pool: PortPool, networks: Sequence[str], number: int) -> int:
-    """Take ports one after the other, whose answers do not come; return how many there were."""
+    """Take ports without answers, one after the other. Return the number of taken ports."""
     taken = 0
     while taken < number and pool.take("owner", networks):
         pool.keep("owner")
@@ -125,7 +125,7 @@ def abandon(pool: PortPool, networks: Sequence[str], number: int) -> int:
     ids=["/64s of a /48", "/56s of a /48", "IPv4 addresses"],
 )
 def test_networks_that_abandon_datagrams_leave_ports_to_other_networks(sources: Sequence[str]) -> None:
-    """Each network takes what it can get, before the next begins."""
+    """Each network takes all ports that it can get before the next network begins."""
     pool = PortPool(PORTS_PER_KDC)
     for source in sources:
         abandon(pool, limited_networks(source), PORTS_PER_KDC)
