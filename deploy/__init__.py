@@ -1,1 +1,1 @@
-"""What administrators get beside the wheel: container, Debian package, and the man pages' maker."""
+"""Packages for administrators beside the wheel: the container, the Debian package, and the man pages."""

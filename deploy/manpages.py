@@ -83,10 +83,10 @@ def _options(actions: Iterable[argparse.Action]) -> Iterator[str]:
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
     inherited = {action.dest for action in parser._actions}
-    for command, told in _subcommands(parser).items():
+    for command, text in _subcommands(parser).items():
         own = [action for action in command._actions if action.dest not in inherited]
         operands = (str(action.metavar) for action in own if not action.option_strings)
-        yield roff.items([" ".join([command.prog.removeprefix("kkdcpd "), *operands])], _sentence(told))
+        yield roff.items([" ".join([command.prog.removeprefix("kkdcpd "), *operands])], _sentence(text))
         if own:
             yield from roff.indented(_options(own))
 
@@ -94,8 +94,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 def _subcommands(parser: argparse.ArgumentParser) -> Mapping[argparse.ArgumentParser, str]:
     """Return the commands, each with its line of help."""
     (commands,) = (it for it in parser._actions if isinstance(it, argparse._SubParsersAction))
-    told = {choice.dest: choice.help or "" for choice in commands._choices_actions}
-    return {command: told[name] for name, command in commands.choices.items()}
+    texts = {choice.dest: choice.help or "" for choice in commands._choices_actions}
+    return {command: texts[name] for name, command in commands.choices.items()}
 
 
 def _exit_codes(epilog: str) -> Iterator[str]:
@@ -114,8 +114,8 @@ def _from_operations(head: str) -> Iterator[str]:
             yield roff.paragraph(" ".join(block.split()))
             continue
         for row in block.splitlines()[2:]:
-            tag, told = (cell.strip() for cell in row.strip("|").split("|"))
-            yield roff.items([tag.replace("`", "")], _sentence(told))
+            tag, meaning = (cell.strip() for cell in row.strip("|").split("|"))
+            yield roff.items([tag.replace("`", "")], _sentence(meaning))
 
 
 def _sentence(text: str) -> str:
@@ -142,7 +142,7 @@ def kkdcpd_toml_5() -> str:
 
 
 def _settings(text: str) -> Iterator[str]:
-    """Turn the example into paragraphs: one for all keys that stand together, with the prose above them."""
+    """Turn the example into paragraphs: one for each group of keys, with the prose above them."""
     for block in re.split(r"\n\n+", text.strip()):
         lines = [line for line in block.splitlines() if not _RULE.match(line)]
         if lines and (head := _SECTION.match(lines[0])):
@@ -154,7 +154,7 @@ def _settings(text: str) -> Iterator[str]:
 
 
 def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
-    """Turn lines into paragraphs; prose with keys right below it becomes what is told of these keys."""
+    """Turn lines into paragraphs; prose directly above keys describes these keys."""
     prose: list[str] = []
     code: list[str] = []
     keys: dict[str, str] = {}

@@ -19,14 +19,25 @@ ELSEWHERE = {
 }
 """Files and folders that the test does not read, and why."""
 
-WORDS = "who|whom|nobody|somebody|everybody|whoever|octets?"
+WORDS = (
+    # Words for people. A machine has a name: "the client", "the endpoint".
+    *("who", "whom", "nobody", "somebody", "everybody", "whoever", "anyone", "someone"),
+    # Pictures and old names. "Load", "load peak", "failure", "bytes" and "reap" are the standard words.
+    *("octets?", "crowds?", "troubles?", "troubled", "bury", "buried"),
+    # Old-fashioned words.
+    *("whence", "thence", "thereby", "hereby", "whereby", "wherein", "hence", "lest", "alike", "whilst"),
+    *("had best", "as it were"),
+)
 FORBIDDEN = re.compile(
     # A whole word, also within a name_with_underscores ...
-    rf"(?<![a-z])(?:{WORDS})(?![a-z])"
+    rf"(?<![a-z])(?:{'|'.join(WORDS).replace(' ', '[ _]')})(?![a-z])"
     # ... and a word of a CamelCaseName.
-    r"|(?<=[a-z])(?-i:Who|Whom|Nobody|Somebody|Everybody|Whoever|Octets?)(?![a-z])",
+    rf"|(?-i:(?<![A-Z])(?:{'|'.join(word.capitalize() for word in WORDS)})(?![a-z]))",
     re.IGNORECASE,
 )
+
+ARTICLE = re.compile(r"^(?:async )?def test_(?:an?|the)_", re.MULTILINE)
+"""The name of a test says the behaviour: `test_reply_of_another_request_is_dropped`."""
 
 ALLOWED: Mapping[str, str] = {
     r"OCTET[ _]STRING": "the type of ASN.1 (X.680)",
@@ -86,13 +97,21 @@ def test_file_has_none_of_the_forbidden_words(path: Path) -> None:
         ("MAX_OCTETS = 4", ["OCTETS"]),
         ("class KnownOctets:", ["Octets"]),
         ('raise ValueError("nobody answers")', ["nobody"]),
+        ("class CrowdGone(Exception):", ["Crowd"]),
+        ("a KDC had_best be asked", ["had_best"]),
         ("the whole body, however long", []),
+        ("henceforth, whosoever", []),
         ("univ.OctetString()  # an OCTET STRING", []),
         ('# RFC 2782: "whoever gets a very small chance"', []),
     ],
 )
 def test_words_are_found_within_names_and_not_in_quotations(line: str, words: list[str]) -> None:
     assert forbidden_words(line, is_markdown=False) == words
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.name)
+def test_names_of_tests_do_not_begin_with_an_article(path: Path) -> None:
+    assert not ARTICLE.findall(path.read_text())
 
 
 def test_every_exception_is_needed() -> None:

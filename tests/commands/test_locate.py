@@ -17,7 +17,7 @@ from lab.realm import MitRealm
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Where a KDC accepts connections."""
+    """The port of a KDC that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

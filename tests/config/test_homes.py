@@ -118,6 +118,6 @@ def test_every_setting_is_known_from_every_other_section() -> None:
             assert f"{name} belongs to [" in unknown.problem
 
 
-def test_closest_name_is_one_that_is_alike() -> None:
+def test_closest_name_is_a_similar_name() -> None:
     assert closest("fromat", ["level", "format"]) == "format"
     assert closest("xyzzy", ["level", "format"]) is None

@@ -51,13 +51,13 @@ def _as_other_user(key: Path) -> Iterator[None]:
     os.setegid(group)
 
 
-def test_a_plain_process_is_named_by_its_user(key: Path) -> None:
+def test_plain_process_is_named_by_its_user(key: Path) -> None:
     assert (
         advice(key) == f"let {USER}, as which kkdcpd runs, read it: chgrp {GROUP} {key} && chmod 0640 {key}"
     )
 
 
-def test_the_first_folder_that_is_closed_is_named(key: Path, folder: Path) -> None:
+def test_first_closed_folder_is_named(key: Path, folder: Path) -> None:
     os.seteuid(0)
     (folder / "tls").chmod(0o700)
     os.seteuid(OTHER_USER)
@@ -67,7 +67,7 @@ def test_the_first_folder_that_is_closed_is_named(key: Path, folder: Path) -> No
     )
 
 
-def test_the_target_of_a_link_counts(key: Path, folder: Path) -> None:
+def test_target_of_a_link_counts(key: Path, folder: Path) -> None:
     os.seteuid(0)
     (folder / "tls").chmod(0o700)
     (folder / "link.pem").symlink_to(key)
@@ -89,18 +89,18 @@ def test_in_a_container_the_host_has_to_give_the_file(
     )
 
 
-def test_the_unit_has_a_group_for_keys(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unit_has_a_group_for_keys(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permissions, "KEY_GROUP", GROUP)
     monkeypatch.setenv("INVOCATION_ID", "1")
     assert advice(key) == f"let the service's user read it: chgrp {GROUP} {key} && chmod 0640 {key}"
 
 
-def test_the_group_alone_does_not_make_it_the_unit(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_alone_does_not_make_it_the_unit(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permissions, "KEY_GROUP", "daemon")
     assert "as which kkdcpd runs" in advice(key)
 
 
-def test_a_user_without_a_name_is_a_number(key: Path) -> None:
+def test_user_without_a_name_is_a_number(key: Path) -> None:
     os.seteuid(0)
     os.setegid(54321)
     os.seteuid(54321)

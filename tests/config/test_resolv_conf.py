@@ -73,7 +73,7 @@ def test_other_lines_mean_nothing_here(line: str) -> None:
         "x" * 10_000,
     ],
 )
-def test_a_server_that_is_no_address_is_passed_over_and_named(written: str) -> None:
+def test_server_that_is_no_address_is_ignored_and_named(written: str) -> None:
     resolver = read_resolv_conf(f"{GOOD}nameserver {written}\n", SOURCE)
     (warning,) = resolver.warnings
     assert warning.key == "/etc/resolv.conf line 2"

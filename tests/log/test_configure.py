@@ -142,10 +142,10 @@ def test_unread_lines_are_counted_and_logged() -> None:
     raw += os.read(reader, 1 << 20)
     os.close(reader)
     os.close(writer)
-    *before, told, last = map(parse_line, raw.decode().splitlines())
+    *before, lost, last = map(parse_line, raw.decode().splitlines())
     assert [int(line["number"]) for line in before] == list(range(len(before)))
-    assert (told["event"], told["level"], last["number"]) == ("lines_lost", "warning", "40000")
-    assert int(told["count"]) == 40000 - len(before)
+    assert (lost["event"], lost["level"], last["number"]) == ("lines_lost", "warning", "40000")
+    assert int(lost["count"]) == 40000 - len(before)
 
 
 def test_lost_reader_stops_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Which words of a row each metric has."""
+"""The words of each metric in a row."""
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.metrics.columns import (

@@ -316,7 +316,7 @@ def test_times_are_rounded(log: pytest.LogCaptureFixture) -> None:
         ("OTHER.COM", 6, False),
     ],
 )
-def test_a_realm_in_the_wrong_case_that_the_kdc_does_not_know_is_named(
+def test_realm_in_the_wrong_case_that_the_kdc_does_not_know_is_named(
     caplog: pytest.LogCaptureFixture, realm: str, error_code: int, *, is_told: bool
 ) -> None:
     facts = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=error_code)

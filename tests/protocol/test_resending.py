@@ -1,4 +1,4 @@
-"""Which messages may be sent again, and after which failures."""
+"""The messages that may be sent again, and the failures that permit it."""
 
 import pytest
 

@@ -120,7 +120,7 @@ def item(*, start: datetime = NOW - DAY, end: datetime | None = NOW + DAY) -> Da
     )
 
 
-def told(caplog: pytest.LogCaptureFixture) -> Sequence[tuple[str, str, dict[str, str]]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Sequence[tuple[str, str, dict[str, str]]]:
     found = [(record.levelname, record.message, record.__dict__["fields"]) for record in caplog.records]
     caplog.clear()
     return found
@@ -132,7 +132,7 @@ def test_item_outside_its_dates_is_logged_once_and_so_is_its_return(
     caplog.set_level(logging.INFO)
     watch = DateWatch()
     watch.check([item()], NOW)
-    assert told(caplog) == []
+    assert logged(caplog) == []
     for _ in range(3):
         watch.check([item()], NOW + 2 * DAY)
     expired = {
@@ -140,27 +140,27 @@ def test_item_outside_its_dates_is_logged_once_and_so_is_its_return(
         "problem": "the certificate in /a.pem expired on 2026-02-02 00:00 UTC",
         "remedy": "renew it; or set this host's clock right (it says 2026-02-03 00:00 UTC)",
     }
-    assert told(caplog) == [("ERROR", "certificate_outside_dates", expired)]
+    assert logged(caplog) == [("ERROR", "certificate_outside_dates", expired)]
     for _ in range(3):
         watch.check([item()], NOW)
     returned = {"key": "tls.certificate", "file": "/a.pem", "subject": "CN=a"}
-    assert told(caplog) == [("INFO", "certificate_within_dates", returned)]
+    assert logged(caplog) == [("INFO", "certificate_within_dates", returned)]
 
 
 def test_item_that_is_not_in_use_any_more_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     watch = DateWatch()
     watch.check([item(start=NOW + DAY)], NOW)
-    assert [event for _, event, _ in told(caplog)] == ["certificate_outside_dates"]
+    assert [event for _, event, _ in logged(caplog)] == ["certificate_outside_dates"]
     watch.check([item()], NOW)
-    assert told(caplog) == []
+    assert logged(caplog) == []
 
 
 def test_change_is_logged_with_the_new_contents_of_the_file(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log_changes([Path("/a.pem"), Path("/a.key")], [item(), item(end=None)])
     names = {"file": "/a.pem", "subject": "CN=a", "names": "dns:a.example.com,ip:192.0.2.1"}
-    assert told(caplog) == [
+    assert logged(caplog) == [
         ("INFO", "certificate_changed", {**names, "expires": "2026-02-02T00:00:00Z"}),
         ("INFO", "certificate_changed", {**names, "expires": "unknown"}),
         ("INFO", "certificate_changed", {"file": "/a.key"}),

@@ -343,7 +343,7 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
         bound = stack.enter_context(socket.socket())
         bound.bind(("127.0.0.1", 0))
         netlink = stack.enter_context(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
-        told = {
+        notified = {
             kind: refusal_of(descriptor)
             for kind, descriptor in (
                 ("fifo", fifo),
@@ -353,7 +353,7 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
             )
         }
     start = "the .socket unit: systemd passed "
-    assert told == {
+    assert notified == {
         "fifo": f"{start}a descriptor that is not a socket; remove ListenFIFO=, ListenSpecial=, "
         "ListenMessageQueue= and ListenUSBFunction=",
         "abstract": f"{start}a unix socket in the abstract namespace; "

@@ -1,6 +1,6 @@
 """Limits and state of all workers together: across reloads, and after the death of a worker.
 
-Which worker takes a connection is chosen by having the other one stopped meanwhile.
+A test selects the worker that accepts a connection: it stops the other worker for this time.
 """
 
 import asyncio
@@ -189,7 +189,7 @@ def come_and_go(house: House, count: int) -> None:
         assert house.ask().status == 200
 
 
-def is_told_to_close(client: HttpClient) -> bool:
+def is_closed_by_response(client: HttpClient) -> bool:
     """Send a request, and return whether the response closes the connection."""
     response = client.ask(GOOD_REQUEST)
     assert response.body == GOOD_REPLY
@@ -206,7 +206,7 @@ def test_worker_is_recycled_after_a_load_peak_and_no_request_is_lost(tmp_path: P
                 come_and_go(house, LARGE_LOAD)
                 renewed = house.wait_for_event("worker_recycled")
                 assert len(house.daemon.workers) == 2
-                wait_until(lambda: is_told_to_close(idle))
+                wait_until(lambda: is_closed_by_response(idle))
             wait_until(lambda: former not in house.daemon.workers)
             tally = load.end()
         assert tally.lost == []

@@ -128,9 +128,13 @@ def test_certificate_outside_its_dates_is_served_and_shown_everywhere(
         assert " error " in line
         assert words in line
         wait_until(lambda: site.get("/readyz")[0] == 200, timeout=PATIENCE_SECONDS)
-        (told,) = site.status()["certificates"]
-        assert (told["file"], told["valid"], words in told["problem"]) == (str(pair.certificate), False, True)
-        assert told["names"] == ["ip:127.0.0.1"]
+        (certificate,) = site.status()["certificates"]
+        assert (certificate["file"], certificate["valid"], words in certificate["problem"]) == (
+            str(pair.certificate),
+            False,
+            True,
+        )
+        assert certificate["names"] == ["ip:127.0.0.1"]
         assert site.valid_metric() == [0.0]
         assert site.served_certificate()
         done = site.command("check")
@@ -190,8 +194,8 @@ def test_authority_and_list_outside_their_dates_are_no_reason_not_to_start(
     with run_site(tmp_path, authority, tls=tls, listen='client_certificates = "optional"') as site:
         assert "client_crl" in site.wait_for("certificate_outside_dates")
         wait_until(lambda: site.get("/readyz")[0] == 200, timeout=PATIENCE_SECONDS)
-        told = {each["kind"]: each["valid"] for each in site.status()["certificates"]}
-        assert told == {"server": True, "client_ca": True, "client_crl": False}
+        valid = {each["kind"]: each["valid"] for each in site.status()["certificates"]}
+        assert valid == {"server": True, "client_ca": True, "client_crl": False}
         done = site.command("check")
         assert (done.exit_code, "tls.client_crl: the revocation list of " in done.output) == (78, True)
         authority.revocation_list()
