@@ -33,8 +33,8 @@ class Daemon(Program):
 
     `lines` is its log. `ports` are the ports of its listeners, in the order of the configuration. Without
     sections for them, it has neither an admin listener nor a control socket: only one kkdcpd could use their
-    default addresses. `python` has its dependencies and `sources` its code; `environment` is added to that of
-    this process.
+    default addresses. `python` has its dependencies and `sources` its code. `environment` is added to the
+    environment of this process.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ _COUNT = re.compile(r"mod-stats\.query-type\[(?P<type>[^]]+)\] = (?P<count>\d+)"
 class KnotServer:
     """Serves zones while its context lasts, and answers REFUSED for all other names.
 
-    A zone's text is that of a zone file: names are relative to the zone, and a record has its TTL before its
+    A zone is written as in a zone file: names are relative to the zone, and a record has its TTL before its
     type or has `ttl`. The class adds SOA and NS records. The SOA's minimum, the TTL of negative answers (RFC
     2308 5), is `negative_ttl`.
     """

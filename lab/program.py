@@ -51,7 +51,7 @@ class Completed:
 
 
 def environment(home: Path, **settings: str | Path) -> dict[str, str]:
-    """Build a child's environment: ours without its Kerberos settings, and nothing of the user's `home`."""
+    """Build the environment of a child: this environment without Kerberos settings, with another `home`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
     return {
         **inherited,

@@ -176,7 +176,7 @@ class MitRealm:
         return self._run("kadmin.local", "-r", self.name, *command)
 
     def add_users(self, names: Sequence[str], password: str, *options: str) -> None:
-        """Add many principals with one password; `options` are those of addprinc."""
+        """Add many principals with one password; `options` are options of addprinc."""
         self._add([Principal(name=name, password=password, options=options) for name in names])
 
     def _add(self, principals: Sequence[Principal]) -> None:
@@ -242,7 +242,7 @@ class MitRealm:
 
     def _load_database_of(self, original: "MitRealm") -> None:
         dump = self.directory / "dump"
-        original._run("kdb5_util", "-r", self.name, "dump", str(dump))  # noqa: SLF001 - of our own class
+        original._run("kdb5_util", "-r", self.name, "dump", str(dump))  # noqa: SLF001 - of the same class
         shutil.copy(original.directory / "stash", self.directory / "stash")
         self._run("kdb5_util", "-r", self.name, "load", str(dump))
 

@@ -146,10 +146,10 @@ KINDS: dict[str, Callable[[Field, str], socket.socket]] = {
 
 
 class Holder(Background):
-    """Opens `most` connections, from each source in turn; from `go_on` on another one every `pace` seconds.
+    """Opens `most` connections, from each source in turn; after `go_on` another one every `pace` seconds.
 
-    It keeps the last `most` until the context ends. `opened` counts the connections, `refused` those that
-    ended at once.
+    It keeps the last `most` connections until the context ends. `opened` counts all connections, `refused`
+    the connections that ended at once.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def _send(name: str, port: int) -> None:
             sock.sendall(_request(name))
             sock.recv(65536)
     except OSError:
-        pass  # kkdcpd has ended, or has no patience with us
+        pass  # kkdcpd has ended, or has closed the connection
 
 
 def _request(realm: str) -> bytes:

@@ -15,7 +15,7 @@ A principal that fails twice counts once for SPRAYING, because GUESSING stops it
 for each spelling of it. Where the request hides or forges the name (FAST), no block of the name can stop the
 next request: then each failure counts for the client.
 
-Errors in reply to TGS-REQs do not count. Such a request tries no password, and its ticket shows a log-on.
+Errors in reply to TGS-REQs do not count. A TGS-REQ tries no password, and its ticket shows a log-on.
 """
 
 import enum
@@ -177,7 +177,7 @@ class FailureGate:
     ) -> None:
         """Count a log-on if the client has proved itself: KDCs issue some tickets to any client.
 
-        The name is that of the reply, because a request could show many names for one account.
+        The name comes from the reply, because a request could show many names for one account.
         """
         name = fold_named(facts.cname)
         if name is None:
@@ -201,7 +201,7 @@ class FailureGate:
         """Note that the KDC demands a proof from this principal.
 
         Only log-ons with FAST and SPAKE need this note. If FAST hides the name and the KDC's errors name no
-        client, the name is that of the request.
+        client, the name comes from the request.
         """
         if not (request.is_armored or facts.offers_spake):
             return

@@ -61,7 +61,7 @@ class Guard:
         return _verdict([found(refusal, self._rates_mode)]) if refusal else GOOD
 
     def in_flight(self, client: ClientConnection) -> AbstractContextManager[Verdict]:
-        """Count a request in flight while the context lasts, and judge the number of such requests."""
+        """Count a request in flight while the context lasts, and judge the number of requests in flight."""
         return _InFlight(self._concurrency, self._rates_mode, client.network)
 
     def admit(self, request: ProxyRequest, client: ClientConnection, realm: RealmConfig) -> Verdict:

@@ -13,7 +13,7 @@ NETBIOS_CHARACTERS = 15
 """The longest NetBIOS name of a domain. Windows makes it from the first label of the DNS name."""
 
 MAX_CHARACTERS = 1024
-"""The longest name that is compared with patterns: that of a userPrincipalName in Active Directory."""
+"""The longest name that is compared with patterns: the limit of a userPrincipalName in Active Directory."""
 
 
 class RealmNames:

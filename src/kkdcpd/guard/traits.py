@@ -1,6 +1,6 @@
 """Recognizes kinds of messages and names for the rules: machines, PKINIT, S4U, proofs. It does no I/O.
 
-The numbers are those of RFC 4120 7.5, the IANA registry of pre-authentication types and [MS-SFU].
+The numbers come from RFC 4120 7.5, the IANA registry of pre-authentication types and [MS-SFU].
 """
 
 from kkdcpd.protocol.principals import is_anonymous

@@ -1,1 +1,1 @@
-"""From a realm's name to the endpoints of its KDCs, for configured realms only."""
+"""Finds the endpoints of the KDCs and password servers of configured realms."""

@@ -29,7 +29,7 @@ STAGGER_SECONDS = 0.01
 """The pause between two pings, to avoid a burst of answers."""
 
 GRACE_SECONDS = 0.15
-"""How long the other controllers may take after the first answer: a round trip between continents.
+"""The time for the other controllers after the first answer: a round trip between continents.
 
 Without this limit, a dead controller would delay the request until its deadline.
 """

@@ -64,7 +64,7 @@ class DnsCache:
         """Return the SRV records of a name.
 
         `bypass_cache` asks DNS and leaves the cache as it is. `required` says that the request has no other
-        answer to use, so it waits for DNS even if the question has failed before. Otherwise such a question
+        answer to use, so it waits for DNS even if the question has failed before. Otherwise a failed question
         is retried in the background.
         """
         answer = await self._look_up((name, RecordType.SRV), bypass_cache=bypass_cache, required=required)
@@ -223,7 +223,7 @@ class DnsCache:
         return self._configured.get(question) or self._wildcard.get(question)
 
     def _put(self, question: Question, entry: CacheEntry) -> None:
-        # An entry that a configured realm uses stays in its partition, whichever realm refreshes it.
+        # An entry that a configured realm uses stays in its partition, even if another realm refreshes it.
         if requester.get().is_wildcard and self._configured.get(question) is None:
             self._wildcard.put(question, entry)
         else:

@@ -41,7 +41,7 @@ class CacheEntry:
     """The last answer to a question, and the failures since.
 
     `has_answer` is false if DNS never answered the question. `retry_at` is the time of the next look-up in
-    the background, `required_retry_at` that of the next look-up for a request without another answer.
+    the background, `required_retry_at` the time of the next look-up for a request without another answer.
     `is_logged`: the log has the failure. `is_slow`: the last answer took so long that no request waits for
     the next one.
     """

@@ -29,8 +29,8 @@ PING_SECONDS = 1.0
 """The time limit for all pings of a domain. Controllers answer within a round trip."""
 
 FIRST_WAIT_SECONDS = 0.3
-"""How long the first request of a domain waits for the site and the pings. Then it uses DNS alone: UDP 389
-may be filtered, or DNS may not answer for the site."""
+"""The longest wait of the first request of a domain for the site and the pings. Then the request uses DNS
+alone: UDP 389 may be filtered, or DNS may not answer for the site."""
 
 REFRESH_SECONDS = 300.0
 """The interval of the pings of a domain in use. Netlogon keeps its choice for 12 hours. The health of a KDC
@@ -140,7 +140,7 @@ class DomainFactsFinder:
         return DomainFacts(site=found_site, facts=facts, recheck=recheck, has_controllers=True)
 
     async def _addresses(self, name: str, *, bypass_cache: bool) -> tuple[str, ...]:
-        """Return the allowed addresses of the controllers that a name stands for."""
+        """Return the allowed addresses of the controllers in the records of a name."""
         named = await self._records.look_up(name, KdcService.KDC, bypass_cache=bypass_cache)
         try:
             found = await self._finder.find(

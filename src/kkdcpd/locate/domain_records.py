@@ -25,7 +25,7 @@ _TCP = (Transport.TCP,)
 
 @frozen
 class NamedControllers:
-    """The domain controllers that a name stands for, or the `failure` of DNS.
+    """The domain controllers in the records of a name, or the `failure` of DNS.
 
     `part_validity` is the validity that these controllers give to a result made of several names.
     """

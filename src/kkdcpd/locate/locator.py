@@ -35,10 +35,10 @@ HOLD_SECONDS = 0.25
 """The shortest lifetime of a route, even with shorter TTLs. A refresh takes some hundred microseconds."""
 
 NEW_REALM_WAIT_SECONDS = 1.0
-"""How long a request for a new name under a wildcard waits for a look-up slot."""
+"""The longest wait of a request for a new name under a wildcard for a look-up slot."""
 
 REDISCOVERY_SECONDS = 0.5
-"""How long a request with FORCE_REDISCOVERY waits for new servers if a route is known."""
+"""The longest wait of a request with FORCE_REDISCOVERY for new servers, if a route is known."""
 
 _FORCE = DcLocatorFlags.FORCE_REDISCOVERY.value
 _PRIMARY = DcLocatorFlags.PDC_REQUIRED.value
@@ -134,7 +134,7 @@ class Locator:
         Raises:
             RealmNotServedError: as `match`, or the wildcard has too many realms already.
             NoKdcKnownError: the realm has no known server for this service.
-            DnsFailedError: it is unknown whether the realm has such a server.
+            DnsFailedError: DNS does not show whether the realm has a server for this service.
         """
         return await self.route(self.match(query.target_domain, query.flags), query.service, query.flags)
 

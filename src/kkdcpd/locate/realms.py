@@ -39,7 +39,7 @@ _IS_DNS_NAME = DcLocatorFlags.IS_DNS_NAME.value
 
 @frozen
 class ServedRealm:
-    """A realm with its folded name. `config` is its configuration, which may be that of a wildcard."""
+    """A realm with its folded name. `config` is its configuration, or the configuration of its wildcard."""
 
     name: str
     config: RealmConfig

@@ -88,7 +88,7 @@ class Target:
 
 @frozen
 class RecordTargets:
-    """The servers that a set of records names. `is_declined`: the domain says that it has no such service."""
+    """The servers that a set of records names. `is_declined`: the domain does not offer the service."""
 
     targets: tuple[Target, ...] = ()
     primary_targets: tuple[Target, ...] = ()

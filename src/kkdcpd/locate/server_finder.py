@@ -47,7 +47,7 @@ class ServerFinder:
 
 
 def listed_targets(realm: RealmConfig, service: KdcService, flags: DcLocatorFlags) -> tuple[Target, ...]:
-    """Return the servers in the realm's list for a service, or none if it has no such list.
+    """Return the servers in the realm's list for a service, or none if it has no list for the service.
 
     The order of the list is the order of preference. A host without a transport is asked over TCP, and over
     UDP as a fallback: TCP takes replies of any size, and never repeats a message.

@@ -10,8 +10,8 @@ __all__ = ["EventLogger"]
 class EventLogger:
     """Logs the events of one module. `name` is the module's `__name__`: it decides the area of the log.
 
-    A field whose value is None is left out. The handler writes the first event that has a given `sum_by` at
-    once. Of the later ones it writes the last of each ten seconds, with their `count`.
+    A field whose value is None is left out. The handler writes the first event with a given `sum_by` at once.
+    Later events are summed: it writes the last event of each ten seconds, with the `count` of events.
     """
 
     def __init__(self, name: str) -> None:

@@ -52,7 +52,7 @@ class Exposition(Collector):
         self._registry.register(self)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the body and its type, in the best format of those that the `Accept` header names."""
+        """Return the body and its type, in the best format that the `Accept` header names."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
 

@@ -36,7 +36,7 @@ KDC_STATE_WORD = 2
 class RowLayout:
     """The number of entries in the tables of a row. By default a row has 1.4 MiB of addresses.
 
-    The owners of domains under a wildcard decide how many endpoints these domains have. So such endpoints
+    The owners of domains under a wildcard decide how many endpoints these domains have. So these endpoints
     have a table of their own.
     """
 

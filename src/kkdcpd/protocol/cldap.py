@@ -143,7 +143,7 @@ def decode_ping_answer(datagram: bytes) -> PingAnswer:
     """Read the answer to a ping: an entry with one attribute and the end of the search, or the end alone.
 
     Raises:
-        MalformedError: the datagram is no such answer.
+        MalformedError: the datagram is no answer to a ping.
     """
     ids: set[int] = set()
     facts: DomainControllerFacts | None = None

@@ -1,4 +1,4 @@
-"""Reads IP addresses and networks as text, and names the networks that limits go by.
+"""Reads IP addresses and networks as text, and names the networks to which limits apply.
 
 A dual-stack socket shows an IPv4 client as an IPv4-mapped IPv6 address (RFC 4291 2.5.5.2). Both spellings are
 one address, so every text from outside is read here, and the rest of the code sees the IPv4 form only. Pure.
@@ -66,11 +66,11 @@ def network_of(address: str) -> str:
 
 @lru_cache(_MOST_REMEMBERED)
 def networks_of(client: str) -> tuple[str, ...]:
-    """Return the client's network and the wider ones that it is in, the narrowest first.
+    """Return the client's network and the wider networks around it, the narrowest first.
 
-    `client` is its address, or its network as `network_of` returns it. Of IPv4 these are the address and its
-    /24, of IPv6 the /64, the /56 and the /48. A translated IPv4 address counts as the IPv4 address, because
-    otherwise all IPv4 clients would be one client. A unix socket's name is a network of its own.
+    `client` is its address, or its network as `network_of` returns it. IPv4 has the address and its /24, IPv6
+    the /64, the /56 and the /48. A translated IPv4 address counts as the IPv4 address, because otherwise all
+    IPv4 clients would be one client. The name of a unix socket is a network, too.
     """
     try:
         parsed = parse_address(client.partition("/")[0])
@@ -88,7 +88,7 @@ def networks_of(client: str) -> tuple[str, ...]:
 def limited_networks(client: str) -> tuple[str, ...]:
     """Return the networks that limits on requests apply to, the narrowest first.
 
-    Of IPv6 these are all of `networks_of`. Of IPv4 it is the address: its neighbours are other customers.
+    IPv6 has all networks of `networks_of`. IPv4 has the address only: its neighbours are other customers.
     """
     if ":" not in client:
         return (client,)

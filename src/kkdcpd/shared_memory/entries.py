@@ -14,7 +14,7 @@ The digest of a key selects a bucket of 8 entries, and the entry may be any of t
 expired entry goes first, then the entry that was unused for longest. A guarded entry goes only when all 8 are
 guarded.
 
-A bucket has 64 words: 8 of each kind, in this order, so that those of one kind are read at once.
+A bucket has 64 words: 8 of each kind, in this order, so that all words of one kind are read at once.
 
     tag         the key's digest; 0 in a free entry
     used        when the entry was used last, in seconds
@@ -126,7 +126,7 @@ class EntryTable:
         return Name(self._area, key)
 
     def find(self, name: Name, number: int = 0) -> tuple[int, int]:
-        """Return the position of the name's entry and a value: the greater of the one there and the one seen.
+        """Return the position of the name's entry and a value: the greater of the stored and the seen value.
 
         Without an entry the position is `NO_ENTRY`. Without a value the value is 0.
         """
@@ -163,7 +163,7 @@ class EntryTable:
         return min((way for way in range(WAYS) if guarded[way] <= now), key=used.__getitem__)
 
     def values(self, name: Name, at: int) -> list[int]:
-        """Return the four values of an entry: the greater of each one there and each one seen."""
+        """Return the four values of an entry, each the greater of the stored and the seen value."""
         check = name.check
         values = name.seen.copy()
         for number, word in enumerate(_four_values(self._memory, (at + VALUES) * 8)):

@@ -44,7 +44,7 @@ class NameTable:
         self._free = 1 + len(self._known)
 
     def index(self, name: str) -> int:
-        """Return the index of the name's first value: that of "other" if the name can have no entry."""
+        """Return the index of the name's first value: the index of "other" if there is no free entry."""
         return self._known.get(name) or self._add(name)
 
     def __iter__(self) -> Iterator[tuple[str, int]]:

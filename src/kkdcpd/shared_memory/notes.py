@@ -16,7 +16,7 @@ NOTES = 16384
 """512 KiB. Ten notes a second that last ten minutes are 6,000."""
 
 WAYS = 8
-"""The positions in which a note may be. A new note replaces the one of the eight that ends first."""
+"""The positions in which a note may be. A new note replaces the first note to end."""
 
 NOTE_BYTES = 32
 HEADER_BYTES = 64
@@ -47,7 +47,7 @@ class Notes:
         self._memory = area.memory
         self._buckets = (len(area.memory) - HEADER_BYTES) // (WAYS * NOTE_BYTES)
         self.key = area.digest
-        """Returns the key that stands for some texts."""
+        """Return the key of some texts."""
 
     def is_empty(self, now: float) -> bool:
         """Whether all notes have ended. Then a caller need not make a key."""

@@ -116,14 +116,14 @@ class Children:
                 return
             if not pid:
                 return
-            # The first process of a container also inherits orphans of other programs.
+            # In a container, PID 1 also inherits orphans of other programs.
             child = self._children.pop(pid, None)
             if child:
                 self._release(child)
                 yield ChildExit(child, os.waitstatus_to_exitcode(status))
 
     def kill_hung(self, now: float) -> None:
-        """Abort silent children, which makes them log where they hang. Kill those that do not end then."""
+        """Abort silent children, which makes them log where they hang. Then kill children that do not end."""
         was_paused = now - self._hangs_checked_at > self._hang_limits.silent / 2
         self._hangs_checked_at = now
         for pid, child in self._children.items():
@@ -186,7 +186,7 @@ class Children:
 def handle_events(selector: selectors.BaseSelector, seconds: float) -> None:
     """Wait for at most `seconds`. Call the `data` of each descriptor that is ready.
 
-    A callback may unregister a descriptor that was ready too; then the callback of that one is not called.
+    A callback may unregister a descriptor that was ready too; then its callback is not called.
     """
     for key, _events in selector.select(seconds):
         if selector.get_map().get(key.fd) is key:

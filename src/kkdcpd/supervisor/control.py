@@ -1,7 +1,7 @@
 """The control socket: `kkdcpd reload` requests a reload through it, and receives the outcome.
 
-A request is one line. The response is one line of JSON. The mode of the socket file admits only our own user
-and root.
+A request is one line. The response is one line of JSON. The mode of the socket file admits only the user of
+kkdcpd and root.
 """
 
 import contextlib

@@ -35,7 +35,7 @@ class Phase(Word):
 
 @dataclass(slots=True, kw_only=True)
 class Generation:
-    """A generation. `listeners` has those of each role by its name."""
+    """A generation. `listeners` has the listeners of each role by its name."""
 
     number: int
     loaded: LoadedConfig
@@ -51,7 +51,7 @@ class Generation:
     def make(
         cls, number: int, loaded: LoadedConfig, config: Config, sockets: Sequence[Sequence[socket]]
     ) -> Self:
-        """Make a generation. `sockets` are those of each address of `listen_addresses(config)`."""
+        """Make a generation. `sockets` has the sockets of each address of `listen_addresses(config)`."""
         # Watched before they are read, so that a change during the reading is noticed later.
         files = FileWatch(tls_files(config.tls))
         return cls(

@@ -47,7 +47,7 @@ class Generations:
         self.starting = generation
 
     def take_over(self) -> Generation | None:
-        """Let the generation that has started serve. Drain the one before it, and return that one."""
+        """Let the generation that has started serve. Drain and return the generation before it."""
         assert self.starting
         before, self.serving, self.starting = self.serving, self.starting, None
         self.serving.enter(Phase.SERVING)

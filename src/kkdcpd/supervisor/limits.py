@@ -1,4 +1,4 @@
-"""Fits the number of connections to the limit of file descriptors, and counts the CPUs that we may use."""
+"""Fits the number of connections to the limit of file descriptors, and counts the usable CPUs."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from kkdcpd.upstream.ports import ports_within
 __all__ = ["MORE_DESCRIPTORS", "count_cpus", "fit_to_descriptors"]
 
 OTHER_DESCRIPTORS = 64
-"""File descriptors for listeners, DNS and the event loop, beside those of connections and exchanges."""
+"""File descriptors for listeners, DNS and the event loop, beside connections and exchanges."""
 
 MINIMUM_DESCRIPTORS = 128
 """A process needs this limit to serve at all, with about 20 connections."""
@@ -56,7 +56,7 @@ def fit_to_descriptors(config: Config) -> tuple[Config, Iterable[ConfigProblem]]
 
 
 def count_cpus(cpu_max: Path = _CPU_MAX) -> int:
-    """Return the number of CPUs that we may use: by CPU affinity and by the quota of the cgroup."""
+    """Return the number of CPUs that kkdcpd may use: by CPU affinity and by the quota of the cgroup."""
     count = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
         # "max 100000", or the microseconds in each period (cgroup v2, cpu.max).

@@ -15,7 +15,7 @@ __all__ = ["make_listeners"]
 
 
 def make_listeners(config: Config, sockets: Sequence[Sequence[socket]]) -> Mapping[str, Sequence[Listener]]:
-    """Return the listeners of each role by its name. `sockets` are those of `listen_addresses(config)`."""
+    """Return the listeners of each role by its name. `sockets` belong to `listen_addresses(config)`."""
     contexts = _tls_contexts(config)
     opened = iter(zip(listen_addresses(config), sockets, strict=True))
     return {

@@ -109,5 +109,5 @@ def listen_addresses(config: Config) -> list[ListenConfig]:
 
 
 def last_addresses(config: Config) -> list[ListenConfig]:
-    """Return the addresses that stay open while the service drains: those of the roles that end last."""
+    """Return the addresses of the roles that end last. They stay open while the service drains."""
     return [address for role in ROLES if role.ends_last for address in role.addresses(config)]

@@ -47,7 +47,7 @@ class _OpenAddress:
 
 
 class Sockets:
-    """All listening sockets of the service. `inherited` are those that systemd has opened for us.
+    """All listening sockets of the service. `inherited` are the sockets that systemd has opened.
 
     A reload calls `open` with the new configuration. When the reload has succeeded, `keep_only` closes the
     others; when it fails, `go_back` and then `keep_only` restore the sockets of the old configuration.
@@ -106,7 +106,7 @@ class Sockets:
             self._set_mode(key, one)
 
     def unclaimed(self) -> list[str]:
-        """Return the addresses of inherited sockets that no [[listen]] names. Clients would wait in vain."""
+        """Return the addresses of inherited sockets without a [[listen]]. Their clients get no response."""
         claimed = {sock for opened in self._addresses.values() for sock in opened.sockets}
         return [str(_address_of(sock)) for sock in self._inherited if sock not in claimed]
 

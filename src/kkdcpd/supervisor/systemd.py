@@ -31,7 +31,7 @@ _TYPE_PROBLEMS = {
 
 
 def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """Return the listening sockets that systemd passed. Processes that we start do not inherit the variables.
+    """Return the listening sockets that systemd passed. Child processes do not inherit the variables.
 
     Raises:
         ConfigError: a socket is of a kind that clients cannot connect to.
@@ -97,7 +97,7 @@ def watchdog_interval(environment: MutableMapping[str, str] = os.environ) -> flo
 
 
 class Notifier:
-    """Notifies the service manager, if there is one, of our state. It never waits for the service manager."""
+    """Notifies the service manager, if there is one, of the service's state. It never waits for it."""
 
     def __init__(self, address: str | None) -> None:
         self._socket: socket.socket | None = None
@@ -108,7 +108,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Self:
-        """Make the notifier that the environment names. Processes that we start do not inherit it."""
+        """Make the notifier that the environment names. Child processes do not inherit it."""
         return cls(environment.pop("NOTIFY_SOCKET", None))
 
     def ready(self, status: str) -> None:

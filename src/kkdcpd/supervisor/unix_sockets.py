@@ -14,7 +14,7 @@ BACKLOG = 1024
 
 
 class UnixFile:
-    """The file of a unix socket that we listen on. Another process may have replaced the file by its own.
+    """The file of a listening unix socket. Another process may have replaced the file by its own.
 
     Errors of the file system are ignored: they are no reason to end the service.
     """
@@ -30,7 +30,7 @@ class UnixFile:
 
     @property
     def is_there(self) -> bool:
-        """Whether our file is still at its path. Without it, no client can connect."""
+        """Whether the file is still at its path. Without it, no client can connect."""
         with contextlib.suppress(OSError):
             return _identity(self._path) == self._identity
         return False
@@ -57,7 +57,7 @@ def open_unix(path: Path, mode: int) -> socket.socket:
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        # Between bind and chmod only our own user may connect.
+        # Between bind and chmod only the user of kkdcpd may connect.
         umask = os.umask(0o177)
         try:
             sock.bind(str(path))

@@ -33,7 +33,7 @@ class EndpointFacts:
             self._overflowed.add(endpoint)
 
     def has_overflowed(self, endpoint: KdcEndpoint) -> bool:
-        """Whether the endpoint had such a reply."""
+        """Whether the endpoint had a reply that was too big for a datagram."""
         return endpoint in self._overflowed
 
     def note_reachable(self, endpoint: KdcEndpoint) -> bool:

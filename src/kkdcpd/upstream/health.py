@@ -242,7 +242,7 @@ class HealthTable:
         )
         if not self._enter(entry):
             return None
-        # An endpoint that has just answered a probe stays healthy: clients can cause such failures.
+        # An endpoint that has just answered a probe stays healthy: clients can cause these failures.
         if state is KdcState.DOWN or now >= rests_until:
             self._turn(entry, state, failure, now)
         return entry

@@ -86,7 +86,7 @@ class Slots(Generic[Item]):
 
 
 WIDTHS = 3
-"""IPv6 networks have three widths (`limited_networks`); an IPv4 address stands for all three."""
+"""IPv6 networks have three widths (`limited_networks`); an IPv4 address counts as all three."""
 
 
 def _network(networks: Sequence[str], width: int) -> str:

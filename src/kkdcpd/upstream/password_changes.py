@@ -3,7 +3,7 @@
 Masters of one realm may replicate more slowly than a user logs on, and only the host that took the change
 knows the new password. A kpasswd message hides its user but shows its ticket. The reply that issued this
 ticket names the user, so the user of each ticket for kadmin/changepw is noted. If FAST hides the user, the
-client's network stands for the user. Then only requests that hide their user prefer the host.
+client's network replaces the user. Then only requests that hide their user prefer the host.
 
 All worker processes share the notes. They hold keyed digests and no names.
 """
@@ -18,7 +18,7 @@ from kkdcpd.values import KdcReply, MessageKind, PrincipalName, ProxyRequest, Re
 __all__ = ["TICKET_SECONDS", "PasswordChanges"]
 
 TICKET_SECONDS = 600.0
-"""The life of a note about a ticket for kadmin/changepw. MIT issues such tickets for ten minutes, Active
+"""The life of a note about a ticket for kadmin/changepw. MIT issues these tickets for ten minutes, Active
 Directory for less."""
 
 _CHANGEPW = ("kadmin", "changepw")

@@ -1,10 +1,11 @@
 """Keeps the local UDP ports of abandoned datagrams while their answers may still come.
 
-No clear text ties a Kerberos reply to its request. If the port of an abandoned datagram were free, the next
-request that gets the port would get the late answer too. So the socket stays open, and drops the answer.
+No unencrypted field connects a Kerberos reply with its request. If the port of an abandoned datagram were
+free, the next request that gets the port would get the late answer too. So the socket stays open, and drops
+the answer.
 
-The number of such sockets is bounded, and so is each client network's share. At the bound no port is reused
-early: the attempt fails on this host, and the exchange goes on by TCP.
+The number of these sockets has a limit, and so has each client network's share. At the limit no port is
+reused early: the attempt fails on this host, and the exchange goes on by TCP.
 """
 
 import asyncio
@@ -41,8 +42,8 @@ CHARGE_KEPT = 8
 number of free ports.
 
 So one network may have 256 requests in flight at a KDC, the default of `max_in_flight_per_kdc`. Abandoned
-datagrams of one network keep a ninth of the ports, and those of each further network a ninth of the rest.
-Beside 40 such networks, a network without abandoned datagrams still finds a port.
+datagrams of one network keep a ninth of the ports. Each further network keeps a ninth of the rest. Beside 40
+of these networks, a network without abandoned datagrams still finds a port.
 """
 
 

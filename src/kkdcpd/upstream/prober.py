@@ -16,7 +16,7 @@ from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 __all__ = ["Prober"]
 
 PROBES = ("probes",)
-"""The name that stands for probes among the networks of clients."""
+"""The name for probes among the networks of clients."""
 
 NONCE_BITS = 31
 """A UInt32 by RFC 4120 5.4.1, but some KDCs read bit 32 as a sign."""

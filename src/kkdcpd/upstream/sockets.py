@@ -137,7 +137,7 @@ class Readiness:
 
 
 def open_socket(endpoint: KdcEndpoint, kind: socket.SocketKind, sources: SourceAddresses) -> socket.socket:
-    """Open a non-blocking socket for the endpoint, bound to our source address if one is configured.
+    """Open a non-blocking socket for the endpoint, bound to the configured source address, if any.
 
     Raises:
         OSError: descriptors are short, or this host does not have the source address.

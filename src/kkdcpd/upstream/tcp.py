@@ -1,8 +1,8 @@
 """Sends one message over one TCP connection of its own (RFC 4120 7.2.2).
 
-A connection never serves a second request: no clear text ties a reply to its request, so a late reply would
-reach another client. A connection ends by RST, so that its local port is free at once. Ports that stay in
-TIME_WAIT for a minute run out at some hundred requests per second.
+A connection never serves a second request: no unencrypted field connects a reply with its request, so a late
+reply would reach another client. A connection ends by RST, so that its local port is free at once. Ports
+that stay in TIME_WAIT for a minute run out at some hundred requests per second.
 """
 
 import errno

@@ -115,7 +115,7 @@ class UdpAttempt:
 
     @staticmethod
     def _drop_early_datagrams(sock: socket.socket) -> None:
-        """Drop the datagrams that came before our message: none of them is its answer."""
+        """Drop the datagrams that came before the message was sent: none of them is its answer."""
         try:
             for _ in range(MAX_EARLY_DATAGRAMS):
                 sock.recv(1)

@@ -21,7 +21,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class WaysOut:
-    """Opens ways out, from our source addresses if some are configured. Make it in a running event loop."""
+    """Opens ways out, from the configured source addresses, if any. Make it in a running event loop."""
 
     def __init__(self, config: UpstreamConfig) -> None:
         self._readiness = Readiness()
