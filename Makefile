@@ -15,7 +15,7 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: demo
-demo: demo-packages $(VENV) ## Log in to a temporary realm through kkdcpd (KEEP=1 leaves the realm running)
+demo: demo-packages $(VENV) ## Log on to a temporary realm through kkdcpd (KEEP=1 leaves the realm running)
 	@$(BIN)/python -m lab.demo $(if $(KEEP),--keep)
 
 .PHONY: test

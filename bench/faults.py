@@ -27,7 +27,7 @@ from tests.support.fake_kdc import FakeKdcThread
 from tests.support.http_client import HttpClient, post
 
 ROUNDS = 7  # new daemons for each fault
-LATER_LOGINS = 6  # in each round, and as many armoured log-ons
+LATER_LOGINS = 6  # in each round, and as many armored log-ons
 LATER_REQUESTS = 100  # in each round
 
 BLACK_HOLE_SECONDS = 0.5
@@ -44,7 +44,7 @@ _nonces = itertools.count(1)
 
 @dataclass(slots=True, kw_only=True)
 class Samples:
-    """Seconds of first log-ons, later log-ons, later armoured log-ons and later requests."""
+    """Seconds of first log-ons, later log-ons, later armored log-ons and later requests."""
 
     first: list[float] = field(default_factory=list)
     later: list[float] = field(default_factory=list)
@@ -97,11 +97,11 @@ class Front:
         self._http = stack.enter_context(HttpClient(port, tls=tls))
 
     def log_in(self) -> float:
-        """Log in and return the seconds."""
+        """Log on and return the seconds."""
         return self._client.kinit(USER, PASSWORD).expect_ok().seconds
 
     def log_in_armored(self) -> float:
-        """Log in with armour by the tickets of an earlier log-on."""
+        """Log on with armor by the tickets of an earlier log-on."""
         cache = self._client.credential_cache
         other = f"{cache}-armored"
         return self._client.kinit(USER, PASSWORD, "-T", cache, "-c", other).expect_ok().seconds
@@ -180,7 +180,7 @@ def _report(cases: Sequence[Case]) -> None:
     )
     print(
         f"{'the first KDC':<27}{'first login':>12}{'limit':>8}"
-        f"{'later':>10}{'ratio':>7}{'armoured':>10}{'ratio':>7}{'request':>10}{'ratio':>7}{'limit':>7}"
+        f"{'later':>10}{'ratio':>7}{'armored':>10}{'ratio':>7}{'request':>10}{'ratio':>7}{'limit':>7}"
     )
     for case in cases:
         print(

@@ -48,7 +48,7 @@ class KerberosClient:
     def kinit(
         self, principal: str, password: str, *options: str, timeout: float = PATIENCE_SECONDS
     ) -> Completed:
-        """Log in."""
+        """Log on."""
         return self.run("kinit", *options, principal, stdin=f"{password}\n", timeout=timeout)
 
     def kvno(self, service: str, *options: str, timeout: float = PATIENCE_SECONDS) -> Completed:

@@ -1,4 +1,4 @@
-"""Shows kkdcpd in use: a user logs in to a realm through HTTPS alone, gets a ticket and changes a password.
+"""Shows kkdcpd in use: a user logs on to a realm through HTTPS alone, gets a ticket and changes a password.
 
     python -m lab.demo [--keep]
 
@@ -79,7 +79,7 @@ class Step:
 
 STEPS = (
     Step(
-        title="Alice logs in",
+        title="Alice logs on",
         act=lambda client: client.kinit("alice", OLD_PASSWORD),
         exchanges=2,
     ),
@@ -94,7 +94,7 @@ STEPS = (
         exchanges=3,
     ),
     Step(
-        title="She logs in with the new password",
+        title="She logs on with the new password",
         act=lambda client: client.kinit("alice", NEW_PASSWORD),
         exchanges=2,
     ),

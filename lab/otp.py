@@ -1,4 +1,4 @@
-"""A slow RADIUS server for principals that log in by one-time passwords (RFC 6560).
+"""A slow RADIUS server for principals that log on by one-time passwords (RFC 6560).
 
 It listens on a stream socket of the file system, as MIT's KDC expects of a local RADIUS server. The shared
 secret is then empty. Each user has one password. Its check may take seconds, as a push message to a phone

@@ -60,7 +60,7 @@ class ServerOptions:
 
 
 def oversized_tickets(*, size: int = 6000) -> ServerOptions:
-    """Give users that log in by SPAKE tickets of more than `size` bytes, too big for the KDC's UDP.
+    """Give users that log on by SPAKE tickets of more than `size` bytes, too big for the KDC's UDP.
 
     A ticket contains the indicators of the user's authentication method, and SPAKE gets several long
     indicators here. The KDC's limit for UDP is the default of its manual; the real default of 1.20 is 64 KiB.

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="kkdcpd",
-        description="A Kerberos KDC proxy (MS-KKDCP): lets Kerberos clients anywhere log in over HTTPS.",
+        description="A Kerberos KDC proxy (MS-KKDCP): lets Kerberos clients anywhere log on over HTTPS.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],

@@ -149,7 +149,7 @@ def program(config: Mapping[str, Any], *words: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A container, and a client that logs in through it."""
+    """A container, and a client that logs on through it."""
 
     container: Container
     client: KerberosClient

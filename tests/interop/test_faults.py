@@ -106,7 +106,7 @@ def sent_once(fake: FakeKdcThread) -> list[bytes]:
 
 
 def armored(site: Site, name: str, tickets: KerberosClient) -> KerberosClient:
-    """Log in with FAST from the first AS-REQ on, with another client's tickets as armour."""
+    """Log on with FAST from the first AS-REQ on, with another client's tickets as armor."""
     client = site.clients()
     client.kinit(name, PASSWORD, "-T", tickets.credential_cache).expect_ok()
     return client

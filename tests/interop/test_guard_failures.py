@@ -95,7 +95,7 @@ def make_place(guarded: MitRealm, make_front: FrontMaker, make_forwarder: Forwar
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
     """A realm with many users.
 
-    Users that log in have the same password. The others have random keys, which are faster to make.
+    Users that log on have the same password. The others have random keys, which are faster to make.
     """
     with_password = {*COLLEAGUES, *VICTIMS[:WITHIN], VICTIMS[-1]}
     people = [

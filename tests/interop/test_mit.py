@@ -107,7 +107,7 @@ def test_client_that_asks_for_an_unknown_name_refuses_the_default_certificate(
 
 
 def _kinit_at(site: Site, directory: Path, name: str) -> Completed:
-    """Log in by a name that only this client's /etc/hosts has."""
+    """Log on by a name that only this client's /etc/hosts has."""
     client = _client(directory, f"https://{name}:{site.daemon.ports[0]}/KdcProxy", site.authority.certificate)
     hosts = directory / "hosts"
     hosts.write_text(f"127.0.0.1 {name}\n")

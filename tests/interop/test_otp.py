@@ -12,7 +12,7 @@ from lab.realm import MitRealm, Principal
 from tests.interop.conftest import PASSWORD, REALM, FrontMaker, Witness
 
 CODE = "123456"
-# All users log in at the same time, so that their waiting times do not add up.
+# All users log on at the same time, so that their waiting times do not add up.
 USERS = {
     f"{transport.value}-{seconds}": OtpUser(password=CODE, seconds=seconds)
     for transport in Transport

@@ -156,7 +156,7 @@ def _kill_and_restart(realm: MitRealm, done: threading.Event) -> int:
 
 
 def _log_in_again_and_again(site: Site, done: threading.Event) -> list[bool]:
-    """Let real clients log in; return whether they succeeded."""
+    """Let real clients log on; return whether they succeeded."""
     client = site.clients()
     logins: list[bool] = []
     while not done.is_set():

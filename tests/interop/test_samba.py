@@ -204,10 +204,10 @@ def test_login_and_service_ticket_work(site: Site, domain: SambaDomain) -> None:
     assert [line["reply"] for line in lines] == ["KRB_ERROR", "AS_REP", "TGS_REP"]
 
 
-def test_login_armoured_by_another_ticket_works(site: Site) -> None:
-    armour = site.clients()
-    armour.kinit("dora", PASSWORD).expect_ok()
-    site.clients().kinit("anna", PASSWORD, "-T", armour.credential_cache).expect_ok()
+def test_login_armored_by_another_ticket_works(site: Site) -> None:
+    armor = site.clients()
+    armor.kinit("dora", PASSWORD).expect_ok()
+    site.clients().kinit("anna", PASSWORD, "-T", armor.credential_cache).expect_ok()
 
 
 def test_password_change_works(site: Site) -> None:
@@ -300,12 +300,12 @@ def test_principal_that_only_the_reply_names_is_denied_in_armor(
 ) -> None:
     """A client that logs on by UPN has the UPN in its request; the controller returns the account's name."""
     domain.tool("user", "rename", "emil", f"--upn={OTHER_NAME_OF_EMIL}")
-    armour = site.clients()
-    armour.kinit("dora", PASSWORD).expect_ok()
+    armor = site.clients()
+    armor.kinit("dora", PASSWORD).expect_ok()
     policy = f'[policy]\ncname = "{mode}"\ncname_deny = ["emil"]'
     with _served(domain, tmp_path, policy) as guarded:
         login = guarded.clients().kinit(
-            OTHER_NAME_OF_EMIL, PASSWORD, "-E", "-C", "-T", armour.credential_cache
+            OTHER_NAME_OF_EMIL, PASSWORD, "-E", "-C", "-T", armor.credential_cache
         )
         last = parse_line(guarded.daemon.wait_for_line(lambda line: " reply=AS_REP " in line))
     assert (last["armor"], last["reply"], last["cname"]) == ("fast", "AS_REP", "e.mil\\@ad.test")
