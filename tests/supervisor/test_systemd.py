@@ -356,7 +356,7 @@ def test_descriptors_of_every_other_kind_are_refused_with_the_line_to_change(tmp
     assert notified == {
         "fifo": f"{start}a descriptor that is not a socket; remove ListenFIFO=, ListenSpecial=, "
         "ListenMessageQueue= and ListenUSBFunction=",
-        "abstract": f"{start}a unix socket in the abstract namespace; "
+        "abstract": f"{start}a UNIX socket in the abstract namespace; "
         "write an IP address and a port, or an absolute path, after ListenStream=",
         "bound": f"{start}a socket that does not listen; write ListenStream=",
         "netlink": f"{start}a netlink socket; remove ListenNetlink=",

@@ -46,7 +46,7 @@ def post(
 
 
 class HttpClient:
-    """One connection to a port of `host`, or to a unix socket; with a `tls` context it speaks TLS."""
+    """One connection to a port of `host`, or to a UNIX socket; with a `tls` context it speaks TLS."""
 
     def __init__(
         self, target: int | Path, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"

@@ -34,7 +34,7 @@ def client_address(
     """Return the address of the client behind `peer`: the last one in the header that is no trusted proxy.
 
     If the entry of a trusted proxy has no address (it is malformed, missing, `unknown` or a `_secret`), the
-    proxy itself is the client. A peer that is no IP address is a unix socket, and trusted by its file mode.
+    proxy itself is the client. A peer that is no IP address is a UNIX socket, and trusted by its file mode.
     """
     address = _parse(peer)
     if address and not _is_within(address, trusted):

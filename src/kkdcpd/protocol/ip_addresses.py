@@ -70,7 +70,7 @@ def networks_of(client: str) -> tuple[str, ...]:
 
     `client` is its address, or its network as `network_of` returns it. IPv4 has the address and its /24, IPv6
     the /64, the /56 and the /48. A translated IPv4 address counts as the IPv4 address, because otherwise all
-    IPv4 clients would be one client. The name of a unix socket is a network, too.
+    IPv4 clients would be one client. The name of a UNIX socket is a network, too.
     """
     try:
         parsed = parse_address(client.partition("/")[0])

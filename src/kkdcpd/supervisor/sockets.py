@@ -26,9 +26,9 @@ _Key = tuple[ListenAddress, int]
 
 @dataclass(slots=True)
 class _OpenAddress:
-    """The sockets of one address: two for `*`, and one for each other address. A unix socket has a file.
+    """The sockets of one address: two for `*`, and one for each other address. A UNIX socket has a file.
 
-    `problem` says why a unix socket whose file is gone cannot be opened again.
+    `problem` says why a UNIX socket whose file is gone cannot be opened again.
     """
 
     sockets: list[socket.socket]
@@ -64,7 +64,7 @@ class Sockets:
     def open(self, listen: Sequence[ListenConfig]) -> list[list[socket.socket]]:
         """Return the sockets of each address. Sockets that are already open stay open.
 
-        A unix socket whose file was removed or replaced is opened again. If this fails, the other addresses
+        A UNIX socket whose file was removed or replaced is opened again. If this fails, the other addresses
         are still opened, and `unreachable` names the problem.
 
         Raises:
@@ -93,7 +93,7 @@ class Sockets:
         self._replaced = {}
 
     def keep_only(self, listen: Sequence[ListenConfig]) -> None:
-        """Close the sockets of all other addresses, and set the modes of unix sockets."""
+        """Close the sockets of all other addresses, and set the modes of UNIX sockets."""
         for opened in self._replaced.values():
             opened.close()
         self._replaced = {}
@@ -111,11 +111,11 @@ class Sockets:
         return [str(_address_of(sock)) for sock in self._inherited if sock not in claimed]
 
     def unreachable(self) -> list[str]:
-        """Return the problems of unix sockets whose files are gone and which could not be opened again."""
+        """Return the problems of UNIX sockets whose files are gone and which could not be opened again."""
         return [opened.problem for opened in self._addresses.values() if opened.problem]
 
     def close(self) -> None:
-        """Close all sockets. Remove the files of unix sockets, unless systemd opened them."""
+        """Close all sockets. Remove the files of UNIX sockets, unless systemd opened them."""
         self.keep_only(())
         for sock in self._inherited:
             sock.close()
@@ -137,7 +137,7 @@ class Sockets:
     def _reopen(
         self, opened: _OpenAddress, listen: ListenConfig, listens: Sequence[ListenConfig]
     ) -> _OpenAddress | None:
-        """Open a unix socket again if its file is gone."""
+        """Open a UNIX socket again if its file is gone."""
         opened.problem = None
         if opened.is_reachable:
             return None

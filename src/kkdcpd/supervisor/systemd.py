@@ -70,7 +70,7 @@ def _family_problem(sock: socket.socket) -> tuple[str, str] | None:
     if sock.family == socket.AF_UNIX:
         # A name in the abstract namespace is bytes; an unnamed socket is the client's end of a connection.
         is_abstract = isinstance(sock.getsockname(), bytes)
-        return ("a unix socket in the abstract namespace", remedy) if is_abstract else None
+        return ("a UNIX socket in the abstract namespace", remedy) if is_abstract else None
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return f"a socket of the family {sock.family}", remedy
     return None

@@ -1,4 +1,4 @@
-"""Opens unix listening sockets, and watches their files."""
+"""Opens UNIX listening sockets, and watches their files."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ BACKLOG = 1024
 
 
 class UnixFile:
-    """The file of a listening unix socket. Another process may have replaced the file by its own.
+    """The file of a listening UNIX socket. Another process may have replaced the file by its own.
 
     Errors of the file system are ignored: they are no reason to end the service.
     """
@@ -49,7 +49,7 @@ class UnixFile:
 
 
 def open_unix(path: Path, mode: int) -> socket.socket:
-    """Listen on a unix socket with this file mode. Replace the socket file of a process that was killed.
+    """Listen on a UNIX socket with this file mode. Replace the socket file of a process that was killed.
 
     Raises:
         OSError: the socket cannot be opened.
