@@ -215,19 +215,22 @@ async def test_port_of_an_abandoned_datagram_is_not_free_before_its_answer_came(
         assert events.is_quiet
 
 
-async def test_attempt_fails_on_this_host_when_no_port_may_be_used(caplog: pytest.LogCaptureFixture) -> None:
+async def test_attempt_fails_when_its_network_has_its_share_of_ports(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     events = EventRecorder()
     async with FakeKdc(udp=fake_kdc.silent()) as kdc:
-        with open_ways(per_kdc=2) as ways:
+        with open_ways(in_all=2) as ways:
             first = ways.attempt_at(kdc, events)
             first.start()
             await events.next()
             first.send(request_of(messages.as_req()))
             first.close()
             ways.attempt_at(kdc, events).start()
-            assert await events.next() == "local_error"
-    (record,) = [record for record in caplog.records if record.message == "local_error"]
-    assert "ip_local_port_range" in record.fields["advice"]  # type: ignore[attr-defined]
+            assert await events.next() == "port_limit"
+    (record,) = [record for record in caplog.records if record.message == "port_limit"]
+    assert "TCP" in record.fields["advice"]  # type: ignore[attr-defined]
+    assert "ip_local_port_range" not in record.fields["advice"]  # type: ignore[attr-defined]
 
 
 async def test_answered_and_unused_ports_are_free_at_once(ways: Ways) -> None:
