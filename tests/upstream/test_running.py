@@ -1,12 +1,15 @@
 """Running exchanges: their slots, their counters, and events at awkward moments."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import contextlib
+import resource
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import ExchangeError
 from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
 from kkdcpd.metrics.counters import Counters
@@ -95,6 +98,42 @@ async def test_repeatable_message_that_yields_goes_to_the_next_kdc() -> None:
         assert (await greedy[0]).endpoint.port == second.port
         assert str((await greedy[0]).failures[0]).endswith("displaced")
         for task in (greedy[1], honest):
+            task.cancel()
+
+
+@contextlib.contextmanager
+def _few_descriptors(number: int) -> Iterator[None]:
+    """Lower the soft limit of file descriptors, which also bounds the local UDP ports."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_request_without_a_port_takes_no_slot_from_another_request() -> None:
+    async with FakeKdc(udp=fake_kdc.silent()) as kdc, contextlib.AsyncExitStack() as stack:
+        with _few_descriptors(128):
+            # 16 ports at the KDC, of which 12 are reserved.
+            upstream, _ = await stack.enter_async_context(running_upstream(max_in_flight_per_kdc=2))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        route = route_to(kdc, transport=Transport.UDP)
+
+        def begin(network: str) -> asyncio.Task[str]:
+            exchange = upstream.exchange(request_of(PROOF), route, network=network)
+            return tasks.create_task(_outcome(exchange), name=network)
+
+        leaving = [begin("attacker") for _ in range(2)]
+        await kdc.wait_for_messages(2)
+        for task in leaving:
+            task.cancel()
+        await asyncio.wait(leaving)
+        waiting = [begin("honest") for _ in range(2)]
+        await kdc.wait_for_messages(4)
+        assert "port_limit" in await begin("attacker")
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
             task.cancel()
 
 

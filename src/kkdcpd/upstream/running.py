@@ -202,7 +202,8 @@ class RunningExchange:
     def _connect(self, attempt: Attempt, now: float) -> None:
         shared, endpoint = self._shared, attempt.endpoint
         slots = shared.slots_of(endpoint)
-        if slots.is_full and not self._make_room(slots, endpoint):
+        # Without a port the attempt fails when it starts. Then it takes no slot from another request.
+        if slots.is_full and self._has_port(endpoint) and not self._make_room(slots, endpoint):
             self._exchange.failed(attempt, FailureReason.BUSY, now)
             self._has_news = True
             return
@@ -212,6 +213,9 @@ class RunningExchange:
         self._open[attempt.number] = opened
         slots.add(opened)
         way_out.start()
+
+    def _has_port(self, endpoint: KdcEndpoint) -> bool:
+        return self._shared.ways_out.has_port(endpoint, self._networks)
 
     def _make_room(self, slots: Slots[OpenAttempt], endpoint: KdcEndpoint) -> bool:
         probe_answered = self._shared.health.facts.answered_probe_sent_at(endpoint)
