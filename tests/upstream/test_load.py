@@ -35,9 +35,9 @@ class Full:
         self.requests.append(request)
         self.slots.add(request)
 
-    def yielding(self, client: str, probe_answered: float = NEVER) -> int | None:
+    def yielding(self, client: str, passed_over_before: float = NEVER) -> int | None:
         """The number of the request that yields to one of this client."""
-        found = self.slots.yields_to(limited_networks(client), probe_answered=probe_answered)
+        found = self.slots.yields_to(limited_networks(client), passed_over_before=passed_over_before)
         return None if found is None else self.requests.index(found)
 
 
@@ -76,11 +76,11 @@ def test_among_networks_with_one_request_each_the_oldest_that_was_passed_over_yi
 def test_answered_probe_shows_that_older_requests_were_passed_over() -> None:
     """It is the only evidence while no request has been answered yet."""
     full = Full("a", "b", "c")
-    assert full.yielding("d", probe_answered=0.0) is None
-    assert full.yielding("d", probe_answered=0.5) == 0
+    assert full.yielding("d", passed_over_before=0.0) is None
+    assert full.yielding("d", passed_over_before=0.5) == 0
     full.slots.remove(full.requests[0])
     full.add("d")
-    assert full.yielding("e", probe_answered=0.5) is None
+    assert full.yielding("e", passed_over_before=0.5) is None
 
 
 def test_requests_that_are_answered_in_turn_do_not_yield() -> None:

@@ -25,6 +25,7 @@ from tests.support.upstream import endpoint, request_of, route_to, running_upstr
 FIRST_AS_REQ = messages.as_req(padata=[(149, b""), (150, b"")])
 PROOF = messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")])
 TGS_REQ = messages.tgs_req()
+KPASSWD = messages.kpasswd_req()
 
 REPLIES = {FIRST_AS_REQ: messages.krb_error(25), PROOF: messages.as_rep(), TGS_REQ: messages.tgs_rep()}
 UNAVAILABLE = messages.krb_error(29)
@@ -69,6 +70,29 @@ async def test_largest_network_yields_when_all_slots_of_a_kdc_are_taken() -> Non
         for task in greedy[1:]:
             assert not task.done()
             task.cancel()
+
+
+async def test_request_at_a_udp_password_server_yields_after_the_usual_time_of_an_answer() -> None:
+    """No probe shows the state of such a server. Each network has one request."""
+    async with (
+        FakeKdc(udp=fake_kdc.silent()) as server,
+        running_upstream(max_in_flight_per_kdc=2, hedge_delay=0.05) as (upstream, _),
+        asyncio.TaskGroup() as tasks,
+    ):
+        route = route_to(server, transport=Transport.UDP)
+        waiting = [
+            tasks.create_task(
+                _outcome(upstream.exchange(request_of(KPASSWD), route, network=network)), name=network
+            )
+            for network in ("first", "second")
+        ]
+        await server.wait_for_messages(2)
+        server.udp = fake_kdc.reply(messages.kpasswd_rep())
+        await asyncio.sleep(0.05)
+        assert await _outcome(upstream.exchange(request_of(KPASSWD), route, network="honest")) == "answered"
+        assert "displaced" in await waiting[0]
+        assert not waiting[1].done()
+        waiting[1].cancel()
 
 
 async def _outcome(exchange: Coroutine[Any, Any, KdcReply]) -> str:

@@ -33,8 +33,8 @@ class Slots(Generic[Item]):
     all widths are compared, the widest first: many small networks of one site count as the site.
 
     Where the networks have equally few requests, a request yields that the endpoint has passed over: the
-    endpoint has answered a later request or probe. An endpoint that is only slow answers in turn, and then no
-    request yields.
+    endpoint has answered a later request, or probes show it (`EndpointFacts.passed_over_before`). An endpoint
+    that is only slow answers in turn, and then no request yields.
 
     Networks are counted only when all slots are taken.
     """
@@ -67,10 +67,10 @@ class Slots(Generic[Item]):
         del self._items[item]
         self._newest_answered = max(self._newest_answered, item.started_at)
 
-    def yields_to(self, networks: Sequence[str], *, probe_answered: float) -> Item | None:
+    def yields_to(self, networks: Sequence[str], *, passed_over_before: float) -> Item | None:
         """Return the item that makes room for a request of these networks, if there is one.
 
-        `probe_answered` is when the newest probe was sent that the endpoint has answered.
+        Probes show that the endpoint has passed over the items that started before `passed_over_before`.
         """
         items: Collection[Item] = self._items
         for width in range(len(networks)):
@@ -78,7 +78,7 @@ class Slots(Generic[Item]):
             own, most = counts[_network(networks, width)], max(counts.values())
             if own < most:
                 oldest = _oldest_of_largest(items, width)
-                is_passed_over = oldest.started_at < max(self._newest_answered, probe_answered)
+                is_passed_over = oldest.started_at < max(self._newest_answered, passed_over_before)
                 return oldest if own + 1 < most or is_passed_over else None
             # The request belongs to a largest network itself. Narrower networks within this one decide.
             items = [item for item in items if _network(item.networks, width) == _network(networks, width)]
