@@ -1,7 +1,6 @@
 """Requests at a rate at which local ports run out, if each port is in TIME_WAIT for a minute.
 
-The KDC is a fake one that leaves it to its client to close the connection, as Active Directory's does. MIT's
-closes first.
+A fake KDC waits for its client to close the connection, as Active Directory does. MIT's KDC closes first.
 """
 
 import tempfile
@@ -39,11 +38,11 @@ discovery = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the honest client saw, how many requests were sent, and the log lines that blame KDC or ports."""
+    """The honest client's result, the number of sent requests, and the log lines about KDC or local ports."""
 
     honest: Result
     sent: int
-    blame: tuple[str, ...]
+    complaints: tuple[str, ...]
 
 
 def attack(directory: Path, *, seconds: float, ports: int = PORTS, rate: float = RATE) -> Outcome:
@@ -58,10 +57,10 @@ def attack(directory: Path, *, seconds: float, ports: int = PORTS, rate: float =
         stack.enter_context(flood)
         honest = stack.enter_context(HonestClient(_request(), port=daemon.ports[0], tls=None, interval=0.05))
         time.sleep(seconds)
-        # The KDC is suspect for a moment when the machine is busy; down it never is.
-        words = ("state=down", "local_error")
-        blame = tuple(line for line in daemon.lines if any(word in line for word in words))
-        return Outcome(honest=honest.result, sent=flood.sent, blame=blame)
+        # When the machine is busy, the KDC may become suspect for a moment, but never down.
+        words = ("state=down", "local_error", "port_limit")
+        complaints = tuple(line for line in daemon.lines if any(word in line for word in words))
+        return Outcome(honest=honest.result, sent=flood.sent, complaints=complaints)
 
 
 def figures() -> Iterator[str]:
@@ -71,7 +70,7 @@ def figures() -> Iterator[str]:
     yield (
         f"{outcome.sent} requests beside {outcome.honest.statuses.total()} honest ones with {PORTS} ports: "
         f"{100 * outcome.honest.refused_share:.1f} % refused, p99 {outcome.honest.p99:.3f} s, "
-        f"{len(outcome.blame)} log lines that blame the KDC or the ports"
+        f"{len(outcome.complaints)} log lines about the KDC or local ports"
     )
 
 

@@ -65,7 +65,7 @@ def test_among_networks_with_one_request_each_the_oldest_that_was_passed_over_yi
     full.slots.remove_answered(full.requests[2])
     full.add("f")
     for passed_over in (0, 1):
-        # A network that would only change places with another has no right to its own second slot.
+        # Otherwise the two networks would only swap a slot: both have one request.
         assert full.yielding("f") is None
         assert full.yielding("e") == passed_over
         full.slots.remove(full.requests[passed_over])

@@ -35,11 +35,11 @@ Pair = tuple[socket.socket, socket.socket]
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """A socket of ours, which the test gives away, and a KDC's."""
-    with socket.socket(type=socket.SOCK_DGRAM) as kdc, contextlib.ExitStack() as unless_given_away:
+    """A socket of ours, which the test hands over, and a socket of a KDC."""
+    with socket.socket(type=socket.SOCK_DGRAM) as kdc, contextlib.ExitStack() as until_handed_over:
         kdc.setblocking(False)
         kdc.bind(("127.0.0.1", 0))
-        ours = unless_given_away.enter_context(socket.socket(type=socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
+        ours = until_handed_over.enter_context(socket.socket(type=socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
         ours.connect(kdc.getsockname())
         kdc.connect(ours.getsockname())
         yield ours, kdc
@@ -74,7 +74,7 @@ async def test_socket_is_kept_for_a_bounded_time(pair: Pair) -> None:
     await eventually(lambda: is_closed(sock))
 
 
-async def test_closed_port_of_the_kdc_will_not_answer(pair: Pair) -> None:
+async def test_socket_is_closed_when_the_port_of_the_kdc_is_closed(pair: Pair) -> None:
     sock, kdc = pair
     ports = KdcPorts(Readiness())
     pool = ports.pool(KDC)
@@ -119,7 +119,7 @@ def test_one_network_may_have_all_requests_that_may_be_in_flight_at_a_kdc() -> N
 
 
 def abandon(pool: PortPool, networks: Sequence[str], number: int) -> int:
-    """Take ports one after the other, whose answers do not come; return how many there were."""
+    """Abandon datagrams one after the other, without an answer; return the number of ports that they keep."""
     taken = 0
     while taken < number and pool.take("owner", networks):
         pool.keep("owner")
@@ -128,7 +128,7 @@ def abandon(pool: PortPool, networks: Sequence[str], number: int) -> int:
 
 
 def take_together(pool: PortPool, networks: Sequence[str], number: int) -> int:
-    """Take ports all at once, whose answers do not come; return how many there were."""
+    """Abandon datagrams all at once, without an answer; return the number of ports that they keep."""
     owners = [(networks, each) for each in range(number)]
     taken = [owner for owner in owners if pool.take(owner, networks)]
     for owner in taken:
@@ -197,7 +197,7 @@ def test_probes_belong_to_no_network_and_need_only_a_free_port() -> None:
     assert [pool.take(number, ()) for number in range(41)] == [True] * 40 + [False]
 
 
-def test_pool_is_idle_and_remembers_no_network_once_all_ports_are_given_back() -> None:
+def test_pool_is_idle_when_all_ports_are_given_back() -> None:
     pool = pool_of(10)
     networks = limited_networks("2001:db8::1")
     for is_kept in (False, True):
