@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kkdcpd.protocol.ip_addresses import limited_networks
-from kkdcpd.upstream.load import HedgeTokens, Slots
+from kkdcpd.upstream.load import FEW, HedgeTokens, Slots
 
 NEVER = float("-inf")
 
@@ -65,12 +65,28 @@ def test_among_networks_with_one_request_each_the_oldest_that_was_passed_over_yi
     full.slots.remove_answered(full.requests[2])
     full.add("f")
     for passed_over in (0, 1):
-        # Otherwise the two networks would only swap a slot: both have one request.
-        assert full.yielding("f") is None
         assert full.yielding("e") == passed_over
         full.slots.remove(full.requests[passed_over])
         full.add(full.requests[passed_over].client)
     assert full.yielding("e") is None
+
+
+def test_passed_over_request_yields_to_a_network_with_few_requests() -> None:
+    """An office behind one address has several requests in flight, and the KDC answers them."""
+    full = Full(*(f"attacker {number}" for number in range(2 * FEW)))
+    for number in range(FEW):
+        assert full.yielding("office", passed_over_before=FEW) == number
+        full.slots.remove(full.requests[number])
+        full.add("office")
+    assert full.yielding("office", passed_over_before=2 * FEW) is None
+
+
+def test_passed_over_request_does_not_yield_to_a_network_with_as_many() -> None:
+    full = Full("otp user", "attacker", "attacker", "other")
+    assert full.yielding("attacker", passed_over_before=1.5) is None
+    # One request has been passed over, and it belongs to a small network.
+    assert full.yielding("other", passed_over_before=0.5) == 0
+    assert full.yielding("otp user", passed_over_before=0.5) is None
 
 
 def test_answered_probe_shows_that_older_requests_were_passed_over() -> None:

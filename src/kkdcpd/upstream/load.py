@@ -7,6 +7,12 @@ from typing import Generic, Protocol, TypeVar
 
 __all__ = ["HedgeTokens", "InFlight", "Slots"]
 
+FEW = 8
+"""A network with fewer requests in flight may have more of them than the networks of passed-over requests.
+
+An office behind one address has several requests in flight, beside many networks with one request each.
+"""
+
 MAX_TOKENS = 10.0
 """The hedges that quiet times can save up, for the moment in which a KDC fails under load."""
 
@@ -34,7 +40,8 @@ class Slots(Generic[Item]):
 
     Where the networks have equally few requests, a request yields that the endpoint has passed over: the
     endpoint has answered a later request, or probes show it (`EndpointFacts.passed_over_before`). An endpoint
-    that is only slow answers in turn, and then no request yields.
+    that is only slow answers in turn, and then no request yields. A passed-over request yields to a network
+    with few requests too, if fewer of these have been passed over.
 
     Networks are counted only when all slots are taken.
     """
@@ -78,11 +85,20 @@ class Slots(Generic[Item]):
             own, most = counts[_network(networks, width)], max(counts.values())
             if own < most:
                 oldest = _oldest_of_largest(items, width)
-                is_passed_over = oldest.started_at < max(self._newest_answered, passed_over_before)
-                return oldest if own + 1 < most or is_passed_over else None
+                if own + 1 < most or oldest.started_at < max(self._newest_answered, passed_over_before):
+                    return oldest
+                break
             # The request belongs to a largest network itself. Narrower networks within this one decide.
             items = [item for item in items if _network(item.networks, width) == _network(networks, width)]
-        return None
+        return self._passed_over(_network(networks, 0), passed_over_before)
+
+    def _passed_over(self, network: str, before: float) -> Item | None:
+        """Return the oldest passed-over item, unless the network has many items, or as many passed over."""
+        late = [item for item in self._items if item.started_at < max(self._newest_answered, before)]
+        counts = _count(late, 0)
+        if _count(self._items, 0)[network] >= FEW or counts[network] >= max(counts.values(), default=0):
+            return None
+        return _oldest_of_largest(late, 0)
 
 
 WIDTHS = 3
