@@ -81,6 +81,12 @@ def test_passed_over_request_yields_to_a_network_with_few_requests() -> None:
     assert full.yielding("office", passed_over_before=2 * FEW) is None
 
 
+def test_passed_over_request_yields_before_a_fresh_request_of_the_largest_network() -> None:
+    full = Full("first", "office", "office", "office", "second")
+    assert full.yielding("third", passed_over_before=0.5) == 0
+    assert full.yielding("third") == 1
+
+
 def test_passed_over_request_does_not_yield_to_a_network_with_as_many() -> None:
     full = Full("otp user", "attacker", "attacker", "other")
     assert full.yielding("attacker", passed_over_before=1.5) is None
