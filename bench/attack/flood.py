@@ -1,4 +1,4 @@
-"""Clients that send many requests at a time from several addresses, and leave when their patience is over."""
+"""Sends requests at a steady rate from several addresses; each client leaves when its patience is over."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from bench.attack.background import Background
 __all__ = ["Flood", "http_request"]
 
 GONE = 0
-"""Stands for the status of a request without a response: its client left, or could not connect."""
+"""The status of a request without a response: the client left, or could not connect."""
 
 
 def http_request(body: bytes) -> bytes:
@@ -25,7 +25,7 @@ def http_request(body: bytes) -> bytes:
 class Flood(Background):
     """Sends the requests that `make` returns at a steady rate, in turn from each source.
 
-    It runs in a thread until its context ends. Each request has a connection of its own, by plain HTTP.
+    The flood runs in a thread until its context ends. Each request has a plain HTTP connection of its own.
     `statuses` are complete at the end.
     """
 

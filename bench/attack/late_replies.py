@@ -57,7 +57,7 @@ _REPLY = messages.krb_error(25, realm=REALM, text="fast-00000000")
 
 
 class LateKdc(Background):
-    """A UDP KDC in a thread. Each reply contains the name of the request; names with `late` wait."""
+    """A UDP KDC in a thread. Each reply contains the name in the request, and is late if the name is."""
 
     def __init__(self, late_seconds: float) -> None:
         super().__init__("late KDC")
@@ -107,36 +107,36 @@ class Outcome:
 
 
 class _Honest:
-    """Sends requests over one connection, one after the other, and compares names."""
+    """A client that sends one request after the other, and compares the names in the replies."""
 
     def __init__(self, port: int, source: str, number: int) -> None:
         self.outcome = Outcome()
         self._numbers = itertools.count(number * 1_000_000)
         self._address = ("127.0.0.1", port), (source, 0)
         self.is_over = threading.Event()
-        self.thread = threading.Thread(target=self._ask_until_over, name=source)
+        self.thread = threading.Thread(target=self._send_until_over, name=source)
 
-    def _ask_until_over(self) -> None:
-        place, source = self._address
+    def _send_until_over(self) -> None:
+        listener, source = self._address
         while not self.is_over.is_set():
-            with socket.create_connection(place, 30, source) as sock, sock.makefile("rb") as responses:
-                while self._ask(sock, responses) and not self.is_over.is_set():
+            with socket.create_connection(listener, 30, source) as sock, sock.makefile("rb") as responses:
+                while self._exchange(sock, responses) and not self.is_over.is_set():
                     pass
 
-    def _ask(self, sock: socket.socket, responses: BinaryIO) -> bool:
-        """Send one request; say whether the connection goes on."""
+    def _exchange(self, sock: socket.socket, responses: BinaryIO) -> bool:
+        """Send one request and compare the name in its reply; return whether the connection stays open."""
         name = b"fast-%08d" % next(self._numbers)
         body = messages.envelope(_REQUEST.replace(b"fast-00000000", name), REALM)
         sock.sendall(http_request(body).replace(b"Connection: close\r\n", b""))
-        status, length, goes_on = int(responses.readline().split(b" ", 2)[1]), 0, True
+        status, length, stays_open = int(responses.readline().split(b" ", 2)[1]), 0, True
         while (line := responses.readline().lower()) != b"\r\n":
             if line.startswith(b"content-length:"):
                 length = int(line.partition(b":")[2])
             elif line.startswith(b"connection:"):
-                goes_on = b"close" not in line
+                stays_open = b"close" not in line
         found = _NAME.findall(responses.read(length))
         self._note(status, is_own=found == [name])
-        return goes_on
+        return stays_open
 
     def _note(self, status: int, *, is_own: bool) -> None:
         if status != 200:

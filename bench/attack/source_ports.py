@@ -1,7 +1,6 @@
 """A flood of requests that would use up the local ports if each port stayed in TIME_WAIT for a minute.
 
-The KDC is a fake. It lets its client close the connection first, as Active Directory does. MIT's KDC closes
-first.
+A fake KDC waits for its client to close the connection, as Active Directory does. MIT's KDC closes first.
 """
 
 import tempfile
@@ -39,11 +38,11 @@ discovery = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of the honest client, the number of sent requests, and the log lines about failures."""
+    """The honest client's result, the number of sent requests, and the log lines about KDC or local ports."""
 
     honest: Result
     sent: int
-    blame: tuple[str, ...]
+    complaints: tuple[str, ...]
 
 
 def attack(directory: Path, *, seconds: float, ports: int = PORTS, rate: float = RATE) -> Outcome:
@@ -58,10 +57,10 @@ def attack(directory: Path, *, seconds: float, ports: int = PORTS, rate: float =
         stack.enter_context(flood)
         honest = stack.enter_context(HonestClient(_request(), port=daemon.ports[0], tls=None, interval=0.05))
         time.sleep(seconds)
-        # On a busy machine the KDC may be suspect for a moment, but never down.
-        words = ("state=down", "local_error")
-        blame = tuple(line for line in daemon.lines if any(word in line for word in words))
-        return Outcome(honest=honest.result, sent=flood.sent, blame=blame)
+        # When the machine is busy, the KDC may become suspect for a moment, but never down.
+        words = ("state=down", "local_error", "port_limit")
+        complaints = tuple(line for line in daemon.lines if any(word in line for word in words))
+        return Outcome(honest=honest.result, sent=flood.sent, complaints=complaints)
 
 
 def figures() -> Iterator[str]:
@@ -71,7 +70,7 @@ def figures() -> Iterator[str]:
     yield (
         f"{outcome.sent} requests beside {outcome.honest.statuses.total()} honest ones with {PORTS} ports: "
         f"{100 * outcome.honest.refused_share:.1f} % refused, p99 {outcome.honest.p99:.3f} s, "
-        f"{len(outcome.blame)} log lines that blame the KDC or the ports"
+        f"{len(outcome.complaints)} log lines about the KDC or local ports"
     )
 
 

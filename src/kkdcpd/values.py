@@ -94,6 +94,7 @@ class FailureReason(Word):
     BUSY = "busy"
     MESSAGE_TOO_BIG = "message_too_big"
     LOCAL_ERROR = "local_error"
+    PORT_LIMIT = "port_limit"
     DISPLACED = "displaced"
 
 

@@ -1,4 +1,4 @@
-"""Local ports don't run out at the rate of requests that the limits let in."""
+"""Local ports do not run out at the highest rate of requests that the limits allow."""
 
 from pathlib import Path
 
@@ -10,4 +10,4 @@ def test_ports_of_answered_requests_are_free_at_once(tmp_path: Path) -> None:
     assert outcome.sent > 300
     assert outcome.honest.statuses.total() > 10
     assert set(outcome.honest.statuses) == {200}
-    assert outcome.blame == ()
+    assert outcome.complaints == ()

@@ -492,15 +492,18 @@ def test_displaced_repeatable_message_goes_to_the_next_kdc_and_no_failure_is_rep
         assert play.reports == []
 
 
+@pytest.mark.parametrize("reason", [FailureReason.LOCAL_ERROR, FailureReason.PORT_LIMIT])
 @pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
-def test_datagram_that_never_left_this_host_goes_to_the_same_kdc_by_tcp(request_: ProxyRequest) -> None:
+def test_datagram_that_never_left_this_host_goes_to_the_same_kdc_by_tcp(
+    request_: ProxyRequest, reason: FailureReason
+) -> None:
     play = Play(request_, udp("a"), udp("b"))
     play.step()
-    assert play.failed("a/udp", FailureReason.LOCAL_ERROR) == ["connect a"]
+    assert play.failed("a/udp", reason) == ["connect a"]
     assert play.reports == []
     assert play.failed("a", FailureReason.LOCAL_ERROR) == ["connect b/udp"]
     play.connected("b/udp")
-    assert play.failed("b/udp", FailureReason.LOCAL_ERROR) == ["connect b"]
+    assert play.failed("b/udp", reason) == ["connect b"]
 
 
 def test_error_of_this_host_in_the_middle_of_a_stream_leaves_the_message_taken() -> None:

@@ -34,4 +34,5 @@ def test_datagram_to_a_closed_port_and_datagram_that_was_not_sent_are_not_delive
         FailureReason.REFUSED,
         FailureReason.MESSAGE_TOO_BIG,
         FailureReason.LOCAL_ERROR,
+        FailureReason.PORT_LIMIT,
     }

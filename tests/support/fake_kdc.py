@@ -48,6 +48,8 @@ __all__ = [
 PATIENCE_SECONDS = 10.0
 """More than every step takes on a busy machine."""
 
+BIND_TRIES = 20
+
 PREFIX_BYTES = 4
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -217,8 +219,7 @@ class FakeKdc:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            tcp = self._bind(socket.SOCK_STREAM, stack)
-            udp = None if self.udp is REFUSE else self._bind(socket.SOCK_DGRAM, stack)
+            tcp, udp = self._bind_both(stack)
             if self.tcp is DROP:
                 self._fill(tcp, stack)
             self._tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -252,7 +253,24 @@ class FakeKdc:
             await self._arrival.wait_for(lambda: len(self.messages) >= count)
         return self.messages
 
-    def _bind(self, kind: socket.SocketKind, stack: contextlib.AsyncExitStack) -> socket.socket:
+    def _bind_both(self, stack: contextlib.AsyncExitStack) -> tuple[socket.socket, socket.socket | None]:
+        """Bind one port for both transports. The UDP port of a free TCP port may be taken."""
+        wanted = self.port
+        for tries_left in reversed(range(BIND_TRIES)):
+            with contextlib.ExitStack() as sockets:
+                try:
+                    tcp = self._bind(socket.SOCK_STREAM, sockets)
+                    udp = None if self.udp is REFUSE else self._bind(socket.SOCK_DGRAM, sockets)
+                except OSError:
+                    if wanted or not tries_left:
+                        raise
+                    self.port = 0
+                else:
+                    stack.push(sockets.pop_all())
+                    return tcp, udp
+        raise AssertionError("the last try returns or raises")
+
+    def _bind(self, kind: socket.SocketKind, stack: contextlib.ExitStack) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         sock = stack.enter_context(socket.socket(family, kind))
         sock.setblocking(False)

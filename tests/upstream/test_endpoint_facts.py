@@ -52,3 +52,25 @@ def test_overflows_are_remembered_and_bounded() -> None:
         facts.note_overflow(endpoint)
     assert sum(map(facts.has_overflowed, others(2000))) == 1024
     assert not facts.has_overflowed(KDC)
+
+
+def test_requests_older_than_an_answered_probe_are_passed_over() -> None:
+    facts = EndpointFacts()
+    assert facts.passed_over_before(KDC, 100.0, 0.4) == NEVER
+    facts.note_answered_probe(KDC, 100.5, sent_at=100.0)
+    assert facts.passed_over_before(KDC, 101.0, 0.4) == 100.0
+
+
+def test_fast_endpoint_has_passed_over_requests_that_wait_longer_than_usual() -> None:
+    """Only while the answered probe is fresh."""
+    facts = EndpointFacts()
+    facts.note_answered_probe(KDC, 100.25, sent_at=100.0)
+    assert facts.passed_over_before(KDC, 101.0, 0.5) == 100.5
+    assert facts.passed_over_before(KDC, 102.0, 0.5) == 101.5
+    assert facts.passed_over_before(KDC, 103.0, 0.5) == 100.0
+
+
+def test_probe_of_another_process_does_not_show_that_an_endpoint_is_fast() -> None:
+    facts = EndpointFacts()
+    facts.note_answered_probe(KDC, 100.0)
+    assert facts.passed_over_before(KDC, 100.1, 0.5) == NEVER

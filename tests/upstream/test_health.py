@@ -149,10 +149,8 @@ def test_failed_connect_makes_a_suspect_endpoint_down_without_a_probe(health: He
     assert health.state(KDC) is KdcState.DOWN
 
 
-@pytest.mark.parametrize("failure", [FailureReason.BUSY, FailureReason.LOCAL_ERROR])
-def test_probe_that_never_left_this_host_does_not_change_the_health(
-    health: HealthTable, failure: FailureReason
-) -> None:
+@pytest.mark.parametrize("failure", [FailureReason.BUSY, FailureReason.LOCAL_ERROR, FailureReason.PORT_LIMIT])
+def test_probe_that_never_left_this_host_says_nothing(health: HealthTable, failure: FailureReason) -> None:
     health.report(TARGET, FailureReason.SILENT, 100.0)
     health.probes_due(100.0)
     probe(health, failure, 100.0)

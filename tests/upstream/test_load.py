@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kkdcpd.protocol.ip_addresses import limited_networks
-from kkdcpd.upstream.load import HedgeTokens, Slots
+from kkdcpd.upstream.load import FEW, HedgeTokens, Slots
 
 NEVER = float("-inf")
 
@@ -35,9 +35,9 @@ class Full:
         self.requests.append(request)
         self.slots.add(request)
 
-    def yielding(self, client: str, probe_answered: float = NEVER) -> int | None:
-        """Return the number of the request that yields to a request of this client."""
-        found = self.slots.yields_to(limited_networks(client), probe_answered=probe_answered)
+    def yielding(self, client: str, passed_over_before: float = NEVER) -> int | None:
+        """The number of the request that yields to one of this client."""
+        found = self.slots.yields_to(limited_networks(client), passed_over_before=passed_over_before)
         return None if found is None else self.requests.index(found)
 
 
@@ -65,22 +65,44 @@ def test_among_networks_with_one_request_each_the_oldest_that_was_passed_over_yi
     full.slots.remove_answered(full.requests[2])
     full.add("f")
     for passed_over in (0, 1):
-        # A network that would only change places with another has no right to its own second slot.
-        assert full.yielding("f") is None
         assert full.yielding("e") == passed_over
         full.slots.remove(full.requests[passed_over])
         full.add(full.requests[passed_over].client)
     assert full.yielding("e") is None
 
 
+def test_passed_over_request_yields_to_a_network_with_few_requests() -> None:
+    """An office behind one address has several requests in flight, and the KDC answers them."""
+    full = Full(*(f"attacker {number}" for number in range(2 * FEW)))
+    for number in range(FEW):
+        assert full.yielding("office", passed_over_before=FEW) == number
+        full.slots.remove(full.requests[number])
+        full.add("office")
+    assert full.yielding("office", passed_over_before=2 * FEW) is None
+
+
+def test_passed_over_request_yields_before_a_fresh_request_of_the_largest_network() -> None:
+    full = Full("first", "office", "office", "office", "second")
+    assert full.yielding("third", passed_over_before=0.5) == 0
+    assert full.yielding("third") == 1
+
+
+def test_passed_over_request_does_not_yield_to_a_network_with_as_many() -> None:
+    full = Full("otp user", "attacker", "attacker", "other")
+    assert full.yielding("attacker", passed_over_before=1.5) is None
+    # One request has been passed over, and it belongs to a small network.
+    assert full.yielding("other", passed_over_before=0.5) == 0
+    assert full.yielding("otp user", passed_over_before=0.5) is None
+
+
 def test_answered_probe_shows_that_older_requests_were_passed_over() -> None:
     """The probe is the only evidence while no request has been answered."""
     full = Full("a", "b", "c")
-    assert full.yielding("d", probe_answered=0.0) is None
-    assert full.yielding("d", probe_answered=0.5) == 0
+    assert full.yielding("d", passed_over_before=0.0) is None
+    assert full.yielding("d", passed_over_before=0.5) == 0
     full.slots.remove(full.requests[0])
     full.add("d")
-    assert full.yielding("e", probe_answered=0.5) is None
+    assert full.yielding("e", passed_over_before=0.5) is None
 
 
 def test_requests_that_are_answered_in_turn_do_not_yield() -> None:

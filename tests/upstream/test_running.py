@@ -1,12 +1,15 @@
 """Running exchanges: their slots, their counters, and events at awkward moments."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import contextlib
+import resource
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kkdcpd.endpoints import Transport
 from kkdcpd.errors import ExchangeError
 from kkdcpd.metrics.columns import HEDGES, KDC_FAILURES
 from kkdcpd.metrics.counters import Counters
@@ -22,6 +25,7 @@ from tests.support.upstream import endpoint, request_of, route_to, running_upstr
 FIRST_AS_REQ = messages.as_req(padata=[(149, b""), (150, b"")])
 PROOF = messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")])
 TGS_REQ = messages.tgs_req()
+KPASSWD = messages.kpasswd_req()
 
 REPLIES = {FIRST_AS_REQ: messages.krb_error(25), PROOF: messages.as_rep(), TGS_REQ: messages.tgs_rep()}
 UNAVAILABLE = messages.krb_error(29)
@@ -68,6 +72,29 @@ async def test_largest_network_yields_when_all_slots_of_a_kdc_are_taken() -> Non
             task.cancel()
 
 
+async def test_request_at_a_udp_password_server_yields_after_the_usual_time_of_an_answer() -> None:
+    """No probe shows the state of such a server. Each network has one request."""
+    async with (
+        FakeKdc(udp=fake_kdc.silent()) as server,
+        running_upstream(max_in_flight_per_kdc=2, hedge_delay=0.05) as (upstream, _),
+        asyncio.TaskGroup() as tasks,
+    ):
+        route = route_to(server, transport=Transport.UDP)
+        waiting = [
+            tasks.create_task(
+                _outcome(upstream.exchange(request_of(KPASSWD), route, network=network)), name=network
+            )
+            for network in ("first", "second")
+        ]
+        await server.wait_for_messages(2)
+        server.udp = fake_kdc.reply(messages.kpasswd_rep())
+        await asyncio.sleep(0.05)
+        assert await _outcome(upstream.exchange(request_of(KPASSWD), route, network="honest")) == "answered"
+        assert "displaced" in await waiting[0]
+        assert not waiting[1].done()
+        waiting[1].cancel()
+
+
 async def _outcome(exchange: Coroutine[Any, Any, KdcReply]) -> str:
     try:
         await exchange
@@ -95,6 +122,42 @@ async def test_repeatable_message_that_yields_goes_to_the_next_kdc() -> None:
         assert (await greedy[0]).endpoint.port == second.port
         assert str((await greedy[0]).failures[0]).endswith("displaced")
         for task in (greedy[1], honest):
+            task.cancel()
+
+
+@contextlib.contextmanager
+def _few_descriptors(number: int) -> Iterator[None]:
+    """Lower the soft limit of file descriptors, which also bounds the local UDP ports."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_request_without_a_port_takes_no_slot_from_another_request() -> None:
+    async with FakeKdc(udp=fake_kdc.silent()) as kdc, contextlib.AsyncExitStack() as stack:
+        with _few_descriptors(128):
+            # 16 ports at the KDC, of which 12 are reserved.
+            upstream, _ = await stack.enter_async_context(running_upstream(max_in_flight_per_kdc=2))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        route = route_to(kdc, transport=Transport.UDP)
+
+        def begin(network: str) -> asyncio.Task[str]:
+            exchange = upstream.exchange(request_of(PROOF), route, network=network)
+            return tasks.create_task(_outcome(exchange), name=network)
+
+        leaving = [begin("attacker") for _ in range(2)]
+        await kdc.wait_for_messages(2)
+        for task in leaving:
+            task.cancel()
+        await asyncio.wait(leaving)
+        waiting = [begin("honest") for _ in range(2)]
+        await kdc.wait_for_messages(4)
+        assert "port_limit" in await begin("attacker")
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
             task.cancel()
 
 

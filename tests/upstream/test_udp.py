@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,18 +78,22 @@ async def test_datagram_from_another_port_is_dropped(ways: Ways) -> None:
     sent_from: set[int] = set()
     async with FakeKdc(udp=betray) as kdc:
         way = ways.attempt_at(kdc, events)
-        before = await asyncio.to_thread(_udp_ports)
         way.start()
-        sent_from |= await asyncio.to_thread(_udp_ports) - before
+        sent_from |= await asyncio.to_thread(_ports_to, kdc)
         assert sent_from
         await events.next()
         way.send(request_of(messages.as_req()))
         assert await events.next() == REPLY
 
 
-def _udp_ports() -> set[int]:
-    with open("/proc/self/net/udp", encoding="ascii") as table:  # noqa: PTH123 - plain is plain here
-        return {int(line.split()[1].rpartition(":")[2], 16) for line in table if ":" in line.split()[1]}
+def _ports_to(kdc: FakeKdc) -> set[int]:
+    """Return the local UDP ports that are connected to the KDC."""
+    sockets = [line.split() for line in Path("/proc/self/net/udp").read_text("ascii").splitlines()[1:]]
+    return {_port(fields[1]) for fields in sockets if _port(fields[2]) == kdc.port}
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
 
 
 async def test_closed_port_is_reported_as_refused(ways: Ways) -> None:
@@ -181,10 +186,9 @@ async def test_datagram_from_before_the_message_is_dropped(ways: Ways) -> None:
         kdc.bind(("127.0.0.1", 0))
         fake = FakeKdc()
         fake.port = kdc.getsockname()[1]
-        before = await asyncio.to_thread(_udp_ports)
         way = ways.attempt_at(fake, events)
         way.start()
-        (port,) = await asyncio.to_thread(_udp_ports) - before
+        (port,) = await asyncio.to_thread(_ports_to, fake)
         kdc.sendto(stale, ("127.0.0.1", port))
         way.send(request_of(messages.as_req()))
         _, peer = kdc.recvfrom(65536)
@@ -197,43 +201,43 @@ async def test_port_of_an_abandoned_datagram_is_not_free_before_its_answer_came(
     events = EventRecorder()
     may_answer = asyncio.Event()
     async with FakeKdc(udp=fake_kdc.reply(REPLY, when=may_answer)) as kdc:
-        before = await asyncio.to_thread(_udp_ports)
         way = ways.attempt_at(kdc, events)
         way.start()
         await events.next()
         way.send(request_of(messages.as_req()))
-        ours = await asyncio.to_thread(_udp_ports) - before
         await kdc.wait_for_messages()
         way.close()
-        assert ours <= await asyncio.to_thread(_udp_ports)
+        assert len(await asyncio.to_thread(_ports_to, kdc)) == 1
         may_answer.set()
 
         async def is_free() -> bool:
-            return not ours & await asyncio.to_thread(_udp_ports)
+            return not await asyncio.to_thread(_ports_to, kdc)
 
         await eventually(is_free)
         assert events.is_quiet
 
 
-async def test_attempt_fails_on_this_host_when_no_port_may_be_used(caplog: pytest.LogCaptureFixture) -> None:
+async def test_attempt_fails_when_its_network_has_its_share_of_ports(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     events = EventRecorder()
     async with FakeKdc(udp=fake_kdc.silent()) as kdc:
-        with open_ways(per_kdc=2) as ways:
+        with open_ways(in_all=2) as ways:
             first = ways.attempt_at(kdc, events)
             first.start()
             await events.next()
             first.send(request_of(messages.as_req()))
             first.close()
             ways.attempt_at(kdc, events).start()
-            assert await events.next() == "local_error"
-    (record,) = [record for record in caplog.records if record.message == "local_error"]
-    assert "ip_local_port_range" in record.fields["advice"]  # type: ignore[attr-defined]
+            assert await events.next() == "port_limit"
+    (record,) = [record for record in caplog.records if record.message == "port_limit"]
+    assert "TCP" in record.fields["advice"]  # type: ignore[attr-defined]
+    assert "ip_local_port_range" not in record.fields["advice"]  # type: ignore[attr-defined]
 
 
 async def test_answered_and_unused_ports_are_free_at_once(ways: Ways) -> None:
     events = EventRecorder()
     async with FakeKdc(udp=fake_kdc.reply(REPLY)) as kdc:
-        before = await asyncio.to_thread(_udp_ports)
         unused, answered = ways.attempt_at(kdc, events), ways.attempt_at(kdc, events)
         for way in (unused, answered):
             way.start()
@@ -241,4 +245,4 @@ async def test_answered_and_unused_ports_are_free_at_once(ways: Ways) -> None:
         answered.send(request_of(messages.as_req()))
         assert await events.next() == REPLY
         unused.close()
-        assert await asyncio.to_thread(_udp_ports) <= before
+        assert not await asyncio.to_thread(_ports_to, kdc)

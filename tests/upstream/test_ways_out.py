@@ -27,3 +27,8 @@ async def test_every_transport_has_a_way_out() -> None:
         for transport in Transport
     }
     assert ways == {Transport.TCP: TcpAttempt, Transport.UDP: UdpAttempt}
+
+
+async def test_only_udp_can_lack_a_port() -> None:
+    ways_out = WaysOut(UpstreamConfig())
+    assert all(ways_out.has_port(endpoint(FakeKdc(), transport), ("192.0.2.1",)) for transport in Transport)

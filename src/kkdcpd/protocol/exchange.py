@@ -35,7 +35,13 @@ from kkdcpd.frozen import frozen
 from kkdcpd.protocol import messages
 from kkdcpd.protocol.candidate_queue import CandidateQueue
 from kkdcpd.protocol.error_codes import KrbErrorCode
-from kkdcpd.protocol.resending import HAS_DECIDED, NOT_THE_ENDPOINT, is_repeatable, may_be_delivered
+from kkdcpd.protocol.resending import (
+    HAS_DECIDED,
+    NO_DATAGRAM_LEFT,
+    NOT_THE_ENDPOINT,
+    is_repeatable,
+    may_be_delivered,
+)
 from kkdcpd.values import (
     Attempt,
     AttemptFailure,
@@ -416,8 +422,7 @@ class Exchange:
             self._untried.remove_host(endpoint)
         elif reason is FailureReason.REFUSED:
             self._untried.prefer_fallback_of(endpoint)
-        elif reason is FailureReason.LOCAL_ERROR and endpoint.transport is Transport.UDP:
-            # No UDP port is free that no late answer to another request can reach. TCP needs no such port.
+        elif reason in NO_DATAGRAM_LEFT and endpoint.transport is Transport.UDP:
             by_tcp = _by_tcp(endpoint)
             if all(failure.endpoint != by_tcp for failure in self.failures):
                 self._untried.make_next(by_tcp, "UDP")

@@ -3,7 +3,7 @@
 from kkdcpd.endpoints import Transport
 from kkdcpd.values import FailureReason, MessageKind, ProxyRequest
 
-__all__ = ["HAS_DECIDED", "NOT_THE_ENDPOINT", "is_repeatable", "may_be_delivered"]
+__all__ = ["HAS_DECIDED", "NOT_THE_ENDPOINT", "NO_DATAGRAM_LEFT", "is_repeatable", "may_be_delivered"]
 
 HARMLESS_PADATA = frozenset(
     {
@@ -15,9 +15,10 @@ HARMLESS_PADATA = frozenset(
 )
 """Padata that prove nothing. Any other padata may be a proof, and FAST may hide a proof."""
 
-_NOT_DELIVERED_BY_UDP = frozenset(
-    {FailureReason.REFUSED, FailureReason.MESSAGE_TOO_BIG, FailureReason.LOCAL_ERROR}
-)
+NO_DATAGRAM_LEFT = frozenset({FailureReason.LOCAL_ERROR, FailureReason.PORT_LIMIT})
+"""Failures of UDP on this host. TCP may still work: it needs no port that no late answer can reach."""
+
+_NOT_DELIVERED_BY_UDP = NO_DATAGRAM_LEFT | {FailureReason.REFUSED, FailureReason.MESSAGE_TOO_BIG}
 """A datagram to a closed port reached a host, but no KDC. The other datagrams never left this host."""
 
 NOT_THE_ENDPOINT = frozenset(
@@ -26,6 +27,7 @@ NOT_THE_ENDPOINT = frozenset(
         FailureReason.DISPLACED,
         FailureReason.LOCAL_ERROR,
         FailureReason.MESSAGE_TOO_BIG,
+        FailureReason.PORT_LIMIT,
     }
 )
 """Failures that say nothing about the endpoint's health."""

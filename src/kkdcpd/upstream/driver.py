@@ -27,7 +27,12 @@ class Upstream:
         counters: Counters,
     ) -> None:
         self.shared = SharedState(
-            ways_out, health, prober, counters, max_in_flight=config.max_in_flight_per_kdc
+            ways_out,
+            health,
+            prober,
+            counters,
+            max_in_flight=config.max_in_flight_per_kdc,
+            usual_seconds=config.hedge_delay,
         )
         self._choice = Choice(health)
         self._hedges = HedgeTokens(config.hedge_ratio, counters.hedged)

@@ -15,6 +15,9 @@ MAX_PROBED = 1024
 
 PROBE_SECONDS = 1.0
 
+FRESH_SECONDS = 2.0
+"""How long an answered probe shows that the endpoint is fast: the time of two probes while requests wait."""
+
 NEVER = (-math.inf, -math.inf)
 
 
@@ -58,6 +61,17 @@ class EndpointFacts:
     def answered_probe_sent_at(self, endpoint: KdcEndpoint) -> float:
         """Return when the newest answered probe of the endpoint was sent; minus infinity if there is none."""
         return self._probes.get(endpoint, NEVER)[0]
+
+    def passed_over_before(self, endpoint: KdcEndpoint, now: float, usual_seconds: float) -> float:
+        """Return the time before which a request must have started to be passed over.
+
+        An endpoint has passed over the requests that are older than a probe that it has answered. An endpoint
+        that has just answered a probe within the usual time has passed over all requests that wait longer. A
+        flood can fill all slots between two probes.
+        """
+        sent_at, answered_at = self._probes.get(endpoint, NEVER)
+        is_fast = answered_at < sent_at + usual_seconds and now < answered_at + FRESH_SECONDS
+        return max(sent_at, now - usual_seconds) if is_fast else sent_at
 
     def probe_answered_at(self, endpoint: KdcEndpoint) -> float:
         """Return when the endpoint last answered a probe; minus infinity if it has not."""

@@ -48,7 +48,7 @@ FAILS_TO_CONNECT = frozenset(
 OUT_OF_REACH = FAILS_TO_CONNECT | {FailureReason.SLOW_TO_CONNECT}
 """Failures whose end a successful connect shows."""
 
-SAYS_NOTHING = frozenset({FailureReason.BUSY, FailureReason.LOCAL_ERROR})
+SAYS_NOTHING = frozenset({FailureReason.BUSY, FailureReason.LOCAL_ERROR, FailureReason.PORT_LIMIT})
 """Failures of probes that never left this host."""
 
 

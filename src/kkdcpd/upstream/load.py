@@ -7,6 +7,12 @@ from typing import Generic, Protocol, TypeVar
 
 __all__ = ["HedgeTokens", "InFlight", "Slots"]
 
+FEW = 8
+"""Passed-over requests yield to a network with fewer requests in flight than this, even to the largest.
+
+An office behind one address has several requests in flight, beside many networks with one request each.
+"""
+
 MAX_TOKENS = 10.0
 """The hedges that quiet times can save up, for the moment in which a KDC fails under load."""
 
@@ -29,12 +35,12 @@ Item = TypeVar("Item", bound=InFlight)
 class Slots(Generic[Item]):
     """The requests in flight at one endpoint, the oldest first.
 
-    When all slots are taken, the largest network yields its oldest request to a smaller network. Networks of
-    all widths are compared, the widest first: many small networks of one site count as the site.
+    When all slots are taken, a request yields that the endpoint has passed over: the endpoint has answered a
+    later request, or probes show it (`EndpointFacts.passed_over_before`). It yields to a network with few
+    requests, of which fewer have been passed over. An endpoint that is only slow answers in turn.
 
-    If the networks have equally few requests, a skipped request yields: the endpoint has answered a later
-    request or probe. An endpoint that is only slow answers in turn, and then no
-    request yields.
+    If there is no such request, the largest network yields its oldest request to a smaller network. Networks
+    of all widths are compared, the widest first: many small networks of one site count as the site.
 
     Networks are counted only when all slots are taken.
     """
@@ -67,19 +73,33 @@ class Slots(Generic[Item]):
         del self._items[item]
         self._newest_answered = max(self._newest_answered, item.started_at)
 
-    def yields_to(self, networks: Sequence[str], *, probe_answered: float) -> Item | None:
+    def yields_to(self, networks: Sequence[str], *, passed_over_before: float) -> Item | None:
         """Return the item that makes room for a request of these networks, if there is one.
 
-        `probe_answered` is when the newest probe was sent that the endpoint has answered.
+        Probes show that the endpoint has passed over the items that started before `passed_over_before`.
         """
+        passed_over_before = max(self._newest_answered, passed_over_before)
+        return self._passed_over(_network(networks, 0), passed_over_before) or self._of_largest(
+            networks, passed_over_before
+        )
+
+    def _passed_over(self, network: str, before: float) -> Item | None:
+        """Return the oldest passed-over item, unless the network has many items, or as many passed over."""
+        late = [item for item in self._items if item.started_at < before]
+        counts = _count(late, 0)
+        if counts[network] >= max(counts.values(), default=0) or _count(self._items, 0)[network] >= FEW:
+            return None
+        return _oldest_of_largest(late, 0)
+
+    def _of_largest(self, networks: Sequence[str], passed_over_before: float) -> Item | None:
+        """Return the oldest item of the largest network, if it is larger than the networks of the request."""
         items: Collection[Item] = self._items
         for width in range(len(networks)):
             counts = _count(items, width)
             own, most = counts[_network(networks, width)], max(counts.values())
             if own < most:
                 oldest = _oldest_of_largest(items, width)
-                is_passed_over = oldest.started_at < max(self._newest_answered, probe_answered)
-                return oldest if own + 1 < most or is_passed_over else None
+                return oldest if own + 1 < most or oldest.started_at < passed_over_before else None
             # The request belongs to a largest network itself. Narrower networks within this one decide.
             items = [item for item in items if _network(item.networks, width) == _network(networks, width)]
         return None

@@ -4,8 +4,13 @@ No unencrypted field connects a Kerberos reply with its request. If the port of 
 free, the next request that gets the port would get the late answer too. So the socket stays open, and drops
 the answer.
 
-The number of these sockets has a limit, and so has each client network's share. At the limit no port is
-reused early: the attempt fails on this host, and the exchange goes on by TCP.
+The number of ports is bounded. At the bound no port is reused early: the attempt fails on this host, and the
+exchange goes on by TCP.
+
+A kept port cannot be taken back, so the share of each client network must be small before ports are short. A
+part of the ports is reserved. While only reserved ports are free, each network has a window, as a TCP
+connection in slow start: the network begins with a few ports, and answered requests make its window larger.
+Networks whose datagrams stay unanswered get no more than these few ports.
 """
 
 import asyncio
@@ -14,17 +19,20 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.upstream.sockets import READABLE, Readiness
 
-__all__ = ["KdcPorts", "PortPool", "ports_within"]
+__all__ = ["KdcPorts", "PortCounts", "PortPool", "ports_within"]
 
-PORTS_PER_KDC = 1024
-PORTS_IN_ALL = 2048
-"""Sockets of one worker process, those in use included. All processes share Linux's 28,232 default ports."""
+PORTS_IN_ALL = 4096
+"""The most UDP sockets of one worker process, those in use included.
 
-DESCRIPTORS_PER_PORT = 8
+All processes of the host share Linux's 28,232 default ports. Six worker processes at their limit leave 3,656.
+"""
+
+DESCRIPTORS_PER_PORT = 4
 """One of this number of file descriptors may be a UDP socket of a KDC."""
 
 MAX_IDLE_POOLS = 1024
@@ -36,15 +44,12 @@ KEEP_SECONDS = 60.0
 KEEP_ANSWERED_SECONDS = 10.0
 """The time for a late answer to a further copy. No KDC waits for a message that may be repeated."""
 
-CHARGE_IN_USE = 3
-CHARGE_KEPT = 8
-"""The charge of a port to its client's networks. A network takes a port only if its charge is less than the
-number of free ports.
+WINDOW_AT_KDC = 2
+WINDOW_IN_ALL = 4
+"""The ports that a network without answers may have while ports are short: at one KDC, and at all KDCs."""
 
-So one network may have 256 requests in flight at a KDC, the default of `max_in_flight_per_kdc`. Abandoned
-datagrams of one network keep a ninth of the ports. Each further network keeps a ninth of the rest. Beside 40
-of these networks, a network without abandoned datagrams still finds a port.
-"""
+ANSWERS_PER_PORT = 8
+"""The answered requests that make a network's window one port larger."""
 
 
 def ports_within(descriptors: int) -> int:
@@ -54,50 +59,84 @@ def ports_within(descriptors: int) -> int:
     return min(PORTS_IN_ALL, descriptors // DESCRIPTORS_PER_PORT)
 
 
-class _Ports:
+class PortCounts:
     """A number of ports, the owners of those in use, and the number of kept ports by network."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, reserved: int, window: int) -> None:
         self.limit = limit
         self.free = limit
-        # With more free ports than this, no charge can reach their number.
-        self.scarce_at = limit * CHARGE_KEPT // (CHARGE_KEPT + 1)
         self.in_use: dict[object, Sequence[str]] = {}
         self.kept: Counter[str] = Counter()
+        self._reserved = reserved
+        self._window = window
+        self._answers: Counter[str] = Counter()
+        self._answers_in_all = 0
+        # The windows of all networks together grow by a quarter of the reserved ports at most.
+        self._most_answers = reserved * ANSWERS_PER_PORT // 4
+
+    @classmethod
+    def in_all(cls, limit: int) -> Self:
+        """Return the counts of all ports of a process."""
+        return cls(limit, reserved=limit // 2, window=WINDOW_IN_ALL)
 
     def allow(self, networks: Sequence[str]) -> bool:
-        """Whether every network's charge is less than the number of free ports."""
-        in_use = Counter(network for each in self.in_use.values() for network in each)
-        return all(
-            CHARGE_IN_USE * in_use[network] + CHARGE_KEPT * self.kept[network] < self.free
-            for network in networks
+        """Whether a client of these networks may take a port. Windows count only while ports are short."""
+        return self.free > self._reserved or (
+            self.free > 0 and all(self._taken(network) < self._window_of(network) for network in networks)
         )
+
+    def note_answer(self, networks: Sequence[str]) -> None:
+        """Count an answered request while ports are short. Beyond the most answers, halve all counts."""
+        if self.free > self._reserved:
+            return
+        self._answers.update(networks)
+        self._answers_in_all += len(networks)
+        if self._answers_in_all > self._most_answers:
+            halves = {network: count // 2 for network, count in self._answers.items() if count > 1}
+            self._answers, self._answers_in_all = Counter(halves), sum(halves.values())
+
+    def _taken(self, network: str) -> int:
+        return self.kept[network] + sum(network in each for each in self.in_use.values())
+
+    def _window_of(self, network: str) -> int:
+        return self._window + self._answers[network] // ANSWERS_PER_PORT
 
 
 class PortPool:
     """The ports for one KDC, which count among those for all KDCs too.
 
-    Charges are added up only when ports are scarce.
+    One KDC has at most half of all ports. Three quarters of them are reserved: one network may still have 256
+    requests in flight at the KDC, the default of `max_in_flight_per_kdc`, before it needs reserved ports.
     """
 
-    def __init__(self, limit: int, for_all: _Ports | None = None) -> None:
-        self._own = _Ports(limit)
-        self._both = (self._own, for_all) if for_all else (self._own,)
+    def __init__(self, for_all: PortCounts) -> None:
+        limit = max(for_all.limit // 2, 1)
+        self._own = PortCounts(limit, reserved=limit * 3 // 4, window=WINDOW_AT_KDC)
+        self._for_all = for_all
+        self._both = self._own, for_all
 
     @property
     def is_idle(self) -> bool:
         """Whether no port is taken."""
         return self._own.free == self._own.limit
 
+    def has_room(self, networks: Sequence[str]) -> bool:
+        """Whether a client of these networks may take a port."""
+        return self._own.allow(networks) and self._for_all.allow(networks)
+
     def take(self, owner: object, networks: Sequence[str]) -> bool:
         """Take a port for the owner, unless a network has its share; return whether it did."""
-        for ports in self._both:
-            if ports.free <= ports.scarce_at and not ports.allow(networks):
-                return False
+        if not self.has_room(networks):
+            return False
         for ports in self._both:
             ports.free -= 1
             ports.in_use[owner] = networks
         return True
+
+    def note_answer(self, networks: Sequence[str]) -> None:
+        """Note an answered request of these networks: their windows become larger."""
+        self._own.note_answer(networks)
+        self._for_all.note_answer(networks)
 
     def give_back(self, owner: object) -> None:
         """Give the owner's port back: no answer can come to the port any more."""
@@ -106,7 +145,7 @@ class PortPool:
             del ports.in_use[owner]
 
     def keep(self, owner: object) -> None:
-        """Charge the owner's port as a kept port."""
+        """Count the owner's port as a kept port."""
         for ports in self._both:
             ports.kept.update(ports.in_use.pop(owner))
 
@@ -133,17 +172,15 @@ class KdcPorts:
         self,
         readiness: Readiness,
         *,
-        per_kdc: int = PORTS_PER_KDC,
         in_all: int | None = None,
         keep_seconds: float = KEEP_SECONDS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._readiness = readiness
-        self._per_kdc = per_kdc
         self._keep_seconds = keep_seconds
         self._pools: dict[KdcEndpoint, PortPool] = {}
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._for_all = _Ports(ports_within(soft_limit) if in_all is None else in_all)
+        self._for_all = PortCounts.in_all(ports_within(soft_limit) if in_all is None else in_all)
         self._kept: set[_Kept] = set()
 
     def close(self) -> None:
@@ -157,7 +194,7 @@ class KdcPorts:
         if pool is None:
             if len(self._pools) >= MAX_IDLE_POOLS:
                 self._pools = {other: busy for other, busy in self._pools.items() if not busy.is_idle}
-            pool = self._pools[endpoint] = PortPool(self._per_kdc, self._for_all)
+            pool = self._pools[endpoint] = PortPool(self._for_all)
         return pool
 
     def keep(

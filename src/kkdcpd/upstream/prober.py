@@ -15,8 +15,8 @@ from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["Prober"]
 
-PROBES = ("probes",)
-"""The name for probes among the networks of clients."""
+PROBES = ()
+"""Probes belong to no client network. Their number is limited by their pace."""
 
 NONCE_BITS = 31
 """A UInt32 by RFC 4120 5.4.1, but some KDCs read bit 32 as a sign."""

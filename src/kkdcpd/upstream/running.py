@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kkdcpd.endpoints import KdcEndpoint
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
@@ -57,6 +57,7 @@ class SharedState:
         counters: Counters,
         *,
         max_in_flight: int,
+        usual_seconds: float,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.alarms = Alarms()
@@ -65,6 +66,7 @@ class SharedState:
         self.counters = counters
         self._prober = prober
         self._max_in_flight = max_in_flight
+        self._usual_seconds = usual_seconds
         self._slots: dict[KdcEndpoint, Slots[OpenAttempt]] = {}
 
     def slots_of(self, endpoint: KdcEndpoint) -> Slots[OpenAttempt]:
@@ -75,6 +77,16 @@ class SharedState:
                 self._slots = {other: busy for other, busy in self._slots.items() if busy.taken}
             slots = self._slots[endpoint] = Slots(self._max_in_flight)
         return slots
+
+    def passed_over_before(self, endpoint: KdcEndpoint, realm: str | None) -> float:
+        """Return the time before which a request must have started to be passed over by the endpoint.
+
+        A password server of UDP alone has no probe that changes no password, so it counts as fast.
+        """
+        now = self.loop.time()
+        if realm is None and endpoint.transport is Transport.UDP:
+            return now - self._usual_seconds
+        return self.health.facts.passed_over_before(endpoint, now, self._usual_seconds)
 
     def report(self, endpoint: KdcEndpoint, realm: str | None, failure: FailureReason | None) -> None:
         """Report a request's result to the health table."""
@@ -204,7 +216,8 @@ class RunningExchange:
     def _connect(self, attempt: Attempt, now: float) -> None:
         shared, endpoint = self._shared, attempt.endpoint
         slots = shared.slots_of(endpoint)
-        if slots.is_full and not self._make_room(slots, endpoint):
+        # Without a port the attempt fails when it starts. Then it takes no slot from another request.
+        if slots.is_full and self._has_port(endpoint) and not self._make_room(slots, endpoint):
             self._exchange.failed(attempt, FailureReason.BUSY, now)
             self._has_news = True
             return
@@ -215,9 +228,12 @@ class RunningExchange:
         slots.add(opened)
         way_out.start()
 
+    def _has_port(self, endpoint: KdcEndpoint) -> bool:
+        return self._shared.ways_out.has_port(endpoint, self._networks)
+
     def _make_room(self, slots: Slots[OpenAttempt], endpoint: KdcEndpoint) -> bool:
-        probe_answered = self._shared.health.facts.answered_probe_sent_at(endpoint)
-        displaced = slots.yields_to(self._networks, probe_answered=probe_answered)
+        passed_over_before = self._shared.passed_over_before(endpoint, self._probe_realm)
+        displaced = slots.yields_to(self._networks, passed_over_before=passed_over_before)
         if displaced:
             displaced.running.displace(displaced.attempt)
         return displaced is not None

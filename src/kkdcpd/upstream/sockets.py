@@ -180,11 +180,11 @@ def failure_of(error: OSError) -> FailureReason:
     return FailureReason.UNREACHABLE
 
 
-def log_local_error(endpoint: KdcEndpoint, error: OSError | None, sources: SourceAddresses) -> None:
-    """Log what this host lacks. Without an error, all UDP ports for the client's network are in use."""
-    number = error.errno or 0 if error else errno.EADDRNOTAVAIL
+def log_local_error(endpoint: KdcEndpoint, error: OSError, sources: SourceAddresses) -> None:
+    """Log what this host lacks. `failure_of` has found that the error is a local one."""
+    number = error.errno or 0
     advice = _LOCAL_ERRORS[number]
-    if error and number == errno.EADDRNOTAVAIL and sources:
+    if number == errno.EADDRNOTAVAIL and sources:
         advice += "; or correct upstream.source_addresses, if this host has no such address"
     logger.warning(
         "local_error",

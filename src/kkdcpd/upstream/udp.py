@@ -9,6 +9,8 @@ import socket
 import termios
 from collections.abc import Sequence
 
+from kkdcpd.endpoints import KdcEndpoint
+from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.messages import is_reply_to_another_kind
 from kkdcpd.socket_address import socket_address
 from kkdcpd.upstream.ports import KdcPorts
@@ -26,8 +28,12 @@ from kkdcpd.values import Attempt, FailureReason, ProxyRequest
 
 __all__ = ["UdpAttempt"]
 
+logger = EventLogger(__name__)
+
 MAX_EARLY_DATAGRAMS = 16
 """The most datagrams that are dropped before the message is sent. Only a port that was just freed has any."""
+
+_ADVICE = "unanswered datagrams hold the local UDP ports: let kkdcpd reach the KDC by TCP (tcp://)"
 
 _NOTHING_WAITS = bytes(4)
 """An int of C: no bytes wait."""
@@ -62,8 +68,8 @@ class UdpAttempt:
         """Connect the socket. UDP has no connection to wait for."""
         endpoint = self._attempt.endpoint
         if not self._pool.take(self, self._networks):
-            log_local_error(endpoint, None, self._sources)
-            self._events.failed(self._attempt, FailureReason.LOCAL_ERROR)
+            _log_port_limit(endpoint)
+            self._events.failed(self._attempt, FailureReason.PORT_LIMIT)
             return
         try:
             self._socket = open_socket(endpoint, socket.SOCK_DGRAM, self._sources)
@@ -137,9 +143,21 @@ class UdpAttempt:
             return
         self._awaited -= 1
         self._is_answered = True
+        self._pool.note_answer(self._networks)
         self.close()
         self._events.received(self._attempt, payload)
 
 
 def _waiting_bytes(sock: socket.socket) -> bytes:
     return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _NOTHING_WAITS)
+
+
+def _log_port_limit(endpoint: KdcEndpoint) -> None:
+    """Log that the client's network has its share of the local UDP ports, or that no port is left."""
+    logger.warning(
+        "port_limit",
+        sum_by=("port_limit", endpoint),
+        kdc=str(endpoint),
+        address=endpoint.address,
+        advice=_ADVICE,
+    )

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from kkdcpd.config import UpstreamConfig
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, WayOut
 from kkdcpd.upstream.tcp import TcpAttempt
@@ -43,6 +43,10 @@ class WaysOut:
     def open(self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
         """Return the way out for the attempt's transport. It is not started. `networks` are the client's."""
         return self._openers[attempt.endpoint.transport](attempt, events, networks)
+
+    def has_port(self, endpoint: KdcEndpoint, networks: Sequence[str]) -> bool:
+        """Whether a client of these networks may have a local port for the endpoint. TCP has enough ports."""
+        return endpoint.transport is not Transport.UDP or self._ports.pool(endpoint).has_room(networks)
 
     def _open_tcp(self, attempt: Attempt, events: AttemptEvents, networks: Sequence[str]) -> WayOut:
         del networks
