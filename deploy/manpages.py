@@ -19,7 +19,8 @@ from deploy import roff
 from kkdcpd import __version__, cli
 from kkdcpd.config import Config, settings_of
 from kkdcpd.config.kinds import ListOf
-from kkdcpd.config.reader import NamedTables, Table
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table
 
 __all__ = ["kkdcpd_8", "kkdcpd_toml_5", "main"]
 

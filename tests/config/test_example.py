@@ -11,7 +11,8 @@ import pytest
 
 from kkdcpd.config import Config, EndpointSpec, RealmConfig, load_config, read_config, settings_of
 from kkdcpd.config.kinds import Kind, ListOf, Number
-from kkdcpd.config.reader import NamedTables, Table
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table
 from kkdcpd.endpoints import Transport
 from kkdcpd.errors import ConfigError
 from lab.authority import Authority
@@ -37,7 +38,7 @@ DEFAULTS = Config(
 )
 
 
-def _kinds(kind: Kind[object], key: str) -> list[tuple[str, Kind[object]]]:
+def _kinds(kind: Kind[Any], key: str) -> list[tuple[str, Kind[Any]]]:
     match kind:
         case Table() | NamedTables():
             settings = settings_of(kind.form).items()
@@ -72,7 +73,7 @@ def test_every_key_is_in_the_example(key: str) -> None:
 
 @pytest.mark.parametrize(("key", "kind"), [entry for entry in ALL_KINDS if isinstance(entry[1], Number)])
 def test_every_number_is_told_with_unit_and_bounds(key: str, kind: Any) -> None:
-    assert f"{kind.minimum} to {kind.maximum} {kind.unit}" in _paragraph_of(key)
+    assert f"{kind.bounds}" in _paragraph_of(key)
 
 
 def test_what_must_be_changed_comes_first() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from kkdcpd.config import Config, HttpConfig, read_config, settings_of
 from kkdcpd.config.kinds import ListOf
-from kkdcpd.config.reader import NamedTables, Table, UnknownSetting, closest
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table, UnknownSetting, closest
 from kkdcpd.errors import ConfigError
 
 REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
@@ -62,7 +63,7 @@ def problem_of(text: str) -> str:
             f"{REALM}[[listen]]\nclient_certificate = 'required'",
             (
                 "listen[0].client_certificate: there is no such setting here: "
-                'client_certificate belongs to [policy] or [realms."NAME".policy]; '
+                'client_certificate belongs to [realms."NAME".policy] or [policy]; '
                 "move it there, or did you mean client_certificates?"
             ),
         ),

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kkdcpd.config import RealmConfig
 from kkdcpd.config.addresses import EndpointSpec, parse_endpoint
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import Relation
-from kkdcpd.config.schema import RealmConfig
 from kkdcpd.errors import ConfigError
 from kkdcpd.values import KdcService
 

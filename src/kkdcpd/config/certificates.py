@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from kkdcpd.config.dates import DatedItem, DatedKind
-from kkdcpd.config.kinds import collected
 from kkdcpd.config.pem import CERTIFICATE_LABELS, minute, mode_problem, pem_blocks, read_pem, refusal
+from kkdcpd.config.problems import collected
 from kkdcpd.errors import ConfigError, ConfigProblem, MalformedError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.x509 import CertificateFacts, folded_name, read_certificate

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kkdcpd.config.dates import DatedItem, DatedKind
-from kkdcpd.config.kinds import collected
 from kkdcpd.config.pem import CERTIFICATE_LABELS, CRL_LABELS, pem_blocks, read_pem, refusal
+from kkdcpd.config.problems import collected
 from kkdcpd.errors import ConfigError, ConfigProblem, MalformedError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.x509 import CertificateFacts, CrlFacts, folded_name, read_certificate, read_crl

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from kkdcpd.config.kinds import Kind, ListOf
-from kkdcpd.config.reader import NamedTables, Table, UnknownSetting, closest, settings_of
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table, UnknownSetting, closest, settings_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = ["homes_named"]

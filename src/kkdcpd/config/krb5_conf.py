@@ -9,9 +9,9 @@ from dataclasses import replace
 from itertools import takewhile
 
 from kkdcpd.config.addresses import MAX_ENDPOINTS, EndpointSpec, parse_endpoint
-from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_profile import Relation
-from kkdcpd.config.schema import RealmConfig
+from kkdcpd.config.problems import collected
+from kkdcpd.config.sections.realms import RealmConfig
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.realms import fold_realm

@@ -13,28 +13,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kkdcpd.config.addresses import zone_of
-from kkdcpd.config.admin import ADMIN_TABLE, AdminConfig
 from kkdcpd.config.certificates import inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.dates import DatedItem
 from kkdcpd.config.disk import is_temporary, read_bytes, remedy_of
-from kkdcpd.config.guard import POLICY_TABLE
 from kkdcpd.config.homes import homes_named
-from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
-from kkdcpd.config.log import LOG_TABLE, LogConfig
 from kkdcpd.config.principals_key import read_principals_key
-from kkdcpd.config.process import PROCESS_TABLE, ProcessConfig
-from kkdcpd.config.reader import Table, join
-from kkdcpd.config.schema import (
-    CONFIG_TABLE,
-    AdditionalCertificate,
-    Config,
-    RealmConfig,
-    TlsConfig,
-    find_unserved,
-)
+from kkdcpd.config.problems import Location, collected, join
+from kkdcpd.config.reader import Table
+from kkdcpd.config.schema import Config, find_unserved
+from kkdcpd.config.sections.admin import AdminConfig
+from kkdcpd.config.sections.log import LogConfig
+from kkdcpd.config.sections.policy import PolicyConfig
+from kkdcpd.config.sections.process import ProcessConfig
+from kkdcpd.config.sections.realms import RealmConfig
+from kkdcpd.config.sections.tls import TlsConfig
 from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
@@ -42,8 +37,9 @@ from kkdcpd.socket_address import is_interface
 
 __all__ = ["LoadedConfig", "load_config", "read_admin", "read_config", "read_log_format", "read_process"]
 
-Pair = TypeVar("Pair", TlsConfig, AdditionalCertificate)
 Section = TypeVar("Section", AdminConfig, ProcessConfig)
+
+_CONFIG = Table(form=Config)
 
 _POSITION = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 _QUOTES_REMEDY = 'write texts in double quotes, as in level = "info"'
@@ -121,7 +117,7 @@ def read_admin(path: Path) -> tuple[AdminConfig, tuple[ConfigProblem, ...]]:
     Raises:
         ConfigError: there is no such file, or it can't be read.
     """
-    return _read_section(path, "admin", ADMIN_TABLE)
+    return _read_section(path, "admin", Table(form=AdminConfig))
 
 
 def read_process(path: Path) -> tuple[ProcessConfig, tuple[ConfigProblem, ...]]:
@@ -130,26 +126,31 @@ def read_process(path: Path) -> tuple[ProcessConfig, tuple[ConfigProblem, ...]]:
     Raises:
         ConfigError: there is no such file, or it can't be read.
     """
-    process, problems = _read_section(path, "process", PROCESS_TABLE)
-    return _with_control(process, path.absolute().parent), problems
+    return _read_section(path, "process", Table(form=ProcessConfig))
 
 
 def read_log_format(path: Path) -> str:
     """Read `log.format` alone, whatever is wrong elsewhere; "text" where it can't be read."""
     try:
         section = _document(_read_text(path), path).get("log", {})
-        return LOG_TABLE.read({"format": section["format"]}, "log").format
+        return Table(form=LogConfig).read({"format": section["format"]}, _root(path).setting("log")).format
     except (ConfigError, KeyError, TypeError):
         return LogConfig().format
 
 
 def _read_section(path: Path, key: str, table: Table[Section]) -> tuple[Section, tuple[ConfigProblem, ...]]:
     text = _read_text(path)
+    at = _root(path).setting(key)
     try:
-        with homes_named(CONFIG_TABLE):
-            return table.read(_document(text, path).get(key, {}), key), ()
+        with homes_named(_CONFIG):
+            return table.read(_document(text, path).get(key, {}), at), ()
     except ConfigError as error:
-        return table.read({}, key), error.problems
+        return table.read({}, at), error.problems
+
+
+def _root(source: Path) -> Location:
+    """Return the location of the whole document."""
+    return Location(directory=source.absolute().parent)
 
 
 def read_config(text: str, *, source: Path) -> Config:
@@ -164,30 +165,11 @@ def read_config(text: str, *, source: Path) -> Config:
 def _parsed(text: str, *, source: Path) -> Config:
     """Return what is written: the discovery of a realm may still be "auto"."""
     document = _document(text, source)
-    with _nested_in_reason(source), homes_named(CONFIG_TABLE):
-        config = CONFIG_TABLE.read(document, "")
-    config = _with_policies(config, document)
-    directory = source.absolute().parent
-    config = replace(config, realms=tuple(_with_path(realm, directory) for realm in config.realms))
-    config = replace(config, process=_with_control(config.process, directory))
-    if config.locate.krb5_conf:
-        krb5_conf = directory / config.locate.krb5_conf
-        config = replace(config, locate=replace(config.locate, krb5_conf=krb5_conf))
-    if config.log.principals_key_file:
-        key_file = directory / config.log.principals_key_file
-        config = replace(config, log=replace(config.log, principals_key_file=key_file))
-    if config.tls is None or not any(listener.tls for listener in config.listen):
-        return replace(config, tls=None)
-    tls = _anchored(config.tls, directory)
-    return replace(
-        config,
-        tls=replace(
-            tls,
-            additional=tuple(_anchored(pair, directory) for pair in tls.additional),
-            client_ca=tls.client_ca and directory / tls.client_ca,
-            client_crl=tls.client_crl and directory / tls.client_crl,
-        ),
-    )
+    with _nested_in_reason(source), homes_named(_CONFIG):
+        config = _CONFIG.read(document, _root(source))
+    if not any(listener.tls for listener in config.listen):
+        config = replace(config, tls=None)
+    return _with_policies(config, document)
 
 
 def _document(text: str, source: Path) -> dict[str, Any]:
@@ -214,10 +196,12 @@ def _nested_in_reason(source: Path) -> Iterator[None]:
 
 
 def _with_policies(config: Config, document: Mapping[str, Any]) -> Config:
-    """Return the configuration with all of each realm's policy: its own words over those of [policy]."""
-    common = document.get("policy", {})
+    """Return the configuration with the whole policy of each realm: its own settings over [policy]."""
+    table = Table(form=PolicyConfig)
     realms = tuple(
-        replace(realm, policy=POLICY_TABLE.read({**common, **written.get("policy", {})}, ""))
+        replace(
+            realm, policy=replace(config.policy, **table.read_values(written.get("policy", {}), Location()))
+        )
         for realm, written in zip(config.realms, document["realms"].values(), strict=True)
     )
     return replace(config, realms=realms)
@@ -323,18 +307,6 @@ def _syntax_problem(message: str, text: str, source: Path) -> ConfigProblem:
         problem=f"is not TOML: {_POSITION.sub('', message)}",
         remedy=next(remedies, _ANY_SYNTAX_REMEDY),
     )
-
-
-def _anchored(pair: Pair, directory: Path) -> Pair:
-    return replace(pair, certificate=directory / pair.certificate, key=directory / pair.key)
-
-
-def _with_control(process: ProcessConfig, directory: Path) -> ProcessConfig:
-    return replace(process, control=process.control and directory / process.control)
-
-
-def _with_path(realm: RealmConfig, directory: Path) -> RealmConfig:
-    return replace(realm, tokens_file=realm.tokens_file and directory / realm.tokens_file)
 
 
 def _inspected(

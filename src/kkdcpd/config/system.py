@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Self
 
 from kkdcpd.config.resolv_conf import ResolvConf, read_resolv_conf
-from kkdcpd.config.schema import Config, RealmConfig
+from kkdcpd.config.schema import Config
+from kkdcpd.config.sections.realms import RealmConfig
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.frozen import frozen
 

@@ -4,16 +4,17 @@ Pure. What names an address is in `addresses`.
 """
 
 import re
-from pathlib import Path
+from typing import Annotated
 
+from kkdcpd.config.kinds import Text
 from kkdcpd.errors import SettingError
 from kkdcpd.protocol.realms import fold_realm
 
 __all__ = [
     "WILDCARD",
+    "UnixMode",
     "parse_http_path",
     "parse_mode",
-    "parse_optional_path",
     "parse_principal",
     "parse_realm_name",
     "parse_realm_pattern",
@@ -75,13 +76,6 @@ def parse_principal(text: str) -> str:
     return text
 
 
-def parse_optional_path(text: str) -> Path | None:
-    """Return a path, or None for no text."""
-    if "\0" in text:
-        raise SettingError("is no path")
-    return Path(text) if text else None
-
-
 def parse_http_path(text: str) -> str:
     """Return a path that requests may have."""
     if not text.startswith("/"):
@@ -98,3 +92,9 @@ def parse_mode(text: str) -> int:
     if not _MODE.fullmatch(text):
         raise SettingError("is no octal file mode")
     return int(text, base=8)
+
+
+UnixMode = Annotated[
+    int,
+    Text(parse=parse_mode, remedy='write octal digits in quotes, such as "0660"', form="{:04o}".format),
+]

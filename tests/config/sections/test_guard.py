@@ -2,9 +2,14 @@
 
 from dataclasses import fields
 
+import pytest
+
 from kkdcpd.config import RealmConfig
-from kkdcpd.config.guard import ConnectionsConfig, FailuresConfig, GuardConfig, PolicyConfig, RatesConfig
+from kkdcpd.config.sections.connections import ConnectionsConfig
+from kkdcpd.config.sections.guard import FailuresConfig, GuardConfig, RatesConfig
+from kkdcpd.config.sections.policy import PolicyConfig
 from kkdcpd.values import Mode
+from tests.config.broken import REALM, problems_of
 
 REQUESTS_PER_LOGON = 10
 PEOPLE = 2000
@@ -51,3 +56,27 @@ def test_what_ordinary_clients_may_do_is_refused_by_no_default() -> None:
     assert policy.cname_allow == policy.cname_deny == policy.sname_allow == policy.sname_deny == ()
     realm = RealmConfig(name="EXAMPLE.COM")
     assert (realm.client_certificates, realm.tokens) == ((), ())
+
+
+BROKEN = {
+    "a table that is no power of two": (
+        REALM + "[guard]\ntable_entries = 100000",
+        "guard.table_entries: 100000 is no power of two; write 131072",
+    ),
+    "blocks out of order": (
+        REALM + "[guard.failures]\nblock = 600\nblock_maximum = 60",
+        (
+            "guard.failures.block: 600 seconds is longer than block_maximum, which is 60; "
+            "write 60 or less, or raise block_maximum"
+        ),
+    ),
+    "an unknown mode": (
+        REALM + '[guard.rates]\nmode = "on"',
+        'guard.rates.mode: "on" is not one of its values; write "off", "monitor" or "enforce"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "lines"), BROKEN.values(), ids=BROKEN.keys())
+def test_bad_value_is_refused_with_a_remedy(text: str, lines: str) -> None:
+    assert problems_of(text) == lines

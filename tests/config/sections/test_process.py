@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import read_config
-from kkdcpd.config.process import MAX_WORKERS, ProcessConfig
+from kkdcpd.config.sections.process import MAX_WORKERS, ProcessConfig
 from kkdcpd.errors import ConfigError
 
 REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
