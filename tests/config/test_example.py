@@ -1,4 +1,4 @@
-"""config.toml.example against the schema: nothing may stand in one only."""
+"""The committed config.toml.example is the generated one, and is valid however it is uncommented."""
 
 import re
 import tomllib
@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import Config, EndpointSpec, RealmConfig, load_config, read_config, settings_of
+from kkdcpd.config import (
+    Config,
+    EndpointSpec,
+    ProcessConfig,
+    RealmConfig,
+    load_config,
+    read_config,
+    settings_of,
+)
+from kkdcpd.config.example import example, setting_line
 from kkdcpd.config.kinds import Kind, ListOf, Number
 from kkdcpd.config.named_tables import NamedTables
 from kkdcpd.config.reader import Table
@@ -57,6 +66,27 @@ def _paragraph_of(key: str) -> str:
     return re.sub(r"\n# *", " ", found)
 
 
+def test_committed_example_is_the_generated_one() -> None:
+    assert example() == TEXT, "run make docs"
+
+
+def test_line_of_a_setting_has_its_valid_values() -> None:
+    process = settings_of(ProcessConfig)
+    assert setting_line("workers", process["workers"]) == 'workers = "auto"  # "auto", or 1 to 32 processes'
+    assert (
+        setting_line("drain_timeout", process["drain_timeout"]) == "drain_timeout = 25  # 0 to 3600 seconds"
+    )
+    assert setting_line("kdc", settings_of(RealmConfig)["kdc"]) == (
+        'kdc = ["kdc1.example.com", "kdc2.example.com"]'
+    )
+
+
+def test_command_stays_on_one_line() -> None:
+    commands = re.findall("`([^`]*)`", re.sub(r"\n# ", " ", TEXT))
+    assert "openssl rand -hex 16" in commands
+    assert all(command in TEXT for command in commands)
+
+
 def test_example_is_sound_as_it_stands() -> None:
     assert read_config(TEXT, source=EXAMPLE) == DEFAULTS
 
@@ -77,7 +107,7 @@ def test_every_number_is_told_with_unit_and_bounds(key: str, kind: Any) -> None:
 
 
 def test_what_must_be_changed_comes_first() -> None:
-    beginning = "\n".join(TEXT.splitlines()[:45])
+    beginning = "\n".join(TEXT.splitlines()[:55])
     assert read_config(beginning, source=EXAMPLE) == DEFAULTS
 
 

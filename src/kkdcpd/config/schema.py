@@ -46,13 +46,11 @@ Realms = Annotated[
 
 @frozen
 class Config:
-    """The configuration of kkdcpd.
-
-    Copy it to /etc/kkdcpd/config.toml. `kkdcpd check` shows whether it is valid.
+    """The configuration of kkdcpd. Copy it to /etc/kkdcpd/config.toml. `kkdcpd check` checks it.
 
     Set two things: your certificate and your realm. Every other setting has a default, and a line `#key =
     value` shows this default. Uncomment only the lines that you change; the [section] above such a line is
-    active already. A comment after a value lists the valid values.
+    active already. A comment after a value has the valid values.
     """
 
     # None if no listener uses TLS.

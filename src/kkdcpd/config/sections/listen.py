@@ -40,7 +40,7 @@ class ListenConfig:
     """
 
     tls: bool = True
-    """false means plain HTTP, behind a reverse proxy that handles TLS.
+    """TLS on this listener. false means plain HTTP, behind a reverse proxy that handles TLS.
 
     kkdcpd accepts it only on 127.0.0.1, [::1] and UNIX sockets: Kerberos protects passwords well, but shows
     the names of users and services.
@@ -65,10 +65,11 @@ class ListenConfig:
     """
 
     client_certificates: ClientCertificates = "none"
-    """Whether kkdcpd requests from TLS clients a certificate of an authority in [tls] client_ca.
+    """Certificates of clients, from an authority in [tls] client_ca. "none" requests no certificate.
 
-    With "optional", clients without a certificate reach the realms that need none. MIT's clients cannot show
-    a certificate; Windows' own proxy requests it in the same way (HttpsClientAuth).
+    With "required", every TLS client needs a certificate. With "optional", clients without a certificate
+    reach the realms that need none. MIT's clients cannot show a certificate; Windows' own proxy requests it
+    in the same way (HttpsClientAuth).
     """
 
     def find_problems(self, key: str) -> Iterator[ConfigProblem]:

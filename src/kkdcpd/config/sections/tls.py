@@ -24,8 +24,8 @@ ServerName = Annotated[
 class AdditionalCertificate:
     """A certificate for clients that use another name of the server (SNI, RFC 6066 3)."""
 
-    certificate: Certificate
-    key: Key
+    certificate: Annotated[Certificate, Shown('"tls/other.pem"')]
+    key: Annotated[Key, Shown('"tls/other-key.pem"')]
     """PEM files: the certificate followed by its chain, and its private key without a passphrase."""
 
     server_names: Annotated[
@@ -67,14 +67,16 @@ class TlsConfig:
         tuple[AdditionalCertificate, ...],
         Items(remedy="write each as a section [[tls.additional]]", rule=_server_names_differ),
     ] = ()
-    """More certificates, for clients that use another name of the server (SNI):
+    """More certificates, for clients that use another name of the server (SNI). The default is none.
+
+    Write them as a list:
 
         additional = [
           { certificate = "tls/other.pem", key = "tls/other-key.pem", server_names = ["kdc.example.net"] },
         ]
 
     Without server_names, the DNS names of the certificate count. In "*.example.com", `*` stands for one
-    label. A client without SNI, or with an unknown name, gets the certificate above. The default is none.
+    label. A client without SNI, or with an unknown name, gets the certificate above.
     """
 
     client_ca: Annotated[Path | None, File("/etc/kkdcpd/tls/client-ca.pem")] = None
