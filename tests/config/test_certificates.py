@@ -7,7 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kkdcpd.config.certificates import EXPIRY_WARNING, inspect_pair
+from kkdcpd.config.certificates import CERTIFICATE_LABELS, EXPIRY_WARNING, inspect_pair, pem_blocks, read_pem
+from kkdcpd.config.client_ca import CRL_LABELS
 from kkdcpd.errors import ConfigError
 
 from .conftest import NOT_AFTER, NOT_BEFORE, Issuer
@@ -193,3 +194,24 @@ def test_certificate_of_the_chain_that_has_expired_is_a_warning(issuer: Issuer) 
     warnings = _warnings(certificate, key, NOT_AFTER + timedelta(days=1))
     assert f"certificate 2 in {certificate} (" in warnings
     assert "expired on 2026-04-01 00:00 UTC; replace the chain" in warnings
+
+
+def test_certificates_are_found_whatever_stands_between(tmp_path: Path) -> None:
+    block = "-----BEGIN CERTIFICATE-----\r\nMI\r\nIB\r\n-----END CERTIFICATE-----"
+    path = tmp_path / "ca.pem"
+    path.write_bytes(f"one\n{block}\n".encode() + b"\xe9\xff\n" + block.encode())
+    assert pem_blocks(read_pem(path, "key"), CERTIFICATE_LABELS) == [b"0\x82\x01"] * 2
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [(label, CERTIFICATE_LABELS) for label in CERTIFICATE_LABELS] + [("X509 CRL", CRL_LABELS)],
+)
+def test_every_label_that_openssl_takes_is_found(label: str, labels: tuple[str, ...]) -> None:
+    pem = f"-----BEGIN {label}-----\nMIIB\n-----END {label}-----\n-----BEGIN OTHER-----\n-----END OTHER-----"
+    assert pem_blocks(pem, labels) == [b"0\x82\x01"]
+
+
+def test_block_that_is_not_base64_is_empty() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----"
+    assert pem_blocks(pem, CERTIFICATE_LABELS) == [b""]

@@ -1,18 +1,17 @@
-"""Tells whether certificates and revocation lists in use are within their validity dates.
+"""Compares the validity dates of certificates and revocation lists with the clock.
 
-A clock that is wrong must not keep the service down: these problems fail `kkdcpd check` and may refuse a
-reload, but never a start.
+A wrong clock must not keep the service down. So these problems fail `kkdcpd check`, and may refuse a reload,
+but never a start.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from kkdcpd.config.pem import minute
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.frozen import Word, frozen
 
-__all__ = ["DatedItem", "DatedKind", "newly_outside_dates"]
+__all__ = ["DatedItem", "DatedKind", "minute", "newly_outside_dates"]
 
 
 class DatedKind(Word):
@@ -46,7 +45,7 @@ class DatedItem:
     end: datetime | None
 
     def problem(self, now: datetime) -> ConfigProblem | None:
-        """Return what is wrong if `now` is outside the dates."""
+        """Return the problem if `now` is outside the dates."""
         if self.start and now < self.start:
             remedy = f"set this host's clock right (it says {minute(now)}), or wait"
             return self._problem(f"is not valid before {minute(self.start)}", remedy)
@@ -71,6 +70,11 @@ class DatedItem:
             return f"the certificate in {self.path}"
         noun = "certificate" if self.kind is DatedKind.CLIENT_CA else "revocation list"
         return f"the {noun} of {self.subject} in {self.path}"
+
+
+def minute(when: datetime) -> str:
+    """Return a time as an administrator reads it."""
+    return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
 def newly_outside_dates(

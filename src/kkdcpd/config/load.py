@@ -20,17 +20,16 @@ from kkdcpd.config.disk import is_temporary, read_bytes, remedy_of
 from kkdcpd.config.homes import homes_named
 from kkdcpd.config.krb5_conf import SOURCE, import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
-from kkdcpd.config.principals_key import read_principals_key
 from kkdcpd.config.problems import Location, collected, join
 from kkdcpd.config.reader import Table
 from kkdcpd.config.schema import Config, find_unserved
+from kkdcpd.config.secret_files import read_principals_key, read_tokens
 from kkdcpd.config.sections.admin import AdminConfig
 from kkdcpd.config.sections.log import LogConfig
 from kkdcpd.config.sections.policy import PolicyConfig
 from kkdcpd.config.sections.process import ProcessConfig
 from kkdcpd.config.sections.realms import RealmConfig
 from kkdcpd.config.sections.tls import TlsConfig
-from kkdcpd.config.tokens import read_tokens
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
 from kkdcpd.socket_address import is_interface
