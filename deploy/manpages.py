@@ -76,10 +76,10 @@ def _options(actions: Iterable[argparse.Action]) -> Iterator[str]:
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
     inherited = {action.dest for action in parser._actions}
-    for command, told in _subcommands(parser).items():
+    for command, meaning in _subcommands(parser).items():
         own = [action for action in command._actions if action.dest not in inherited]
         operands = (str(action.metavar) for action in own if not action.option_strings)
-        yield roff.items([" ".join([command.prog.removeprefix("kkdcpd "), *operands])], _sentence(told))
+        yield roff.items([" ".join([command.prog.removeprefix("kkdcpd "), *operands])], _sentence(meaning))
         if own:
             yield from roff.indented(_options(own))
 
@@ -87,8 +87,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 def _subcommands(parser: argparse.ArgumentParser) -> Mapping[argparse.ArgumentParser, str]:
     """Return the commands, each with its line of help."""
     (commands,) = (it for it in parser._actions if isinstance(it, argparse._SubParsersAction))
-    told = {choice.dest: choice.help or "" for choice in commands._choices_actions}
-    return {command: told[name] for name, command in commands.choices.items()}
+    help_of = {choice.dest: choice.help or "" for choice in commands._choices_actions}
+    return {command: help_of[name] for name, command in commands.choices.items()}
 
 
 def _exit_codes(epilog: str) -> Iterator[str]:
@@ -107,8 +107,8 @@ def _from_operations(head: str) -> Iterator[str]:
             yield roff.paragraph(" ".join(block.split()))
             continue
         for row in block.splitlines()[2:]:
-            tag, told = (cell.strip() for cell in row.strip("|").split("|"))
-            yield roff.items([tag.replace("`", "")], _sentence(told))
+            tag, meaning = (cell.strip() for cell in row.strip("|").split("|"))
+            yield roff.items([tag.replace("`", "")], _sentence(meaning))
 
 
 def _sentence(text: str) -> str:

@@ -75,7 +75,7 @@ def test_damaged_certificate_is_told(issuer: Issuer) -> None:
     certificate.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     assert _refusal(certificate, key) == (
         f"tls.certificate: the first certificate in {certificate} is damaged; "
-        "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
+        "copy it there anew; openssl x509 -in FILE -text shows whether it is whole"
     )
 
 
@@ -85,7 +85,7 @@ def test_damaged_key_is_told(issuer: Issuer) -> None:
     line = _refusal(certificate, key)
     assert line.startswith(f"tls.key: OpenSSL can't use {key} with {certificate}: ")
     assert line.endswith(
-        "; copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
+        "; copy both files there anew; openssl pkey -in FILE -check shows whether a key is whole"
     )
 
 
@@ -153,7 +153,7 @@ def test_certificate_without_alternative_names_is_a_warning(tmp_path: Path) -> N
     assert _warnings(certificate, key) == (
         f"tls.certificate: the certificate in {certificate} has no subjectAltName, "
         "so clients will refuse it; "
-        "get one that bears the server's name there"
+        "get one that has the server's name there"
     )
 
 

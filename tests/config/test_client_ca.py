@@ -1,4 +1,4 @@
-"""Authorities and their lists; that handshakes heed them is in tests/test_tls.py."""
+"""Authorities and their lists; handshakes use them in tests/test_tls.py."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -51,7 +51,7 @@ def _kinds(kind: Kind[Any], key: str) -> list[tuple[str, Kind[Any]]]:
     match kind:
         case Table() | NamedTables():
             settings = settings_of(kind.form).items()
-            return [found for name, told in settings for found in _kinds(told.kind, name)]
+            return [found for name, each in settings for found in _kinds(each.kind, name)]
         case ListOf(item=Table() as table):
             return _kinds(table, key)
     return [(key, kind)]
@@ -146,11 +146,11 @@ COMMENTED_KEYS = list(_commented_keys())
 def test_uncommenting_a_single_key_sets_it_in_its_section(number: int, section: str, key: str) -> None:
     text = _uncommented(number)
     assert read_config(text, source=EXAMPLE) == DEFAULTS
-    place = f".{section.replace(chr(34), '')}.{key}"
+    path = f".{section.replace(chr(34), '')}.{key}"
     before, after = _flat(tomllib.loads(TEXT)), _flat(tomllib.loads(text))
-    assert place not in before
-    empty_section = {place.rpartition(".")[0]}
-    assert {name for name in after if name not in before} == {place}
+    assert path not in before
+    empty_section = {path.rpartition(".")[0]}
+    assert {name for name in after if name not in before} == {path}
     assert {name for name in before if name not in after} <= empty_section
 
 

@@ -20,7 +20,7 @@ def _relations(*entries: str, realm: str = "EXAMPLE.COM") -> tuple[Relation, ...
     """Return the realm's relations, each written `key = value` and on a line of its own."""
     pairs = (entry.split(" = ") for entry in entries)
     return tuple(
-        Relation(path=("realms", realm, key), value=value, place=f"/etc/krb5.conf, line {number}")
+        Relation(path=("realms", realm, key), value=value, origin=f"/etc/krb5.conf, line {number}")
         for number, (key, value) in enumerate(pairs, start=1)
     )
 
@@ -165,7 +165,7 @@ def test_dns_is_allowed_unless_krb5_conf_forbids_it(values: list[str], is_allowe
     other = _relations("kdc = kdc1")
     path = ("libdefaults", "dns_lookup_kdc")
     assert (
-        is_dns_allowed([*other, *(Relation(path=path, value=each, place="") for each in values)])
+        is_dns_allowed([*other, *(Relation(path=path, value=each, origin="") for each in values)])
         is is_allowed
     )
 
@@ -175,6 +175,6 @@ def test_dns_is_allowed_unless_krb5_conf_forbids_it(values: list[str], is_allowe
     value=st.text() | st.from_regex(r"(tcp/|udp://|https://)?[\[\]a-z0-9.:, #]*", fullmatch=True),
 )
 def test_no_value_is_a_crash(key: str, value: str) -> None:
-    relation = Relation(path=("realms", "EXAMPLE.COM", key), value=value, place=str(Path("/etc/krb5.conf")))
+    relation = Relation(path=("realms", "EXAMPLE.COM", key), value=value, origin=str(Path("/etc/krb5.conf")))
     with suppress(ConfigError):
         import_realms([REALM], [relation])

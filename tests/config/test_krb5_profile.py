@@ -134,7 +134,7 @@ def test_included_file_neither_goes_on_in_a_section_nor_ends_it() -> None:
         }
     )
     found = read_profile(MAIN, files, key="krb5_conf")
-    assert [(relation.path, relation.place) for relation in found] == [
+    assert [(relation.path, relation.origin) for relation in found] == [
         (("d", "S", "e"), "/etc/more, line 4"),
         (("a", "R", "b"), "/etc/krb5.conf, line 4"),
     ]

@@ -1,4 +1,4 @@
-"""The configuration: what may be set, how a TOML file is read, and everything that can be wrong with one.
+"""The configuration: its settings, and the reader of its TOML file, which finds all problems.
 
 `schema` declares the settings; `load_config` is the way in. Nothing below this package knows of it.
 """

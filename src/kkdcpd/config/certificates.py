@@ -164,7 +164,7 @@ def _check_openssl_loads(chain: _Chain, key: Path, key_setting: str) -> None:
 
 def _explained(error: ssl.SSLError, chain: _Chain, key: Path, key_setting: str) -> ConfigError:
     if chain.leaf is _UNREAD:
-        remedy = "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
+        remedy = "copy it there anew; openssl x509 -in FILE -text shows whether it is whole"
         return refusal(chain.setting, f"the first certificate in {chain.path} is damaged", remedy)
     if error.reason in _MISMATCHES:
         problem = f"{key} is not the key of the first certificate in {chain.path}"
@@ -175,7 +175,7 @@ def _explained(error: ssl.SSLError, chain: _Chain, key: Path, key_setting: str) 
         remedy = "get another one; openssl x509 -in FILE -text shows its extensions"
         return refusal(chain.setting, problem, remedy)
     problem = f"OpenSSL can't use {key} with {chain.path}: {error.reason or error.strerror}"
-    remedy = "copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
+    remedy = "copy both files there anew; openssl pkey -in FILE -check shows whether a key is whole"
     return refusal(key_setting, problem, remedy)
 
 
@@ -199,7 +199,7 @@ def _warn_of_names(chain: _Chain) -> Iterator[ConfigProblem]:
     # RFC 9525 2: clients look at subjectAltName only, never at the common name.
     if not chain.leaf.names:
         problem = f"the certificate in {chain.path} has no subjectAltName, so clients will refuse it"
-        yield chain.warning(problem, "get one that bears the server's name there")
+        yield chain.warning(problem, "get one that has the server's name there")
     for name in chain.dns_names:
         if not name.isascii():
             problem = f'the certificate in {chain.path} has a DNS name beyond ASCII, "{name}"'

@@ -146,7 +146,7 @@ def _check_openssl_loads(key: str, path: Path, damaged: Sequence[int]) -> None:
             problem = f"block {damaged[0]} of {path} is damaged"
             raise refusal(key, problem, "copy it there anew") from error
         problem = f"OpenSSL can't use {path}: {error.reason or error.strerror}"
-        remedy = "copy it there anew; openssl storeutl -text FILE tells whether it is whole"
+        remedy = "copy it there anew; openssl storeutl -text FILE shows whether it is whole"
         raise refusal(key, problem, remedy) from error
 
 

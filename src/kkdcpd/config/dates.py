@@ -15,7 +15,7 @@ __all__ = ["DatedItem", "DatedKind", "minute", "newly_outside_dates"]
 
 
 class DatedKind(Word):
-    """SERVER: a certificate shown to clients. CLIENT_CA, CLIENT_CRL: those that theirs are checked by."""
+    """SERVER is a certificate of the server. CLIENT_CA and CLIENT_CRL verify certificates of clients."""
 
     SERVER = "server"
     CLIENT_CA = "client_ca"
@@ -33,7 +33,7 @@ _REMEDIES = {
 class DatedItem:
     """A certificate or revocation list in use. `subject` of a list is its issuer.
 
-    A date that cannot be read is None; a list without a next update has no end either.
+    An unreadable date is None, and so is the end of a list without a next update.
     """
 
     kind: DatedKind
@@ -56,7 +56,7 @@ class DatedItem:
 
     @property
     def identities(self) -> frozenset[object]:
-        """What makes it the same as an item of another configuration, if they have one in common."""
+        """The identities of the item. It equals an item of another configuration with a common identity."""
         if self.kind is DatedKind.SERVER:
             return frozenset({self.key, self.path})
         return frozenset({(self.kind, self.subject)})
@@ -80,7 +80,7 @@ def minute(when: datetime) -> str:
 def newly_outside_dates(
     items: Sequence[DatedItem], current: Sequence[DatedItem], now: datetime
 ) -> tuple[ConfigProblem, ...]:
-    """Return the problems of items that are outside their dates, unless the current ones are so too."""
+    """Return the problems of items outside their dates, unless the same current item is outside its dates."""
     known = {identity for item in current if item.problem(now) for identity in item.identities}
     found = ((item, item.problem(now)) for item in items)
     return tuple(problem for item, problem in found if problem and not known & item.identities)

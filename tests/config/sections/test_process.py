@@ -52,6 +52,6 @@ def test_settings_are_read(settings: str, key: str, value: Any) -> None:
     ],
 )
 def test_what_is_wrong_is_told(settings: str, words: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         read(settings)
-    assert words in str(told.value)
+    assert words in str(caught.value)

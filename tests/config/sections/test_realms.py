@@ -111,7 +111,7 @@ BROKEN = {
     "a wildcard for a top-level domain": (
         '[realms."*.COM"]',
         (
-            'realms."*.COM": "*.COM" would serve the realms of strangers; '
+            'realms."*.COM": "*.COM" would serve realms of any owner; '
             'write two labels at least, as in "*.EXAMPLE.COM"'
         ),
     ),
@@ -198,7 +198,7 @@ BROKEN = {
         (
             'realms."EXAMPLE.COM".client_certificates[0]: "subject:O = Example, CN = *" is not written as '
             "RFC 4514 has it; write what `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb -in FILE` "
-            'tells, such as "subject:CN=*,O=Example"'
+            'prints, such as "subject:CN=*,O=Example"'
         ),
     ),
 }

@@ -123,7 +123,7 @@ class FailuresConfig:
     """The number of clients from which one principal must fail within the window before kkdcpd logs a
     warning.
 
-    The warning blocks no client. Few people have 5 devices in 5 places with an old password.
+    The warning blocks no client. Few people have 5 devices in 5 networks with an old password.
     """
 
     def find_problems(self, key: str) -> Iterator[ConfigProblem]:

@@ -25,7 +25,7 @@ class ProcessConfig:
     """The time that a worker process has to finish its requests when it ends (at a reload, or when the
     service stops).
 
-    The worker process tells clients to close open connections, so that no request is lost; after this time it
+    The worker process asks clients to close open connections, so that no request is lost; after this time it
     closes them. The default is a little more than upstream.reply_timeout.
     """
 

@@ -162,7 +162,7 @@ class RealmConfig:
     comments); `openssl rand -hex 16` makes a token. Clients then use
     https://kdc.example.com/KdcProxy/THE-TOKEN. With two lines, an old and a new token are valid while you
     change it. kkdcpd neither logs nor stores tokens. A program that can read a client's configuration can
-    read its token, so tokens only keep strangers out.
+    read its token, so tokens only keep unknown clients out.
     """
 
     @property
