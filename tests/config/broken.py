@@ -1,4 +1,4 @@
-"""Texts that broken configurations share, and the problems of a configuration."""
+"""Texts that tests of configurations share, and helpers that return problems."""
 
 from datetime import UTC, datetime
 from pathlib import Path

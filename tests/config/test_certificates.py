@@ -46,21 +46,21 @@ def test_text_in_any_encoding_may_stand_round_the_certificate(issuer: Issuer) ->
     assert _warnings(certificate, key) == ""
 
 
-def test_both_missing_files_are_told(tmp_path: Path) -> None:
+def test_both_missing_files_are_problems(tmp_path: Path) -> None:
     assert _refusal(tmp_path / "a.pem", tmp_path / "b.pem") == (
         f"tls.certificate: there is no file {tmp_path}/a.pem; put it there, or correct the path\n"
         f"tls.key: there is no file {tmp_path}/b.pem; put it there, or correct the path"
     )
 
 
-def test_unreadable_file_is_told_with_the_reason(issuer: Issuer, tmp_path: Path) -> None:
+def test_unreadable_file_is_refused_with_the_reason(issuer: Issuer, tmp_path: Path) -> None:
     certificate, _key = issuer.issue("kdc.example.com")
     assert _refusal(certificate, tmp_path) == (
         f"tls.key: {tmp_path} can't be read: Is a directory; name a file in it"
     )
 
 
-def test_swapped_files_are_told(issuer: Issuer) -> None:
+def test_swapped_files_are_refused(issuer: Issuer) -> None:
     certificate, key = issuer.issue("kdc.example.com")
     assert _refusal(key, certificate) == (
         f"tls.certificate: {key} holds no certificate in PEM; "
@@ -70,7 +70,7 @@ def test_swapped_files_are_told(issuer: Issuer) -> None:
     )
 
 
-def test_damaged_certificate_is_told(issuer: Issuer) -> None:
+def test_damaged_certificate_is_refused(issuer: Issuer) -> None:
     certificate, key = issuer.issue("kdc.example.com")
     certificate.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     assert _refusal(certificate, key) == (
@@ -79,7 +79,7 @@ def test_damaged_certificate_is_told(issuer: Issuer) -> None:
     )
 
 
-def test_damaged_key_is_told(issuer: Issuer) -> None:
+def test_damaged_key_is_refused(issuer: Issuer) -> None:
     certificate, key = issuer.issue("kdc.example.com")
     key.write_text("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n")
     line = _refusal(certificate, key)
@@ -90,7 +90,7 @@ def test_damaged_key_is_told(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize("other_type", list(trustme.KeyType))
-def test_key_of_another_certificate_is_told(issuer: Issuer, other_type: trustme.KeyType) -> None:
+def test_key_of_another_certificate_is_refused(issuer: Issuer, other_type: trustme.KeyType) -> None:
     certificate, _key = issuer.issue("kdc.example.com")
     _other, key = issuer.issue("kdc.example.com", file="other-", key_type=other_type)
     assert _refusal(certificate, key) == (
@@ -102,7 +102,7 @@ def test_key_of_another_certificate_is_told(issuer: Issuer, other_type: trustme.
 @pytest.mark.parametrize(
     "form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL]
 )
-def test_key_with_a_passphrase_is_told_with_how_to_decrypt_it(
+def test_key_with_a_passphrase_is_refused_with_a_command_to_decrypt(
     issuer: Issuer, form: serialization.PrivateFormat
 ) -> None:
     certificate, key = issuer.issue("kdc.example.com")
@@ -196,7 +196,7 @@ def test_certificate_of_the_chain_that_has_expired_is_a_warning(issuer: Issuer) 
     assert "expired on 2026-04-01 00:00 UTC; replace the chain" in warnings
 
 
-def test_certificates_are_found_whatever_stands_between(tmp_path: Path) -> None:
+def test_certificates_are_found_between_other_texts(tmp_path: Path) -> None:
     block = "-----BEGIN CERTIFICATE-----\r\nMI\r\nIB\r\n-----END CERTIFICATE-----"
     path = tmp_path / "ca.pem"
     path.write_bytes(f"one\n{block}\n".encode() + b"\xe9\xff\n" + block.encode())

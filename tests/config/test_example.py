@@ -61,7 +61,7 @@ ALL_KINDS = _kinds(Table(form=Config), "")
 
 
 def _paragraph_of(key: str) -> str:
-    """The prose and the keys between two empty lines, as one line of text."""
+    """Return the prose and the keys between two empty lines, as one line of text."""
     (found,) = (part for part in TEXT.split("\n\n") if re.search(rf"^#?{key} = ", part, re.MULTILINE))
     return re.sub(r"\n# *", " ", found)
 
@@ -87,7 +87,7 @@ def test_command_stays_on_one_line() -> None:
     assert all(command in TEXT for command in commands)
 
 
-def test_example_is_sound_as_it_stands() -> None:
+def test_example_is_valid() -> None:
     assert read_config(TEXT, source=EXAMPLE) == DEFAULTS
 
 
@@ -102,17 +102,17 @@ def test_every_key_is_in_the_example(key: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "kind"), [entry for entry in ALL_KINDS if isinstance(entry[1], Number)])
-def test_every_number_is_told_with_unit_and_bounds(key: str, kind: Any) -> None:
+def test_every_number_has_unit_and_bounds(key: str, kind: Any) -> None:
     assert f"{kind.bounds}" in _paragraph_of(key)
 
 
-def test_what_must_be_changed_comes_first() -> None:
+def test_required_changes_are_at_the_beginning() -> None:
     beginning = "\n".join(TEXT.splitlines()[:55])
     assert read_config(beginning, source=EXAMPLE) == DEFAULTS
 
 
 def _commented_keys() -> Iterator[tuple[int, str, str]]:
-    """Each line that can be uncommented: its number, the section above it, and its key."""
+    """Yield the number, the section and the key of each commented line."""
     section = ""
     for number, line in enumerate(TEXT.splitlines()):
         if header := _SECTION.match(line):
@@ -127,7 +127,7 @@ def _uncommented(*numbers: int) -> str:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, object]:
-    """The settings of a document, each under its section and name."""
+    """Return the settings of a document by section and name."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = value[0]
     if not isinstance(value, dict) or not value:
@@ -199,7 +199,7 @@ def test_files_are_read_where_the_example_has_their_setting(
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with each file that the example may name."""
+    """Create a folder with each file that the example may name."""
     folder = tmp_path_factory.mktemp("example")
     authority = Authority(folder)
     authority.issue("kdc.example.com")

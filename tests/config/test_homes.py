@@ -1,4 +1,4 @@
-"""Settings that stand in the wrong section, as an administrator's file has them."""
+"""Settings in the wrong section."""
 
 from pathlib import Path
 
@@ -85,12 +85,12 @@ def problem_of(text: str) -> str:
         ),
     ],
 )
-def test_unknown_setting_tells_where_it_belongs(text: str, problem: str) -> None:
+def test_problem_of_an_unknown_setting_names_its_section(text: str, problem: str) -> None:
     assert problem_of(text) == problem
 
 
 def _sections(kind: object, name: str) -> list[tuple[str, set[str]]]:
-    """Each section of a schema: its header, and the settings in it."""
+    """Return the header and the settings of each section."""
     match kind:
         case ListOf(item=Table() as table):
             return [(f"[[{name}]]", set(settings_of(table.form)))]
@@ -119,6 +119,6 @@ def test_every_setting_is_known_from_every_other_section() -> None:
             assert f"{name} belongs to [" in unknown.problem
 
 
-def test_closest_name_is_one_that_is_alike() -> None:
+def test_closest_name_is_similar() -> None:
     assert closest("fromat", ["level", "format"]) == "format"
     assert closest("xyzzy", ["level", "format"]) is None

@@ -121,13 +121,13 @@ def test_good_value_is_read(kind: Kind[object], value: object, expected: object)
         ),
     ],
 )
-def test_bad_value_is_refused_with_what_to_write(kind: Kind[object], value: object, line: str) -> None:
+def test_bad_value_is_refused_with_a_remedy(kind: Kind[object], value: object, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         kind.read(value, AT)
     assert str(caught.value) == line
 
 
-def test_every_bad_item_of_a_list_is_told() -> None:
+def test_every_bad_item_of_a_list_is_a_problem() -> None:
     with pytest.raises(ConfigError) as caught:
         ListOf(item=LETTER, rules=Items(remedy="")).read(["x", "a", "y"], AT)
     assert [problem.key for problem in caught.value.problems] == ["key[0]", "key[2]"]

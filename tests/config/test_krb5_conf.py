@@ -17,7 +17,7 @@ REALM = RealmConfig(name="EXAMPLE.COM")
 
 
 def _relations(*entries: str, realm: str = "EXAMPLE.COM") -> tuple[Relation, ...]:
-    """Return the realm's relations, each written `key = value` and on a line of its own."""
+    """Return the realm's relations from lines `key = value`."""
     pairs = (entry.split(" = ") for entry in entries)
     return tuple(
         Relation(path=("realms", realm, key), value=value, origin=f"/etc/krb5.conf, line {number}")
@@ -100,7 +100,7 @@ def test_realm_with_lists_or_discovery_of_its_own_is_left_alone(own: dict[str, A
     assert import_realms([realm], _relations("kdc = kdc1")).realms == (realm,)
 
 
-def test_realm_that_says_it_is_not_discovered_is_filled() -> None:
+def test_realm_without_discovery_gets_the_lists_of_krb5_conf() -> None:
     realm = RealmConfig(name="EXAMPLE.COM", discovery="none")
     assert import_realms([realm], _relations("kdc = kdc1")).realms[0].kdc == _kdcs("kdc1")
 
@@ -122,7 +122,7 @@ def test_entry_that_is_no_kdc_is_left_out_with_a_warning(entry: str, reason: str
     )
 
 
-def test_every_bad_entry_is_told_with_file_and_line() -> None:
+def test_every_bad_entry_is_a_problem_with_file_and_line() -> None:
     with pytest.raises(ConfigError) as caught:
         _imported(
             "kdc = kdc1:0 kdc_2..x", "default_domain = ..", "kpasswd_server = [2001:db8::x]", "kdc = ok"

@@ -59,7 +59,7 @@ def test_broken_configuration_is_refused_with_a_remedy(text: str, lines: str) ->
     assert problems_of(text) == lines
 
 
-def test_whole_seconds_are_seconds_too() -> None:
+def test_whole_number_of_seconds_is_a_float() -> None:
     config = read_config(REALM + "[upstream]\nreach_timeout = 6", source=SOURCE)
     assert isinstance(config.upstream.reach_timeout, float)
 

@@ -7,7 +7,7 @@ from kkdcpd.config.problems import Location, collected, in_order, items_differ, 
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 
 
-def test_equal_items_are_told_each_with_the_first() -> None:
+def test_each_equal_item_is_a_problem_with_the_first() -> None:
     found = items_differ({"key[0]": "a", "key[1]": "b", "key[2]": "a", "key[3]": "a"})
     assert list(map(str, found)) == [
         "key[2]: is the same as key[0]; remove one of them",
@@ -15,7 +15,7 @@ def test_equal_items_are_told_each_with_the_first() -> None:
     ]
 
 
-def test_longer_than_its_pair_is_told() -> None:
+def test_setting_longer_than_its_pair_is_a_problem() -> None:
     section = SimpleNamespace(first=1, second=1.5, third=1)
     found = in_order(section, "section", [("first", "second"), ("second", "third"), ("first", "third")])
     assert list(map(str, found)) == [

@@ -60,7 +60,7 @@ def test_tables_become_dataclasses() -> None:
     )
 
 
-def test_every_problem_at_every_depth_is_told() -> None:
+def test_problems_at_every_depth_are_found() -> None:
     document = {"wight": 3, "fruit": {"pear": {"colour": 1, "is_ripe": 0}, "big.plum": {}}}
     assert _lines(Table(form=Basket), document) == [
         "wight: there is no such setting; did you mean weight?",
@@ -70,13 +70,13 @@ def test_every_problem_at_every_depth_is_told() -> None:
     ]
 
 
-def test_unknown_key_that_resembles_none_is_told_with_those_there_are() -> None:
+def test_unknown_key_without_a_similar_key_is_refused_with_all_keys() -> None:
     assert _lines(Table(form=Basket), {"fruit": {"pear": {"colour": "red"}}, "xyz": 1}, "basket") == [
         "basket.xyz: there is no such setting; remove it, or use one of fruit, weight"
     ]
 
 
-def test_misspelt_key_is_not_told_as_missing_too() -> None:
+def test_misspelt_key_is_not_also_missing() -> None:
     document = {"fruit": {"pear": {"color": "red"}}}
     assert _lines(Table(form=Basket), document) == [
         "fruit.pear.color: there is no such setting; did you mean colour?"
@@ -100,7 +100,7 @@ def test_field_that_is_no_setting_is_no_key() -> None:
         ({"fruit": {"pear": 1}}, "fruit.pear: 1 is a whole number; write a table with colour, is_ripe"),
     ],
 )
-def test_what_is_no_table_is_refused(document: object, line: str) -> None:
+def test_value_that_is_no_table_is_refused(document: object, line: str) -> None:
     assert [text.removeprefix(": ") for text in _lines(Table(form=Basket), document)] == [line]
 
 

@@ -32,7 +32,9 @@ def _hosts(text: str) -> list[str]:
         (GOOD * 2, ["192.0.2.53"]),
     ],
 )
-def test_servers_are_taken_in_order_and_the_local_one_by_default(text: str, hosts: list[str]) -> None:
+def test_servers_have_the_order_of_the_file_and_the_local_server_is_the_default(
+    text: str, hosts: list[str]
+) -> None:
     assert _hosts(text) == hosts
     assert read_resolv_conf(text, SOURCE).warnings == ()
 

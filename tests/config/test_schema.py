@@ -1,4 +1,4 @@
-"""What single settings hold by default; what is wrong with bad ones is in test_load."""
+"""The defaults of the settings. Bad values are in the tests of the sections."""
 
 import tomllib
 from pathlib import Path
@@ -35,7 +35,7 @@ def _all_settings(form: Any) -> list[tuple[Any, str, Setting]]:
 ALL_SETTINGS = _all_settings(Config)
 
 
-def test_one_realm_is_all_that_must_be_configured() -> None:
+def test_configuration_needs_only_one_realm() -> None:
     config = Config(realms=(REALM,))
     assert [listener.address for listener in config.listen] == [ListenAddress(host="*", port=443)]
     assert config.listen[0].tls
@@ -55,7 +55,7 @@ def test_timeouts_suit_the_clients() -> None:
     ("form", "name", "declared"), [each for each in ALL_SETTINGS if not _form(each[2].kind)]
 )
 def test_written_default_is_read_as_the_default(form: type, name: str, declared: Setting) -> None:
-    """An empty list of KDCs is no value: it would leave open whether the realm has servers in DNS."""
+    """An empty list of KDCs is the default, but no valid value."""
     if declared.is_required or (form, name) == (RealmConfig, "kdc"):
         return
     text = declared.kind.write(declared.default)

@@ -38,7 +38,7 @@ def test_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["a" * 15, "a" * 129, "0123456789abcde/", "0123456789 abcdef", "ä" * 16])
-def test_bad_secret_is_told_by_its_line_and_not_quoted(tmp_path: Path, token: str) -> None:
+def test_bad_token_is_refused_with_its_line_and_not_quoted(tmp_path: Path, token: str) -> None:
     path = tmp_path / "tokens"
     text = f"# comment\n{'b' * 16}\n{token}\n"
     assert _refusal(path, text) == f"{SETTING}: line 3 of {path} is no secret to use; {REMEDY}"

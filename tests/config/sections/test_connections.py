@@ -36,5 +36,5 @@ def test_bad_value_is_refused_with_a_remedy(text: str, lines: str) -> None:
         TRUSTED + 'forwarded = "x-forwarded-for"',
     ],
 )
-def test_proxies_are_believed_by_network_or_on_a_unix_socket(settings: str) -> None:
+def test_trusted_proxies_connect_by_network_or_unix_socket(settings: str) -> None:
     read_config(REALM + settings, source=SOURCE)

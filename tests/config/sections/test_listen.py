@@ -69,6 +69,6 @@ def test_bad_value_is_refused_with_a_remedy(text: str, lines: str) -> None:
         'address = "unix:/run/http.sock"\ntls = false',
     ],
 )
-def test_plain_http_is_taken_where_it_is_meant(listener: str) -> None:
+def test_plain_http_is_valid_locally_or_with_plain_http_anywhere(listener: str) -> None:
     config = read_config(f"{REALM}[[listen]]\n{listener}", source=SOURCE)
     assert [found.tls for found in config.listen] == [False]

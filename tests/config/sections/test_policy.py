@@ -37,7 +37,7 @@ def test_bad_value_is_refused_with_a_remedy(text: str, lines: str) -> None:
     assert problems_of(text) == lines
 
 
-def test_policy_of_a_realm_is_its_own_words_over_those_for_all() -> None:
+def test_policy_of_a_realm_overrides_the_common_policy() -> None:
     text = """
         [policy]
         require_armor = "monitor"
@@ -58,6 +58,6 @@ def test_policy_of_a_realm_is_its_own_words_over_those_for_all() -> None:
     assert [realm.policy for realm in config.realms] == [own, common]
 
 
-def test_policy_of_a_realm_has_the_defaults_where_nothing_is_written() -> None:
+def test_policy_of_a_realm_has_the_defaults_otherwise() -> None:
     config = read_config('[realms."A.TEST".policy]\ns4u2self = "enforce"', source=SOURCE)
     assert config.realms[0].policy == PolicyConfig(s4u2self=Mode.ENFORCE)
