@@ -31,8 +31,9 @@ def test_warning_names_the_file_that_lacks_password_servers(tmp_path: Path) -> N
     assert warnings == (
         'realms."EXAMPLE.COM": has no kpasswd_server in krb5.conf, so password changes are refused for this '
         "realm; add the servers that change passwords there: kpasswd_server = kdc1\n"
-        f'{tmp_path}/krb5.conf, line 4: kdc = "https://proxy" names a proxy, perhaps us: it is left out; '
-        "name the KDCs in our own configuration, where these are not all"
+        f'{tmp_path}/krb5.conf, line 4: kdc = "https://proxy" names a proxy, perhaps kkdcpd itself: '
+        "it is left out; "
+        "name the KDCs in the configuration of kkdcpd, if krb5.conf has no others"
     )
 
 

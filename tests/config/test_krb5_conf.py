@@ -108,7 +108,7 @@ def test_realm_without_discovery_gets_the_lists_of_krb5_conf() -> None:
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("https://kdcproxy.example.com/KdcProxy", "names a proxy, perhaps us"),
+        ("https://kdcproxy.example.com/KdcProxy", "names a proxy, perhaps kkdcpd itself"),
         ("http/kdc1", "names a proxy"),
         ("/run/kdc.sock", "is a unix socket, which may not be here when it is needed"),
     ],
@@ -118,7 +118,7 @@ def test_entry_that_is_no_kdc_is_left_out_with_a_warning(entry: str, reason: str
     assert imported.realms[0].kdc == _kdcs("kdc1")
     assert "\n".join(map(str, imported.warnings)) == (
         f'/etc/krb5.conf, line 1: kdc = "{entry}" {reason}: it is left out; '
-        "name the KDCs in our own configuration, where these are not all"
+        "name the KDCs in the configuration of kkdcpd, if krb5.conf has no others"
     )
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import AdditionalCertificate, Config, HttpConfig, RealmConfig, TlsConfig, UpstreamConfig
+from kkdcpd.config import (
+    AdditionalCertificate,
+    Config,
+    HttpConfig,
+    RealmConfig,
+    TlsConfig,
+    UpstreamConfig,
+    sections,
+)
 from kkdcpd.config.addresses import ListenAddress, parse_endpoint
 from kkdcpd.config.kinds import Kind, ListOf
 from kkdcpd.config.named_tables import NamedTables
@@ -70,3 +78,8 @@ def test_default_section_has_no_problems(form: Any) -> None:
 
 def test_configuration_can_be_compared_and_hashed() -> None:
     assert {Config(realms=(REALM,)), Config(realms=(REALM,))} == {Config(realms=(REALM,))}
+
+
+def test_each_module_of_the_sections_is_in_the_table() -> None:
+    modules = {path.stem for path in Path(sections.__path__[0]).glob("*.py")} - {"__init__"}
+    assert modules == {form.__module__.rpartition(".")[2] for form, _, _ in ALL_SETTINGS} - {"schema"}

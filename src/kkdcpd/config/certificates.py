@@ -208,7 +208,7 @@ def _warn_of_names(chain: _Chain) -> Iterator[ConfigProblem]:
 
 
 def _warn_of_order(chain: _Chain) -> Iterator[ConfigProblem]:
-    """Find the first certificate whose issuer does not follow it, as far as both can be read."""
+    """Find the first certificate that its issuer does not follow, as far as both can be read."""
     for number, (one, following) in enumerate(pairwise(chain.certificates), 1):
         is_known = one.issuer and following.subject
         if is_known and folded_name(one.issuer) != folded_name(following.subject):

@@ -72,7 +72,7 @@ def read_file(path: Path, setting: str) -> bytes:
 
 
 def mode_problem(path: Path, setting: str, too_open: int) -> ConfigProblem | None:
-    """Return the problem of a file whose mode has any of these bits."""
+    """Return the problem of a file with any of these bits in its mode."""
     mode = path.stat().st_mode & 0o777
     if not mode & too_open:
         return None

@@ -26,12 +26,12 @@ _YES = {"y", "yes", "true", "t", "1", "on"}  # as in lib/krb5/krb/libdef_parse.c
 _SEPARATORS = re.compile(r"[\s,]+")
 _HEIMDAL_TRANSPORT = re.compile(r"^(tcp|udp)/(?!/)", re.IGNORECASE)  # Heimdal's krb5.conf(5)
 _UNUSABLE = {
-    "https://": "names a proxy, perhaps us",
+    "https://": "names a proxy, perhaps kkdcpd itself",
     "http://": "names a proxy",
     "http/": "names a proxy",  # in Heimdal's form
     "/": "is a unix socket, which may not be here when it is needed",
 }
-_UNUSABLE_REMEDY = "name the KDCs in our own configuration, where these are not all"
+_UNUSABLE_REMEDY = "name the KDCs in the configuration of kkdcpd, if krb5.conf has no others"
 # For each list of a realm, the relations that may have it. The first relation that the realm has counts.
 _RELATIONS = {
     "kdc": ("kdc",),

@@ -1,4 +1,4 @@
-"""Reads the tables whose names an administrator chooses, such as the realms."""
+"""Reads tables with names that an administrator chooses, such as the realms."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar

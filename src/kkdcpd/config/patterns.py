@@ -1,6 +1,6 @@
 """Compares the names of principals and of client certificates with patterns.
 
-Pure. In each, `*` stands for any characters, none included, and case doesn't count; no other character is
+In a pattern, `*` stands for any characters or none. Upper and lower case are equal. No other character is
 special. Clients choose the names, so the time of a match is proportional to their length.
 """
 

@@ -1,4 +1,4 @@
-"""Reads a TOML table into a dataclass, whose fields declare the settings.
+"""Reads a TOML table into a dataclass. The fields of the dataclass declare the settings.
 
 Each field is a setting, with its name and its default. The type decides the kind of value. Where a type
 alone does not say enough, `Annotated` adds a mark: `Range` for a number, `Items` for a list, or a kind such

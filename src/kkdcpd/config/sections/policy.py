@@ -99,7 +99,7 @@ class PolicyConfig:
     """
 
     realm_mismatch: Mode = Mode.ENFORCE
-    """Requests whose envelope and inner message name different realms.
+    """Requests with different realms in the envelope and in the inner message.
 
     kkdcpd knows aliases and referrals; any other such request would avoid the rules of one of the two realms.
     """
