@@ -75,8 +75,12 @@ attack: test-packages $(VENV) ## Run every attack against kkdcpd and print the f
 fuzz: $(VENV) ## Fuzz every parser (SECONDS=60 for each)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
 
+.PHONY: docs
+docs: man ## Write config.toml.example, docs/settings.md and the man pages from their sources
+	$(BIN)/python -m deploy.documents .
+
 .PHONY: man
-man: $(VENV) ## Generate the man pages from the example, the help and the docs
+man: $(VENV) ## Write the man pages from the settings, the help and the docs
 	$(BIN)/python -m deploy.manpages docs/man
 
 .PHONY: deb

@@ -1,35 +1,28 @@
-"""Makes the man pages of what says the same elsewhere, so that there is no second truth.
+"""Writes the man pages from texts that stand elsewhere.
 
     python -m deploy.manpages FOLDER
 
-kkdcpd(8) comes from the command line's help and docs/operations.md; kkdcpd.toml(5) from config.toml.example,
-which a test holds against the schema. `make man` writes them to docs/man; a test fails if they are stale.
+kkdcpd(8) comes from the help of the command line and docs/operations.md, kkdcpd.toml(5) from the declarations
+of the settings. `make man` writes both pages to docs/man. A test fails if the committed pages differ.
 """
 
 import argparse
-import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any
 
 from deploy import roff
 from kkdcpd import __version__, cli
-from kkdcpd.config import Config, settings_of
-from kkdcpd.config.kinds import ListOf
-from kkdcpd.config.reader import NamedTables, Table
+from kkdcpd.config.documentation import Section, introduction, is_code, sections
+from kkdcpd.config.example import setting_line
 
 __all__ = ["kkdcpd_8", "kkdcpd_toml_5", "main"]
 
 ROOT = Path(__file__).parent.parent
 _SOURCE = f"kkdcpd {__version__}"
-
-_SECTION = re.compile(r"#?\[+([^\]]+)\]+$")
-_KEY = re.compile(r"#?([a-z_0-9]+) = (.*)$")
-_CODE = re.compile(r"#(?: {3}(.*))?$")
-_RULE = re.compile(r"# -{20,}$")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,10 +76,10 @@ def _options(actions: Iterable[argparse.Action]) -> Iterator[str]:
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
     inherited = {action.dest for action in parser._actions}
-    for command, text in _subcommands(parser).items():
+    for command, meaning in _subcommands(parser).items():
         own = [action for action in command._actions if action.dest not in inherited]
         operands = (str(action.metavar) for action in own if not action.option_strings)
-        yield roff.items([" ".join([command.prog.removeprefix("kkdcpd "), *operands])], _sentence(text))
+        yield roff.items([" ".join([command.prog.removeprefix("kkdcpd "), *operands])], _sentence(meaning))
         if own:
             yield from roff.indented(_options(own))
 
@@ -94,8 +87,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 def _subcommands(parser: argparse.ArgumentParser) -> Mapping[argparse.ArgumentParser, str]:
     """Return the commands, each with its line of help."""
     (commands,) = (it for it in parser._actions if isinstance(it, argparse._SubParsersAction))
-    texts = {choice.dest: choice.help or "" for choice in commands._choices_actions}
-    return {command: texts[name] for name, command in commands.choices.items()}
+    help_of = {choice.dest: choice.help or "" for choice in commands._choices_actions}
+    return {command: help_of[name] for name, command in commands.choices.items()}
 
 
 def _exit_codes(epilog: str) -> Iterator[str]:
@@ -129,7 +122,8 @@ def kkdcpd_toml_5() -> str:
         roff.section("name"),
         roff.paragraph("kkdcpd.toml - configuration of kkdcpd"),
         roff.section("description"),
-        *_settings((ROOT / "config.toml.example").read_text()),
+        roff.paragraph(introduction().summary),
+        *(part for section in sections() for part in _section(section)),
         roff.section("files"),
         roff.items(
             [cli.DEFAULT_CONFIG], "The configuration, unless `--config` or `$KKDCPD_CONFIG` name another."
@@ -141,57 +135,21 @@ def kkdcpd_toml_5() -> str:
     return roff.page("kkdcpd.toml", 5, _SOURCE, parts)
 
 
-def _settings(text: str) -> Iterator[str]:
-    """Turn the example into paragraphs: one for each group of keys, with the prose above them."""
-    for block in re.split(r"\n\n+", text.strip()):
-        lines = [line for line in block.splitlines() if not _RULE.match(line)]
-        if lines and (head := _SECTION.match(lines[0])):
-            yield roff.subsection(lines.pop(0).removeprefix("#"))
-            yield roff.paragraph(
-                _sentence(str(inspect.getdoc(_table(head[1]))).splitlines()[0].partition(": ")[2])
-            )
-        yield from _paragraphs(lines)
+def _section(section: Section) -> Iterator[str]:
+    yield roff.subsection(section.header)
+    yield from _prose(section.prose.blocks)
+    for group in section.groups:
+        first, *rest = group.prose.blocks
+        yield roff.items([setting_line(name, each) for name, each in group.settings.items()], first)
+        if rest:
+            yield from roff.indented(_prose(rest))
+    for note in section.notes:
+        yield from _prose(note.blocks)
 
 
-def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
-    """Turn lines into paragraphs; prose directly above keys describes these keys."""
-    prose: list[str] = []
-    code: list[str] = []
-    keys: dict[str, str] = {}
-    for line in [*lines, ""]:
-        key, as_it_stands = _KEY.match(line), _CODE.match(line)
-        if keys and not key:
-            yield roff.items([f"{name} = {value}" for name, value in keys.items()], " ".join(prose))
-            prose, keys = [], {}
-        if code and not as_it_stands:
-            yield roff.example(_trimmed(code))
-            code = []
-        if key:
-            keys[key[1]] = key[2]
-        elif as_it_stands:
-            if prose:
-                yield roff.paragraph(" ".join(prose))
-                prose = []
-            code.append(as_it_stands[1] or "")
-        elif line:
-            prose.append(line.removeprefix("# "))
-    if prose:
-        yield roff.paragraph(" ".join(prose))
-
-
-def _trimmed(lines: Sequence[str]) -> Sequence[str]:
-    return "\n".join(lines).strip("\n").splitlines()
-
-
-def _table(path: str) -> object:
-    """Return what the table at a dotted path becomes; quoted names are an administrator's own."""
-    form: Any = Config
-    for name in re.sub(r'\."[^"]*"', "", path).split("."):
-        kind = settings_of(form)[name].kind
-        form = kind.item.form if isinstance(kind, ListOf) and isinstance(kind.item, Table) else None
-        if isinstance(kind, Table | NamedTables):
-            form = kind.form
-    return form
+def _prose(blocks: Iterable[str]) -> Iterator[str]:
+    for block in blocks:
+        yield roff.example(textwrap.dedent(block).splitlines()) if is_code(block) else roff.paragraph(block)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Certificates to configure."""
+"""An issuer of certificates for configurations."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -41,7 +41,7 @@ def test_listen_address_is_read(text: str, expected: ListenAddress) -> None:
 @pytest.mark.parametrize(
     "text", ["192.0.2.1:443", "[2001:db8::1]:443", "*:443", "unix:/run/kkdcpd/http.sock"]
 )
-def test_listen_address_is_written_as_it_is_read(text: str) -> None:
+def test_text_of_a_listen_address_is_read_as_the_same_address(text: str) -> None:
     assert str(parse_listen_address(text)) == text
 
 
@@ -72,7 +72,7 @@ def test_bad_listen_address_is_refused_with_the_reason(text: str, problem: str) 
     assert caught.value.problem == problem
 
 
-def test_longest_unix_path_is_taken() -> None:
+def test_longest_unix_path_is_valid() -> None:
     assert parse_listen_address("unix:/" + 106 * "x").unix_path == Path("/" + 106 * "x")
 
 
@@ -305,5 +305,5 @@ def test_bad_source_address_is_refused(text: str) -> None:
         (".".join(127 * ["xy"]), False),
     ],
 )
-def test_domain_name_is_what_dns_can_be_asked_for(name: str, is_one: bool) -> None:
+def test_domain_name_has_the_form_of_a_dns_name(name: str, is_one: bool) -> None:
     assert is_domain_name(name) is is_one

@@ -7,7 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kkdcpd.config.certificates import EXPIRY_WARNING, inspect_pair
+from kkdcpd.config.certificates import CERTIFICATE_LABELS, EXPIRY_WARNING, inspect_pair, pem_blocks, read_pem
+from kkdcpd.config.client_ca import CRL_LABELS
 from kkdcpd.errors import ConfigError
 
 from .conftest import NOT_AFTER, NOT_BEFORE, Issuer
@@ -45,21 +46,21 @@ def test_text_in_any_encoding_may_stand_round_the_certificate(issuer: Issuer) ->
     assert _warnings(certificate, key) == ""
 
 
-def test_both_missing_files_are_told(tmp_path: Path) -> None:
+def test_both_missing_files_are_problems(tmp_path: Path) -> None:
     assert _refusal(tmp_path / "a.pem", tmp_path / "b.pem") == (
         f"tls.certificate: there is no file {tmp_path}/a.pem; put it there, or correct the path\n"
         f"tls.key: there is no file {tmp_path}/b.pem; put it there, or correct the path"
     )
 
 
-def test_unreadable_file_is_told_with_the_reason(issuer: Issuer, tmp_path: Path) -> None:
+def test_unreadable_file_is_refused_with_the_reason(issuer: Issuer, tmp_path: Path) -> None:
     certificate, _key = issuer.issue("kdc.example.com")
     assert _refusal(certificate, tmp_path) == (
         f"tls.key: {tmp_path} can't be read: Is a directory; name a file in it"
     )
 
 
-def test_swapped_files_are_told(issuer: Issuer) -> None:
+def test_swapped_files_are_refused(issuer: Issuer) -> None:
     certificate, key = issuer.issue("kdc.example.com")
     assert _refusal(key, certificate) == (
         f"tls.certificate: {key} holds no certificate in PEM; "
@@ -69,27 +70,27 @@ def test_swapped_files_are_told(issuer: Issuer) -> None:
     )
 
 
-def test_damaged_certificate_is_told(issuer: Issuer) -> None:
+def test_damaged_certificate_is_refused(issuer: Issuer) -> None:
     certificate, key = issuer.issue("kdc.example.com")
     certificate.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     assert _refusal(certificate, key) == (
         f"tls.certificate: the first certificate in {certificate} is damaged; "
-        "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
+        "copy it there anew; openssl x509 -in FILE -text shows whether it is whole"
     )
 
 
-def test_damaged_key_is_told(issuer: Issuer) -> None:
+def test_damaged_key_is_refused(issuer: Issuer) -> None:
     certificate, key = issuer.issue("kdc.example.com")
     key.write_text("-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n")
     line = _refusal(certificate, key)
     assert line.startswith(f"tls.key: OpenSSL can't use {key} with {certificate}: ")
     assert line.endswith(
-        "; copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
+        "; copy both files there anew; openssl pkey -in FILE -check shows whether a key is whole"
     )
 
 
 @pytest.mark.parametrize("other_type", list(trustme.KeyType))
-def test_key_of_another_certificate_is_told(issuer: Issuer, other_type: trustme.KeyType) -> None:
+def test_key_of_another_certificate_is_refused(issuer: Issuer, other_type: trustme.KeyType) -> None:
     certificate, _key = issuer.issue("kdc.example.com")
     _other, key = issuer.issue("kdc.example.com", file="other-", key_type=other_type)
     assert _refusal(certificate, key) == (
@@ -101,7 +102,7 @@ def test_key_of_another_certificate_is_told(issuer: Issuer, other_type: trustme.
 @pytest.mark.parametrize(
     "form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL]
 )
-def test_key_with_a_passphrase_is_told_with_how_to_decrypt_it(
+def test_key_with_a_passphrase_is_refused_with_a_command_to_decrypt(
     issuer: Issuer, form: serialization.PrivateFormat
 ) -> None:
     certificate, key = issuer.issue("kdc.example.com")
@@ -152,7 +153,7 @@ def test_certificate_without_alternative_names_is_a_warning(tmp_path: Path) -> N
     assert _warnings(certificate, key) == (
         f"tls.certificate: the certificate in {certificate} has no subjectAltName, "
         "so clients will refuse it; "
-        "get one that bears the server's name there"
+        "get one that has the server's name there"
     )
 
 
@@ -193,3 +194,24 @@ def test_certificate_of_the_chain_that_has_expired_is_a_warning(issuer: Issuer) 
     warnings = _warnings(certificate, key, NOT_AFTER + timedelta(days=1))
     assert f"certificate 2 in {certificate} (" in warnings
     assert "expired on 2026-04-01 00:00 UTC; replace the chain" in warnings
+
+
+def test_certificates_are_found_between_other_texts(tmp_path: Path) -> None:
+    block = "-----BEGIN CERTIFICATE-----\r\nMI\r\nIB\r\n-----END CERTIFICATE-----"
+    path = tmp_path / "ca.pem"
+    path.write_bytes(f"one\n{block}\n".encode() + b"\xe9\xff\n" + block.encode())
+    assert pem_blocks(read_pem(path, "key"), CERTIFICATE_LABELS) == [b"0\x82\x01"] * 2
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [(label, CERTIFICATE_LABELS) for label in CERTIFICATE_LABELS] + [("X509 CRL", CRL_LABELS)],
+)
+def test_every_label_that_openssl_takes_is_found(label: str, labels: tuple[str, ...]) -> None:
+    pem = f"-----BEGIN {label}-----\nMIIB\n-----END {label}-----\n-----BEGIN OTHER-----\n-----END OTHER-----"
+    assert pem_blocks(pem, labels) == [b"0\x82\x01"]
+
+
+def test_block_that_is_not_base64_is_empty() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----"
+    assert pem_blocks(pem, CERTIFICATE_LABELS) == [b""]

@@ -1,4 +1,4 @@
-"""Authorities and their lists; that handshakes heed them is in tests/test_tls.py."""
+"""Authorities and their lists; handshakes use them in tests/test_tls.py."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ def _refusal(ca: Path, crl: Path | None = None, *, now: datetime = NOW) -> str:
 
 
 def _problems(ca: Path, crl: Path | None = None, *, now: datetime = NOW) -> list[str]:
-    """What is worth a warning, or is outside its dates."""
+    """Return the warnings, and the problems of dates."""
     facts = inspect_client_ca(ca, crl, now=now)
     outside = (problem for item in facts.items if (problem := item.problem(now)))
     return list(map(str, (*facts.warnings, *outside)))
@@ -44,12 +44,12 @@ def _joined(path: Path, *files: Path) -> Path:
     return path
 
 
-def test_authority_with_and_without_its_list_is_sound(root: Authority) -> None:
+def test_authority_is_valid_with_and_without_its_list(root: Authority) -> None:
     assert _problems(root.certificate) == []
     assert _problems(root.certificate, root.revocation_list()) == []
 
 
-def test_authorities_with_their_lists_are_sound(root: Authority, branch: Authority, tmp_path: Path) -> None:
+def test_authorities_with_their_lists_are_valid(root: Authority, branch: Authority, tmp_path: Path) -> None:
     ca = _joined(tmp_path / "both.pem", branch.certificate, root.certificate)
     crl = _joined(tmp_path / "lists.pem", branch.revocation_list(), root.revocation_list())
     assert _problems(ca, crl) == []
@@ -64,14 +64,14 @@ def test_newest_list_of_an_authority_counts(root: Authority, tmp_path: Path) -> 
         assert _problems(root.certificate, crl) == []
 
 
-def test_both_missing_files_are_told(tmp_path: Path) -> None:
+def test_both_missing_files_are_problems(tmp_path: Path) -> None:
     assert _refusal(tmp_path / "a", tmp_path / "b") == (
         f"tls.client_ca: there is no file {tmp_path}/a; put it there, or correct the path\n"
         f"tls.client_crl: there is no file {tmp_path}/b; put it there, or correct the path"
     )
 
 
-def test_swapped_files_are_told(root: Authority) -> None:
+def test_swapped_files_are_refused(root: Authority) -> None:
     crl = root.revocation_list()
     assert _refusal(crl, root.certificate) == (
         f"tls.client_ca: {crl} holds no certificate in PEM; put the authorities' certificates there in PEM "
@@ -81,7 +81,7 @@ def test_swapped_files_are_told(root: Authority) -> None:
     )
 
 
-def test_file_without_lists_is_told(root: Authority, tmp_path: Path) -> None:
+def test_file_without_lists_is_refused(root: Authority, tmp_path: Path) -> None:
     crl = tmp_path / "crl.der"
     crl.write_bytes(b"0\x82")
     assert _refusal(root.certificate, crl) == (
@@ -91,7 +91,7 @@ def test_file_without_lists_is_told(root: Authority, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", ["MIIB", "not base64", ""])
-def test_damaged_blocks_are_told_by_number(root: Authority, tmp_path: Path, inside: str) -> None:
+def test_damaged_blocks_are_named_by_number(root: Authority, tmp_path: Path, inside: str) -> None:
     ca, crl = tmp_path / "ca.pem", tmp_path / "crl.pem"
     whole = root.certificate.read_text()
     ca.write_text(f"{whole}-----BEGIN CERTIFICATE-----\n{inside}\n-----END CERTIFICATE-----\n")
@@ -102,32 +102,32 @@ def test_damaged_blocks_are_told_by_number(root: Authority, tmp_path: Path, insi
     )
 
 
-def test_authority_without_its_root_is_told(branch: Authority) -> None:
+def test_authority_without_its_root_is_refused(branch: Authority) -> None:
     line = _refusal(branch.certificate)
     assert line.startswith("tls.client_ca: OU=")
     assert "kkdcpd's lab, which isn't there; add the certificates of all authorities up to the root" in line
 
 
-def test_authority_without_its_list_is_told(root: Authority, branch: Authority, tmp_path: Path) -> None:
+def test_authority_without_its_list_is_refused(root: Authority, branch: Authority, tmp_path: Path) -> None:
     ca = _joined(tmp_path / "both.pem", root.certificate, branch.certificate)
     line = _refusal(ca, root.revocation_list())
     assert line.startswith(f"tls.client_crl: {root.revocation_list()} has no list of OU=")
     assert line.endswith("; add it: each authority in client_ca needs its list there")
 
 
-def test_outdated_list_is_told_but_can_be_used(root: Authority) -> None:
+def test_outdated_list_is_usable_with_a_dated_problem(root: Authority) -> None:
     (line,) = _problems(root.certificate, root.revocation_list(is_expired=True))
     assert line.startswith("tls.client_crl: the revocation list of OU=")
     assert "expired on 2001-01-02 00:00 UTC; fetch the newest one; until then" in line
 
 
-def test_list_of_the_future_is_told_but_can_be_used(root: Authority) -> None:
+def test_list_of_the_future_is_usable_with_a_dated_problem(root: Authority) -> None:
     line = _problems(root.certificate, root.revocation_list(), now=NOW - timedelta(days=7))[-1]
     assert " is not valid before " in line
     assert line.endswith(" UTC), or wait")
 
 
-def test_expired_authority_is_told_but_can_be_used(root: Authority) -> None:
+def test_expired_authority_is_usable_with_a_dated_problem(root: Authority) -> None:
     (line,) = _problems(root.certificate, now=NEVER)
     assert line.startswith("tls.client_ca: the certificate of OU=")
     assert "expired on 3000-01-01 00:00 UTC; renew it, or remove it" in line
@@ -142,7 +142,7 @@ def test_authority_that_was_renewed_may_leave_its_old_certificate(tmp_path: Path
 
 
 def _root(path: Path, year: int) -> Path:
-    """Make an authority of one name for two years."""
+    """Create an authority with a name, valid for two years."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Root")])
     start = datetime(year, 1, 1, tzinfo=UTC)

@@ -51,12 +51,12 @@ def test_item_within_its_dates_or_without_any_is_no_problem(
         ),
     ],
 )
-def test_expired_item_is_told(kind: DatedKind, problem: str) -> None:
+def test_expired_item_is_a_problem(kind: DatedKind, problem: str) -> None:
     clock = "set this host's clock right (it says 2026-02-01 00:00 UTC)"
     assert str(item(kind, end=EXPIRED).problem(NOW)) == f"tls.certificate: {problem}; or {clock}"
 
 
-def test_item_of_the_future_is_told_with_the_time_of_this_host() -> None:
+def test_item_of_the_future_is_a_problem_with_the_time_of_this_host() -> None:
     assert str(item(start=NOW + DAY).problem(NOW)) == (
         "tls.certificate: the certificate in /a.pem is not valid before 2026-02-02 00:00 UTC; "
         "set this host's clock right (it says 2026-02-01 00:00 UTC), or wait"
@@ -78,13 +78,13 @@ ADDITIONAL = "tls.additional[0].certificate"
     ],
     ids=["valid", "none", "another one has expired", "expired", "same setting", "same file"],
 )
-def test_what_is_valid_now_is_not_replaced_by_what_is_not(current: list[DatedItem], is_refused: bool) -> None:
+def test_valid_item_is_not_replaced_by_an_invalid_item(current: list[DatedItem], is_refused: bool) -> None:
     assert bool(newly_outside_dates([item(end=EXPIRED)], current, NOW)) == is_refused
     assert newly_outside_dates([item()], current, NOW) == ()
 
 
 def test_authorities_and_lists_are_known_by_their_subjects() -> None:
-    """One file has many of them, under one setting."""
+    """A file has many authorities under one setting."""
     bad = item(DatedKind.CLIENT_CRL, subject="CN=b", end=EXPIRED)
     current = [item(DatedKind.CLIENT_CRL), item(DatedKind.CLIENT_CA, subject="CN=b", end=EXPIRED)]
     assert newly_outside_dates([bad], current, NOW)

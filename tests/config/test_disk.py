@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.config.disk import read_bytes, remedy_of
+from kkdcpd.config.disk import mode_problem, read_bytes, read_file, remedy_of
 from kkdcpd.config.permissions import advice
+from kkdcpd.errors import ConfigError
+
+OTHER_USER = 65534
 
 
 def problem_of(path: Path, most: int = 10) -> str:
@@ -41,6 +44,33 @@ def test_directory_socket_and_loop_are_refused(tmp_path: Path) -> None:
         assert problem_of(tmp_path / "socket").startswith("No such device or address; ")
 
 
-def test_file_that_may_not_be_read_is_told_with_its_remedy() -> None:
+def test_unreadable_file_has_its_remedy() -> None:
     path = Path("/etc/kkdcpd/key.pem")
     assert remedy_of(PermissionError(13, "Permission denied"), path) == advice(path)
+
+
+def test_folder_is_refused_as_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_file(tmp_path, "key")
+    assert not caught.value.is_temporary
+    assert str(caught.value) == (f"key: {tmp_path} can't be read: Is a directory; name a file in it")
+
+
+def test_file_that_the_user_may_not_read_is_refused_with_advice(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.touch(mode=0o600)
+    os.seteuid(OTHER_USER)
+    try:
+        with pytest.raises(ConfigError, match=r"can't be read: Permission denied; let .*chmod"):
+            read_file(path, "tls.key")
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(("mode", "remedy"), [(0o644, "0640"), (0o666, "0640"), (0o660, "0640"), (0o600, "")])
+def test_remedy_for_an_open_mode_closes_only_the_open_bits(tmp_path: Path, mode: int, remedy: str) -> None:
+    path = tmp_path / "key.pem"
+    path.touch()
+    path.chmod(mode)
+    problem = mode_problem(path, "key", 0o037)
+    assert (problem.remedy if problem else "") == (f"close it: chmod {remedy} {path}" if remedy else "")

@@ -1,4 +1,4 @@
-"""config.toml.example against the schema: nothing may stand in one only."""
+"""The committed config.toml.example is the generated one, and is valid however it is uncommented."""
 
 import re
 import tomllib
@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import Config, EndpointSpec, RealmConfig, load_config, read_config, settings_of
+from kkdcpd.config import (
+    Config,
+    EndpointSpec,
+    ProcessConfig,
+    RealmConfig,
+    load_config,
+    read_config,
+    settings_of,
+)
+from kkdcpd.config.example import example, setting_line
 from kkdcpd.config.kinds import Kind, ListOf, Number
-from kkdcpd.config.reader import NamedTables, Table
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table
 from kkdcpd.endpoints import Transport
 from kkdcpd.errors import ConfigError
 from lab.authority import Authority
@@ -37,11 +47,11 @@ DEFAULTS = Config(
 )
 
 
-def _kinds(kind: Kind[object], key: str) -> list[tuple[str, Kind[object]]]:
+def _kinds(kind: Kind[Any], key: str) -> list[tuple[str, Kind[Any]]]:
     match kind:
         case Table() | NamedTables():
             settings = settings_of(kind.form).items()
-            return [found for name, told in settings for found in _kinds(told.kind, name)]
+            return [found for name, each in settings for found in _kinds(each.kind, name)]
         case ListOf(item=Table() as table):
             return _kinds(table, key)
     return [(key, kind)]
@@ -51,12 +61,33 @@ ALL_KINDS = _kinds(Table(form=Config), "")
 
 
 def _paragraph_of(key: str) -> str:
-    """The prose and the keys between two empty lines, as one line of text."""
+    """Return the prose and the keys between two empty lines, as one line of text."""
     (found,) = (part for part in TEXT.split("\n\n") if re.search(rf"^#?{key} = ", part, re.MULTILINE))
     return re.sub(r"\n# *", " ", found)
 
 
-def test_example_is_sound_as_it_stands() -> None:
+def test_committed_example_is_the_generated_one() -> None:
+    assert example() == TEXT, "run make docs"
+
+
+def test_line_of_a_setting_has_its_valid_values() -> None:
+    process = settings_of(ProcessConfig)
+    assert setting_line("workers", process["workers"]) == 'workers = "auto"  # "auto", or 1 to 32 processes'
+    assert (
+        setting_line("drain_timeout", process["drain_timeout"]) == "drain_timeout = 25  # 0 to 3600 seconds"
+    )
+    assert setting_line("kdc", settings_of(RealmConfig)["kdc"]) == (
+        'kdc = ["kdc1.example.com", "kdc2.example.com"]'
+    )
+
+
+def test_command_stays_on_one_line() -> None:
+    commands = re.findall("`([^`]*)`", re.sub(r"\n# ", " ", TEXT))
+    assert "openssl rand -hex 16" in commands
+    assert all(command in TEXT for command in commands)
+
+
+def test_example_is_valid() -> None:
     assert read_config(TEXT, source=EXAMPLE) == DEFAULTS
 
 
@@ -71,17 +102,17 @@ def test_every_key_is_in_the_example(key: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "kind"), [entry for entry in ALL_KINDS if isinstance(entry[1], Number)])
-def test_every_number_is_told_with_unit_and_bounds(key: str, kind: Any) -> None:
-    assert f"{kind.minimum} to {kind.maximum} {kind.unit}" in _paragraph_of(key)
+def test_every_number_has_unit_and_bounds(key: str, kind: Any) -> None:
+    assert f"{kind.bounds}" in _paragraph_of(key)
 
 
-def test_what_must_be_changed_comes_first() -> None:
-    beginning = "\n".join(TEXT.splitlines()[:45])
+def test_required_changes_are_at_the_beginning() -> None:
+    beginning = "\n".join(TEXT.splitlines()[:55])
     assert read_config(beginning, source=EXAMPLE) == DEFAULTS
 
 
 def _commented_keys() -> Iterator[tuple[int, str, str]]:
-    """Each line that can be uncommented: its number, the section above it, and its key."""
+    """Yield the number, the section and the key of each commented line."""
     section = ""
     for number, line in enumerate(TEXT.splitlines()):
         if header := _SECTION.match(line):
@@ -96,7 +127,7 @@ def _uncommented(*numbers: int) -> str:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, object]:
-    """The settings of a document, each under its section and name."""
+    """Return the settings of a document by section and name."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = value[0]
     if not isinstance(value, dict) or not value:
@@ -115,11 +146,11 @@ COMMENTED_KEYS = list(_commented_keys())
 def test_uncommenting_a_single_key_sets_it_in_its_section(number: int, section: str, key: str) -> None:
     text = _uncommented(number)
     assert read_config(text, source=EXAMPLE) == DEFAULTS
-    place = f".{section.replace(chr(34), '')}.{key}"
+    path = f".{section.replace(chr(34), '')}.{key}"
     before, after = _flat(tomllib.loads(TEXT)), _flat(tomllib.loads(text))
-    assert place not in before
-    empty_section = {place.rpartition(".")[0]}
-    assert {name for name in after if name not in before} == {place}
+    assert path not in before
+    empty_section = {path.rpartition(".")[0]}
+    assert {name for name in after if name not in before} == {path}
     assert {name for name in before if name not in after} <= empty_section
 
 
@@ -168,7 +199,7 @@ def test_files_are_read_where_the_example_has_their_setting(
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with each file that the example may name."""
+    """Create a folder with each file that the example may name."""
     folder = tmp_path_factory.mktemp("example")
     authority = Authority(folder)
     authority.issue("kdc.example.com")

@@ -1,4 +1,4 @@
-"""Settings that stand in the wrong section, as an administrator's file has them."""
+"""Settings in the wrong section."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 
 from kkdcpd.config import Config, HttpConfig, read_config, settings_of
 from kkdcpd.config.kinds import ListOf
-from kkdcpd.config.reader import NamedTables, Table, UnknownSetting, closest
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table, UnknownSetting, closest
 from kkdcpd.errors import ConfigError
 
 REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
@@ -62,7 +63,7 @@ def problem_of(text: str) -> str:
             f"{REALM}[[listen]]\nclient_certificate = 'required'",
             (
                 "listen[0].client_certificate: there is no such setting here: "
-                'client_certificate belongs to [policy] or [realms."NAME".policy]; '
+                'client_certificate belongs to [realms."NAME".policy] or [policy]; '
                 "move it there, or did you mean client_certificates?"
             ),
         ),
@@ -84,12 +85,12 @@ def problem_of(text: str) -> str:
         ),
     ],
 )
-def test_unknown_setting_tells_where_it_belongs(text: str, problem: str) -> None:
+def test_problem_of_an_unknown_setting_names_its_section(text: str, problem: str) -> None:
     assert problem_of(text) == problem
 
 
 def _sections(kind: object, name: str) -> list[tuple[str, set[str]]]:
-    """Each section of a schema: its header, and the settings in it."""
+    """Return the header and the settings of each section."""
     match kind:
         case ListOf(item=Table() as table):
             return [(f"[[{name}]]", set(settings_of(table.form)))]
@@ -118,6 +119,6 @@ def test_every_setting_is_known_from_every_other_section() -> None:
             assert f"{name} belongs to [" in unknown.problem
 
 
-def test_closest_name_is_a_similar_name() -> None:
+def test_closest_name_is_similar() -> None:
     assert closest("fromat", ["level", "format"]) == "format"
     assert closest("xyzzy", ["level", "format"]) is None

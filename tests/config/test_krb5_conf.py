@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kkdcpd.config import RealmConfig
 from kkdcpd.config.addresses import EndpointSpec, parse_endpoint
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import Relation
-from kkdcpd.config.schema import RealmConfig
 from kkdcpd.errors import ConfigError
 from kkdcpd.values import KdcService
 
@@ -17,10 +17,10 @@ REALM = RealmConfig(name="EXAMPLE.COM")
 
 
 def _relations(*entries: str, realm: str = "EXAMPLE.COM") -> tuple[Relation, ...]:
-    """Return the realm's relations, each written `key = value` and on a line of its own."""
+    """Return the realm's relations from lines `key = value`."""
     pairs = (entry.split(" = ") for entry in entries)
     return tuple(
-        Relation(path=("realms", realm, key), value=value, place=f"/etc/krb5.conf, line {number}")
+        Relation(path=("realms", realm, key), value=value, origin=f"/etc/krb5.conf, line {number}")
         for number, (key, value) in enumerate(pairs, start=1)
     )
 
@@ -100,7 +100,7 @@ def test_realm_with_lists_or_discovery_of_its_own_is_left_alone(own: dict[str, A
     assert import_realms([realm], _relations("kdc = kdc1")).realms == (realm,)
 
 
-def test_realm_that_says_it_is_not_discovered_is_filled() -> None:
+def test_realm_without_discovery_gets_the_lists_of_krb5_conf() -> None:
     realm = RealmConfig(name="EXAMPLE.COM", discovery="none")
     assert import_realms([realm], _relations("kdc = kdc1")).realms[0].kdc == _kdcs("kdc1")
 
@@ -108,7 +108,7 @@ def test_realm_that_says_it_is_not_discovered_is_filled() -> None:
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("https://kdcproxy.example.com/KdcProxy", "names a proxy, perhaps us"),
+        ("https://kdcproxy.example.com/KdcProxy", "names a proxy, perhaps kkdcpd itself"),
         ("http/kdc1", "names a proxy"),
         ("/run/kdc.sock", "is a unix socket, which may not be here when it is needed"),
     ],
@@ -118,11 +118,11 @@ def test_entry_that_is_no_kdc_is_left_out_with_a_warning(entry: str, reason: str
     assert imported.realms[0].kdc == _kdcs("kdc1")
     assert "\n".join(map(str, imported.warnings)) == (
         f'/etc/krb5.conf, line 1: kdc = "{entry}" {reason}: it is left out; '
-        "name the KDCs in our own configuration, where these are not all"
+        "name the KDCs in the configuration of kkdcpd, if krb5.conf has no others"
     )
 
 
-def test_every_bad_entry_is_told_with_file_and_line() -> None:
+def test_every_bad_entry_is_a_problem_with_file_and_line() -> None:
     with pytest.raises(ConfigError) as caught:
         _imported(
             "kdc = kdc1:0 kdc_2..x", "default_domain = ..", "kpasswd_server = [2001:db8::x]", "kdc = ok"
@@ -165,7 +165,7 @@ def test_dns_is_allowed_unless_krb5_conf_forbids_it(values: list[str], is_allowe
     other = _relations("kdc = kdc1")
     path = ("libdefaults", "dns_lookup_kdc")
     assert (
-        is_dns_allowed([*other, *(Relation(path=path, value=each, place="") for each in values)])
+        is_dns_allowed([*other, *(Relation(path=path, value=each, origin="") for each in values)])
         is is_allowed
     )
 
@@ -175,6 +175,6 @@ def test_dns_is_allowed_unless_krb5_conf_forbids_it(values: list[str], is_allowe
     value=st.text() | st.from_regex(r"(tcp/|udp://|https://)?[\[\]a-z0-9.:, #]*", fullmatch=True),
 )
 def test_no_value_is_a_crash(key: str, value: str) -> None:
-    relation = Relation(path=("realms", "EXAMPLE.COM", key), value=value, place=str(Path("/etc/krb5.conf")))
+    relation = Relation(path=("realms", "EXAMPLE.COM", key), value=value, origin=str(Path("/etc/krb5.conf")))
     with suppress(ConfigError):
         import_realms([REALM], [relation])

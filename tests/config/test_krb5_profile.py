@@ -1,4 +1,4 @@
-"""MIT's profile format; what is taken and refused was compared with libkrb5's own parser."""
+"""MIT's profile format. The cases were compared with the parser of libkrb5."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ MAIN = Path("/etc/krb5.conf")
 
 @dataclass(frozen=True, kw_only=True)
 class FakeFiles:
-    """Files by their paths; a directory is where some are."""
+    """Files by their paths. A directory is the parent of a file."""
 
     texts: Mapping[str, str]
 
@@ -118,11 +118,11 @@ def test_profile_is_read_as_mit_reads_it(text: str, relations: list[tuple[str, s
         ),
     ],
 )
-def test_bad_profile_is_told_with_file_and_line(text: str, refusal: str) -> None:
+def test_bad_profile_is_refused_with_file_and_line(text: str, refusal: str) -> None:
     assert _refusal({str(MAIN): text}) == refusal
 
 
-def test_missing_profile_is_told_with_the_setting_that_names_it() -> None:
+def test_missing_profile_is_refused_with_the_key_of_its_setting() -> None:
     assert _refusal({}) == "krb5_conf: there is no /etc/krb5.conf; put it there"
 
 
@@ -134,7 +134,7 @@ def test_included_file_neither_goes_on_in_a_section_nor_ends_it() -> None:
         }
     )
     found = read_profile(MAIN, files, key="krb5_conf")
-    assert [(relation.path, relation.place) for relation in found] == [
+    assert [(relation.path, relation.origin) for relation in found] == [
         (("d", "S", "e"), "/etc/more, line 4"),
         (("a", "R", "b"), "/etc/krb5.conf, line 4"),
     ]
@@ -152,7 +152,7 @@ def test_directory_is_included_in_order_and_without_backups() -> None:
     assert [relation.value for relation in found] == ["9-x_Y", "a b.conf", "a.conf", "b"]
 
 
-def test_files_that_include_each_other_are_told() -> None:
+def test_files_that_include_each_other_are_refused() -> None:
     files = {
         str(MAIN): "include /etc/one",
         "/etc/one": "include /etc/two",

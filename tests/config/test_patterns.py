@@ -106,7 +106,7 @@ ANN = ClientCertificate(
         ("subject:CN=*,OU=Laptops,L=Berlin,O=Example", False),
     ],
 )
-def test_certificate_is_held_against_one_kind_of_name(pattern: str, expected: bool) -> None:
+def test_pattern_compares_one_kind_of_name(pattern: str, expected: bool) -> None:
     assert parse_certificate_pattern(pattern).matches(ANN) is expected
 
 
@@ -142,6 +142,6 @@ def test_bad_certificate_pattern_is_refused(text: str, problem: str) -> None:
     assert caught.value.problem == problem
 
 
-def test_patterns_are_what_was_written() -> None:
+def test_text_of_a_pattern_is_as_written() -> None:
     assert str(parse_principal_pattern("*/Admin")) == "*/Admin"
     assert str(parse_certificate_pattern("DNS:*.Example.com")) == "dns:*.Example.com"

@@ -1,4 +1,4 @@
-"""The advice for a file that the service may not read fits the place, the user and the path."""
+"""The advice for an unreadable file fits the environment, the user and the path."""
 
 import grp
 import os
@@ -17,7 +17,7 @@ USER, GROUP = "nobody", "nogroup"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own are closed to others."""
+    """Create a folder that each user can enter; only its owner can enter the folders of pytest."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -41,7 +41,7 @@ def _plain_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _as_other_user(key: Path) -> Iterator[None]:
-    """Another user than root, as far as the kernel is asked, until the key is removed."""
+    """Run as another user until the test has removed the key."""
     del key
     group = os.getegid()
     os.setegid(grp.getgrnam(GROUP).gr_gid)
@@ -95,7 +95,7 @@ def test_unit_has_a_group_for_keys(key: Path, monkeypatch: pytest.MonkeyPatch) -
     assert advice(key) == f"let the service's user read it: chgrp {GROUP} {key} && chmod 0640 {key}"
 
 
-def test_group_alone_does_not_make_it_the_unit(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_alone_is_not_the_unit(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permissions, "KEY_GROUP", "daemon")
     assert "as which kkdcpd runs" in advice(key)
 

@@ -1,4 +1,4 @@
-"""What the system's files say, or don't."""
+"""The system's hosts and resolv.conf."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "is_told"),
+    ("config", "has_warning"),
     [
         ('[realms."A.TEST"]\nkdc = ["192.0.2.1"]', False),
         ('[realms."A.TEST"]\nkdc = ["192.0.2.1"]\nkpasswd = ["[2001:db8::1]"]', False),
@@ -30,8 +30,8 @@ def test_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
         ('[realms."A.TEST"]\n[locate]\nnameservers = ["192.0.2.53"]', False),
     ],
 )
-def test_resolv_conf_is_only_spoken_of_where_it_matters(config: str, *, is_told: bool) -> None:
+def test_resolv_conf_has_warnings_only_if_it_is_used(config: str, *, has_warning: bool) -> None:
     system = SystemFiles(resolv_conf="nameserver dns.example.com\n")
     head = '[[listen]]\naddress = "127.0.0.1:88"\ntls = false\n'
     warnings = system.warnings(read_config(head + config, source=Path("/etc/kkdcpd/config.toml")))
-    assert [warning.key for warning in warnings] == ["/etc/resolv.conf line 1"] * is_told
+    assert [warning.key for warning in warnings] == ["/etc/resolv.conf line 1"] * has_warning

@@ -1,11 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from kkdcpd.config.texts import (
     parse_http_path,
     parse_mode,
-    parse_optional_path,
     parse_principal,
     parse_realm_name,
     parse_realm_pattern,
@@ -95,8 +92,3 @@ def test_principal_stays_as_written(principal: str) -> None:
 def test_bad_principal_is_refused(principal: str) -> None:
     with pytest.raises(SettingError):
         parse_principal(principal)
-
-
-def test_no_path_is_none() -> None:
-    assert parse_optional_path("") is None
-    assert parse_optional_path("/etc/krb5.conf") == Path("/etc/krb5.conf")

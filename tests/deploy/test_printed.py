@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.config.problems import Location
+from kkdcpd.config.reader import Table
+from kkdcpd.config.sections import upstream
 from lab.authority import Authority
 from lab.dns import KnotServer
 from lab.namespace import NetworkNamespace
@@ -199,9 +202,18 @@ def take_nothing(_site: Site, _printed: Block) -> None:
     """A diagram, or input of a dialogue; see test_windows_value_has_the_form_that_windows_reads."""
 
 
+def take_python(_site: Site, printed: Block) -> None:
+    """Execute the block in a section's module, and read a value by it."""
+    names = dict(vars(upstream))
+    exec(printed.text, names)
+    section = Table(form=names["UpstreamConfig"]).read({"connect_timeout": 2}, Location())
+    assert section.connect_timeout == 2.0
+
+
 CONSUMERS: Mapping[str, Callable[[Site, Block], None]] = {
     "bat": take_cmd_exe,
     "ini": take_ini,
+    "python": take_python,
     "sh": take_shell,
     "text": take_nothing,
     "toml": take_toml,

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.config.certificates import inspect_pair
-from kkdcpd.config.pem import pem_blocks
+from kkdcpd.config.certificates import inspect_pair, pem_blocks
 from kkdcpd.errors import ConfigError
 from lab.daemon import Daemon
 from lab.program import Program, find_program, run

@@ -109,7 +109,7 @@ kdc = ["tcp://kdc.d.test:{kdc.port}"]
             variables = environment(tmp_path) | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
             run(*command, "reload", environment=variables).expect_ok()
             check = run(*command, "check", environment=variables).expect_ok()
-            assert '/etc/resolv.conf line 4: nameserver "dns.example.com" is passed over' in check.output
+            assert '/etc/resolv.conf line 4: nameserver "dns.example.com" is ignored' in check.output
             located = run(*command, "locate", "D.TEST", environment=variables).expect_ok()
             assert "Traceback" not in located.output
             assert _seconds(daemon, "D.TEST") < STALL_SECONDS

@@ -227,5 +227,5 @@ def test_ports_are_never_more_than_the_limit(steps: list[tuple[str, bool]]) -> N
 
 
 def test_ports_take_a_small_part_of_the_file_descriptors() -> None:
-    assert ports_within(1024) == 256
+    assert ports_within(1024) == 170
     assert ports_within(65536) == ports_within(resource.RLIM_INFINITY) == PORTS_IN_ALL

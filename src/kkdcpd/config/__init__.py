@@ -1,20 +1,10 @@
-"""The configuration: what may be set, how a TOML file is read, and everything that can be wrong with one.
+"""The configuration: its settings, and the reader of its TOML file, which finds all problems.
 
 `schema` declares the settings; `load_config` is the way in. Nothing below this package knows of it.
 """
 
 from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
-from kkdcpd.config.admin import AdminConfig
 from kkdcpd.config.dates import DatedItem, DatedKind, newly_outside_dates
-from kkdcpd.config.guard import (
-    ConnectionsConfig,
-    FailuresConfig,
-    ForwardedHeader,
-    GuardConfig,
-    PolicyConfig,
-    RatesConfig,
-    RefusalForm,
-)
 from kkdcpd.config.load import (
     LoadedConfig,
     load_config,
@@ -23,23 +13,22 @@ from kkdcpd.config.load import (
     read_log_format,
     read_process,
 )
-from kkdcpd.config.log import LogConfig, LogLevels
 from kkdcpd.config.patterns import CertificatePattern, PrincipalPattern
 from kkdcpd.config.permissions import KEY_GROUP
-from kkdcpd.config.process import ProcessConfig
 from kkdcpd.config.reader import Setting, settings_of
-from kkdcpd.config.schema import (
-    AdditionalCertificate,
-    ClientCertificates,
-    Config,
-    Discovery,
-    HttpConfig,
-    ListenConfig,
-    LocateConfig,
-    RealmConfig,
-    TlsConfig,
-    UpstreamConfig,
-)
+from kkdcpd.config.schema import Config
+from kkdcpd.config.sections.admin import AdminConfig
+from kkdcpd.config.sections.connections import ConnectionsConfig, ForwardedHeader
+from kkdcpd.config.sections.guard import FailuresConfig, GuardConfig, RatesConfig, RefusalForm
+from kkdcpd.config.sections.http import HttpConfig
+from kkdcpd.config.sections.listen import ClientCertificates, ListenConfig
+from kkdcpd.config.sections.locate import LocateConfig
+from kkdcpd.config.sections.log import LogConfig, LogLevels
+from kkdcpd.config.sections.policy import PolicyConfig
+from kkdcpd.config.sections.process import ProcessConfig
+from kkdcpd.config.sections.realms import Discovery, RealmConfig
+from kkdcpd.config.sections.tls import AdditionalCertificate, TlsConfig
+from kkdcpd.config.sections.upstream import UpstreamConfig
 from kkdcpd.config.system import SystemFiles
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Reads the settings that name an address: listeners, KDCs, DNS servers, networks, source addresses.
+"""Parses the settings that are addresses: listeners, KDCs, DNS servers, networks, source addresses.
 
 Pure: no name is resolved and no socket is touched. An IPv4-mapped IPv6 address is read as the IPv4 address.
 """
@@ -52,7 +52,7 @@ _DNS_PORT = 53  # RFC 1035 4.2
 _ZONE = re.compile(r"[^\s/%]{1,15}")  # the name of a network interface (IFNAMSIZ), or its number
 
 _LEAST_TRUSTED_BITS = {4: 8, 6: 16}
-"""The widest networks that one organisation has on the Internet; what is wider holds strangers."""
+"""The widest networks that one organisation has on the Internet; a wider network has hosts of others."""
 
 # RFC 1123 2.1, with the underscore that Active Directory allows in host names.
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
@@ -60,7 +60,10 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{
 
 @frozen
 class ListenAddress:
-    """Where to listen: `unix_path`, or else `host` (an IP address or ANY_HOST) and `port` (0: any free)."""
+    """The address of a listener: `unix_path`, or else `host` (an IP address or ANY_HOST) and `port`.
+
+    Port 0 is any free port.
+    """
 
     host: str = ANY_HOST
     port: int = 0
@@ -79,7 +82,7 @@ class ListenAddress:
         return self.host != ANY_HOST and ipaddress.ip_address(self.host).is_loopback
 
     def overlaps(self, other: "ListenAddress") -> bool:
-        """Whether only one of the two can be bound."""
+        """Whether the system refuses to bind both addresses."""
         if self.unix_path or other.unix_path:
             return self.unix_path == other.unix_path
         return self.port == other.port != 0 and self._shares_host(other)
@@ -153,7 +156,7 @@ def parse_endpoint(text: str, *, service: KdcService) -> EndpointSpec:
 
 
 def parse_nameserver(text: str) -> Nameserver:
-    """Read an IP address, with `:port` after it if need be; IPv6 in brackets if a port follows."""
+    """Read an IP address, or an IP address and a port. IPv6 before a port is in brackets."""
     host, port = (text, None) if _ip_address(text) else _split_port(text)
     address = _ip_address(host)
     if address is None:
@@ -162,7 +165,7 @@ def parse_nameserver(text: str) -> Nameserver:
 
 
 def parse_network(text: str) -> Network:
-    """Read a network in CIDR notation (RFC 4632 3.1, RFC 4291 2.3); an address alone is a network of one."""
+    """Read a network in CIDR notation (RFC 4632 3.1, RFC 4291 2.3), or one address."""
     if "%" in text:
         raise SettingError("has a zone, which no network has", "remove the % and the zone after it")
     try:
@@ -175,7 +178,7 @@ def parse_network(text: str) -> Network:
 
 
 def parse_trusted_network(text: str) -> Network:
-    """Read a network of proxies; one that holds much of the Internet would trust every client."""
+    """Read a network of proxies. Refuse a large part of the Internet, in which any client could be."""
     network = parse_network(text)
     if network.prefixlen < _LEAST_TRUSTED_BITS[network.version] and not network.is_private:
         raise SettingError(
@@ -187,7 +190,7 @@ def parse_trusted_network(text: str) -> Network:
 
 
 def parse_source_address(text: str) -> str:
-    """Read an address of this host to send from."""
+    """Read an address of this host, for outgoing connections."""
     address = _ip_address(text)
     if address is None:
         raise SettingError("is no IP address")
@@ -202,7 +205,7 @@ def zone_of(host: str) -> str | None:
 
 
 def is_domain_name(text: str) -> bool:
-    """Tell whether DNS can be asked for names below this one."""
+    """Whether DNS can have names below this name."""
     return len(text) <= _MAX_NAME_LENGTH and bool(_HOST_NAME.fullmatch(text))
 
 
@@ -258,7 +261,7 @@ def _checked_name(name: str) -> str:
         raise SettingError(
             "has a name that is not ASCII", "write the name's ASCII form, such as xn--bcher-kva.example"
         )
-    # RFC 1123 2.1: no top-level domain is numeric, so this is an IP address with a slip of the pen.
+    # RFC 1123 2.1: no top-level domain is numeric, so this is a mistyped IP address.
     if ":" in name or name.removesuffix(".").rpartition(".")[2].isdigit():
         raise SettingError("has no valid IP address")
     if len(name) > _MAX_NAME_LENGTH or not _HOST_NAME.fullmatch(name):

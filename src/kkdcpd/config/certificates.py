@@ -1,9 +1,10 @@
-"""Checks a certificate and its key, and warns of what their administrator should know.
+"""Checks the PEM files (RFC 7468) of a certificate and its key, and warns about their faults.
 
-OpenSSL decides whether a pair can be served. What it serves is never refused here, whatever RFC 5280 says of
-it. The time is a parameter.
+OpenSSL decides whether a pair can be served. This module never refuses a pair that OpenSSL serves, even if it
+violates RFC 5280. The time is a parameter.
 """
 
+import binascii
 import re
 import ssl
 from collections.abc import Iterator, Sequence
@@ -11,20 +12,24 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from kkdcpd.config.dates import DatedItem, DatedKind
-from kkdcpd.config.kinds import collected
-from kkdcpd.config.pem import CERTIFICATE_LABELS, minute, mode_problem, pem_blocks, read_pem, refusal
+from kkdcpd.config.dates import DatedItem, DatedKind, minute
+from kkdcpd.config.disk import mode_problem, read_file
+from kkdcpd.config.problems import collected, refusal
 from kkdcpd.errors import ConfigError, ConfigProblem, MalformedError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.x509 import CertificateFacts, folded_name, read_certificate
 
-__all__ = ["EXPIRY_WARNING", "PairFacts", "inspect_pair"]
+__all__ = ["CERTIFICATE_LABELS", "EXPIRY_WARNING", "PairFacts", "inspect_pair", "pem_blocks", "read_pem"]
 
-# As long as the shortest renewal period in wide use leaves: ACME clients renew 30 days before the end, so
-# that at 14 days two weeks of renewals have failed.
+# The labels that OpenSSL accepts for a certificate (pem.h).
+CERTIFICATE_LABELS = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
+
+# ACME clients renew a certificate 30 days before its end. At 14 days, two weeks of renewals have failed.
 EXPIRY_WARNING = timedelta(days=14)
 
-_MODE_TOO_OPEN = 0o037  # a group that reads the key (such as ssl-cert) is common practice; more is not
+_MODE_TOO_OPEN = (
+    0o037  # a group that reads the key (such as ssl-cert) is common practice, other users are not
+)
 _MISMATCHES = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
 
 _KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
@@ -37,7 +42,7 @@ _UNREAD = CertificateFacts(subject="", issuer="", start=None, end=None, names=()
 
 @frozen
 class PairFacts:
-    """What a usable pair says. `dns_names` are those that a client can ask for by SNI, in small letters."""
+    """The facts of a usable pair. `dns_names` are the names for SNI, in small letters."""
 
     item: DatedItem
     dns_names: tuple[str, ...]
@@ -77,10 +82,10 @@ class _Chain:
 
 
 def inspect_pair(certificate: Path, key: Path, *, section: str, now: datetime) -> PairFacts:
-    """Return what there is to know of a certificate and its key.
+    """Return the facts of a certificate and its key.
 
     Raises:
-        ConfigError: OpenSSL cannot serve the pair; what is wrong stands under keys below `section`.
+        ConfigError: OpenSSL cannot serve the pair. The problems have keys below `section`.
     """
     certificate_setting, key_setting = f"{section}.certificate", f"{section}.key"
     problems: list[ConfigProblem] = []
@@ -103,6 +108,25 @@ def inspect_pair(certificate: Path, key: Path, *, section: str, now: datetime) -
             *filter(None, [mode_problem(key, key_setting, _MODE_TOO_OPEN)]),
         ),
     )
+
+
+def read_pem(path: Path, setting: str) -> str:
+    """Return the text of a PEM file."""
+    return read_file(path, setting).decode("latin-1")  # text between PEM blocks may have any encoding
+
+
+def pem_blocks(pem: str, labels: Sequence[str]) -> list[bytes]:
+    """Return the contents of all blocks with one of these labels. A block that is not base64 is empty."""
+    label = "|".join(labels)
+    blocks = re.findall(rf"-----BEGIN (?:{label})-----(.*?)-----END (?:{label})-----", pem, re.DOTALL)
+    return list(map(_decoded, blocks))
+
+
+def _decoded(block: str) -> bytes:
+    try:
+        return binascii.a2b_base64(block)
+    except binascii.Error:
+        return b""
 
 
 def _read_blocks(path: Path, setting: str) -> list[bytes]:
@@ -132,7 +156,7 @@ def _check_key(path: Path, setting: str) -> None:
 
 def _check_openssl_loads(chain: _Chain, key: Path, key_setting: str) -> None:
     try:
-        # Any password will do: without one, OpenSSL would ask for it on the terminal.
+        # Without a password, OpenSSL would ask for it on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain.path, key, password="")
     except ssl.SSLError as error:
         raise _explained(error, chain, key, key_setting) from error
@@ -140,7 +164,7 @@ def _check_openssl_loads(chain: _Chain, key: Path, key_setting: str) -> None:
 
 def _explained(error: ssl.SSLError, chain: _Chain, key: Path, key_setting: str) -> ConfigError:
     if chain.leaf is _UNREAD:
-        remedy = "copy it there anew; openssl x509 -in FILE -text tells whether it is whole"
+        remedy = "copy it there anew; openssl x509 -in FILE -text shows whether it is whole"
         return refusal(chain.setting, f"the first certificate in {chain.path} is damaged", remedy)
     if error.reason in _MISMATCHES:
         problem = f"{key} is not the key of the first certificate in {chain.path}"
@@ -151,7 +175,7 @@ def _explained(error: ssl.SSLError, chain: _Chain, key: Path, key_setting: str) 
         remedy = "get another one; openssl x509 -in FILE -text shows its extensions"
         return refusal(chain.setting, problem, remedy)
     problem = f"OpenSSL can't use {key} with {chain.path}: {error.reason or error.strerror}"
-    remedy = "copy both files there anew; openssl pkey -in FILE -check tells whether a key is whole"
+    remedy = "copy both files there anew; openssl pkey -in FILE -check shows whether a key is whole"
     return refusal(key_setting, problem, remedy)
 
 
@@ -175,7 +199,7 @@ def _warn_of_names(chain: _Chain) -> Iterator[ConfigProblem]:
     # RFC 9525 2: clients look at subjectAltName only, never at the common name.
     if not chain.leaf.names:
         problem = f"the certificate in {chain.path} has no subjectAltName, so clients will refuse it"
-        yield chain.warning(problem, "get one that bears the server's name there")
+        yield chain.warning(problem, "get one that has the server's name there")
     for name in chain.dns_names:
         if not name.isascii():
             problem = f'the certificate in {chain.path} has a DNS name beyond ASCII, "{name}"'
@@ -184,7 +208,7 @@ def _warn_of_names(chain: _Chain) -> Iterator[ConfigProblem]:
 
 
 def _warn_of_order(chain: _Chain) -> Iterator[ConfigProblem]:
-    """Find the first certificate that is not followed by its issuer, as far as both can be read."""
+    """Find the first certificate that its issuer does not follow, as far as both can be read."""
     for number, (one, following) in enumerate(pairwise(chain.certificates), 1):
         is_known = one.issuer and following.subject
         if is_known and folded_name(one.issuer) != folded_name(following.subject):

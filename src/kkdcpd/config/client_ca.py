@@ -1,4 +1,4 @@
-"""Checks the authorities that client certificates come from, and their revocation lists (RFC 5280).
+"""Checks the certificate authorities of clients, and their revocation lists (RFC 5280).
 
 OpenSSL decides whether the files can be used. The time is a parameter.
 """
@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from kkdcpd.config.certificates import CERTIFICATE_LABELS, pem_blocks, read_pem
 from kkdcpd.config.dates import DatedItem, DatedKind
-from kkdcpd.config.kinds import collected
-from kkdcpd.config.pem import CERTIFICATE_LABELS, CRL_LABELS, pem_blocks, read_pem, refusal
+from kkdcpd.config.problems import collected, refusal
 from kkdcpd.errors import ConfigError, ConfigProblem, MalformedError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.x509 import CertificateFacts, CrlFacts, folded_name, read_certificate, read_crl
 
-__all__ = ["ClientCaFacts", "inspect_client_ca"]
+__all__ = ["CRL_LABELS", "ClientCaFacts", "inspect_client_ca"]
+
+CRL_LABELS = ("X509 CRL",)  # as OpenSSL accepts it (pem.h)
 
 T = TypeVar("T")
 
@@ -27,17 +29,17 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @frozen
 class ClientCaFacts:
-    """What usable files say: for each subject the certificate, and the list, that counts; and warnings."""
+    """The facts of usable files: the valid certificate and the valid list of each subject, and warnings."""
 
     items: tuple[DatedItem, ...]
     warnings: tuple[ConfigProblem, ...]
 
 
 def inspect_client_ca(ca: Path, crl: Path | None, *, now: datetime) -> ClientCaFacts:
-    """Return what there is to know of the files of [tls] client_ca and client_crl.
+    """Return the facts of the files of [tls] client_ca and client_crl.
 
     Raises:
-        ConfigError: they can't be used, or would keep every client out.
+        ConfigError: OpenSSL cannot use the files, or would refuse each client.
     """
     problems: list[ConfigProblem] = []
     warnings: list[ConfigProblem] = []
@@ -54,7 +56,7 @@ def inspect_client_ca(ca: Path, crl: Path | None, *, now: datetime) -> ClientCaF
         raise ConfigError(problems)
     items = [_authority_item(authority, ca) for authority in authorities]
     items += [_list_item(each, crl) for each in lists if crl]
-    return ClientCaFacts(items=tuple(_those_that_count(items, now)), warnings=tuple(warnings))
+    return ClientCaFacts(items=tuple(_newest_valid(items, now)), warnings=tuple(warnings))
 
 
 def _authority_item(facts: CertificateFacts, path: Path) -> DatedItem:
@@ -80,8 +82,8 @@ def _list_item(facts: CrlFacts, path: Path) -> DatedItem:
     )
 
 
-def _those_that_count(items: Iterable[DatedItem], now: datetime) -> Iterable[DatedItem]:
-    """Return one item for each subject: the newest of those within their dates, if there is any."""
+def _newest_valid(items: Iterable[DatedItem], now: datetime) -> Iterable[DatedItem]:
+    """Return one item for each subject: the newest item within its dates, else the newest item."""
     found: dict[tuple[DatedKind, str], DatedItem] = {}
     for item in sorted(items, key=lambda item: (item.problem(now) is None, item.start or _LONG_AGO)):
         found[item.kind, folded_name(item.subject)] = item
@@ -102,7 +104,7 @@ def _read_authorities(path: Path, warnings: list[ConfigProblem]) -> Sequence[Cer
 def _read_lists(path: Path, warnings: list[ConfigProblem]) -> Sequence[CrlFacts]:
     pem = read_pem(path, _CRL)
     if pem_blocks(pem, CERTIFICATE_LABELS):
-        # OpenSSL takes both from one file, and would trust every certificate that it issued.
+        # OpenSSL reads both kinds from one file, and would trust each certificate that this one issued.
         problem = f"{path} holds a certificate too, which would be trusted as an authority's"
         raise refusal(_CRL, problem, "move it to client_ca, or remove it")
     blocks = pem_blocks(pem, CRL_LABELS)
@@ -122,7 +124,7 @@ def _read_all(
     path: Path,
     warnings: list[ConfigProblem],
 ) -> Sequence[T]:
-    """Return the facts of the blocks that can be read. The others are warnings, if OpenSSL takes the file."""
+    """Return the facts of the readable blocks. Another block is a warning, if OpenSSL accepts the file."""
     facts, damaged = [], []
     for number, block in enumerate(blocks, 1):
         try:
@@ -144,14 +146,14 @@ def _check_openssl_loads(key: str, path: Path, damaged: Sequence[int]) -> None:
             problem = f"block {damaged[0]} of {path} is damaged"
             raise refusal(key, problem, "copy it there anew") from error
         problem = f"OpenSSL can't use {path}: {error.reason or error.strerror}"
-        remedy = "copy it there anew; openssl storeutl -text FILE tells whether it is whole"
+        remedy = "copy it there anew; openssl storeutl -text FILE shows whether it is whole"
         raise refusal(key, problem, remedy) from error
 
 
 def _find_missing_issuers(authorities: Sequence[CertificateFacts], path: Path) -> Iterator[ConfigProblem]:
-    there = {folded_name(authority.subject) for authority in authorities}
+    known = {folded_name(authority.subject) for authority in authorities}
     for authority in authorities:
-        if authority.issuer and folded_name(authority.issuer) not in there:
+        if authority.issuer and folded_name(authority.issuer) not in known:
             yield ConfigProblem(
                 key=_CA,
                 problem=f"{authority.subject} in {path} was issued by {authority.issuer}, which isn't there",
@@ -162,9 +164,9 @@ def _find_missing_issuers(authorities: Sequence[CertificateFacts], path: Path) -
 def _find_missing_lists(
     authorities: Sequence[CertificateFacts], lists: Sequence[CrlFacts], path: Path, now: datetime
 ) -> Iterator[ConfigProblem]:
-    there = {folded_name(crl.issuer) for crl in lists}
+    known = {folded_name(crl.issuer) for crl in lists}
     for authority in authorities:
-        if (authority.end or _NEVER) > now and folded_name(authority.subject) not in there:
+        if (authority.end or _NEVER) > now and folded_name(authority.subject) not in known:
             yield ConfigProblem(
                 key=_CRL,
                 problem=f"{path} has no list of {authority.subject}, so its certificates are all refused",

@@ -1,22 +1,21 @@
-"""Tells whether certificates and revocation lists in use are within their validity dates.
+"""Compares the validity dates of certificates and revocation lists with the clock.
 
-A clock that is wrong must not keep the service down: these problems fail `kkdcpd check` and may refuse a
-reload, but never a start.
+A wrong clock must not keep the service down. So these problems fail `kkdcpd check`, and may refuse a reload,
+but never a start.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from kkdcpd.config.pem import minute
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.frozen import Word, frozen
 
-__all__ = ["DatedItem", "DatedKind", "newly_outside_dates"]
+__all__ = ["DatedItem", "DatedKind", "minute", "newly_outside_dates"]
 
 
 class DatedKind(Word):
-    """SERVER: a certificate shown to clients. CLIENT_CA, CLIENT_CRL: those that theirs are checked by."""
+    """SERVER is a certificate of the server. CLIENT_CA and CLIENT_CRL verify certificates of clients."""
 
     SERVER = "server"
     CLIENT_CA = "client_ca"
@@ -34,7 +33,7 @@ _REMEDIES = {
 class DatedItem:
     """A certificate or revocation list in use. `subject` of a list is its issuer.
 
-    A date that cannot be read is None; a list without a next update has no end either.
+    An unreadable date is None, and so is the end of a list without a next update.
     """
 
     kind: DatedKind
@@ -46,7 +45,7 @@ class DatedItem:
     end: datetime | None
 
     def problem(self, now: datetime) -> ConfigProblem | None:
-        """Return what is wrong if `now` is outside the dates."""
+        """Return the problem if `now` is outside the dates."""
         if self.start and now < self.start:
             remedy = f"set this host's clock right (it says {minute(now)}), or wait"
             return self._problem(f"is not valid before {minute(self.start)}", remedy)
@@ -57,7 +56,7 @@ class DatedItem:
 
     @property
     def identities(self) -> frozenset[object]:
-        """What makes it the same as an item of another configuration, if they have one in common."""
+        """The identities of the item. It equals an item of another configuration with a common identity."""
         if self.kind is DatedKind.SERVER:
             return frozenset({self.key, self.path})
         return frozenset({(self.kind, self.subject)})
@@ -73,10 +72,15 @@ class DatedItem:
         return f"the {noun} of {self.subject} in {self.path}"
 
 
+def minute(when: datetime) -> str:
+    """Return a time as an administrator reads it."""
+    return f"{when:%Y-%m-%d %H:%M} UTC"
+
+
 def newly_outside_dates(
     items: Sequence[DatedItem], current: Sequence[DatedItem], now: datetime
 ) -> tuple[ConfigProblem, ...]:
-    """Return the problems of items that are outside their dates, unless the current ones are so too."""
+    """Return the problems of items outside their dates, unless the same current item is outside its dates."""
     known = {identity for item in current if item.problem(now) for identity in item.identities}
     found = ((item, item.problem(now)) for item in items)
     return tuple(problem for item, problem in found if problem and not known & item.identities)

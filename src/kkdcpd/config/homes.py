@@ -1,6 +1,6 @@
-"""Names the section that a setting belongs to where the file has it in another one.
+"""Finds the section of a setting that stands in another section.
 
-TOML gives each key to the section above it, so that a key in the wrong place is an unknown one there.
+TOML gives each key to the section above it. So a key below the wrong header is an unknown setting there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from kkdcpd.config.kinds import Kind, ListOf
-from kkdcpd.config.reader import NamedTables, Table, UnknownSetting, closest, settings_of
+from kkdcpd.config.named_tables import NamedTables
+from kkdcpd.config.reader import Table, UnknownSetting, closest, settings_of
 from kkdcpd.errors import ConfigError, ConfigProblem
 
 __all__ = ["homes_named"]
@@ -19,7 +20,7 @@ _Homes = Mapping[str, Sequence[str]]
 
 @contextmanager
 def homes_named(root: Table[Any]) -> Iterator[None]:
-    """Have the unknown settings in a ConfigError tell which section of the `root` they belong to."""
+    """Add to the unknown settings of a ConfigError the sections of the `root` that have them."""
     try:
         yield
     except ConfigError as error:
@@ -28,7 +29,7 @@ def homes_named(root: Table[Any]) -> Iterator[None]:
 
 
 def _homes(root: Table[Any]) -> _Homes:
-    """Return the sections that have a setting of each name."""
+    """Return for each name of a setting the sections that have it."""
     homes: dict[str, list[str]] = {}
     for section, name in _settings(root, "", "[{}]"):
         homes.setdefault(name, []).append(section)

@@ -1,37 +1,41 @@
-"""The kinds of value that may stand behind a key: each reads a TOML value or says what to write instead.
+"""The kinds of values: each kind reads a value of TOML, or says what to write instead.
 
-No setting is named here (those are in `schema`) and no file is opened. Every kind collects all the problems
-below its key before it raises, so that an administrator sees them at once.
+Kinds name no setting and open no file. A kind collects all problems below its key before it raises, so that
+an administrator sees them together.
 """
 
 import enum
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from kkdcpd.config.problems import Location, collected, no_items_rule
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
 
 __all__ = [
     "Choice",
+    "File",
     "Flag",
+    "Items",
     "Kind",
     "ListOf",
     "Member",
+    "NoneAs",
     "Number",
+    "OrNone",
+    "Range",
     "Text",
-    "collected",
-    "no_items_rule",
     "seconds",
     "wrong_type",
 ]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 E = TypeVar("E", bound=enum.Enum)
 
-# In this order, since a bool is an int to isinstance. What is left are TOML's dates and times.
+# In this order, because a bool is an int for isinstance. All other types are TOML's dates and times.
 _TYPE_NAMES: dict[type, str] = {
     bool: "a boolean",
     int: "a whole number",
@@ -41,90 +45,117 @@ _TYPE_NAMES: dict[type, str] = {
 _CONTAINER_NAMES: dict[type, str] = {list: "a list", dict: "a table"}
 
 
-class Kind(Protocol[T_co]):
-    """One kind of value. `remedy` tells an administrator what to write."""
+@runtime_checkable
+class Kind(Protocol[T]):
+    """A kind of value. `remedy` says what an administrator may write."""
 
     @property
     def remedy(self) -> str:
-        """What to write."""
+        """The advice for a wrong value."""
         ...
 
-    def read(self, value: object, key: str) -> T_co:
-        """Return what the code wants, or raise ConfigError with every problem found under `key`."""
+    def read(self, value: object, at: Location) -> T:
+        """Return the value for the code, or raise ConfigError with all problems at and below the location."""
+        ...
+
+    def write(self, value: T) -> str:
+        """Return the value as TOML."""
         ...
 
 
 @frozen
 class Flag:
-    """True or false."""
+    """true or false."""
 
     @property
     def remedy(self) -> str:
-        """What to write."""
+        """The advice for a wrong value."""
         return "write true or false"
 
-    def read(self, value: object, key: str) -> bool:
+    def read(self, value: object, at: Location) -> bool:
         """Return the boolean."""
         if not isinstance(value, bool):
-            raise wrong_type(value, key, self.remedy)
+            raise wrong_type(value, at, self.remedy)
         return value
 
+    def write(self, value: bool) -> str:  # noqa: FBT001
+        """Return the boolean as TOML."""
+        return json.dumps(value)
 
-@frozen
-class Number:
-    """A number within bounds; a fractional one may be written as a whole one. A port has no unit."""
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """In an annotation: the bounds of a number, both included, and its unit. A port has no unit."""
 
     minimum: float
     maximum: float
     unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.minimum} to {self.maximum} {self.unit}".rstrip()
+
+
+def seconds(maximum: float, *, minimum: float = 0.1) -> Range:
+    """Return the range of a time."""
+    return Range(minimum, maximum, "seconds")
+
+
+@frozen
+class Number:
+    """A number in a range. A whole number is valid where a fractional number is expected."""
+
+    bounds: Range
     is_whole: bool = True
 
     @property
     def remedy(self) -> str:
-        """What to write: unit and bounds."""
+        """The advice for a wrong value: unit and bounds."""
         number = "a whole number" if self.is_whole else "a number"
-        of_unit = f" of {self.unit}" if self.unit else ""
-        return f"write {number}{of_unit} from {self.minimum} to {self.maximum}"
+        unit = f" of {self.bounds.unit}" if self.bounds.unit else ""
+        return f"write {number}{unit} from {self.bounds.minimum} to {self.bounds.maximum}"
 
-    def read(self, value: object, key: str) -> float:
-        """Return the number, as int or float as the kind has it."""
+    def read(self, value: object, at: Location) -> float:
+        """Return the number: an int if it is whole, else a float."""
         accepted = int if self.is_whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, accepted):
-            raise wrong_type(value, key, self.remedy)
-        if not self.minimum <= value <= self.maximum:
-            size = "too small" if value < self.minimum else "too large"
-            raise _error(key, f"{value} is {size}", self.remedy)
+            raise wrong_type(value, at, self.remedy)
+        if not self.bounds.minimum <= value <= self.bounds.maximum:
+            size = "too small" if value < self.bounds.minimum else "too large"
+            raise at.error(f"{value} is {size}", self.remedy)
         return value if self.is_whole else float(value)
 
-
-def seconds(maximum: float, *, minimum: float = 0.1) -> Number:
-    """Return the kind of a span of time."""
-    return Number(minimum=minimum, maximum=maximum, unit="seconds", is_whole=False)
+    def write(self, value: float) -> str:
+        """Return the number as TOML, without a needless fraction."""
+        return str(int(value)) if value == int(value) else str(value)
 
 
 @frozen
 class Choice:
-    """One of a few words."""
+    """One word of a few."""
 
     words: tuple[str, ...]
 
     @property
     def remedy(self) -> str:
-        """What to write: the words."""
+        """The advice for a wrong value: the words."""
         return f"write {_alternatives(self.words)}"
 
-    def read(self, value: object, key: str) -> str:
+    def read(self, value: object, at: Location) -> str:
         """Return the word."""
         if not isinstance(value, str):
-            raise wrong_type(value, key, self.remedy)
+            raise wrong_type(value, at, self.remedy)
         if value not in self.words:
-            raise _error(key, f"{_quoted(value)} is not one of its values", self.remedy)
+            raise at.error(f"{_quoted(value)} is not one of its values", self.remedy)
         return value
+
+    def write(self, value: str) -> str:
+        """Return the word as TOML."""
+        return _quoted(value)
 
 
 @frozen
 class Member(Generic[E]):
-    """One member of an enumeration, by its value in small letters: one of `members` if these are given."""
+    """A member of an enumeration, by its value in small letters; only `members`, if there are any."""
 
     enumeration: type[E]
     members: tuple[E, ...] = ()
@@ -135,93 +166,162 @@ class Member(Generic[E]):
 
     @property
     def remedy(self) -> str:
-        """What to write: the words."""
+        """The advice for a wrong value: the words."""
         return Choice(words=tuple(self._by_word)).remedy
 
-    def read(self, value: object, key: str) -> E:
+    def read(self, value: object, at: Location) -> E:
         """Return the member."""
         words = self._by_word
-        return words[Choice(words=tuple(words)).read(value, key)]
+        return words[Choice(words=tuple(words)).read(value, at)]
+
+    def write(self, value: E) -> str:
+        """Return the member's word as TOML."""
+        return _quoted(value.value.lower())
 
 
 @frozen
 class Text(Generic[T]):
-    """A text that `parse` makes something of, or refuses with SettingError."""
+    """A text with a syntax. `parse` returns its meaning or raises SettingError; `form` is the inverse."""
 
     parse: Callable[[str], T]
     remedy: str
+    form: Callable[[T], str] = str
 
-    def read(self, value: object, key: str) -> T:
-        """Return what the text means."""
+    def read(self, value: object, at: Location) -> T:
+        """Return the meaning of the text."""
         if not isinstance(value, str):
-            raise wrong_type(value, key, self.remedy)
+            raise wrong_type(value, at, self.remedy)
         try:
             return self.parse(value)
         except SettingError as error:
-            raise _error(key, f"{_quoted(value)} {error.problem}", error.remedy or self.remedy) from error
+            raise at.error(f"{_quoted(value)} {error.problem}", error.remedy or self.remedy) from error
+
+    def write(self, value: T) -> str:
+        """Return the text as TOML."""
+        return _quoted(self.form(value))
 
 
-def no_items_rule(_items: Mapping[str, object]) -> Iterable[ConfigProblem]:
-    """Find nothing: the rule of items that have nothing to do with each other."""
-    return ()
+@dataclass(frozen=True, slots=True)
+class File:
+    """The path of a file. A relative path starts in the folder of the configuration file."""
+
+    example: str
+
+    @property
+    def remedy(self) -> str:
+        """The advice for a wrong value: a path."""
+        return f"write a path such as {_quoted(self.example)}"
+
+    def read(self, value: object, at: Location) -> Path:
+        """Return the path, joined to the folder."""
+        if not isinstance(value, str):
+            raise wrong_type(value, at, self.remedy)
+        if "\0" in value:
+            raise at.error(f"{_quoted(value)} is no path", self.remedy)
+        return at.directory / value
+
+    def write(self, value: Path) -> str:
+        """Return the path as TOML."""
+        return _quoted(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class NoneAs:
+    """In an annotation `X | None`: the word that stands for None. Without this mark it is the empty text."""
+
+    word: str
+
+
+@frozen
+class OrNone(Generic[T]):
+    """A value of a kind, or a word that stands for None."""
+
+    kind: Kind[T]
+    word: str
+
+    @property
+    def remedy(self) -> str:
+        """The advice for a wrong value."""
+        if not self.word:
+            return self.kind.remedy
+        return f"write {_quoted(self.word)}, or {self.kind.remedy.removeprefix('write ')}"
+
+    def read(self, value: object, at: Location) -> T | None:
+        """Return the value, or None for the word."""
+        if value == self.word:
+            return None
+        if self.word and isinstance(value, str):
+            raise wrong_type(value, at, self.remedy)
+        return self.kind.read(value, at)
+
+    def write(self, value: T | None) -> str:
+        """Return the value as TOML."""
+        return _quoted(self.word) if value is None else self.kind.write(value)
+
+
+@frozen
+class Items:
+    """In an annotation of a tuple: the advice for a wrong value, and the rules of the list.
+
+    `rule` gets the items that could be read, by their keys.
+    """
+
+    remedy: str
+    may_be_empty: bool = True
+    at_most: int | None = None
+    rule: Callable[[Mapping[str, Any]], Iterable[ConfigProblem]] = no_items_rule
 
 
 @frozen
 class ListOf(Generic[T]):
-    """A list of `at_most` so many. `rule` is asked about what could be read, each item under its key."""
+    """A list."""
 
     item: Kind[T]
-    remedy: str
-    may_be_empty: bool = True
-    at_most: int | None = None
-    rule: Callable[[Mapping[str, T]], Iterable[ConfigProblem]] = no_items_rule
+    rules: Items
 
-    def read(self, value: object, key: str) -> tuple[T, ...]:
+    @property
+    def remedy(self) -> str:
+        """The advice for a wrong value."""
+        return self.rules.remedy
+
+    def read(self, value: object, at: Location) -> tuple[T, ...]:
         """Return the items."""
         if not isinstance(value, list):
-            raise wrong_type(value, key, self.remedy)
-        if not value and not self.may_be_empty:
-            raise _error(key, "is empty", self.remedy)
-        if self.at_most is not None and len(value) > self.at_most:
-            raise _error(key, f"has {len(value)} entries", f"leave at most {self.at_most}")
+            raise wrong_type(value, at, self.remedy)
+        if not value and not self.rules.may_be_empty:
+            raise at.error("is empty", self.remedy)
+        if self.rules.at_most is not None and len(value) > self.rules.at_most:
+            raise at.error(f"has {len(value)} entries", f"leave at most {self.rules.at_most}")
         problems: list[ConfigProblem] = []
         items: dict[str, T] = {}
         for position, item in enumerate(value):
+            here = at.item(position)
             with collected(problems):
-                items[f"{key}[{position}]"] = self.item.read(item, f"{key}[{position}]")
-        problems += self.rule(items)
+                items[here.key] = self.item.read(item, here)
+        problems += self.rules.rule(items)
         if problems:
             raise ConfigError(problems)
         return tuple(items.values())
 
-
-@contextmanager
-def collected(problems: list[ConfigProblem]) -> Iterator[None]:
-    """Go on after a ConfigError, with its problems kept."""
-    try:
-        yield
-    except ConfigError as error:
-        problems += error.problems
+    def write(self, value: Iterable[T]) -> str:
+        """Return the list as TOML."""
+        return f"[{', '.join(map(self.item.write, value))}]"
 
 
-def wrong_type(value: object, key: str, remedy: str) -> ConfigError:
-    """Return the error for a value of a type that `key` can't have."""
+def wrong_type(value: object, at: Location, remedy: str) -> ConfigError:
+    """Return the error for a value of a type that the location does not accept."""
     container = _CONTAINER_NAMES.get(type(value))
     if container:
-        return _error(key, f"is {container}", remedy)
-    return _error(key, f"{_quoted(value)} is {_TYPE_NAMES.get(type(value), 'a date or time')}", remedy)
+        return at.error(f"is {container}", remedy)
+    return at.error(f"{_quoted(value)} is {_TYPE_NAMES.get(type(value), 'a date or time')}", remedy)
 
 
 def _alternatives(words: Iterable[str]) -> str:
-    """Write the words as a sentence has them: `"a", "b" or "c"`."""
+    """Return the words as a sentence has them: `"a", "b" or "c"`."""
     *others, last = map(_quoted, words)
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _error(key: str, problem: str, remedy: str) -> ConfigError:
-    return ConfigError([ConfigProblem(key=key, problem=problem, remedy=remedy)])
-
-
 def _quoted(value: object) -> str:
-    """Write the value as TOML has it; JSON happens to write these types likewise."""
+    """Return the value as TOML; JSON has the same form for these types."""
     return json.dumps(value, ensure_ascii=False, default=str)

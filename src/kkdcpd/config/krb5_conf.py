@@ -1,6 +1,7 @@
-"""Reads the KDCs of the configured realms from a krb5.conf, and whether DNS may be used for them.
+"""Takes the KDCs of the configured realms from the relations of a krb5.conf, and its permission to use DNS.
 
-Pure: how the file is read is in `krb5_profile` and `load`. krb5.conf(5), [realms] and [libdefaults].
+This module opens no file: `krb5_profile` and `named_files` read krb5.conf. See krb5.conf(5), [realms] and
+[libdefaults].
 """
 
 import re
@@ -9,9 +10,9 @@ from dataclasses import replace
 from itertools import takewhile
 
 from kkdcpd.config.addresses import MAX_ENDPOINTS, EndpointSpec, parse_endpoint
-from kkdcpd.config.kinds import collected
 from kkdcpd.config.krb5_profile import Relation
-from kkdcpd.config.schema import RealmConfig
+from kkdcpd.config.problems import collected
+from kkdcpd.config.sections.realms import RealmConfig
 from kkdcpd.errors import ConfigError, ConfigProblem, SettingError
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.realms import fold_realm
@@ -21,17 +22,17 @@ __all__ = ["SOURCE", "Imported", "import_realms", "is_dns_allowed"]
 
 SOURCE = "krb5.conf"
 
-_YES = {"y", "yes", "true", "t", "1", "on"}  # as lib/krb5/krb/libdef_parse.c reads it; all else is no
+_YES = {"y", "yes", "true", "t", "1", "on"}  # as in lib/krb5/krb/libdef_parse.c; every other value is no
 _SEPARATORS = re.compile(r"[\s,]+")
 _HEIMDAL_TRANSPORT = re.compile(r"^(tcp|udp)/(?!/)", re.IGNORECASE)  # Heimdal's krb5.conf(5)
 _UNUSABLE = {
-    "https://": "names a proxy, perhaps us",
+    "https://": "names a proxy, perhaps kkdcpd itself",
     "http://": "names a proxy",
-    "http/": "names a proxy",  # Heimdal's way to write it
+    "http/": "names a proxy",  # in Heimdal's form
     "/": "is a unix socket, which may not be here when it is needed",
 }
-_UNUSABLE_REMEDY = "name the KDCs in our own configuration, where these are not all"
-# Our lists, each with the relations that make it: the first that the realm has.
+_UNUSABLE_REMEDY = "name the KDCs in the configuration of kkdcpd, if krb5.conf has no others"
+# For each list of a realm, the relations that may have it. The first relation that the realm has counts.
 _RELATIONS = {
     "kdc": ("kdc",),
     "primary_kdc": ("primary_kdc", "master_kdc"),
@@ -42,24 +43,24 @@ _HOST_REMEDY = 'write a host such as "kdc1.example.com", "kdc1.example.com:88" o
 
 @frozen
 class Imported:
-    """The realms with what was found for them, and what their administrator should know."""
+    """The realms with the lists of krb5.conf, and warnings."""
 
     realms: tuple[RealmConfig, ...]
     warnings: tuple[ConfigProblem, ...]
 
 
 def is_dns_allowed(relations: Iterable[Relation]) -> bool:
-    """Return dns_lookup_kdc: whether KDCs may be looked up in DNS."""
+    """Whether kkdcpd may look KDCs up in DNS: dns_lookup_kdc."""
     path = ("libdefaults", "dns_lookup_kdc")
     values = (relation.value for relation in relations if relation.path == path)
     return next(values, "true").lower() in _YES
 
 
 def import_realms(realms: Iterable[RealmConfig], relations: Iterable[Relation]) -> Imported:
-    """Give each realm that has neither lists nor a discovery of its own the lists of krb5.conf.
+    """Add the lists of krb5.conf to each realm without lists and without a discovery of its own.
 
     Raises:
-        ConfigError: some entries can't be used; each of `problems` names file and line.
+        ConfigError: an entry is not usable. Each of the `problems` has its file and line.
     """
     problems: list[ConfigProblem] = []
     warnings: list[ConfigProblem] = []
@@ -104,7 +105,7 @@ def _is_about(relation: Relation, realm: RealmConfig) -> bool:
 def _endpoints(
     name: str, relations: Sequence[Relation], warnings: list[ConfigProblem]
 ) -> tuple[EndpointSpec, ...]:
-    """Return the endpoints for one of our lists, each once."""
+    """Return the endpoints of one list, each once."""
     written = {relation.path[-1] for relation in relations}
     chosen = next((key for key in _RELATIONS[name] if key in written), None)
     problems: list[ConfigProblem] = []
@@ -112,10 +113,10 @@ def _endpoints(
     of_chosen = [relation for relation in relations if relation.path[-1] == chosen]
     entries = [(relation, word) for relation in of_chosen for word in _words(relation)]
     if len(entries) > MAX_ENDPOINTS:
-        place = entries[MAX_ENDPOINTS][0].place
+        origin = entries[MAX_ENDPOINTS][0].origin
         problem = f"{chosen} names {len(entries)} servers of one realm"
         raise ConfigError(
-            [ConfigProblem(key=place, problem=problem, remedy=f"leave at most {MAX_ENDPOINTS}")]
+            [ConfigProblem(key=origin, problem=problem, remedy=f"leave at most {MAX_ENDPOINTS}")]
         )
     for relation, word in entries:
         with collected(problems):
@@ -128,7 +129,7 @@ def _endpoints(
 
 
 def _words(relation: Relation) -> Iterator[str]:
-    """Return the hosts in a value; MIT ends a host at a blank, so that people write comments there."""
+    """Return the hosts in a value. A comment may follow: MIT ends a host at a blank."""
     words = filter(None, _SEPARATORS.split(relation.value))
     return takewhile(lambda word: word[0] not in "#;", words)
 
@@ -137,7 +138,7 @@ def _endpoint(name: str, word: str, relation: Relation, warnings: list[ConfigPro
     for start, reason in _UNUSABLE.items():
         if word.lower().startswith(start):
             problem = f'{relation.path[-1]} = "{word}" {reason}: it is left out'
-            warnings.append(ConfigProblem(key=relation.place, problem=problem, remedy=_UNUSABLE_REMEDY))
+            warnings.append(ConfigProblem(key=relation.origin, problem=problem, remedy=_UNUSABLE_REMEDY))
             return None
     service = KdcService.KPASSWD if name == "kpasswd" else KdcService.KDC
     try:
@@ -145,6 +146,6 @@ def _endpoint(name: str, word: str, relation: Relation, warnings: list[ConfigPro
     except SettingError as error:
         problem = f'{relation.path[-1]} = "{word}" {error.problem}'
         remedy = error.remedy or _HOST_REMEDY
-        raise ConfigError([ConfigProblem(key=relation.place, problem=problem, remedy=remedy)]) from error
-    # The port of admin_server is kadmin's; lib/krb5/os/changepw.c asks port 464 of that host.
+        raise ConfigError([ConfigProblem(key=relation.origin, problem=problem, remedy=remedy)]) from error
+    # The port of admin_server is kadmin's; lib/krb5/os/changepw.c uses port 464 of this host.
     return replace(endpoint, port=service.default_port) if relation.path[-1] == "admin_server" else endpoint

@@ -1,7 +1,7 @@
-"""Patterns that names are held against: those of principals, and those that client certificates bear.
+"""Compares the names of principals and of client certificates with patterns.
 
-Pure. In each, `*` stands for any characters, none included, and case doesn't count; no other character is
-special. Strangers choose the names, so that a match takes time in proportion to their length.
+In a pattern, `*` stands for any characters or none. Upper and lower case are equal. No other character is
+special. Clients choose the names, so the time of a match is proportional to their length.
 """
 
 import re
@@ -13,21 +13,21 @@ from kkdcpd.values import ClientCertificate, PrincipalName
 __all__ = ["CertificatePattern", "PrincipalPattern", "parse_certificate_pattern", "parse_principal_pattern"]
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# A subject's separators, and what stands between them: RFC 4514 2.4 escapes separators within a value.
+# A subject's separators and the texts between them. RFC 4514 2.4 escapes separators within a value.
 _SUBJECT_PARTS = re.compile(r"[,+]|(?:[^,+\\]|\\.)+", re.DOTALL)
-_OTHER_FORMS = re.compile(r"^/|^\w+ = |(?<!\\), ")  # those of openssl(1)
+_OTHER_FORMS = re.compile(r"^/|^\w+ = |(?<!\\), ")  # the other forms of openssl(1)
 
 _SUBJECT = "subject"
 _KINDS = {_SUBJECT, "dns", "email", "uri", "upn"}
 _SUBJECT_REMEDY = (
-    "write what `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb -in FILE` tells, "
+    "write what `openssl x509 -noout -subject -nameopt RFC2253,-esc_msb -in FILE` prints, "
     'such as "subject:CN=*,O=Example"'
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PrincipalPattern:
-    """A pattern of principals without realm, as in `*/admin`; `*` stands for several components too."""
+    """A pattern of principals without realm, as in `*/admin`; `*` may contain several components."""
 
     text: str
 
@@ -35,7 +35,7 @@ class PrincipalPattern:
         return self.text
 
     def matches(self, name: PrincipalName) -> bool:
-        """Tell whether it is one of these, its components joined by `/` and nothing escaped.
+        """Whether the name matches, with its components joined by `/` and without escapes.
 
         Windows takes `a/b` in one component for the same as in two.
         """
@@ -46,7 +46,7 @@ class PrincipalPattern:
 class CertificatePattern:
     """A pattern of a certificate's subject or of one of its names, after the kind: `dns:*.example.com`.
 
-    In a subject, `*` stays within one value: `subject:CN=*,O=Example` is any common name in just that place.
+    In a subject, `*` stays within one value: `subject:CN=*,O=Example` is any common name there.
     """
 
     text: str
@@ -55,16 +55,16 @@ class CertificatePattern:
         return self.text
 
     def matches(self, certificate: ClientCertificate) -> bool:
-        """Tell whether the certificate bears such a subject or name."""
+        """Whether the subject or a name of the certificate matches."""
         kind, _colon, pattern = self.text.partition(":")
         if kind == _SUBJECT:
-            wanted, borne = map(_SUBJECT_PARTS.findall, (pattern, certificate.subject))
-            return len(wanted) == len(borne) and all(map(_is_like, wanted, borne))
+            wanted, found = map(_SUBJECT_PARTS.findall, (pattern, certificate.subject))
+            return len(wanted) == len(found) and all(map(_is_like, wanted, found))
         return any(_is_like(self.text, name) for name in certificate.names)
 
 
 def _is_like(pattern: str, name: str) -> bool:
-    """Compare what stands between the stars, each where it is found first."""
+    """Find the texts between the stars in their order, each at its first position."""
     first, *others = pattern.casefold().split("*")
     folded = name.casefold()
     if not others:

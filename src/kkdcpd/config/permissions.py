@@ -1,7 +1,6 @@
-"""Says how to let the service read a file, in words that fit the place where it runs.
+"""Advises how to make a file readable for the service, in a container, under systemd, or as a plain process.
 
-The place is a container, systemd's unit, or a plain process. The advice names the first folder on the way
-that can't be entered, if there is one, else the file.
+The advice is about the first folder of the path that the service cannot enter, or else about the file.
 """
 
 import contextlib
@@ -16,11 +15,11 @@ KEY_GROUP = "kkdcpd-tls"
 """The group that systemd's unit has for keys and tokens (systemd/sysusers.d)."""
 
 CONTAINER_MARKS = (Path("/run/.containerenv"), Path("/.dockerenv"))
-"""Podman and Docker put these into every container; Kubernetes is known by its variable."""
+"""Podman and Docker create these files in each container. Kubernetes sets a variable."""
 
 
 def advice(path: Path) -> str:
-    """Say what lets the process read the file, which it may not."""
+    """Return the remedy for a file that the process may not read."""
     folder = _closed_folder(path)
     subject, mode = (folder, "g+x") if folder else (path, "0640")
     action = f"enter {folder}" if folder else "read it"
@@ -40,14 +39,14 @@ def advice(path: Path) -> str:
 
 
 def _closed_folder(path: Path) -> Path | None:
-    """Return the first folder on the way to the file that the process can't enter."""
+    """Return the first folder of the path that the process cannot enter."""
     folders = reversed(Path(os.path.realpath(path)).parents)
     return next((folder for folder in folders if _is_closed(folder)), None)
 
 
 def _is_closed(folder: Path) -> bool:
     try:
-        # By way of the folder's own entry: access(2) asks for the real user, and Path takes "/." off.
+        # stat of the folder's own entry: access(2) checks the real user, and Path removes "/.".
         os.stat(f"{folder}/.")  # noqa: PTH116
     except PermissionError:
         return True
@@ -57,7 +56,7 @@ def _is_closed(folder: Path) -> bool:
 
 
 def _has_key_group() -> bool:
-    """Whether the process is the unit's or acts for it. In its user namespace the group has no number."""
+    """Whether the process belongs to the unit. In the unit's user namespace the group may have no number."""
     with contextlib.suppress(KeyError):
         return grp.getgrnam(KEY_GROUP).gr_gid in os.getgroups() or "INVOCATION_ID" in os.environ
     return False

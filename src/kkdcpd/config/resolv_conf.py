@@ -1,6 +1,6 @@
-"""Reads the nameservers of a resolv.conf(5) as glibc does: a line that it can't use is passed over.
+"""Reads the nameservers of a resolv.conf(5) as glibc does: an unusable line is ignored.
 
-The file is the system's, not ours, and other programs work with it as it is. So nothing in it is an error.
+The file belongs to the system, and other programs work with it. So a fault in it is a warning, not an error.
 """
 
 import ipaddress
@@ -15,10 +15,10 @@ from kkdcpd.frozen import frozen
 __all__ = ["ResolvConf", "read_resolv_conf"]
 
 LOCAL_RESOLVER = Nameserver(host="127.0.0.1")
-"""The server to ask when the file names none (resolv.conf(5))."""
+"""The server of a file without nameservers (resolv.conf(5))."""
 
 MAX_NAMESERVERS = 3
-"""MAXNS of glibc, which does not ask any server after the third."""
+"""MAXNS of glibc, which ignores further servers."""
 
 MAX_SHOWN = 64
 """Characters of a line that a warning shows."""
@@ -30,7 +30,7 @@ _ZONE = re.compile(r"[!-~]{1,15}")  # the name or number of an interface (IFNAMS
 
 @frozen
 class ResolvConf:
-    """The servers to ask, in order, and a warning for each line that is passed over."""
+    """The servers to ask, in order, and a warning for each ignored line."""
 
     nameservers: tuple[Nameserver, ...]
     warnings: tuple[ConfigProblem, ...] = ()
@@ -45,11 +45,11 @@ def read_resolv_conf(text: str, source: str) -> ResolvConf:
         nameserver = _nameserver(written)
         if nameserver is None:
             shown = ascii(written[:MAX_SHOWN])[1:-1]
-            problem = f'nameserver "{shown}" is passed over, as it is no IP address'
+            problem = f'nameserver "{shown}" is ignored, as it is no IP address'
             remedy = "write nameserver and an IP address, without a port"
             warnings.append(ConfigProblem(key=key, problem=problem, remedy=remedy))
         elif len(nameservers) == MAX_NAMESERVERS:
-            problem = f"nameserver {nameserver.host} is passed over, as it comes after the third"
+            problem = f"nameserver {nameserver.host} is ignored, as it comes after the third"
             remedy = "set locate.nameservers to ask more"
             warnings.append(ConfigProblem(key=key, problem=problem, remedy=remedy))
         else:
@@ -68,7 +68,7 @@ def _written_nameservers(text: str) -> Iterator[tuple[int, str]]:
 
 def _nameserver(text: str) -> Nameserver | None:
     try:
-        # glibc takes 127.1 and the like too (inet_aton(3)).
+        # glibc accepts short forms such as 127.1 (inet_aton(3)).
         return Nameserver(host=str(ipaddress.IPv4Address(socket.inet_aton(text))))
     except (OSError, ValueError):
         return _ipv6_nameserver(text)

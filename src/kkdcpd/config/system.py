@@ -1,11 +1,12 @@
-"""The system's own files that say where hosts are: read before there is an event loop, as that blocks."""
+"""Reads hosts(5) and resolv.conf(5), before the event loop runs, because reading blocks."""
 
 import ipaddress
 from pathlib import Path
 from typing import Self
 
 from kkdcpd.config.resolv_conf import ResolvConf, read_resolv_conf
-from kkdcpd.config.schema import Config, RealmConfig
+from kkdcpd.config.schema import Config
+from kkdcpd.config.sections.realms import RealmConfig
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.frozen import frozen
 
@@ -16,22 +17,22 @@ RESOLV_CONF = "/etc/resolv.conf"
 
 @frozen
 class SystemFiles:
-    """The texts of hosts(5) and resolv.conf(5). A file that isn't there says nothing."""
+    """The texts of hosts(5) and resolv.conf(5). A missing file is empty."""
 
     hosts: str = ""
     resolv_conf: str = ""
 
     @classmethod
     def read(cls, directory: Path = Path("/etc")) -> Self:
-        """Read both, as they are now."""
+        """Read both files."""
         return cls(hosts=_text(directory / "hosts"), resolv_conf=_text(directory / "resolv.conf"))
 
     def resolver(self) -> ResolvConf:
-        """Return what resolv.conf says."""
+        """Return the contents of resolv.conf."""
         return read_resolv_conf(self.resolv_conf, RESOLV_CONF)
 
     def warnings(self, config: Config) -> tuple[ConfigProblem, ...]:
-        """Return what the administrator should know of resolv.conf, if the configuration depends on it."""
+        """Return the warnings about resolv.conf, if the configuration depends on it."""
         if config.locate.nameservers or not any(map(_needs_dns, config.realms)):
             return ()
         return self.resolver().warnings

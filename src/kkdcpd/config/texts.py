@@ -1,19 +1,20 @@
-"""The other texts with a syntax of their own: names of realms, sites and principals, paths and file modes.
+"""Parses names of realms, sites and principals, HTTP paths, and file modes.
 
 Pure. What names an address is in `addresses`.
 """
 
 import re
-from pathlib import Path
+from typing import Annotated
 
+from kkdcpd.config.kinds import Text
 from kkdcpd.errors import SettingError
 from kkdcpd.protocol.realms import fold_realm
 
 __all__ = [
     "WILDCARD",
+    "UnixMode",
     "parse_http_path",
     "parse_mode",
-    "parse_optional_path",
     "parse_principal",
     "parse_realm_name",
     "parse_realm_pattern",
@@ -32,7 +33,7 @@ _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def parse_realm_name(text: str) -> str:
-    """Return a realm's name as it was written; only comparisons fold it."""
+    """Return a realm's name as the file has it; only comparisons fold it."""
     if not fold_realm(text):
         raise SettingError("is no name")
     if len(text.encode()) > _MAX_REALM_BYTES:
@@ -45,16 +46,16 @@ def parse_realm_name(text: str) -> str:
 
 
 def parse_realm_pattern(text: str) -> str:
-    """Return a realm's name, or `*.` and the name that all the realms it stands for end in."""
+    """Return a realm's name, or `*.` and the common end of the names of several realms."""
     if "*" not in text:
         return parse_realm_name(text)
     parent = text.removeprefix(WILDCARD)
     if "*" in parent:
         raise SettingError("has a * that is not its first label", 'write "*.EXAMPLE.COM" or a name without *')
-    # Below a top-level domain, anybody may own the realm that is looked up, and its KDCs.
+    # Below a top-level domain, any person can own a domain, and so a realm and its KDCs.
     if "." not in fold_realm(parent):
         raise SettingError(
-            "would serve the realms of strangers", 'write two labels at least, as in "*.EXAMPLE.COM"'
+            "would serve realms of any owner", 'write two labels at least, as in "*.EXAMPLE.COM"'
         )
     return WILDCARD + parse_realm_name(parent)
 
@@ -75,15 +76,8 @@ def parse_principal(text: str) -> str:
     return text
 
 
-def parse_optional_path(text: str) -> Path | None:
-    """Return a path, or None for no text."""
-    if "\0" in text:
-        raise SettingError("is no path")
-    return Path(text) if text else None
-
-
 def parse_http_path(text: str) -> str:
-    """Return a path that requests may have."""
+    """Return a path of requests."""
     if not text.startswith("/"):
         raise SettingError(
             "does not begin with /", f'write "/{text}"' if _HTTP_PATH.fullmatch(f"/{text}") else None
@@ -98,3 +92,9 @@ def parse_mode(text: str) -> int:
     if not _MODE.fullmatch(text):
         raise SettingError("is no octal file mode")
     return int(text, base=8)
+
+
+UnixMode = Annotated[
+    int,
+    Text(parse=parse_mode, remedy='write octal digits in quotes, such as "0660"', form="{:04o}".format),
+]

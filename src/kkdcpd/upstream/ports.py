@@ -32,7 +32,7 @@ PORTS_IN_ALL = 4096
 All processes of the host share Linux's 28,232 default ports. Six worker processes at their limit leave 3,656.
 """
 
-DESCRIPTORS_PER_PORT = 4
+DESCRIPTORS_PER_PORT = 6
 """One of this number of file descriptors may be a UDP socket of a KDC."""
 
 MAX_IDLE_POOLS = 1024

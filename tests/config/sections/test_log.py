@@ -5,8 +5,8 @@ import pytest
 
 from kkdcpd.config import LogConfig, load_config, read_config
 from kkdcpd.errors import ConfigError
+from tests.config.broken import REALM, problems_of
 
-REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc1.example.com"]\n'
 LOCAL = '[[listen]]\naddress = "127.0.0.1:8080"\ntls = false\n'
 
 
@@ -36,3 +36,23 @@ def test_key_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
 
 def test_names_are_plain_by_default() -> None:
     assert LogConfig().principals == "plain"
+
+
+BROKEN = {
+    "a setting from somewhere else": (
+        REALM + "[log]\nsyslog = true",
+        (
+            "log.syslog: there is no such setting; remove it, or use one of format, level, principals,"
+            " principals_key_file, levels"
+        ),
+    ),
+    "an unknown word": (
+        REALM + '[log]\nlevel = "verbose"',
+        'log.level: "verbose" is not one of its values; write "debug", "info", "warning" or "error"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "lines"), BROKEN.values(), ids=BROKEN.keys())
+def test_bad_value_is_refused_with_a_remedy(text: str, lines: str) -> None:
+    assert problems_of(text) == lines

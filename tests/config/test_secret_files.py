@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.config.tokens import TokensFile, read_tokens
+from kkdcpd.config.secret_files import TokensFile, read_principals_key, read_tokens
 from kkdcpd.errors import ConfigError
 
 SETTING = "realms.TEST.tokens_file"
@@ -38,18 +38,18 @@ def test_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["a" * 15, "a" * 129, "0123456789abcde/", "0123456789 abcdef", "ä" * 16])
-def test_bad_secret_is_told_by_its_line_and_not_quoted(tmp_path: Path, token: str) -> None:
+def test_bad_token_is_refused_with_its_line_and_not_quoted(tmp_path: Path, token: str) -> None:
     path = tmp_path / "tokens"
     text = f"# comment\n{'b' * 16}\n{token}\n"
     assert _refusal(path, text) == f"{SETTING}: line 3 of {path} is no secret to use; {REMEDY}"
 
 
-def test_file_without_secrets_is_told(tmp_path: Path) -> None:
+def test_file_without_tokens_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     assert _refusal(path, "# none yet\n\n") == f"{SETTING}: there is no secret in {path}; {REMEDY}"
 
 
-def test_missing_file_is_told(tmp_path: Path) -> None:
+def test_missing_tokens_are_a_problem(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_tokens(tmp_path / "tokens", setting=SETTING)
     assert str(caught.value) == (
@@ -57,9 +57,41 @@ def test_missing_file_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_file_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
+def test_tokens_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     (warning,) = _read(path, "a" * 16, mode=0o644).warnings
     assert str(warning) == (
         f"{SETTING}: {path} is open to other users (mode 0644); close it: chmod 0640 {path}"
     )
+
+
+@pytest.mark.parametrize(
+    "contents", [b"0123456789abcdef\n", b"  0123456789abcdef\r\n\r\n", b"0123456789abcdef"]
+)
+def test_white_space_around_the_key_does_not_count(tmp_path: Path, contents: bytes) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(contents)
+    path.chmod(0o640)
+    found = read_principals_key(path, setting="log.principals_key_file")
+    assert (found.key, found.warnings) == (b"0123456789abcdef", ())
+    assert "0123" not in repr(found)
+
+
+@pytest.mark.parametrize("contents", [b"", b"\n", b"0123456789abcde\n"])
+def test_short_key_is_refused_without_being_quoted(tmp_path: Path, contents: bytes) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(contents)
+    with pytest.raises(ConfigError) as refused:
+        read_principals_key(path, setting="log.principals_key_file")
+    (problem,) = refused.value.problems
+    assert problem.key == "log.principals_key_file"
+    assert "openssl rand -hex 32" in str(problem)
+    assert "0123" not in str(problem)
+
+
+def test_key_that_others_can_read_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"0123456789abcdef")
+    path.chmod(0o644)
+    (warning,) = read_principals_key(path, setting="log.principals_key_file").warnings
+    assert "chmod 0640" in str(warning)

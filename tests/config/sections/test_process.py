@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from kkdcpd.config import read_config
-from kkdcpd.config.process import MAX_WORKERS, ProcessConfig
+from kkdcpd.config.sections.process import MAX_WORKERS, ProcessConfig
 from kkdcpd.errors import ConfigError
 
 REALM = '[realms."EXAMPLE.COM"]\nkdc = ["kdc.example.com"]\n'
@@ -51,7 +51,7 @@ def test_settings_are_read(settings: str, key: str, value: Any) -> None:
         ("speed = 5", "process.speed: there is no such setting"),
     ],
 )
-def test_what_is_wrong_is_told(settings: str, words: str) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_bad_value_is_refused(settings: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         read(settings)
-    assert words in str(told.value)
+    assert words in str(caught.value)

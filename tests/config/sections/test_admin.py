@@ -1,4 +1,4 @@
-"""[admin]: what it may say, and that it shares nothing with clients' listeners."""
+"""[admin]: its settings, and its listener apart from the listeners of clients."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def read(admin: str) -> Config:
     return read_config(f"{LISTEN}[admin]\n{admin}\n{REALMS}", source=Path("/etc/kkdcpd/config.toml"))
 
 
-def test_it_is_on_loopback_by_default() -> None:
+def test_default_address_is_on_loopback() -> None:
     assert str(AdminConfig().address) == "127.0.0.1:9088"
 
 
@@ -30,7 +30,7 @@ def test_address_on_this_host_needs_no_more(address: str) -> None:
     assert str(read(f'address = "{address}"').admin.address) == address
 
 
-def test_any_address_is_taken_where_that_is_said() -> None:
+def test_any_address_is_valid_with_anywhere() -> None:
     assert str(read('address = "*:9088"\nanywhere = true').admin.address) == "*:9088"
 
 
@@ -62,7 +62,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("admin", BROKEN)
-def test_what_is_wrong_is_told_with_its_remedy(admin: str) -> None:
+def test_bad_value_is_refused_with_its_remedy(admin: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(admin)
     assert str(caught.value) == BROKEN[admin]
