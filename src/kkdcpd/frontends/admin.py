@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.frontends.http.connection import Connection, HttpServer
+from kkdcpd.frontends.http.bridge import Head
+from kkdcpd.frontends.http.connection import Connection
 from kkdcpd.frontends.http.responses import Response
+from kkdcpd.frontends.http.server import HttpServer
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition
@@ -47,7 +49,7 @@ class AdminFrontend:
         self._exposition = exposition
         self._takes_names = takes_names
         self._service = service
-        self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[Response]]] = {
+        self._pages: Mapping[str, Callable[[Head], Awaitable[Response]]] = {
             "/metrics": self._metrics,
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -62,7 +64,7 @@ class AdminFrontend:
         self.stop = self._server.stop
         """Finishes what is in flight, at most for so many seconds, and closes every connection."""
 
-    async def handle(self, request: web.BaseRequest, connection: Connection) -> Response:
+    async def handle(self, request: Head, connection: Connection) -> Response:
         """Answer a request."""
         del connection
         try:
@@ -76,28 +78,28 @@ class AdminFrontend:
         del connection, detail
         return _text("this is not HTTP as it should be", 400)
 
-    async def _respond(self, http: web.BaseRequest) -> Response:
+    async def _respond(self, http: Head) -> Response:
         if not self._takes_names and not _is_ours(http.headers.get(hdrs.HOST, "")):
             return _text("ask by an address of this host or as localhost, or set admin.anywhere", 421)
-        page = self._pages.get(http.path)
+        page = self._pages.get(urlsplit(http.path).path)
         if page is None:
             return _text(f"there are {', '.join(self._pages)}", 404)
         if http.method not in METHODS:
             return _text("GET or HEAD", 405, (hdrs.ALLOW, ", ".join(METHODS)))
         return await page(http)
 
-    async def _metrics(self, http: web.BaseRequest) -> Response:
+    async def _metrics(self, http: Head) -> Response:
         body, content_type = self._exposition.render(http.headers.get(hdrs.ACCEPT, ""))
         return Response(status=200, body=body, content_type=content_type, headers=(NO_STORE,))
 
-    async def _livez(self, _: web.BaseRequest) -> Response:
+    async def _livez(self, _: Head) -> Response:
         return _text("alive", 200)
 
-    async def _readyz(self, _: web.BaseRequest) -> Response:
+    async def _readyz(self, _: Head) -> Response:
         reasons = await self._service.reasons_against()
         return _text("\n".join(reasons), 503) if reasons else _text("ready", 200)
 
-    async def _status(self, _: web.BaseRequest) -> Response:
+    async def _status(self, _: Head) -> Response:
         described = json.dumps(await self._service.describe(), indent=2)
         return Response(status=200, body=f"{described}\n".encode(), content_type=JSON, headers=(NO_STORE,))
 

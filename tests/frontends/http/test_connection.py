@@ -16,9 +16,11 @@ from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
 from kkdcpd.frontends.http.acceptor import Listener
-from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection, HttpServer
+from kkdcpd.frontends.http.bridge import Head
+from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection
 from kkdcpd.frontends.http.holdings import Holdings
 from kkdcpd.frontends.http.responses import Response
+from kkdcpd.frontends.http.server import HttpServer
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
@@ -551,7 +553,7 @@ async def test_longer_head_is_malformed(
     assert fields["detail"] == f"head of more than {MAX_HEAD_BYTES} bytes"
 
 
-Handle = Callable[[web.BaseRequest, Connection], Awaitable[Response]]
+Handle = Callable[[Head, Connection], Awaitable[Response]]
 
 
 class Answering:
@@ -572,7 +574,7 @@ async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIte
     server = HttpServer(
         Answering(handle), HttpConfig(head_timeout=HEAD_TIMEOUT), ConnectionsConfig(), counters
     )
-    server.holdings = holdings or server.holdings
+    server.shared.holdings = holdings or server.shared.holdings
     async with (
         listening() as listener,
         running_acceptor(listener, make_connection=server.connection, counters=counters),
@@ -585,7 +587,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
     """Two clients with nearly a whole body each, where there is room for one."""
     begun = asyncio.Event()
 
-    async def read(_: web.BaseRequest, connection: Connection) -> Response:
+    async def read(_: Head, connection: Connection) -> Response:
         begun.set()
         await connection.read_body(200_000)
         raise AssertionError
@@ -603,7 +605,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
 
 
 async def test_head_after_a_refused_body_has_its_time() -> None:
-    async def refuse_body(_: web.BaseRequest, connection: Connection) -> Response:
+    async def refuse_body(_: Head, connection: Connection) -> Response:
         del connection
         return Response(status=403, body=b"No.")
 

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
 from kkdcpd.frontends.http.acceptor import Listener
-from kkdcpd.frontends.http.connection import Connection, HttpServer
+from kkdcpd.frontends.http.bridge import Head
+from kkdcpd.frontends.http.connection import Connection
 from kkdcpd.frontends.http.responses import Response
+from kkdcpd.frontends.http.server import HttpServer
 from kkdcpd.frontends.http.takeover import Upgrade
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
@@ -62,8 +63,8 @@ class Tunnels:
 
     echoes: list[Echo] = field(default_factory=list)
 
-    async def handle(self, request: web.BaseRequest, connection: Connection) -> Response | Upgrade:
-        if request.method == "POST" or not connection.can_upgrade(request):
+    async def handle(self, request: Head, connection: Connection) -> Response | Upgrade:
+        if request.method == "POST" or not connection.can_upgrade():
             return Response(status=200, body=b"no upgrade")
         echo = Echo()
         self.echoes.append(echo)

@@ -84,7 +84,7 @@ class TakenOver(Owner):
     def end(self) -> None:
         """Give the client its time to read the rest."""
         if self._wire:
-            self._wire.close_within_write_timeout()
+            self._wire.start_deadline()
 
     def close(self) -> None:
         """Close the connection, because the process stops."""
@@ -121,7 +121,7 @@ class TakenOver(Owner):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Leave the count of connections."""
         if self._wire:
-            self._wire.stop_deadlines()
+            self._wire.stop_deadline()
             self._wire = None
         self._arrival.leave()
         self._on_end(self)

@@ -60,7 +60,6 @@ class Wire(asyncio.Transport, Generic[T]):
 
     __slots__ = (
         "_deadline",
-        "_end_deadline",
         "_is_closing",
         "_is_passed_on",
         "_pending",
@@ -79,7 +78,6 @@ class Wire(asyncio.Transport, Generic[T]):
         self._is_passed_on = False
         self._write_timeout = write_timeout
         self._deadline: asyncio.TimerHandle | None = None
-        self._end_deadline: asyncio.TimerHandle | None = None
         self.owner = owner
         self.is_paused = False
         self.is_reading_paused = False
@@ -99,8 +97,7 @@ class Wire(asyncio.Transport, Generic[T]):
         self.is_paused = True
         if self._deadline:
             return False
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(self._write_timeout, self.owner.cut_off, REPLY_NOT_READ)
+        self.start_deadline()
         return True
 
     def resume(self) -> bool:
@@ -109,10 +106,14 @@ class Wire(asyncio.Transport, Generic[T]):
         self._send_pending()
         if self.is_paused:
             return False
-        if self._deadline:
-            self._deadline.cancel()
-            self._deadline = None
+        self.stop_deadline()
         return True
+
+    def start_deadline(self) -> None:
+        """Start the client's time to read, unless it has begun."""
+        if not self._deadline:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._write_timeout, self.owner.cut_off, REPLY_NOT_READ)
 
     def _send_pending(self) -> None:
         start = 0
@@ -157,16 +158,6 @@ class Wire(asyncio.Transport, Generic[T]):
         if not self._pending and not self._is_passed_on:
             self._transport.close()
 
-    def close_within_write_timeout(self) -> None:
-        """Abort the connection if the client does not read the rest in time."""
-        self.close_within(self._write_timeout, REPLY_NOT_READ)
-
-    def close_within(self, seconds: float, reason: str) -> None:
-        """Abort the connection if it has not ended by itself after this time. The first call counts."""
-        if not self._end_deadline:
-            loop = asyncio.get_running_loop()
-            self._end_deadline = loop.call_later(seconds, self.owner.cut_off, reason)
-
     def abort(self) -> None:
         """Drop everything that the process holds."""
         self._is_closing = True
@@ -183,17 +174,17 @@ class Wire(asyncio.Transport, Generic[T]):
     def pass_on(self, owner: NextOwner) -> "Wire[NextOwner]":
         """Return the wire of the connection's next owner. This wire does nothing from now on."""
         self._is_closing = self._is_passed_on = True
-        self.stop_deadlines()
+        self.stop_deadline()
         self._transport.set_protocol(owner)
         if self.is_reading_paused:
             self._transport.resume_reading()
         return Wire(self._transport, owner, self._write_timeout)
 
-    def stop_deadlines(self) -> None:
-        """Forget both deadlines, because the connection is lost."""
-        for deadline in (self._deadline, self._end_deadline):
-            if deadline:
-                deadline.cancel()
+    def stop_deadline(self) -> None:
+        """End the client's time to read, because the connection has ended or all is sent."""
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
 
     def is_closing(self) -> bool:
         """Whether the end has begun."""
@@ -201,10 +192,19 @@ class Wire(asyncio.Transport, Generic[T]):
 
     def has_hung_up(self) -> bool:
         """Whether both directions of a unix socket are closed."""
+        return bool(self._poll(0) & select.POLLHUP)  # It is always reported.
+
+    def is_sending(self) -> bool:
+        """Whether the kernel's buffer is full.
+
+        The event loop's TLS keeps up to 64 KiB that the kernel does not take, and does not show them.
+        """
+        return not self._poll(select.POLLOUT)
+
+    def _poll(self, events: int) -> int:
         poll = select.poll()
-        # POLLHUP is always reported.
-        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
-        return any(events & select.POLLHUP for _, events in poll.poll(0))
+        poll.register(self._transport.get_extra_info("socket").fileno(), events)
+        return next((found for _, found in poll.poll(0)), 0)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401, ARG002 - asyncio's
         """Return nothing: aiohttp would ask at each request, and set TCP_NODELAY, which uvloop has set."""
