@@ -6,7 +6,7 @@ from typing import Protocol
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from kkdcpd.errors import BodyTooLargeError
-from kkdcpd.frontends.http.acceptor import Arrival
+from kkdcpd.frontends.http.arrival import Arrival
 from kkdcpd.frontends.http.bridge import KEPT, LAST, Head
 from kkdcpd.frontends.http.late_body import BrokenBodyError, LateBody
 from kkdcpd.frontends.http.malformed import name_rule, name_start

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.frontends.http.acceptor import Arrival
+from kkdcpd.frontends.http.arrival import Arrival
 from kkdcpd.frontends.http.bridge import HttpProtocol, make_server
 from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection, Handler
 from kkdcpd.frontends.http.gate import Limits

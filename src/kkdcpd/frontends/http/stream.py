@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import StreamReader
 
-from kkdcpd.frontends.http.acceptor import UNIX_PEER, Arrival
+from kkdcpd.frontends.http.arrival import UNIX_PEER, Arrival
 from kkdcpd.frontends.http.bridge import Head, HttpProtocol, has_parser_failed
 from kkdcpd.frontends.http.gate import Fault, Gate, Limits
 from kkdcpd.frontends.http.handshake import has_expired, with_tls

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kkdcpd.frontends.http.acceptor import Arrival
+from kkdcpd.frontends.http.arrival import Arrival
 from kkdcpd.frontends.http.wire import Owner, Wire, receive_buffer
 from kkdcpd.frozen import frozen
 from kkdcpd.log.events import EventLogger
