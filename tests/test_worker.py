@@ -97,7 +97,7 @@ async def test_stop_lets_a_request_finish(kdc: FakeKdc, may_answer: asyncio.Even
 
 
 async def test_stop_lets_idle_connections_have_one_request_more(kdc: FakeKdc) -> None:
-    """A client may send one just now: it is served, and told that it was the last."""
+    """A request that comes at this moment is served, and its response closes the connection."""
     async with (
         listening() as listener,
         running_worker(settings(kdc), listener) as stop,
@@ -207,7 +207,7 @@ async def test_stop_closes_the_listeners(kdc: FakeKdc) -> None:
 
 
 def series(metrics: Metrics) -> dict[str, float]:
-    """Every series that isn't zero, as Prometheus would see it, but times and what is told of the service."""
+    """Every series that is not zero, without times and the facts of the service."""
     facts = ServiceFacts(
         status=ServiceStatus(generation=0, workers_ready=0, workers_wanted=0, started_at=0.0)
     )
@@ -311,7 +311,7 @@ async def test_refused_connection_is_counted_by_its_reason(kdc: FakeKdc) -> None
         running_worker(bounded, listener, metrics=metrics),
         Talk.to(listener) as first,
     ):
-        # Only a connection whose request is being answered makes no room for another one.
+        # Only a connection with a request in flight makes no room for another one.
         kdc.tcp = silent()
         await first.send(GOOD_REQUEST)
         await eventually(has_message)

@@ -1,4 +1,4 @@
-"""The HTTPS way in: [MS-KKDCP]'s POST. Only what is special about HTTP is here."""
+"""Serves requests by HTTP: the POST of [MS-KKDCP]. The pipeline does all work that is not HTTP."""
 
 import dataclasses
 from collections.abc import Awaitable
@@ -35,7 +35,7 @@ STOP_SECONDS = 0.1
 
 
 class KdcProxyFrontend:
-    """Serves connections that have been accepted and are through their TLS handshake."""
+    """Serves accepted connections after their TLS handshake."""
 
     def __init__(self, config: Config, pipeline: Pipeline, counters: Counters) -> None:
         self._pipeline = pipeline

@@ -89,7 +89,7 @@ async def log() -> AsyncIterator[Log]:
 
 
 greeting_acceptor = partial(running_acceptor, make_connection=Greeter, handshake_timeout=HANDSHAKE_TIMEOUT)
-"""Runs an acceptor whose connections send a greeting and end."""
+"""Runs an acceptor. Its connections send a greeting and end."""
 
 
 @pytest.fixture
@@ -131,10 +131,10 @@ async def test_client_that_distrusts_our_issuer_is_logged_with_advice(
     port = listener.socket.getsockname()[1]
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.to_thread(HttpClient, port, tls=distrust)
-    told = await log.next()
-    assert (told["event"], told["level"]) == ("tls_handshake_failed", "INFO")
-    assert told["reason"] == "TLSV1_ALERT_UNKNOWN_CA"
-    assert "http_anchors" in told["advice"]
+    logged = await log.next()
+    assert (logged["event"], logged["level"]) == ("tls_handshake_failed", "INFO")
+    assert logged["reason"] == "TLSV1_ALERT_UNKNOWN_CA"
+    assert "http_anchors" in logged["advice"]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ async def test_client_of_another_protocol_is_logged_with_advice(
     async with Talk.to(listener) as talk:
         await talk.send(raw)
         assert await talk.rest() == b""
-        told = await log.next()
-    assert told == {
+        logged = await log.next()
+    assert logged == {
         "event": "tls_handshake_failed",
         "level": "INFO",
         "client": "127.0.0.1",
@@ -165,16 +165,16 @@ async def test_client_of_another_protocol_is_logged_with_advice(
 async def test_handshake_slower_than_its_timeout_ends(listener: Listener, log: Log) -> None:
     async with Talk.to(listener) as talk:
         assert await talk.rest() == b""
-        told = await log.next()
-    assert told["level"] == "DEBUG"
+        logged = await log.next()
+    assert logged["level"] == "DEBUG"
 
 
 async def test_handshake_that_stops_half_way_ends(listener: Listener, log: Log) -> None:
     async with Talk.to(listener) as talk:
         await talk.send(b"\x16\x03\x01\x02\x00\x01")
         assert await talk.rest() == b""
-        told = await log.next()
-    assert told["level"] == "DEBUG"
+        logged = await log.next()
+    assert logged["level"] == "DEBUG"
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -237,13 +237,13 @@ class Guest(asyncio.Protocol):
 
 
 class IdleGuest(Guest):
-    """A way in whose connections wait for their next request."""
+    """A way in with connections that wait for their next request."""
 
     activity = ConnectionActivity.IDLE
 
 
 hosting_acceptor = partial(running_acceptor, make_connection=Guest, handshake_timeout=HANDSHAKE_TIMEOUT)
-"""Runs an acceptor whose connections stay until the client leaves."""
+"""Runs an acceptor. Its connections stay until the client leaves."""
 
 
 async def enter(
@@ -350,8 +350,8 @@ async def test_idle_connection_of_the_largest_network_makes_room(log: Log) -> No
         assert await large[0].rest() == b""
         assert all(large)
         assert all(small)
-        told = await log.next()
-    assert told == {
+        logged = await log.next()
+    assert logged == {
         "event": "connection_evicted",
         "level": "WARNING",
         "client": "127.0.1.1",
@@ -475,8 +475,8 @@ async def test_client_with_too_many_connections_is_refused_and_others_are_not(lo
         entered = [await enter(stack, listener, host="127.0.0.2") for _ in range(5)]
         assert [bool(talk) for talk in entered] == [True] * 3 + [False] * 2
         assert await enter(stack, listener, host="127.0.0.3")
-        told = await log.next()
-    assert (told["client"], told["reason"]) == ("127.0.0.2", "connections.per_client")
+        logged = await log.next()
+    assert (logged["client"], logged["reason"]) == ("127.0.0.2", "connections.per_client")
 
 
 async def test_connections_of_a_trusted_proxy_have_no_client_limit() -> None:

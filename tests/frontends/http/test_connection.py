@@ -134,7 +134,7 @@ async def test_head_that_comes_during_an_exchange_waits_for_its_end(
         assert await talk.response() == (200, GOOD_REPLY)
 
 
-async def test_connection_ends_after_as_many_requests_as_it_may_bear(listener: Listener) -> None:
+async def test_connection_ends_after_the_maximum_of_requests(listener: Listener) -> None:
     async with Talk.to(listener) as talk:
         for _ in range(3):
             await talk.send(GOOD_REQUEST)
@@ -466,7 +466,7 @@ def in_chunks_of(size: int, body: bytes) -> bytes:
 async def test_body_in_thousands_of_chunks_is_cut_off(
     listener: Listener, log: pytest.LogCaptureFixture, is_second: bool
 ) -> None:
-    # Built before the connection, whose head has a short deadline.
+    # Built before the connection, because the head has a short deadline.
     raw = in_chunks_of(1, bytes(262144))
     async with Talk.to(listener) as talk:
         if is_second:
@@ -505,7 +505,7 @@ async def test_one_whole_request_may_be_ahead(
 
 
 def head_of(length: int) -> bytes:
-    """A request whose head has this many bytes, in lines within the limit."""
+    """A request with a head of this many bytes, in lines within the limit."""
     start, end = GOOD_REQUEST.split(b"\r\n\r\n", 1)
     lines = b""
     while (left := length - len(start) - len(lines) - 4) > 3000:

@@ -27,7 +27,7 @@ def request(body: bytes, name: bytes = b"x") -> bytes:
 
 @dataclass
 class Parser:
-    """Takes pieces as aiohttp does: it knows where bodies end, and answers when it is told to."""
+    """Takes pieces as aiohttp does: it knows where bodies end, and answers when the test says so."""
 
     gate: Gate
     pieces: list[bytes] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A connection whose client does not read is not idle. test_connection has everything else, by requests."""
+"""A connection with an unread response is not idle. test_connection has everything else, by requests."""
 
 import asyncio
 import contextlib

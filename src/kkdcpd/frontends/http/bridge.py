@@ -153,7 +153,7 @@ def _serve(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
 
 
 async def _serve_nothing() -> web.StreamResponse:
-    """Answer a request whose connection is lost."""
+    """Answer a request after its connection is lost."""
     return LAST
 
 

@@ -298,7 +298,7 @@ class Gate:
         return found + len(_END_OF_HEAD) if found >= 0 else 0
 
     def _end_across_pieces(self) -> int:
-        """Return the end of a head whose first bytes the parser has."""
+        """Return the end of a head. The parser has its first bytes already."""
         held, start = self._held, self._position
         if (self._start + held[start : start + len(_HTTP_2)]).startswith(_HTTP_2):
             return 0
