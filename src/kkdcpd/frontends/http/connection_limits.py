@@ -146,7 +146,7 @@ class ConnectionLimits:
         self._counts.remove(*networks)
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.remove(network, member)
-        self._counters.connections_are(self.open)
+        self._counters.connections_are(len(self._networks))
         if not self._networks:
             self._is_empty.set()
 
@@ -200,11 +200,13 @@ class ConnectionLimits:
         self._counts.add(*networks)
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.add(network, member)
-        self._counters.connections_are(self.open)
-        if self.open > self._peak:
-            self._peak = self.open
-            self._most = max(self._most, self._peak)
-        self._is_empty.clear()
+        count = len(self._networks)
+        self._counters.connections_are(count)
+        if count > self._peak:
+            self._peak = count
+            self._most = max(self._most, count)
+        if count == 1:
+            self._is_empty.clear()
 
     def _make_room(self, networks: tuple[str, ...]) -> bool:
         """Close a connection of a network that uses at least the same part of its limit as these networks."""
