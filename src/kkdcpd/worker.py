@@ -1,13 +1,14 @@
 """The worker process: builds everything that serves clients from the configuration, and runs it."""
 
 import asyncio
-import contextlib
 import ctypes
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.http.acceptor import Acceptor, Listener
+from kkdcpd.frontends.http.way_in import HttpWayIn
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.limits import HandshakeRate
@@ -28,7 +29,7 @@ from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
 
-__all__ = ["Worker"]
+__all__ = ["WayIn", "Worker"]
 
 logger = EventLogger(__name__)
 
@@ -42,6 +43,35 @@ LARGE_BLOCK_BYTES = 65536
 By default, glibc raises the threshold when a TLS connection of uvloop frees its buffer of 256 KiB. From then
 on it takes these buffers from the heap, which small blocks between them fragment.
 """
+
+
+class WayIn(Protocol):
+    """A way in, as the worker process runs it."""
+
+    name: str
+
+    @property
+    def open(self) -> int:
+        """The number of open connections."""
+        ...
+
+    @property
+    def has_outlived_load(self) -> bool:
+        """Whether there were very many connections once, and few are left."""
+        ...
+
+    async def run(self) -> None:
+        """Accept and serve clients. After `drain`, return when the last client is served."""
+
+    def drain(self) -> None:
+        """Accept the backlog, and close the listeners. Each client may have one more reply."""
+
+    async def stop(self) -> None:
+        """Close every connection."""
+
+    def has_load_dropped(self) -> bool:
+        """Whether there were many connections, and most of them are gone. True once for each load."""
+        ...
 
 
 class Worker:
@@ -86,21 +116,22 @@ class Worker:
             ),
         )
         pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
-        self._frontend = KdcProxyFrontend(config, pipeline, counters)
-        self._acceptor = Acceptor(
+        frontend = KdcProxyFrontend(config, pipeline, counters)
+        acceptor = Acceptor(
             listeners,
             config.connections,
             NetworkCounts(memory.connections, row),
             handshake_timeout=config.http.handshake_timeout,
             counters=counters,
-            make_connection=self._frontend.connection,
+            make_connection=frontend.connection,
             handshake_rate=HandshakeRate(config.connections, table, time.monotonic),
         )
+        self._ways_in: Sequence[WayIn] = (HttpWayIn("https", acceptor, frontend),)
 
     def handle(self, message: HealthNotice | Retire | ServiceStatus) -> None:
         """Handle the health notice of another process, or the order to retire."""
         if isinstance(message, Retire):
-            self._stop_accepting()
+            self._drain()
         elif isinstance(message, HealthNotice):
             self._health.apply_notice(message, asyncio.get_running_loop().time())
             self._prober.wake()
@@ -113,38 +144,30 @@ class Worker:
         async with self._locator, asyncio.TaskGroup() as tasks:
             prober = tasks.create_task(self._prober.run(), name="prober")
             memory = tasks.create_task(self._return_memory(), name="memory")
-            room = tasks.create_task(self._acceptor.connections.keep_room(), name="room")
-            acceptor = tasks.create_task(self._acceptor.keep(), name="acceptor")
-            finishing = tasks.create_task(self._finish(acceptor, stop), name="finish")
+            serving = [tasks.create_task(way_in.run(), name=way_in.name) for way_in in self._ways_in]
+            retired = tasks.create_task(_set_after(stop, serving), name="retired")
             await stop.wait()
-            self._stop_accepting()
-            await self._drain(acceptor, finishing)
-            for task in (prober, memory, room):
+            self._drain()
+            await self._finish(serving)
+            for task in (prober, memory, retired):
                 task.cancel()
         self._ways_out.close()
 
-    def _stop_accepting(self) -> None:
+    def _drain(self) -> None:
         """Close the listeners. Each open connection may send one more request, so that no request is lost."""
-        self._frontend.drain()
-        self._acceptor.close()
+        for way_in in self._ways_in:
+            way_in.drain()
 
-    async def _finish(self, acceptor: asyncio.Task[None], stop: asyncio.Event) -> None:
-        """Wait until the listeners and all connections are closed."""
-        await asyncio.shield(acceptor)
-        await self._acceptor.connections.wait_until_empty()
-        stop.set()
-
-    async def _drain(self, acceptor: asyncio.Task[None], finishing: asyncio.Task[None]) -> None:
+    async def _finish(self, serving: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the connections, and close the remaining ones after `process.drain_timeout`."""
-        try:
-            async with asyncio.timeout(self._drain_timeout):
-                await finishing
-        except TimeoutError:
-            logger.info("drain_timed_out", connections=self._acceptor.connections.open)
-            acceptor.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await acceptor
-        await self._frontend.stop()
+        _, unfinished = await asyncio.wait(serving, timeout=self._drain_timeout)
+        if unfinished:
+            logger.info("drain_timed_out", connections=sum(way_in.open for way_in in self._ways_in))
+            for task in unfinished:
+                task.cancel()
+            await asyncio.wait(unfinished)
+        for way_in in self._ways_in:
+            await way_in.stop()
 
     async def _return_memory(self) -> None:
         """Return memory to the system after the load has dropped. This takes 30 ms for 200 MiB.
@@ -158,8 +181,17 @@ class Worker:
             libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
         while True:
             await asyncio.sleep(MEMORY_SECONDS)
-            if self._acceptor.connections.has_load_dropped() and can_trim:
+            # Each way in notes its own load, so all of them are called.
+            dropped = [way_in.has_load_dropped() for way_in in self._ways_in]
+            if any(dropped) and can_trim:
                 libc.malloc_trim(0)
             # A successor starts with an empty DNS cache. If DNS fails, this cache serves for up to a day.
-            if self._acceptor.connections.has_outlived_load and await self._locator.can_be_refilled():
+            has_outlived = any(way_in.has_outlived_load for way_in in self._ways_in)
+            if has_outlived and await self._locator.can_be_refilled():
                 self._notify(LoadDropped())
+
+
+async def _set_after(stop: asyncio.Event, serving: Sequence[asyncio.Task[None]]) -> None:
+    """Set the event when all ways in have served their last client."""
+    await asyncio.wait(serving)
+    stop.set()

@@ -1,4 +1,4 @@
-"""kkdcpd as a process with every kind of listener, and KDCs behind it that do as they are told."""
+"""kkdcpd as a process with every kind of listener, and KDCs behind it that follow a script."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ SUMMED = {"accept_failed", "accept_recovered", "kdc_unhealthy", "kdc_recovered"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A kkdcpd that serves EXAMPLE.COM, ODD.TEST (whose KDC each test scripts), MUTE.TEST and DEAD.TEST."""
+    """A kkdcpd that serves EXAMPLE.COM, ODD.TEST (each test scripts its KDC), MUTE.TEST and DEAD.TEST."""
 
     daemon: Daemon
     kdc: FakeKdcThread
@@ -84,15 +84,15 @@ class Site:
     def log(self) -> Iterator[Callable[[], Sequence[dict[str, Any]]]]:
         """Look at what is logged within: the function gives the lines so far.
 
-        Each look begins and ends with a good request, whose line isn't given: it shows that the daemon still
-        serves, and that all earlier lines are there. Those that come late aren't given either.
+        Each look begins and ends with a good request, which is not returned: it shows that the daemon
+        serves, and that all earlier lines are there. Summed lines, which come late, are left out too.
         """
         start = self._ask_and_find_line()
 
         def lines() -> Sequence[dict[str, Any]]:
             stop = self._ask_and_find_line()
-            told = map(parse_line, self.daemon.lines[start + 1 : stop])
-            return [line for line in told if line["event"] not in SUMMED]
+            logged = map(parse_line, self.daemon.lines[start + 1 : stop])
+            return [line for line in logged if line["event"] not in SUMMED]
 
         yield lines
 

@@ -99,9 +99,9 @@ async def test_names_are_taken_where_anybody_may_connect() -> None:
 
 async def test_status_is_json(listener: Listener) -> None:
     status, text = await ask(listener, "GET /status")
-    told: dict[str, Any] = json.loads(text)
-    assert (status, told["ready"], told["workers"]) == (200, True, {"ready": 2, "wanted": 2})
-    (certificate,) = told["certificates"]
+    logged: dict[str, Any] = json.loads(text)
+    assert (status, logged["ready"], logged["workers"]) == (200, True, {"ready": 2, "wanted": 2})
+    (certificate,) = logged["certificates"]
     assert certificate.pop("seconds_left") > 0
     assert certificate == {
         "setting": "tls.certificate",
@@ -127,12 +127,12 @@ async def test_head_has_no_body(listener: Listener) -> None:
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/METRICS", "/KdcProxy", "/status/../metrics"])
 async def test_other_paths_are_not_found(listener: Listener, path: str) -> None:
     status, text = await ask(listener, f"GET {path}")
-    assert (status, text) == (404, "there are /metrics, /livez, /readyz, /status\n")
+    assert (status, text) == (404, "the pages are /metrics, /livez, /readyz, /status\n")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 async def test_other_methods_are_not_allowed(listener: Listener, method: str) -> None:
-    assert await ask(listener, f"{method} /metrics") == (405, "GET or HEAD\n")
+    assert await ask(listener, f"{method} /metrics") == (405, "use GET or HEAD\n")
 
 
 async def test_body_is_of_no_use(listener: Listener) -> None:
@@ -143,7 +143,7 @@ async def test_body_is_of_no_use(listener: Listener) -> None:
 async def test_what_is_no_http_is_answered_and_closed(listener: Listener, raw: bytes) -> None:
     async with Talk.to(listener) as talk:
         await talk.send(raw)
-        assert await talk.response() == (400, b"this is not HTTP as it should be\n")
+        assert await talk.response() == (400, b"malformed HTTP\n")
         assert await talk.rest() == b""
 
 

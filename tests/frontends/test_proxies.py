@@ -334,7 +334,7 @@ async def test_clients_behind_a_proxy_are_counted_separately(
         Talk.to(listener) as second,
         Talk.to(listener) as third,
     ):
-        # Only a connection whose request is being answered makes no room for another one.
+        # Only a connection with a request in flight makes no room for another one.
         kdc.tcp = silent()
         await first.send(V1 + GOOD_REQUEST)
         await eventually(has_message)

@@ -1,8 +1,8 @@
 """Serves metrics and health by plain HTTP to Prometheus, load balancers and the operator.
 
-It is bounded like the HTTPS way in, of whose connection it makes use: heads, replies and idle clients have
-their deadlines, and there are few connections. When they are all taken, the oldest idle one is closed, so
-that a health check always gets one. It takes no bodies, and shows nothing that strangers chose.
+It has the limits of the HTTPS way in, because both use the same connection: heads, responses and idle clients
+have deadlines. The number of connections is small. At the limit, a new connection replaces the oldest idle
+connection, so a health check always gets a connection. No page reads a body or shows text from a client.
 """
 
 import json
@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.frontends.http.connection import Connection, HttpServer
+from kkdcpd.frontends.http.bridge import Head
+from kkdcpd.frontends.http.connection import Connection
 from kkdcpd.frontends.http.responses import Response
+from kkdcpd.frontends.http.server import HttpServer
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.metrics.exposition import Exposition
@@ -25,10 +27,10 @@ __all__ = ["CONNECTIONS", "AdminFrontend"]
 logger = EventLogger(__name__)
 
 CONNECTIONS = ConnectionsConfig(maximum=64, per_client=16)
-"""Some Prometheus and some load balancers, each with a connection that it keeps."""
+"""Enough for several Prometheus servers and load balancers, each of which keeps a connection."""
 
 HTTP = HttpConfig(max_body_bytes=1024, head_timeout=2.0)
-"""Clients are near, so heads are short: kkdcpd might be restarted for a health check that gets no answer."""
+"""Clients are near, so the time for a head is short: an unanswered health check may restart kkdcpd."""
 
 JSON = "application/json; charset=utf-8"
 NO_STORE = ("Cache-Control", "no-store")
@@ -37,67 +39,67 @@ METHODS = (hdrs.METH_GET, hdrs.METH_HEAD)
 
 
 class AdminFrontend:
-    """Answers what an operator's programs ask. Make it in a running event loop.
+    """Answers the requests of an operator's programs. Make it in a running event loop.
 
-    Unless it `takes_names`, it is asked by an address or as localhost alone: a name may be a stranger's,
-    whose DNS leads a browser on this host here (DNS rebinding).
+    Unless `takes_names` is true, the Host header must be an address or localhost. Otherwise a web page could
+    point a name of its own at this host, and let a browser read the pages (DNS rebinding).
     """
 
     def __init__(self, exposition: Exposition, service: Service, *, takes_names: bool) -> None:
         self._exposition = exposition
         self._takes_names = takes_names
         self._service = service
-        self._pages: Mapping[str, Callable[[web.BaseRequest], Awaitable[Response]]] = {
+        self._pages: Mapping[str, Callable[[Head], Awaitable[Response]]] = {
             "/metrics": self._metrics,
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/status": self._status,
         }
-        # What asks here is no client, and none of the connections that are counted.
+        # The metrics count the clients of the proxy only.
         self._server = HttpServer(self, HTTP, CONNECTIONS, Counters.discarding())
         self.connection = self._server.connection
         """Makes the protocol of a new connection."""
         self.drain = self._server.drain
         """Ends each connection with its next response."""
         self.stop = self._server.stop
-        """Finishes what is in flight, at most for so many seconds, and closes every connection."""
+        """Finishes requests in flight within the given seconds, and closes every connection."""
 
-    async def handle(self, request: web.BaseRequest, connection: Connection) -> Response:
+    async def handle(self, request: Head, connection: Connection) -> Response:
         """Answer a request."""
         del connection
         try:
             return await self._respond(request)
         except Exception:
             logger.exception("bug_in_admin_request")
-            return _text("a bug: the log has it", 500)
+            return _text("kkdcpd has a bug; its log has the details", 500)
 
     def refuse_malformed(self, connection: Connection, detail: str) -> Response:
-        """Answer what is no HTTP."""
+        """Answer bytes that are no HTTP."""
         del connection, detail
-        return _text("this is not HTTP as it should be", 400)
+        return _text("malformed HTTP", 400)
 
-    async def _respond(self, http: web.BaseRequest) -> Response:
+    async def _respond(self, http: Head) -> Response:
         if not self._takes_names and not _is_ours(http.headers.get(hdrs.HOST, "")):
-            return _text("ask by an address of this host or as localhost, or set admin.anywhere", 421)
-        page = self._pages.get(http.path)
+            return _text("use an address of this host or localhost in the URL, or set admin.anywhere", 421)
+        page = self._pages.get(urlsplit(http.path).path)
         if page is None:
-            return _text(f"there are {', '.join(self._pages)}", 404)
+            return _text(f"the pages are {', '.join(self._pages)}", 404)
         if http.method not in METHODS:
-            return _text("GET or HEAD", 405, (hdrs.ALLOW, ", ".join(METHODS)))
+            return _text("use GET or HEAD", 405, (hdrs.ALLOW, ", ".join(METHODS)))
         return await page(http)
 
-    async def _metrics(self, http: web.BaseRequest) -> Response:
+    async def _metrics(self, http: Head) -> Response:
         body, content_type = self._exposition.render(http.headers.get(hdrs.ACCEPT, ""))
         return Response(status=200, body=body, content_type=content_type, headers=(NO_STORE,))
 
-    async def _livez(self, _: web.BaseRequest) -> Response:
+    async def _livez(self, _: Head) -> Response:
         return _text("alive", 200)
 
-    async def _readyz(self, _: web.BaseRequest) -> Response:
+    async def _readyz(self, _: Head) -> Response:
         reasons = await self._service.reasons_against()
         return _text("\n".join(reasons), 503) if reasons else _text("ready", 200)
 
-    async def _status(self, _: web.BaseRequest) -> Response:
+    async def _status(self, _: Head) -> Response:
         described = json.dumps(await self._service.describe(), indent=2)
         return Response(status=200, body=f"{described}\n".encode(), content_type=JSON, headers=(NO_STORE,))
 

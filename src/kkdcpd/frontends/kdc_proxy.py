@@ -1,22 +1,23 @@
-"""The HTTPS way in: [MS-KKDCP]'s POST. Only what is special about HTTP is here."""
+"""Serves requests by HTTP: the POST of [MS-KKDCP]. The pipeline does all work that is not HTTP."""
 
 import dataclasses
 from collections.abc import Awaitable
 from typing import ClassVar
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
 
 from kkdcpd.config import Config
 from kkdcpd.errors import (
-    BodyTooLargeError,
     MalformedHttpError,
     MethodNotAllowedError,
     PathNotFoundError,
 )
 from kkdcpd.frontends.http import responses
-from kkdcpd.frontends.http.connection import BrokenBodyError, Connection, HttpServer
+from kkdcpd.frontends.http.bridge import Head
+from kkdcpd.frontends.http.connection import BrokenBodyError, Connection
 from kkdcpd.frontends.http.paths import Paths
 from kkdcpd.frontends.http.responses import Response
+from kkdcpd.frontends.http.server import HttpServer
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.pipeline import IncomingRequest, Pipeline
 from kkdcpd.protocol import framing, kkdcp, messages
@@ -29,15 +30,12 @@ __all__ = ["KdcProxyFrontend"]
 _VERSIONS = (HttpVersion10, HttpVersion11)
 """aiohttp's parser also accepts 0.9 and 2.0."""
 
-MAX_LENGTH_DIGITS = 10
-"""A length with more digits is over every limit, so its first digits are enough."""
-
 STOP_SECONDS = 0.1
 """The time that requests in flight have when the process stops."""
 
 
 class KdcProxyFrontend:
-    """Serves connections that have been accepted and are through their TLS handshake."""
+    """Serves accepted connections after their TLS handshake."""
 
     def __init__(self, config: Config, pipeline: Pipeline, counters: Counters) -> None:
         self._pipeline = pipeline
@@ -54,7 +52,7 @@ class KdcProxyFrontend:
         """Close every connection."""
         await self._server.stop(STOP_SECONDS)
 
-    def handle(self, request: web.BaseRequest, connection: Connection) -> Awaitable[Response]:
+    def handle(self, request: Head, connection: Connection) -> Awaitable[Response]:
         """Answer a request."""
         client = connection.client
         if connection.is_trusted_proxy:
@@ -66,7 +64,7 @@ class KdcProxyFrontend:
         incoming = _HttpRequest(self, None, connection, connection.client)
         return self._pipeline.end(incoming, RequestResult(outcome=Outcome.MALFORMED_HTTP, detail=detail))
 
-    def _client_behind(self, proxy: ClientConnection, request: web.BaseRequest) -> ClientConnection:
+    def _client_behind(self, proxy: ClientConnection, request: Head) -> ClientConnection:
         """Return the client that a trusted proxy names in the request (RFC 7239), else the proxy."""
         header = self._connections.forwarded
         if header == "none":
@@ -90,7 +88,7 @@ class _HttpRequest(IncomingRequest[Response]):
     def __init__(
         self,
         frontend: KdcProxyFrontend,
-        http: web.BaseRequest | None,
+        http: Head | None,
         connection: Connection,
         client: ClientConnection,
     ) -> None:
@@ -102,34 +100,21 @@ class _HttpRequest(IncomingRequest[Response]):
     async def read(self) -> ProxyRequest:
         """Check the head, read the body, and decode the message in it."""
         http, paths = self._http, self._frontend.paths
-        assert http
+        assert http is not None
         _check_head(http)
-        path = paths.find(http.raw_path)
+        path = paths.find(http.path)
         if path is None:
-            raise PathNotFoundError(f"{http.method} {paths.describe(http.raw_path)}")
+            raise PathNotFoundError(f"{http.method} {paths.describe(http.path)}")
         if http.method != hdrs.METH_POST:
             raise MethodNotAllowedError(http.method)
         try:
-            body = await self._read_body(http)
+            body = await self._connection.read_body(self._frontend.max_body_bytes)
         finally:
             self.bytes_in = self._connection.bytes_read
         request = messages.classify(kkdcp.decode_proxy_message(body))
         if path.token:
             self.client = dataclasses.replace(self.client, token=path.token)
         return request
-
-    async def _read_body(self, http: web.BaseRequest) -> bytes:
-        """Read the body.
-
-        Raises:
-            BodyTooLargeError: at once if Content-Length is over the limit, else when the body passes it.
-        """
-        limit = self._frontend.max_body_bytes
-        if _content_length(http) > limit:
-            raise BodyTooLargeError(f"Content-Length announces more than {limit} bytes")
-        if self._connection.is_body_missing and _expects_continue(http):
-            self._connection.write_continue()
-        return await self._connection.read_body(limit)
 
     def respond(self, result: RequestResult, payload: bytes | None) -> Response:
         """Build the response: 200 with the message, or the status and sentence of the outcome."""
@@ -143,7 +128,7 @@ class _HttpRequest(IncomingRequest[Response]):
         return response
 
 
-def _check_head(http: web.BaseRequest) -> None:
+def _check_head(http: Head) -> None:
     """Refuse a head that aiohttp's parser accepts and this server does not.
 
     Raises:
@@ -158,14 +143,3 @@ def _check_head(http: web.BaseRequest) -> None:
             raise MalformedHttpError("POST without Content-Length and Transfer-Encoding")
     elif coding.lower() != "chunked":
         raise MalformedHttpError("Transfer-Encoding: not chunked")
-
-
-def _expects_continue(http: web.BaseRequest) -> bool:
-    """Whether the client waits for `100 Continue` before it sends the body (RFC 9110 10.1.1)."""
-    return http.version >= HttpVersion11 and http.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
-
-
-def _content_length(http: web.BaseRequest) -> int:
-    """Return the Content-Length. aiohttp has checked that it consists of digits, but not their number."""
-    digits = http.headers.get(hdrs.CONTENT_LENGTH, "0").lstrip("0")
-    return int(digits[:MAX_LENGTH_DIGITS] or "0")

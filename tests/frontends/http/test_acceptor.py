@@ -1,13 +1,11 @@
-"""Which connections get in, and the log lines of those that don't, on both event loops."""
+"""Connections that are accepted or refused, and their log lines, on both event loops."""
 
 import asyncio
 import contextlib
 import gc
 import logging
-import resource
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator
 from functools import partial
 from ipaddress import ip_network
@@ -17,24 +15,22 @@ from typing import Any, cast
 import pytest
 
 from kkdcpd.config import ConnectionsConfig, TlsConfig
-from kkdcpd.frontends.http.acceptor import ACCEPT_RETRY_SECONDS, EAGER_HANDSHAKES, Arrival, Listener
+from kkdcpd.frontends.http.acceptor import EAGER_HANDSHAKES, Arrival, Listener
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.tls import build_server_context
 from kkdcpd.values import ConnectionActivity
 from lab.authority import Authority
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_acceptor
-from tests.frontends.site import Site, parse_line
-from tests.support.http_client import HttpClient, post
-from tests.support.messages import as_req, envelope
+from tests.support.http_client import HttpClient
 from tests.support.shared import own_table
 from tests.support.waiting import eventually
 
 HANDSHAKE_TIMEOUT = 0.3
-GREETING = b"You are in."
+GREETING = b"Accepted."
 
 
 class Greeter(asyncio.Protocol):
-    """A way in that says so, and ends."""
+    """A way in that sends a greeting and ends."""
 
     def __init__(self, arrival: Arrival) -> None:
         self._leave = arrival.leave
@@ -65,7 +61,7 @@ def distrust() -> ssl.SSLContext:
 
 
 class Log(logging.Handler):
-    """What the acceptor tells, as one can wait for it."""
+    """Collects the log records of the acceptor, so that a test can wait for the next record."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +80,7 @@ class Log(logging.Handler):
 @pytest.fixture
 async def log() -> AsyncIterator[Log]:
     log = Log()
-    logger = logging.getLogger("kkdcpd.frontends.http.acceptor")
+    logger = logging.getLogger("kkdcpd.frontends.http")
     logger.addHandler(log)
     logger.setLevel(logging.DEBUG)
     yield log
@@ -93,7 +89,7 @@ async def log() -> AsyncIterator[Log]:
 
 
 greeting_acceptor = partial(running_acceptor, make_connection=Greeter, handshake_timeout=HANDSHAKE_TIMEOUT)
-"""Runs an acceptor whose connections send a greeting and end."""
+"""Runs an acceptor. Its connections send a greeting and end."""
 
 
 @pytest.fixture
@@ -103,12 +99,12 @@ async def listener(server_context: ssl.SSLContext) -> AsyncIterator[Listener]:
         yield listener
 
 
-async def test_client_that_speaks_tls_is_let_in(listener: Listener, trust: ssl.SSLContext) -> None:
+async def test_tls_client_is_accepted(listener: Listener, trust: ssl.SSLContext) -> None:
     async with Talk.to(listener, tls=trust) as talk:
         assert await talk.rest() == GREETING
 
 
-async def test_plain_client_is_let_in_where_no_tls_is_spoken() -> None:
+async def test_client_without_tls_is_accepted_by_a_listener_without_tls() -> None:
     async with (
         listening() as listener,
         greeting_acceptor(listener),
@@ -128,17 +124,17 @@ async def test_every_listener_is_served(server_context: ssl.SSLContext, trust: s
         assert (await first.rest(), await second.rest()) == (GREETING, GREETING)
 
 
-async def test_distrust_of_our_issuer_is_told_with_advice(
+async def test_client_that_distrusts_our_issuer_is_logged_with_advice(
     listener: Listener, distrust: ssl.SSLContext, log: Log
 ) -> None:
     # asyncio's own client would not send its alert.
     port = listener.socket.getsockname()[1]
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.to_thread(HttpClient, port, tls=distrust)
-    told = await log.next()
-    assert (told["event"], told["level"]) == ("tls_handshake_failed", "INFO")
-    assert told["reason"] == "TLSV1_ALERT_UNKNOWN_CA"
-    assert "http_anchors" in told["advice"]
+    logged = await log.next()
+    assert (logged["event"], logged["level"]) == ("tls_handshake_failed", "INFO")
+    assert logged["reason"] == "TLSV1_ALERT_UNKNOWN_CA"
+    assert "http_anchors" in logged["advice"]
 
 
 @pytest.mark.parametrize(
@@ -149,14 +145,14 @@ async def test_distrust_of_our_issuer_is_told_with_advice(
         (b"\x00\x00\x00\x05hello and more", "WRONG_VERSION_NUMBER", "this is not TLS"),
     ],
 )
-async def test_client_that_speaks_something_else_is_told_with_advice(
+async def test_client_of_another_protocol_is_logged_with_advice(
     listener: Listener, log: Log, raw: bytes, reason: str, advice: str
 ) -> None:
     async with Talk.to(listener) as talk:
         await talk.send(raw)
         assert await talk.rest() == b""
-        told = await log.next()
-    assert told == {
+        logged = await log.next()
+    assert logged == {
         "event": "tls_handshake_failed",
         "level": "INFO",
         "client": "127.0.0.1",
@@ -169,20 +165,20 @@ async def test_client_that_speaks_something_else_is_told_with_advice(
 async def test_handshake_slower_than_its_timeout_ends(listener: Listener, log: Log) -> None:
     async with Talk.to(listener) as talk:
         assert await talk.rest() == b""
-        told = await log.next()
-    assert told["level"] == "DEBUG"
+        logged = await log.next()
+    assert logged["level"] == "DEBUG"
 
 
 async def test_handshake_that_stops_half_way_ends(listener: Listener, log: Log) -> None:
     async with Talk.to(listener) as talk:
         await talk.send(b"\x16\x03\x01\x02\x00\x01")
         assert await talk.rest() == b""
-        told = await log.next()
-    assert told["level"] == "DEBUG"
+        logged = await log.next()
+    assert logged["level"] == "DEBUG"
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_port_scan_is_told_at_debug_only(listener: Listener, log: Log, how: str) -> None:
+async def test_port_scan_is_logged_at_debug_only(listener: Listener, log: Log, how: str) -> None:
     async with Talk.to(listener) as talk:
         if how == "reset":
             talk.reset()
@@ -194,7 +190,7 @@ async def test_slow_handshake_delays_no_other_client(listener: Listener, trust: 
         assert await talk.rest() == GREETING
 
 
-async def test_hundred_failures_leave_the_door_open(
+async def test_hundred_failed_handshakes_do_not_stop_the_acceptor(
     listener: Listener, trust: ssl.SSLContext, log: Log
 ) -> None:
     for number in range(100):
@@ -207,7 +203,7 @@ async def test_hundred_failures_leave_the_door_open(
     assert levels <= {"DEBUG", "INFO"}
 
 
-async def test_closed_door_ends_handshakes_that_are_under_way(server_context: ssl.SSLContext) -> None:
+async def test_cancelled_acceptor_ends_handshakes_under_way(server_context: ssl.SSLContext) -> None:
     async with listening(tls=server_context) as listener, contextlib.AsyncExitStack() as stack:
         async with greeting_acceptor(listener):
             talk = await stack.enter_async_context(Talk.to(listener))
@@ -241,13 +237,13 @@ class Guest(asyncio.Protocol):
 
 
 class IdleGuest(Guest):
-    """A way in whose connections wait for their next request."""
+    """A way in with connections that wait for their next request."""
 
     activity = ConnectionActivity.IDLE
 
 
 hosting_acceptor = partial(running_acceptor, make_connection=Guest, handshake_timeout=HANDSHAKE_TIMEOUT)
-"""Runs an acceptor whose connections stay until the client leaves."""
+"""Runs an acceptor. Its connections stay until the client leaves."""
 
 
 async def enter(
@@ -261,12 +257,12 @@ async def enter(
         return None
 
 
-async def has_place(listener: Listener) -> bool:
+async def has_room(listener: Listener) -> bool:
     async with contextlib.AsyncExitStack() as stack:
         return await enter(stack, listener) is not None
 
 
-async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None:
+async def test_connections_over_the_maximum_are_closed_at_once(log: Log) -> None:
     async with (
         listening() as listener,
         hosting_acceptor(listener, maximum=16),
@@ -282,7 +278,7 @@ async def test_more_connections_than_may_be_are_closed_at_once(log: Log) -> None
         }
 
 
-async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:
+async def test_ended_connection_no_longer_counts() -> None:
     async with (
         listening() as listener,
         hosting_acceptor(listener, maximum=16, per_client=2),
@@ -291,10 +287,10 @@ async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:
             async with contextlib.AsyncExitStack() as stack:
                 talks = [await enter(stack, listener) for _ in range(2)]
                 assert all(talks)
-            await eventually(partial(has_place, listener))
+            await eventually(partial(has_room, listener))
 
 
-async def test_place_of_a_failed_handshake_is_free_again(
+async def test_failed_handshake_no_longer_counts(
     server_context: ssl.SSLContext, trust: ssl.SSLContext
 ) -> None:
     async def is_let_in(listener: Listener) -> bool:
@@ -354,8 +350,8 @@ async def test_idle_connection_of_the_largest_network_makes_room(log: Log) -> No
         assert await large[0].rest() == b""
         assert all(large)
         assert all(small)
-        told = await log.next()
-    assert told == {
+        logged = await log.next()
+    assert logged == {
         "event": "connection_evicted",
         "level": "WARNING",
         "client": "127.0.1.1",
@@ -479,11 +475,11 @@ async def test_client_with_too_many_connections_is_refused_and_others_are_not(lo
         entered = [await enter(stack, listener, host="127.0.0.2") for _ in range(5)]
         assert [bool(talk) for talk in entered] == [True] * 3 + [False] * 2
         assert await enter(stack, listener, host="127.0.0.3")
-        told = await log.next()
-    assert (told["client"], told["reason"]) == ("127.0.0.2", "connections.per_client")
+        logged = await log.next()
+    assert (logged["client"], logged["reason"]) == ("127.0.0.2", "connections.per_client")
 
 
-async def test_trusted_proxy_is_no_one_client() -> None:
+async def test_connections_of_a_trusted_proxy_have_no_client_limit() -> None:
     async with (
         listening() as listener,
         hosting_acceptor(listener, per_client=1, trusted_proxies=(ip_network("127.0.0.2"),)),
@@ -492,7 +488,7 @@ async def test_trusted_proxy_is_no_one_client() -> None:
         assert all([await enter(stack, listener, host="127.0.0.2") for _ in range(5)])
 
 
-async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
+async def test_connections_of_a_unix_socket_have_no_client_limit(tmp_path: Path) -> None:
     async with (
         listening(unix_path=tmp_path / "acceptor.sock") as listener,
         hosting_acceptor(listener, per_client=1),
@@ -501,37 +497,7 @@ async def test_unix_socket_s_clients_are_no_one_client(tmp_path: Path) -> None:
         assert all([await enter(stack, listener) for _ in range(5)])
 
 
-def limit_workers(site: Site, limits: tuple[int, int]) -> None:
-    for pid in site.daemon.workers:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-
-
-def test_lack_of_descriptors_is_told_once_by_each_worker_and_gets_over(site: Site) -> None:
-    """The limit of all workers is lowered to what they have open, and raised again."""
-    limits = resource.prlimit(site.daemon.pid, resource.RLIMIT_NOFILE)
-    after = len(site.daemon.lines)
-    unserved = post(envelope(as_req(), "OTHER.TEST"))
-    with site.plain_client() as earlier:
-        assert earlier.ask(unserved).status == 503
-        limit_workers(site, (3, limits[1]))
-        try:
-            with site.plain_client() as client:
-                line = site.daemon.wait_for_line(lambda line: "accept_failed" in line, after=after)
-                time.sleep(3 * ACCEPT_RETRY_SECONDS)  # for more lines, were there any
-                assert earlier.ask(unserved).status == 503
-                limit_workers(site, limits)
-                assert client.ask(unserved).status == 503
-        finally:
-            limit_workers(site, limits)
-    told = parse_line(line)
-    assert (told["level"], told["reason"]) == ("warning", "[Errno 24] Too many open files")
-    again = site.daemon.wait_for_line(lambda line: "accept_recovered" in line, after=after)
-    assert parse_line(again)["listen"] == told["listen"]
-    times = sum("accept_failed" in line for line in site.daemon.lines[after:])
-    assert 1 <= times <= len(site.daemon.workers)
-
-
-async def test_kernel_has_a_time_for_what_is_left_to_send() -> None:
+async def test_kernel_drops_unsent_bytes_after_the_write_timeout() -> None:
     milliseconds: list[int] = []
 
     class Observer(Guest):

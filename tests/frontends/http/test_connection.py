@@ -16,9 +16,11 @@ from aiohttp import web
 
 from kkdcpd.config import ConnectionsConfig, HttpConfig, TlsConfig
 from kkdcpd.frontends.http.acceptor import Listener
-from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection, HttpServer
+from kkdcpd.frontends.http.bridge import Head
+from kkdcpd.frontends.http.connection import MAX_HEAD_BYTES, Connection
 from kkdcpd.frontends.http.holdings import Holdings
 from kkdcpd.frontends.http.responses import Response
+from kkdcpd.frontends.http.server import HttpServer
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.tls import build_server_context
 from lab.authority import Authority
@@ -132,7 +134,7 @@ async def test_head_that_comes_during_an_exchange_waits_for_its_end(
         assert await talk.response() == (200, GOOD_REPLY)
 
 
-async def test_connection_ends_after_as_many_requests_as_it_may_bear(listener: Listener) -> None:
+async def test_connection_ends_after_the_maximum_of_requests(listener: Listener) -> None:
     async with Talk.to(listener) as talk:
         for _ in range(3):
             await talk.send(GOOD_REQUEST)
@@ -329,7 +331,7 @@ async def test_client_that_does_not_read_its_reply_is_cut_off(
         unread(listener, contexts.client) as (_reader, writer),
     ):
         writer.write(post(GOOD_BODY, version=version))
-        await eventually(partial(is_cut_off, log, "the reply isn't read"))
+        await eventually(partial(is_cut_off, log, "the client does not read its reply"))
 
 
 async def test_client_that_asks_again_and_never_reads_is_cut_off(
@@ -342,7 +344,7 @@ async def test_client_that_asks_again_and_never_reads_is_cut_off(
         unread(listener) as (_reader, writer),
     ):
         writer.write(GOOD_REQUEST * 200)
-        await eventually(partial(is_cut_off, log, "the reply isn't read"))
+        await eventually(partial(is_cut_off, log, "the client does not read its reply"))
     assert len(kdc.messages) < 200
 
 
@@ -362,7 +364,7 @@ async def test_client_that_half_closes_and_never_reads_is_cut_off(
 
 
 async def is_cut_off_or_gone(log: pytest.LogCaptureFixture) -> bool:
-    return await is_cut_off(log, "the reply isn't read") or any(
+    return await is_cut_off(log, "the client does not read its reply") or any(
         fields["outcome"] == "client_gone" for fields in exchange_fields(log)
     )
 
@@ -464,7 +466,7 @@ def in_chunks_of(size: int, body: bytes) -> bytes:
 async def test_body_in_thousands_of_chunks_is_cut_off(
     listener: Listener, log: pytest.LogCaptureFixture, is_second: bool
 ) -> None:
-    # Built before the connection, whose head has a short deadline.
+    # Built before the connection, because the head has a short deadline.
     raw = in_chunks_of(1, bytes(262144))
     async with Talk.to(listener) as talk:
         if is_second:
@@ -503,7 +505,7 @@ async def test_one_whole_request_may_be_ahead(
 
 
 def head_of(length: int) -> bytes:
-    """A request whose head has this many bytes, in lines within the limit."""
+    """A request with a head of this many bytes, in lines within the limit."""
     start, end = GOOD_REQUEST.split(b"\r\n\r\n", 1)
     lines = b""
     while (left := length - len(start) - len(lines) - 4) > 3000:
@@ -551,7 +553,7 @@ async def test_longer_head_is_malformed(
     assert fields["detail"] == f"head of more than {MAX_HEAD_BYTES} bytes"
 
 
-Handle = Callable[[web.BaseRequest, Connection], Awaitable[Response]]
+Handle = Callable[[Head, Connection], Awaitable[Response]]
 
 
 class Answering:
@@ -572,7 +574,7 @@ async def handling(handle: Handle, holdings: Holdings | None = None) -> AsyncIte
     server = HttpServer(
         Answering(handle), HttpConfig(head_timeout=HEAD_TIMEOUT), ConnectionsConfig(), counters
     )
-    server.holdings = holdings or server.holdings
+    server.shared.holdings = holdings or server.shared.holdings
     async with (
         listening() as listener,
         running_acceptor(listener, make_connection=server.connection, counters=counters),
@@ -585,7 +587,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
     """Two clients with nearly a whole body each, where there is room for one."""
     begun = asyncio.Event()
 
-    async def read(_: web.BaseRequest, connection: Connection) -> Response:
+    async def read(_: Head, connection: Connection) -> Response:
         begun.set()
         await connection.read_body(200_000)
         raise AssertionError
@@ -603,7 +605,7 @@ async def test_body_that_is_not_whole_is_held(log: pytest.LogCaptureFixture) -> 
 
 
 async def test_head_after_a_refused_body_has_its_time() -> None:
-    async def refuse_body(_: web.BaseRequest, connection: Connection) -> Response:
+    async def refuse_body(_: Head, connection: Connection) -> Response:
         del connection
         return Response(status=403, body=b"No.")
 

@@ -1,4 +1,4 @@
-"""Which connections are closed to make room, by which limit, and for whose."""
+"""Connections that are closed to make room for another one, by the limit that is reached."""
 
 import asyncio
 from collections.abc import Iterable
@@ -105,7 +105,7 @@ async def test_proxies_have_only_the_limit_of_all() -> None:
     assert refusals(connect(limits, *["proxy"] * 17)) == [None] * 16 + [MAXIMUM]
 
 
-async def test_place_of_a_connection_that_is_gone_is_free_again() -> None:
+async def test_ended_connection_no_longer_counts() -> None:
     limits = limits_of(per_client=2)
     first, _second, third = connect(limits, *["192.0.2.1"] * 3)
     assert third.refusal is PER_CLIENT

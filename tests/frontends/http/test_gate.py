@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from kkdcpd.frontends.http.gate import Fault, Gate, Limits
 
 LIMITS = Limits(
-    head_bytes=100, body_lines=10, bytes_ahead=200, head_timeout=10.0, body_timeout=20.0, idle_timeout=60.0
+    head_bytes=100,
+    body_lines=10,
+    bytes_ahead=200,
+    head_timeout=10.0,
+    body_timeout=20.0,
+    idle_timeout=60.0,
+    write_timeout=5.0,
 )
 _LENGTH = re.compile(rb"Length: (\d+)\r\n")
 
@@ -21,7 +27,7 @@ def request(body: bytes, name: bytes = b"x") -> bytes:
 
 @dataclass
 class Parser:
-    """Takes pieces as aiohttp does: it knows where bodies end, and answers when it is told to."""
+    """Takes pieces as aiohttp does: it knows where bodies end, and answers when the test says so."""
 
     gate: Gate
     pieces: list[bytes] = field(default_factory=list)
@@ -90,7 +96,7 @@ def test_head_goes_by_itself_and_the_body_waits_for_the_request(gate: Gate, pars
     gate.receive(request(b"body"), 0.0)
     parser.feed()
     assert parser.pieces == [request(b"body").removesuffix(b"body")]
-    assert (gate.is_handed_on, gate.held_bytes) == (True, 4)
+    assert (gate.is_parsing, gate.held_bytes) == (True, 4)
     parser.begin()
     assert parser.bodies == [b"body"]
 
@@ -165,7 +171,7 @@ def test_head_of_the_limit_is_taken_and_a_longer_one_is_not() -> None:
                 while gate.next_piece():
                     pass
             assert gate.fault is fault
-            assert gate.is_handed_on == (fault is None)
+            assert gate.is_parsing == (fault is None)
 
 
 def test_later_head_that_begins_in_the_piece_of_a_body_has_the_same_limit(gate: Gate, parser: Parser) -> None:
@@ -183,7 +189,7 @@ def test_empty_lines_count_and_end_no_head(gate: Gate) -> None:
     for _ in range(50):
         gate.receive(b"\r\n", 0.0)
         assert gate.next_piece() is None
-    assert not gate.is_handed_on
+    assert not gate.is_parsing
     gate.receive(b"\r\n", 0.0)
     gate.next_piece()
     assert gate.fault is Fault.HEAD_TOO_LARGE
@@ -198,7 +204,7 @@ def test_start_of_http_2_is_no_head_however_it_is_cut(gate: Gate, cut: int) -> N
     for segment in (HTTP_2[:cut], HTTP_2[cut:]):
         gate.receive(segment, 0.0)
         pieces += gate.next_piece() or b""
-    assert (pieces, gate.is_handed_on) == (HTTP_2, False)
+    assert (pieces, gate.is_parsing) == (HTTP_2, False)
 
 
 def test_start_of_http_2_behind_a_body_is_no_head(gate: Gate) -> None:
@@ -209,7 +215,7 @@ def test_start_of_http_2_behind_a_body_is_no_head(gate: Gate) -> None:
     gate.body_ends(piece.removeprefix(b"body"), 0.0)
     gate.response_written(0.0)
     assert piece + (gate.next_piece() or b"") == b"body" + HTTP_2
-    assert not gate.is_handed_on
+    assert not gate.is_parsing
 
 
 def test_connection_serves_from_the_end_of_the_head_to_the_response(gate: Gate, parser: Parser) -> None:
@@ -361,7 +367,7 @@ def test_client_that_ends_its_side_is_served_if_its_request_is_whole(
     gate.receive(data, 0.0)
     parser.feed()
     gate.input_ends()
-    if gate.is_handed_on:
+    if gate.is_parsing:
         assert gate.can_go_on
         parser.begin()
     assert gate.can_go_on == can_go_on
@@ -389,3 +395,33 @@ def test_closed_gate_lets_nothing_through(gate: Gate, parser: Parser) -> None:
     gate.receive(b"more", 0.0)
     assert gate.next_piece() is None
     assert (gate.held_bytes, gate.deadline, gate.fault) == (0, None, None)
+
+
+def test_ending_connection_has_a_deadline_and_the_first_one_counts(gate: Gate, parser: Parser) -> None:
+    gate.receive(request(b"body")[:-1], 0.0)
+    parser.feed()
+    parser.begin()
+    gate.end_by(2.0, Fault.BODY_NOT_ENDED)
+    gate.response_is_last(1.0)
+    gate.body_is_awaited(1.0)
+    gate.receive(b"more", 1.0)
+    assert (gate.deadline, gate.held_bytes) == (2.0, 0)
+    gate.look_at_clock(2.0)
+    assert gate.fault is Fault.BODY_NOT_ENDED
+
+
+def test_last_response_starts_the_time_to_read(gate: Gate, parser: Parser) -> None:
+    gate.receive(request(b"body"), 0.0)
+    parser.feed()
+    parser.begin()
+    gate.response_is_last(3.0)
+    assert gate.deadline == 3.0 + LIMITS.write_timeout
+    gate.look_at_clock(8.0)
+    assert gate.fault is Fault.RESPONSE_NOT_READ
+
+
+def test_bytes_behind_a_request_are_taken_once(gate: Gate, parser: Parser) -> None:
+    gate.receive(request(b"") + b"behind", 0.0)
+    parser.feed()
+    parser.begin()
+    assert (gate.take_held(), gate.take_held(), gate.deadline) == (b"behind", b"", None)

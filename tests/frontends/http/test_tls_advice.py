@@ -32,7 +32,7 @@ OLD_TLS = "older than tls.minimum_version"
 
 @pytest.fixture(scope="module")
 def server_context(authority: Authority) -> ssl.SSLContext:
-    """A server whose certificate has another name than the clients ask for."""
+    """A server with a certificate for another name."""
     pair = authority.issue("other.example.com", file_name="advice")
     return build_server_context(TlsConfig(certificate=pair.certificate, key=pair.key))
 
@@ -88,7 +88,7 @@ def _run(*command: str) -> None:
         (by_openssl_with_other_ciphers, True, "no cipher suite in common"),
     ],
 )
-async def test_every_client_that_refuses_us_is_told_with_advice(
+async def test_every_client_that_refuses_us_is_logged_with_advice(
     listener: Listener,
     authority: Authority,
     log: Log,
@@ -99,9 +99,9 @@ async def test_every_client_that_refuses_us_is_told_with_advice(
 ) -> None:
     port = listener.socket.getsockname()[1]
     await asyncio.to_thread(ask, port, authority.certificate if is_trusting else None)
-    told = await log.next()
-    assert told["event"] == "tls_handshake_failed", told
-    assert advice in told.get("advice", ""), told
+    logged = await log.next()
+    assert logged["event"] == "tls_handshake_failed", logged
+    assert advice in logged.get("advice", ""), logged
 
 
 ALERTS = {
@@ -149,6 +149,6 @@ async def test_every_alert_of_a_client_that_refuses_us_has_advice(
         await talk.send(hello)
         await talk.read(1)
         await talk.send(bytes((21, 3, 3, 0, 2, 2, ALERTS[alert])))
-        told = await log.next()
-    assert (told["event"], told["reason"]) == ("tls_handshake_failed", alert)
-    assert told["advice"] == ADVICE[alert]
+        logged = await log.next()
+    assert (logged["event"], logged["reason"]) == ("tls_handshake_failed", alert)
+    assert logged["advice"] == ADVICE[alert]

@@ -1,415 +1,77 @@
-"""One HTTP connection: the shell between a transport, the byte gate and aiohttp's protocol.
+"""Answers the requests of one HTTP connection: reads bodies, and writes responses."""
 
-A client decides how slowly bytes come and go, and how many. So each head, body and response has its deadline,
-and what one connection can make the process hold has its limit (docs/http.md has the figures). The gate keeps
-the limits of what comes in; `outgoing` and `holdings` keep those of what goes out and of all connections.
-
-aiohttp parses, runs the handler and keeps requests in order (`bridge`). It gets bytes by `data_received`,
-sees a transport of ours, and asks its handler for responses.
-"""
-
-import asyncio
-import time
 from collections.abc import Awaitable
 from typing import Protocol
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
-from kkdcpd.config import ConnectionsConfig, HttpConfig
-from kkdcpd.errors import BodyTimeoutError, BodyTooLargeError
-from kkdcpd.frontends.http.acceptor import UNIX_PEER, Arrival
-from kkdcpd.frontends.http.bridge import KEPT, LAST, HttpProtocol, make_server
-from kkdcpd.frontends.http.gate import Fault, Gate, Limits
-from kkdcpd.frontends.http.holdings import FREE_BYTES, Holdings
+from kkdcpd.errors import BodyTooLargeError
+from kkdcpd.frontends.http.arrival import Arrival
+from kkdcpd.frontends.http.bridge import KEPT, LAST, Head
+from kkdcpd.frontends.http.late_body import BrokenBodyError, LateBody
 from kkdcpd.frontends.http.malformed import name_rule, name_start
-from kkdcpd.frontends.http.outgoing import Outgoing
-from kkdcpd.frontends.http.responses import Response, encode
-from kkdcpd.log.events import EventLogger
-from kkdcpd.metrics.columns import Handshake
-from kkdcpd.metrics.counters import Counters
-from kkdcpd.tls import Connection as TlsConnection
-from kkdcpd.tls import client_certificate
-from kkdcpd.values import ClientConnection, ConnectionActivity
+from kkdcpd.frontends.http.responses import Response, encode, encode_upgrade
+from kkdcpd.frontends.http.stream import Shared, Stream
+from kkdcpd.frontends.http.takeover import Upgrade
 
-__all__ = ["BrokenBodyError", "Connection", "HttpServer"]
-
-logger = EventLogger(__name__)
+__all__ = ["MAX_HEAD_BYTES", "BrokenBodyError", "Connection", "Handler"]
 
 MAX_HEAD_BYTES = 8192
 """Request line and headers together. MIT's client sends 150 bytes, Windows 250, and proxies add as many."""
 
-MAX_LINE_BYTES = 4096
-"""Any one line of a head: longer than every path, and twice the longest cookie that might stray in here."""
-
-MAX_HEADERS = 64
-"""aiohttp makes objects of each: this many cost more than their bytes."""
-
-RECEIVE_BYTES = 65536
-"""The most that is received at a time."""
-
-READ_BUFFER_BYTES = 2 * RECEIVE_BYTES
-"""aiohttp stops reading at twice this. Bodies that are wanted never wait for so long."""
-
-MAX_LINES = 4200
-"""Line ends in one body. A chunk has two, and costs the parser more than its bytes: 256 KiB in chunks of one
-byte would take it 180 ms. In what is encrypted there is one for each 64 KiB."""
-
-LINGERING_SECONDS = 2.0
-"""How long the rest of a refused body is read and dropped, so that its sender can read the refusal."""
-
-NEVER = 365 * 86400.0
-"""The idle timeout for aiohttp, which cannot be without one: the gate keeps this deadline."""
-
-MAX_PROBES = 64
-"""Twice as many as the errors after which aiohttp stops reading."""
-
-_received = memoryview(bytearray(RECEIVE_BYTES))
-"""All connections receive into one buffer, as nothing else happens meanwhile. With other protocols uvloop's
-TLS takes 256 KiB for each read, which are mapped, shrunk to what came, and unmapped."""
-
-
-class BrokenBodyError(Exception):
-    """The body of a request breaks the rules of HTTP. The server answers this request by itself."""
+MAX_LENGTH_DIGITS = 10
+"""A length with more digits is over every limit, so its first digits are enough."""
 
 
 class Handler(Protocol):
-    """What answers requests."""
+    """The way in that answers requests."""
 
-    def handle(self, request: web.BaseRequest, connection: "Connection", /) -> Awaitable[Response]:
-        """Answer a request. A BrokenBodyError of the connection's may pass through."""
+    def handle(self, head: Head, connection: "Connection", /) -> Awaitable[Response | Upgrade]:
+        """Answer a request. A BrokenBodyError of the connection may pass through."""
 
     def refuse_malformed(self, connection: "Connection", detail: str, /) -> Response:
-        """Answer what is no HTTP. `detail` names the rule that is broken."""
+        """Answer bytes that are no HTTP. `detail` names the broken rule."""
 
 
-class HttpServer:
-    """Makes the connections of one way in, and ends them. Make it in a running event loop."""
+class Connection(Stream):
+    """A connection, as the way in sees it.
 
-    def __init__(
-        self, handler: Handler, http: HttpConfig, connections: ConnectionsConfig, counters: Counters
-    ) -> None:
-        self.handler = handler
-        self.counters = counters
-        self.holdings = Holdings()
-        self.limits = Limits(
-            head_bytes=MAX_HEAD_BYTES,
-            body_lines=MAX_LINES,
-            # One whole request may be there while another is answered: no client of Kerberos has even that.
-            bytes_ahead=MAX_HEAD_BYTES + http.max_body_bytes,
-            head_timeout=http.head_timeout,
-            body_timeout=http.body_timeout,
-            idle_timeout=http.keepalive_timeout,
-        )
-        self.max_requests = http.max_requests_per_connection
-        self.write_timeout = connections.write_timeout
-        self.is_draining = False
-        self.aiohttp = make_server()
-
-    def connection(self, arrival: Arrival) -> "Connection":
-        """Make the protocol of a new connection."""
-        return Connection(self, arrival)
-
-    def drain(self) -> None:
-        """Tell the client of every connection, with its next response, that this response is the last."""
-        self.is_draining = True
-
-    async def stop(self, timeout: float) -> None:
-        """Close every connection. Requests in flight have so many seconds; to aiohttp, 0 is without end."""
-        self.aiohttp.pre_shutdown()  # Idle connections end here.
-        await self.aiohttp.shutdown(timeout)
-
-
-class Connection(asyncio.BufferedProtocol):
-    """A connection whose client must keep its deadlines and its limits.
-
-    `client` is the client, as the acceptor and TLS tell. `is_trusted_proxy` says whether its requests may
-    name another client. `bytes_read` counts the body of the current request.
+    `is_trusted_proxy` says whether its requests may name another client. `bytes_read` counts the bytes of the
+    present request's body.
     """
 
-    __slots__ = (
-        "_arrival",
-        "_awaited",
-        "_body",
-        "_end_timer",
-        "_first_bytes",
-        "_gate",
-        "_is_head_too_large",
-        "_is_holding",
-        "_loop",
-        "_outgoing",
-        "_protocol",
-        "_server",
-        "_timer",
-        "_timer_at",
-        "_tls",
-        "_write_timer",
-        "bytes_read",
-        "client",
-        "is_trusted_proxy",
-    )
+    __slots__ = ("_handler", "bytes_read", "is_trusted_proxy")
 
-    def __init__(self, server: HttpServer, arrival: Arrival) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self._server = server
-        self.client = arrival.client
-        self.is_trusted_proxy = arrival.is_trusted_proxy
+    def __init__(self, shared: Shared, handler: Handler, arrival: Arrival) -> None:
+        super().__init__(shared, arrival)
+        self._handler = handler
         self.bytes_read = 0
-        self._arrival = arrival
-        self._gate = Gate(server.limits, loop.time())
-        self._protocol = HttpProtocol(
-            server.aiohttp,
-            loop=loop,
-            keepalive_timeout=NEVER,
-            # Our deadlines end a connection whose client is gone long before TCP would ask.
-            tcp_keepalive=False,
-            access_log=None,  # type: ignore[arg-type] # as aiohttp's own runner does to have none
-            # A compressed body is a malformed one, and nothing is unpacked for strangers.
-            auto_decompress=False,
-            lingering_time=LINGERING_SECONDS,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_LINE_BYTES,
-            max_headers=MAX_HEADERS,
-            read_bufsize=READ_BUFFER_BYTES,
-        )
-        self._outgoing: Outgoing[Connection] | None = None
-        self._tls: TlsConnection | None = None
-        self._first_bytes: bytes | None = None
-        self._body: StreamReader | None = None
-        self._awaited: asyncio.Future[None] | None = None
-        self._is_head_too_large = False
-        self._is_holding = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._end_timer: asyncio.TimerHandle | None = None
-
-    # -- The beginning and the end ---------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn what TLS tells of the client."""
-        wire: asyncio.Transport = transport  # type: ignore[assignment] # ours are all of streams
-        self._outgoing = Outgoing(wire, self)
-        self._protocol.connection_made(self._outgoing)
-        self._arrival.begin(self)
-        self._watch()
-        ssl_object = transport.get_extra_info("ssl_object")
-        if ssl_object:
-            self._learn_from_tls(ssl_object, has_certificate=bool(transport.get_extra_info("peercert")))
-
-    def _learn_from_tls(self, ssl_object: TlsConnection, *, has_certificate: bool) -> None:
-        self._tls = ssl_object
-        ssl_object.note_close_notify = self._note_close_notify
-        resumed = ssl_object.session_reused
-        self._server.counters.shook_hands(Handshake.RESUMED if resumed else Handshake.FULL)
-        # Most listeners ask for no certificate.
-        certificate = client_certificate(ssl_object) if has_certificate else None
-        client = self.client
-        self.client = ClientConnection(
-            address=client.address,
-            port=client.port,
-            tls=ssl_object.version(),
-            network=client.network,
-            proxy=client.proxy,
-            certificate=certificate,
-        )
-        if certificate and certificate.expires < time.time():
-            # Of a session that was resumed; a full handshake fails.
-            self.cut_off("the client's certificate has expired")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the timers, and leave the count of connections."""
-        for timer in (self._timer, self._write_timer, self._end_timer):
-            if timer:
-                timer.cancel()
-        self._timer = self._outgoing = None
-        self._gate.close()
-        if self._tls:
-            self._tls.note_close_notify = None
-        if self._is_holding:
-            self._server.holdings.release(self)
-        self._arrival.leave()
-        self._protocol.connection_lost(exc)
-
-    def end(self) -> None:
-        """Take nothing more in. A rest that is still to be sent has its deadline."""
-        self._gate.close()
-        if self._tls:
-            self._tls.note_close_notify = None
-        self._end_in(self._server.write_timeout, "the reply isn't read")
-
-    def _end_in(self, seconds: float, reason: str) -> None:
-        if self._outgoing and not self._end_timer:
-            self._end_timer = self._loop.call_later(seconds, self.cut_off, reason)
-
-    @property
-    def activity(self) -> ConnectionActivity:
-        """What the connection does at this moment, for the acceptor, which may need room for another one."""
-        is_response_unread = self._outgoing is not None and self._outgoing.is_paused
-        return ConnectionActivity.SERVING if is_response_unread else self._gate.activity
-
-    def cut_off(self, reason: str) -> None:
-        """Drop what the client does not take, and the connection with it."""
-        if not self._outgoing:
-            return
-        client = self.client
-        logger.debug("connection_aborted", client=client.address, port=client.port, reason=reason)
-        if self._gate.activity is ConnectionActivity.IDLE:
-            # The last response may still be on its way: the event loop writes after its callbacks, and the
-            # kernel sends as fast as the client takes it.
-            self._gate.close()
-            self._loop.call_soon(self._outgoing.abort)
-        else:
-            self._outgoing.reset()
-
-    # -- The end of what the client sends --------------------------------------------------------------------
-
-    def eof_received(self) -> bool:
-        """Serve a client that has ended only its own side (RFC 9112 9.6), where the transport can."""
-        if self._tls:
-            # TLS ends before TCP does. A client that ends TCP has left; event loops send nothing after it.
-            self.end()
-            return False
-        if self._has_hung_up():
-            return False
-        self._input_ends()
-        return self._outgoing is not None and not self._outgoing.is_closing()
-
-    def _note_close_notify(self) -> None:
-        if self._tls and self._tls.note_close_notify:
-            self._tls.note_close_notify = _ignore
-            # What came before it is received later.
-            self._loop.call_soon(self._input_ends)
-
-    def _input_ends(self) -> None:
-        self._gate.input_ends()
-        self._close_if_over()
-
-    def _close_if_over(self) -> None:
-        if self._outgoing and not self._can_go_on():
-            self._outgoing.close()
-
-    def _can_go_on(self) -> bool:
-        """Whether a response is still due. One to a broken request is, though it never becomes whole."""
-        gate = self._gate
-        return gate.can_go_on or (gate.is_request_unfinished and self._has_parser_failed())
-
-    def _has_hung_up(self) -> bool:
-        """Whether the client has closed its unix socket. TCP does not tell this from a half-close."""
-        outgoing = self._outgoing
-        return outgoing is not None and self.client.address == UNIX_PEER and outgoing.has_hung_up()
-
-    # -- What comes in ---------------------------------------------------------------------------------------
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Say where to receive."""
-        del sizehint
-        return _received
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take in what was received."""
-        data = bytes(_received[:nbytes])
-        if self._first_bytes is None:
-            self._first_bytes = data[:8]
-        self._gate.receive(data, self._loop.time())
-        if self._gate.is_handed_on and self._outgoing:
-            self._outgoing.pause_reading()  # The request is about to begin.
-        self._feed()
-
-    def _feed(self) -> None:
-        """Hand the parser what the gate lets go."""
-        gate = self._gate
-        while gate.held_bytes and (piece := gate.next_piece()) is not None:
-            if gate.is_in_body and self._body:
-                self._feed_body(piece, self._body)
-            else:
-                self._protocol.data_received(piece)
-        if gate.fault:
-            self._stop_at(gate.fault)
-            return
-        if self._awaited and not self._awaited.done():
-            self._awaited.set_result(None)
-        if self._is_holding or gate.body_bytes + gate.held_bytes > FREE_BYTES:  # few ever are
-            self._note_held()
-        if gate.deadline is not None:
-            self._watch()
-
-    def _feed_body(self, piece: bytes, body: StreamReader) -> None:
-        before = body.total_bytes
-        self._protocol.data_received(piece)
-        if body.is_eof():
-            count = body.total_bytes - before
-            # A chunked body ends with a line of its own.
-            self._gate.body_ends(piece[count:] if count else b"", self._loop.time())
-
-    def _note_held(self) -> None:
-        held = self._gate.body_bytes + self._gate.held_bytes
-        if self._outgoing and self._outgoing.is_paused:
-            held += self._outgoing.get_write_buffer_size()
-        if self._is_holding or held > FREE_BYTES:
-            self._is_holding = held > FREE_BYTES
-            self._server.holdings.hold(self, held)
-
-    # -- Deadlines and limits --------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Have the timer fire no later than the deadline. It may fire sooner, as most deadlines are kept."""
-        deadline = self._gate.deadline
-        if deadline is None or not self._outgoing or (self._timer and self._timer_at <= deadline):
-            return
-        if self._timer:
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self._loop.call_at(deadline, self._look_at_deadline)
-
-    def _look_at_deadline(self) -> None:
-        self._timer = None
-        self._gate.look_at_clock(self._loop.time())
-        if self._gate.fault:
-            self._stop_at(self._gate.fault)
-        else:
-            self._watch()
-
-    def _stop_at(self, fault: Fault) -> None:
-        """Do what a limit demands that the client has passed."""
-        if fault is Fault.BODY_LATE:
-            if self._awaited and not self._awaited.done():
-                self._awaited.set_exception(BodyTimeoutError(f"{self.bytes_read} bytes so far"))
-        elif fault is Fault.HEAD_TOO_LARGE:
-            self._is_head_too_large = True
-            self._gate.close()
-            # No parser can be in a state where it takes NUL: this one answers 400.
-            self._protocol.data_received(b"\0")
-        elif fault is Fault.TOO_MANY_LINES:
-            self._gate.close()
-            # A client that was refused already may read that first.
-            self._end_in(LINGERING_SECONDS, fault.value)
-        elif fault is Fault.TOO_FAR_AHEAD:
-            self.cut_off(fault.value)
-        elif self._outgoing:
-            self._outgoing.close()
-
-    # -- A request -------------------------------------------------------------------------------------------
+        self.is_trusted_proxy = arrival.is_trusted_proxy
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Have a request answered, and write the response."""
-        self._begin(request.content)
+        """Let the handler answer the request, and write the response."""
+        head = self._begin()
         try:
-            response = await self._server.handler.handle(request, self)
+            response = await self._handler.handle(head, self)
         except BrokenBodyError:
-            return KEPT  # aiohttp goes on to the error, and `refuse` is asked.
-        is_1_0 = request.version < HttpVersion11
+            return KEPT  # aiohttp goes on to the error, and calls `refuse`.
+        wire = self._wire
+        if not wire or wire.is_closing():
+            return LAST
+        if isinstance(response, Upgrade):
+            wire.write(encode_upgrade(response.headers))
+            self._successor = response.successor
+            return LAST
+        is_1_0 = head.version < HttpVersion11
         # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
-        is_last = response.closes or is_1_0 or self._is_last(request)
-        if not self._outgoing or self._outgoing.is_closing():
-            return LAST
-        has_body = request.method != hdrs.METH_HEAD
-        self._outgoing.write(encode(response, is_1_0=is_1_0, is_last=is_last, has_body=has_body))
-        try:
-            if self._protocol.writing_paused:  # A client that does not read gets no other response meanwhile.
+        is_last = is_1_0 or response.closes or self._is_last(head)
+        has_body = head.method != hdrs.METH_HEAD
+        wire.write(encode(response, is_1_0=is_1_0, is_last=is_last, has_body=has_body))
+        if wire.is_paused:  # A client that does not read gets no other response.
+            try:
                 await request.writer.drain()
-        except ConnectionError:
-            return LAST
+            except ConnectionError:
+                return LAST
         self._response_is_written(is_last=is_last)
         return LAST if is_last else KEPT
 
@@ -421,31 +83,74 @@ class Connection(asyncio.BufferedProtocol):
             BodyTimeoutError: the body is not whole in time.
             BrokenBodyError: the body is no HTTP.
         """
-        assert self._body
-        if self._body.is_eof():  # it came with its head, as nearly all do: there is nothing to wait for
-            data = self._body.read_nowait()
+        body = self.body
+        assert body is not None
+        if body.is_eof():  # Nearly all bodies are whole when their head is.
+            data = body.read_nowait()
             self.bytes_read = len(data)
         else:
-            data = await self._wait_for_body(self._body, limit)
+            data = await self._wait_for_body(body, limit)
         if len(data) > limit:
             raise BodyTooLargeError(f"more than {limit} bytes")
         return data
 
-    @property
-    def is_body_missing(self) -> bool:
-        """Whether the request's body is not whole yet."""
-        return self._gate.is_in_body
-
-    def write_continue(self) -> None:
-        """Ask for the body (RFC 9110 10.1.1)."""
-        if self._outgoing:
-            self._outgoing.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def can_upgrade(self) -> bool:
+        """Whether the request may be answered with an Upgrade: it is HTTP/1.1 and has no body."""
+        return self.head is not None and self.head.version == HttpVersion11 and not self._gate.is_in_body
 
     def refuse(self, error: BaseException | None) -> None:
-        """Answer what is no HTTP."""
-        response = self._server.handler.refuse_malformed(self, self._describe(error))
-        if self._outgoing and not self._outgoing.is_closing():
-            self._outgoing.write(encode(response, is_1_0=False, is_last=True))
+        """Answer bytes that are no HTTP."""
+        response = self._handler.refuse_malformed(self, self._describe(error))
+        if self._wire and not self._wire.is_closing():
+            self._wire.write(encode(response, is_1_0=False, is_last=True))
+
+    def _begin(self) -> Head:
+        gate, wire, body = self._gate, self._wire, self.body
+        assert wire is not None
+        assert body is not None
+        assert self.head is not None
+        if not gate.requests:
+            # From now on, one unsent byte starts the time to read. The last bytes of the handshake do not.
+            # (With 0, uvloop's TLS pauses after every write.)
+            wire.set_write_buffer_limits(high=1, low=0)
+        self.bytes_read = 0
+        gate.request_begins()
+        if body.is_eof():
+            gate.body_ends(b"", self._loop.time())
+        if wire.is_reading_paused:
+            wire.resume_reading()
+        self._feed()
+        if gate.is_input_over:
+            self._close_if_over()
+        return self.head
+
+    async def _wait_for_body(self, body: StreamReader, limit: int) -> bytes:
+        head = self.head
+        assert head is not None
+        if _content_length(head) > limit:
+            raise BodyTooLargeError(f"Content-Length announces more than {limit} bytes")
+        if self._wire and _expects_continue(head):
+            self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._gate.body_is_awaited(self._loop.time())
+        self._watch()
+        self._late_body = late_body = LateBody(body, self._has_parser_failed)
+        try:
+            return await late_body.read(limit)
+        finally:
+            self.bytes_read = late_body.count
+            self._late_body = None
+
+    def _is_last(self, head: Head) -> bool:
+        """Whether the connection ends with the response to this request."""
+        shared, gate = self._shared, self._gate
+        return (
+            head.should_close
+            # After a request to upgrade, aiohttp treats the next bytes as another protocol.
+            or hdrs.UPGRADE in head.headers
+            or gate.requests >= shared.max_requests
+            or (gate.is_input_over and not gate.held_bytes)
+            or shared.is_draining
+        )
 
     def _describe(self, error: BaseException | None) -> str:
         requests = 0 if self._gate.is_in_body else self._gate.requests
@@ -456,109 +161,27 @@ class Connection(asyncio.BufferedProtocol):
             rule = start or name_rule(error)
         return f"{rule} (after request {requests} of the connection)" if requests else rule
 
-    def _begin(self, body: StreamReader) -> None:
-        gate, outgoing = self._gate, self._outgoing
-        assert outgoing
-        if not gate.requests:
-            # One byte that cannot be sent on starts the time of a client that does not read; but not before,
-            # while the handshake's last ones wait. (With 0, uvloop's TLS pauses after every write.)
-            outgoing.set_write_buffer_limits(high=1, low=0)
-        self._body = body
-        self.bytes_read = 0
-        gate.request_begins()
-        if body.is_eof():
-            gate.body_ends(b"", self._loop.time())
-        outgoing.resume_reading()
-        self._feed()
-        if gate.is_input_over:
-            self._close_if_over()
-
-    async def _wait_for_body(self, body: StreamReader, limit: int) -> bytes:
-        self._gate.body_is_awaited(self._loop.time())
-        self._watch()
-        data = bytearray(body.read_nowait())
-        while not body.is_eof():
-            self.bytes_read = len(data)
-            if len(data) > limit:
-                break
-            if self._has_parser_failed():
-                body.feed_eof()  # so that aiohttp does not wait for the rest
-                raise BrokenBodyError
-            self._awaited = self._loop.create_future()
-            try:
-                await self._awaited
-            finally:
-                self._awaited = None
-            data += body.read_nowait()
-        self.bytes_read = len(data)
-        return bytes(data)
-
-    def _has_parser_failed(self) -> bool:
-        """Whether aiohttp holds an error in this request.
-
-        aiohttp keeps an error in a body to itself until the request is answered, and the body would wait for
-        its end until then. A parser that has failed fails again at each call, and aiohttp stops reading when
-        it has many errors. A sound parser takes no bytes as nothing.
-        """
-        outgoing = self._outgoing
-        if not outgoing:
-            return False
-        for _ in range(MAX_PROBES):
-            self._protocol.data_received(b"")
-            if outgoing.is_reading_paused:
-                return True
-        return False
-
-    def _is_last(self, request: web.BaseRequest) -> bool:
-        """Whether the connection ends with the response to this request."""
-        return (
-            not request.keep_alive
-            # After a request to upgrade, aiohttp takes what comes for another protocol.
-            or hdrs.UPGRADE in request.headers
-            or self._gate.requests >= self._server.max_requests
-            or (self._gate.is_input_over and not self._gate.held_bytes)
-            or self._server.is_draining
-        )
-
-    # -- What goes out ---------------------------------------------------------------------------------------
-
     def _response_is_written(self, *, is_last: bool) -> None:
         gate = self._gate
+        self.head = None
         if is_last and not gate.is_in_body:
-            gate.close()
+            gate.response_is_last(self._loop.time())
             return
         gate.response_written(self._loop.time())
         if gate.held_bytes:
             self._feed()
-        else:
+        elif gate.deadline is not None and gate.deadline < self._timer_at:
             self._watch()
         if gate.is_input_over:
             self._close_if_over()
 
-    def pause_writing(self) -> None:
-        """Start the time that the client has to read what is sent to it."""
-        if self._outgoing:
-            self._outgoing.is_paused = True
-        if not self._protocol.writing_paused:
-            self._protocol.pause_writing()
-            self._write_timer = self._loop.call_later(
-                self._server.write_timeout, self.cut_off, "the reply isn't read"
-            )
-        self._note_held()
 
-    def resume_writing(self) -> None:
-        """Go on, and stop that time when all is sent."""
-        if self._outgoing:
-            self._outgoing.is_paused = False
-            self._outgoing.go_on()
-            if self._outgoing.is_paused:
-                return
-        self._protocol.resume_writing()
-        if self._write_timer:
-            self._write_timer.cancel()
-            self._write_timer = None
-        self._note_held()
+def _expects_continue(head: Head) -> bool:
+    """Whether the client waits for `100 Continue` before it sends the body (RFC 9110 10.1.1)."""
+    return head.version >= HttpVersion11 and head.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
 
-def _ignore() -> None:
-    """Take no notice of what comes after a close_notify: only another one can."""
+def _content_length(head: Head) -> int:
+    """Return the Content-Length. aiohttp has checked that it consists of digits, but not their number."""
+    digits = head.headers.get(hdrs.CONTENT_LENGTH, "0").lstrip("0")
+    return int(digits[:MAX_LENGTH_DIGITS] or "0")

@@ -1,12 +1,12 @@
 """Counts connections by network, and makes room for new ones when a limit is reached.
 
-A limit that only refuses would let the first clients keep all others out. So a connection that waits for
-its client is closed to make room: an idle one of the largest network first, then one whose request is not
-complete yet, the oldest first. A connection whose request is being answered is never closed.
+A limit that only refuses lets the first clients keep all others out. So a connection that waits for its
+client is closed to make room: first an idle connection of the largest network, then a connection with an
+incomplete request, the oldest first. A connection is never closed while its request is being answered.
 
-The counts are those of all worker processes, but each process can only close its own connections. Accepted
-connections are spread over the workers at random, so the largest network of one is that of all; and where it
-isn't, as when a worker drains, `keep_room` has each of them close its share.
+The counts are those of all worker processes, but a process can close only its own connections. The kernel
+spreads connections over the processes at random, so the largest network of one process is usually that of
+all. Where it is not, as when a process drains, `keep_room` lets each process close its share.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ PROXIES = ("proxies",)
 """The network of connections from trusted proxies: `connections.maximum` is their only limit."""
 
 LOAD = 128
-"""After so many connections at a time it is worth the work to give memory back."""
+"""After this number of open connections, it is worth the time to return memory to the system."""
 
 LARGE_LOAD = 512
-"""So many connections leave behind some 8 MiB, which a new process is worth."""
+"""This number of connections leaves some 8 MiB of fragmented memory, which is worth a new process."""
 
 ROOM_SECONDS = 0.25
-"""How often a process looks whether there is room for new connections."""
+"""The interval at which a process checks the room for new connections."""
 
 ROOM_SHARE = 1 / 32
-"""The part of `connections.maximum` that is kept free where idle connections can be closed for it."""
+"""The part of `connections.maximum` that stays free, as long as idle connections can be closed."""
 
 MOST_NETWORKS = 2048
-"""How many networks are searched for a connection to close, as many as requests may be served at a time."""
+"""The most networks that are searched for a connection to close: as many as there are request slots."""
 
 MOST_MEMBERS = 256
-"""How many connections of a network are asked what they do: some 50 µs."""
+"""The most connections of one network that are searched, which takes some 50 µs."""
 
 
 class Member(Protocol):
@@ -50,7 +50,7 @@ class Member(Protocol):
 
     @property
     def activity(self) -> ConnectionActivity:
-        """What the connection does at this moment."""
+        """The activity at this moment."""
         ...
 
     def evict(self, reason: ConnectionRefusal) -> None:
@@ -59,7 +59,7 @@ class Member(Protocol):
 
 
 class _Level:
-    """The networks of one width: the members of each in the order of their arrival, and its size."""
+    """The networks of one width, with the connections of each, the oldest first."""
 
     def __init__(self, limit: float, reason: ConnectionRefusal) -> None:
         self.limit = limit
@@ -83,11 +83,11 @@ class _Level:
         self._resize(network, len(members) + 1, len(members))
 
     def load(self, network: str) -> float:
-        """Return which part of its limit the network has."""
+        """Return the part of its limit that the network uses."""
         return len(self.members.get(network, ())) / self.limit
 
     def largest_first(self) -> Iterator[tuple[float, dict[Member, None]]]:
-        """Go through the networks, each with its load and its members."""
+        """Yield the load and the connections of each network."""
         for size in range(self._largest, 0, -1):
             for network in self._by_size.get(size, ()):
                 yield size / self.limit, self.members[network]
@@ -108,10 +108,7 @@ class _Level:
 
 
 class ConnectionLimits:
-    """The connections of this process, and the limits that hold for those of all.
-
-    `open` is how many this process has.
-    """
+    """The connections of this process, and the limits for all processes together."""
 
     def __init__(self, counts: NetworkCounts, config: ConnectionsConfig, counters: Counters) -> None:
         self._counts = counts
@@ -129,11 +126,11 @@ class ConnectionLimits:
 
     @property
     def open(self) -> int:
-        """How many connections this process has."""
+        """The number of connections of this process."""
         return len(self._networks)
 
     def enter(self, member: Member, networks: tuple[str, ...]) -> ConnectionRefusal | None:
-        """Count a connection of the client's networks, or return the limit that leaves no room for it."""
+        """Count a connection for its networks, or return the limit that leaves no room."""
         if self._counts.total >= self._least_limit:
             refusal = self._check(networks)
             if refusal:
@@ -142,14 +139,14 @@ class ConnectionLimits:
         return None
 
     def leave(self, member: Member) -> None:
-        """Forget a connection; more than once does no harm."""
+        """Stop counting a connection. Further calls do nothing."""
         networks = self._networks.pop(member, None)
         if networks is None:
             return
         self._counts.remove(*networks)
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.remove(network, member)
-        self._counters.connections_are(self.open)
+        self._counters.connections_are(len(self._networks))
         if not self._networks:
             self._is_empty.set()
 
@@ -169,11 +166,11 @@ class ConnectionLimits:
                     self._make_room(PROXIES)
 
     async def wait_until_empty(self) -> None:
-        """Wait until this process has no connection any more."""
+        """Wait until this process has no connection."""
         await self._is_empty.wait()
 
     def has_load_dropped(self) -> bool:
-        """Whether there were many connections, and most of them are gone; that is told once."""
+        """Whether there were many connections, and most of them are gone. True once for each load."""
         if self._peak < LOAD or self.open > self._peak / 2:
             return False
         self._peak = self.open
@@ -181,11 +178,11 @@ class ConnectionLimits:
 
     @property
     def has_outlived_load(self) -> bool:
-        """Whether this process has had very many connections in its life, and hardly any are left."""
+        """Whether this process had very many connections once, and few are left."""
         return self._most >= LARGE_LOAD and self.open <= self._most / 10
 
     def _check(self, networks: tuple[str, ...]) -> ConnectionRefusal | None:
-        """Make room by each limit that is reached, or return the one that leaves none."""
+        """Make room at each limit that is reached, or return the limit where no connection can be closed."""
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             if self._counts.count(network) >= level.limit:
                 members = level.members.get(network, {})
@@ -203,14 +200,16 @@ class ConnectionLimits:
         self._counts.add(*networks)
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             level.add(network, member)
-        self._counters.connections_are(self.open)
-        if self.open > self._peak:
-            self._peak = self.open
-            self._most = max(self._most, self._peak)
-        self._is_empty.clear()
+        count = len(self._networks)
+        self._counters.connections_are(count)
+        if count > self._peak:
+            self._peak = count
+            self._most = max(self._most, count)
+        if count == 1:
+            self._is_empty.clear()
 
     def _make_room(self, networks: tuple[str, ...]) -> bool:
-        """Close a connection of a network that has no smaller part of its limit than the newcomer's."""
+        """Close a connection of a network that uses at least the same part of its limit as these networks."""
         loads = zip(networks, self._levels_of(networks), strict=True)
         least = max(level.load(network) for network, level in loads)
         largest = heapq.merge(
@@ -225,7 +224,7 @@ class ConnectionLimits:
 
 
 def _levels(config: ConnectionsConfig) -> Mapping[int, tuple[_Level, ...]]:
-    """Return the levels by how many networks a client is in; 0 stands for trusted proxies."""
+    """Return the levels by the number of a client's networks. 0 is for trusted proxies."""
     widest = max(config.per_network, config.per_client)
     client = _Level(config.per_client, ConnectionRefusal.PER_CLIENT)
     home = _Level(max(widest // 2, config.per_client), ConnectionRefusal.PER_NETWORK)
@@ -235,7 +234,7 @@ def _levels(config: ConnectionsConfig) -> Mapping[int, tuple[_Level, ...]]:
 
 
 def _evict_one(members: dict[Member, None], reason: ConnectionRefusal) -> bool:
-    """Close the oldest idle connection, else the oldest with an incomplete request; tell if there is one."""
+    """Close the oldest idle connection, else the oldest with an incomplete request. Return success."""
     incomplete: Member | None = None
     for member in list(islice(members, MOST_MEMBERS)):
         activity = member.activity
@@ -243,7 +242,7 @@ def _evict_one(members: dict[Member, None], reason: ConnectionRefusal) -> bool:
             member.evict(reason)
             return True
         if activity is ConnectionActivity.SERVING:
-            members[member] = members.pop(member)  # those behind it are looked at next time
+            members[member] = members.pop(member)  # The next search begins with the connections behind it.
         elif incomplete is None:
             incomplete = member
     if incomplete is None:

@@ -5,24 +5,24 @@ from typing import Protocol
 __all__ = ["FREE_BYTES", "Holder", "Holdings"]
 
 FREE_BYTES = 16384
-"""What every connection may have held for it: most requests and responses are smaller."""
+"""The bytes of a connection that do not count. Most requests and responses are smaller."""
 
 MAX_HELD_BYTES = 134217728
-"""What all connections together may have held beyond that: some 500 of the largest bodies by default."""
+"""The limit for the bytes of all connections together: some 500 of the largest bodies by default."""
 
 
 class Holder(Protocol):
     """A connection."""
 
     def cut_off(self, reason: str) -> None:
-        """Drop what is held, and the connection with it."""
+        """Abort the connection, and drop its bytes."""
 
 
 class Holdings:
     """Limits the bytes of unfinished bodies and unread responses of all connections together.
 
-    At the limit the connection that has held bytes for longest is cut off. An honest client holds nothing for
-    longer than its bytes travel.
+    At the limit, the connection that has held bytes for the longest time is aborted. An honest client makes a
+    connection hold bytes only while they travel.
     """
 
     def __init__(self, maximum: int = MAX_HELD_BYTES) -> None:
@@ -31,7 +31,7 @@ class Holdings:
         self._held: dict[Holder, int] = {}  # in the order in which they began
 
     def hold(self, connection: Holder, count: int) -> None:
-        """Say how many bytes are held for a connection now."""
+        """Note the number of bytes that a connection holds now."""
         if count <= FREE_BYTES:
             self.release(connection)
             return
