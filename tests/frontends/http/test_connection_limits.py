@@ -251,6 +251,18 @@ async def test_process_that_accepts_nothing_closes_its_share_before_the_maximum_
 # -- Many networks -------------------------------------------------------------------------------------------
 
 
+async def test_limits_hold_again_after_the_load_has_come_and_gone() -> None:
+    """The state for evictions is kept only near a limit."""
+    limits = limits_of(per_client=4, per_network=4, maximum=6)
+    for _ in range(3):
+        held = connect(limits, *["192.0.2.1"] * 4, *["198.51.100.1"] * 2, activity=IDLE)
+        (newcomer,) = connect(limits, "203.0.113.1")
+        assert (newcomer.refusal, evicted(held)) == (None, [0])
+        for connection in [*held[1:], newcomer]:
+            connection.leave()
+    assert refusals(connect(limits, *["192.0.2.1"] * 5)) == [None] * 4 + [PER_CLIENT]
+
+
 async def test_state_goes_with_the_connections() -> None:
     limits = limits_of(maximum=16)
     for number in range(2000):

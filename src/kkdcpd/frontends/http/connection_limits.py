@@ -82,6 +82,11 @@ class _Level:
             del self.members[network]
         self._resize(network, len(members) + 1, len(members))
 
+    def clear(self) -> None:
+        self.members.clear()
+        self._by_size.clear()
+        self._largest = 0
+
     def load(self, network: str) -> float:
         """Return the part of its limit that the network uses."""
         return len(self.members.get(network, ())) / self.limit
@@ -108,7 +113,11 @@ class _Level:
 
 
 class ConnectionLimits:
-    """The connections of this process, and the limits for all processes together."""
+    """The connections of this process, and the limits for all processes together.
+
+    The levels are kept up to date only while a limit may be near: to sort each connection into them would
+    cost a new connection half a percent of its CPU time.
+    """
 
     def __init__(self, counts: NetworkCounts, config: ConnectionsConfig, counters: Counters) -> None:
         self._counts = counts
@@ -119,6 +128,7 @@ class ConnectionLimits:
         # With fewer connections in all, no limit can be reached.
         self._least_limit = min(config.maximum, config.per_client)
         self._networks: dict[Member, tuple[str, ...]] = {}
+        self._has_levels = False
         self._peak = 0
         self._most = 0
         self._is_empty = asyncio.Event()
@@ -144,8 +154,8 @@ class ConnectionLimits:
         if networks is None:
             return
         self._counts.remove(*networks)
-        for network, level in zip(networks, self._levels_of(networks), strict=True):
-            level.remove(network, member)
+        if self._has_levels:
+            self._remove_from_levels(member, networks)
         self._counters.connections_are(len(self._networks))
         if not self._networks:
             self._is_empty.set()
@@ -183,6 +193,7 @@ class ConnectionLimits:
 
     def _check(self, networks: tuple[str, ...]) -> ConnectionRefusal | None:
         """Make room at each limit that is reached, or return the limit where no connection can be closed."""
+        self._need_levels()
         for network, level in zip(networks, self._levels_of(networks), strict=True):
             if self._counts.count(network) >= level.limit:
                 members = level.members.get(network, {})
@@ -198,8 +209,8 @@ class ConnectionLimits:
     def _add(self, member: Member, networks: tuple[str, ...]) -> None:
         self._networks[member] = networks
         self._counts.add(*networks)
-        for network, level in zip(networks, self._levels_of(networks), strict=True):
-            level.add(network, member)
+        if self._has_levels:
+            self._add_to_levels(member, networks)
         count = len(self._networks)
         self._counters.connections_are(count)
         if count > self._peak:
@@ -208,8 +219,29 @@ class ConnectionLimits:
         if count == 1:
             self._is_empty.clear()
 
+    def _need_levels(self) -> None:
+        if not self._has_levels:
+            self._has_levels = True
+            for member, networks in self._networks.items():
+                self._add_to_levels(member, networks)
+
+    def _add_to_levels(self, member: Member, networks: tuple[str, ...]) -> None:
+        for network, level in zip(networks, self._levels_of(networks), strict=True):
+            level.add(network, member)
+
+    def _remove_from_levels(self, member: Member, networks: tuple[str, ...]) -> None:
+        """Remove a connection, or all of them if no limit is near any more."""
+        if self._counts.total < self._least_limit / 2:
+            self._has_levels = False
+            for level in self._all_levels:
+                level.clear()
+            return
+        for network, level in zip(networks, self._levels_of(networks), strict=True):
+            level.remove(network, member)
+
     def _make_room(self, networks: tuple[str, ...]) -> bool:
         """Close a connection of a network that uses at least the same part of its limit as these networks."""
+        self._need_levels()
         loads = zip(networks, self._levels_of(networks), strict=True)
         least = max(level.load(network) for network, level in loads)
         largest = heapq.merge(
