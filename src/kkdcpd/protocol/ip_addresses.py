@@ -72,6 +72,11 @@ def networks_of(client: str) -> tuple[str, ...]:
     the /64, the /56 and the /48. A translated IPv4 address counts as the IPv4 address, because otherwise all
     IPv4 clients would be one client. The name of a UNIX socket is a network, too.
     """
+    # Texts of addresses come from `parse_address` or the kernel, so a name of this form is an IPv4 address. A
+    # new client's request would need a percent of its CPU time to parse it again.
+    before, _, last = client.rpartition(".")
+    if last.isdigit() and ":" not in client:
+        return client, f"{before}.0/24"
     try:
         parsed = parse_address(client.partition("/")[0])
     except ValueError:
@@ -79,9 +84,7 @@ def networks_of(client: str) -> tuple[str, ...]:
     if isinstance(parsed, IPv6Address) and parsed in _NAT64:
         parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
     if isinstance(parsed, IPv4Address):
-        # Text is made of text here: objects of networks would cost a new client's request a percent of it.
-        address = str(parsed)
-        return address, f"{address[: address.rindex('.')]}.0/24"
+        return networks_of(str(parsed))
     return tuple(str(IPv6Network((int(parsed), bits), strict=False)) for bits in _IPV6_BITS)
 
 
