@@ -67,7 +67,7 @@ class PortCounts:
         self.free = limit
         self.in_use: dict[object, Sequence[str]] = {}
         self.kept: Counter[str] = Counter()
-        self._reserved = reserved
+        self.reserved = reserved
         self._window = window
         self._answers: Counter[str] = Counter()
         self._answers_in_all = 0
@@ -81,14 +81,12 @@ class PortCounts:
 
     def allow(self, networks: Sequence[str]) -> bool:
         """Whether a client of these networks may take a port. Windows count only while ports are short."""
-        return self.free > self._reserved or (
+        return self.free > self.reserved or (
             self.free > 0 and all(self._taken(network) < self._window_of(network) for network in networks)
         )
 
     def note_answer(self, networks: Sequence[str]) -> None:
-        """Count an answered request while ports are short. Beyond the most answers, halve all counts."""
-        if self.free > self._reserved:
-            return
+        """Count an answered request. Beyond the most answers, halve all counts."""
         self._answers.update(networks)
         self._answers_in_all += len(networks)
         if self._answers_in_all > self._most_answers:
@@ -112,7 +110,6 @@ class PortPool:
     def __init__(self, for_all: PortCounts) -> None:
         limit = max(for_all.limit // 2, 1)
         self._own = PortCounts(limit, reserved=limit * 3 // 4, window=WINDOW_AT_KDC)
-        self._for_all = for_all
         self._both = self._own, for_all
 
     @property
@@ -122,7 +119,10 @@ class PortPool:
 
     def has_room(self, networks: Sequence[str]) -> bool:
         """Whether a client of these networks may take a port."""
-        return self._own.allow(networks) and self._for_all.allow(networks)
+        own, for_all = self._both
+        if own.free > own.reserved and for_all.free > for_all.reserved:
+            return True
+        return own.allow(networks) and for_all.allow(networks)
 
     def take(self, owner: object, networks: Sequence[str]) -> bool:
         """Take a port for the owner, unless a network has its share; return whether it did."""
@@ -134,9 +134,10 @@ class PortPool:
         return True
 
     def note_answer(self, networks: Sequence[str]) -> None:
-        """Note an answered request of these networks: their windows become larger."""
-        self._own.note_answer(networks)
-        self._for_all.note_answer(networks)
+        """Note an answered request of these networks: while ports are short, their windows become larger."""
+        for ports in self._both:
+            if ports.free <= ports.reserved:
+                ports.note_answer(networks)
 
     def give_back(self, owner: object) -> None:
         """Give the owner's port back: no answer can come to the port any more."""
