@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kkdcpd.log.lines import JsonLines, Lines, TextLines
+from kkdcpd.log.lines import JsonLines, Lines, Plain, TextLines
 from tests.frontends.site import parse_line
 
 HOSTILE = (
@@ -57,6 +57,11 @@ def written(form: Lines, **fields: object) -> str:
 @pytest.mark.parametrize("value", HOSTILE)
 def test_value_comes_back_from_the_line_as_it_was(form: Lines, value: str) -> None:
     assert parse_line(written(form, first=value, last="end").removesuffix("\n"))["first"] == value
+
+
+@forms
+def test_plain_value_is_written_as_any_other(form: Lines) -> None:
+    assert written(form, id=Plain("0f3a")) == written(form, id="0f3a")
 
 
 @forms

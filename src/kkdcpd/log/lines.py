@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-__all__ = ["JsonLines", "Lines", "TextLines", "cut"]
+__all__ = ["JsonLines", "Lines", "Plain", "TextLines", "cut"]
 
 MAX_LINE_BYTES = select.PIPE_BUF - 1
 """One byte is left for the end of a line that was written in part."""
@@ -39,6 +39,15 @@ MAX_CHAINED = 4
 
 _TRACEBACK_HEAD = "Traceback (most recent call last):\n"
 _BECAUSE = "\n\nThis led to another exception:\n\n"
+
+
+class Plain(str):
+    """A value of our own that needs no escapes, and differs in each line, so that no cache should hold it."""
+
+    __slots__ = ()
+
+
+_VERBATIM = (*_NUMBERS, Plain)
 
 
 class Lines(Protocol):
@@ -81,7 +90,7 @@ class TextLines:
         for shown in _TEXTS:
             text = f"{prefix}{head}"
             for key, value in fields.items():
-                text += f" {key}={value if type(value) in _NUMBERS else shown[str(value)]}"
+                text += f" {key}={value if type(value) in _VERBATIM else shown[str(value)]}"
             text += "\n"
             if record.exc_info:
                 text += _text_traceback(record, prefix, shown.limit)
@@ -106,13 +115,19 @@ class JsonLines:
         for quoted in _QUOTED:
             line = head
             for key, value in fields.items():
-                line += f', "{key}": {value if type(value) in _NUMBERS else quoted[str(value)]}'
+                line += f', "{key}": {_in_json(value, quoted)}'
             if record.exc_info:
                 line += f', "traceback": {json.dumps(_traceback(record, quoted.limit))}'
             line += "}\n"
             if len(line) <= MAX_LINE_BYTES:
                 break
         return line.encode("ascii")
+
+
+def _in_json(value: object, quoted: Mapping[str, str]) -> object:
+    if type(value) in _NUMBERS:
+        return value
+    return f'"{value}"' if type(value) is Plain else quoted[str(value)]
 
 
 def _prefix(record: logging.LogRecord) -> str:

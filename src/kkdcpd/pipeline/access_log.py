@@ -8,6 +8,7 @@ import time
 from typing import ClassVar
 
 from kkdcpd.frozen import frozen
+from kkdcpd.log.lines import Plain
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol.error_codes import KrbErrorCode, error_name
 from kkdcpd.values import ClientConnection, KdcReply, Outcome, ProxyRequest, RequestResult
@@ -82,7 +83,7 @@ class _Line(logging.LogRecord):
 
 def _fields(record: AccessRecord) -> dict[str, object]:
     client, result, request = record.client, record.result, record.request
-    fields: dict[str, object] = {"id": record.request_id, "client": client.address}
+    fields: dict[str, object] = {"id": Plain(record.request_id), "client": client.address}
     if client.port:
         fields["port"] = client.port
     if client.proxy:
