@@ -90,7 +90,10 @@ class TextLines:
         for shown in _TEXTS:
             text = f"{prefix}{head}"
             for key, value in fields.items():
-                text += f" {key}={value if type(value) in _VERBATIM else shown[str(value)]}"
+                if type(value) is str:
+                    text += f" {key}={shown[value]}"
+                else:
+                    text += f" {key}={value if type(value) in _VERBATIM else shown[str(value)]}"
             text += "\n"
             if record.exc_info:
                 text += _text_traceback(record, prefix, shown.limit)

@@ -78,15 +78,19 @@ def entries_bytes(entries: int) -> int:
 
 
 class Name:
-    """A key's digest, the first word of its bucket, and the values that this process saw under the key."""
+    """A key's digest, the first word of its bucket, and the values that this process saw under the key.
 
-    __slots__ = ("check", "digest", "first", "seen")
+    `at` is the position at which the last search found the entry. `claim` does not set it: two processes that
+    claim two entries for one key both find the first of these in their next search.
+    """
+
+    __slots__ = ("at", "check", "digest", "first", "seen")
 
     def __init__(self, area: Area, key: tuple[str, ...]) -> None:
         digest = area.digest(*key)
         self.digest = digest or 1
         self.check = digest & CHECK
-        self.first = digest % (len(area.memory) // BUCKET_BYTES) * BUCKET_WORDS
+        self.first = self.at = digest % (len(area.memory) // BUCKET_BYTES) * BUCKET_WORDS
         self.seen = [0, 0, 0, 0]
 
 
@@ -130,13 +134,15 @@ class EntryTable:
 
         Without an entry the position is `NO_ENTRY`. Without a value the value is 0.
         """
-        digest = name.digest
         seen = name.seen[number]
-        tags = _eight_tags(self._memory, name.first * 8)
-        if digest not in tags:
-            return NO_ENTRY, seen
-        at = name.first + tags.index(digest)
-        value = self.words[at + VALUES + WAYS * number] ^ name.check
+        words = self.words
+        at = name.at
+        if words[at] != name.digest:
+            tags = _eight_tags(self._memory, name.first * WORD_BYTES)
+            if name.digest not in tags:
+                return NO_ENTRY, seen
+            at = name.at = name.first + tags.index(name.digest)
+        value = words[at + VALUES + WAYS * number] ^ name.check
         return at, value if seen < value < VALUE_END else seen
 
     def claim(self, name: Name, now: float) -> int:
