@@ -73,6 +73,9 @@ class OneTally:
     def take(self, buckets: Sequence[tuple[Key, Limit]], now: float) -> Shortage | None:
         raise NotImplementedError
 
+    def has_blocks(self, now: float) -> bool:
+        raise NotImplementedError
+
     def blocked(self, key: Key, now: float) -> Block | None:
         raise NotImplementedError
 

@@ -28,6 +28,9 @@ class SharedByHosts:
         self.outbox.append(lambda other, now: other.tally(key, column, member, window=window, now=now))
         return self._own.tally(key, column, member, window=window, now=now)
 
+    def has_blocks(self, now: float) -> bool:
+        return self._own.has_blocks(now)
+
     def blocked(self, key: Key, now: float) -> Block | None:
         return self._own.blocked(key, now)
 
@@ -54,4 +57,5 @@ def test_hosts_can_share_their_state_by_passing_on_operations_between_clocks_of_
     assert refusal is not None
     assert refusal.rule is Rule.CLIENT_RATE
     assert not there.tally(("logins", "192.0.2.1"), 0, "alice", window=600.0, now=77.0).is_new
+    assert there.has_blocks(77.0)
     assert there.blocked(("blocked", "192.0.2.1"), 77.0) == Block(reason=7, seconds=60.0)

@@ -122,7 +122,7 @@ class FailureGate:
 
     def check(self, request: ProxyRequest, *, client: str, realm: str, now: float) -> Refusal | None:
         """Return the refusal of a blocked client. A TGS-REQ passes, because its ticket shows a log-on."""
-        if request.kind is MessageKind.TGS_REQ:
+        if request.kind is MessageKind.TGS_REQ or not self._store.has_blocks(now):
             return None
         block = self._store.blocked((_CLIENT, realm, client), now)
         if block is None:

@@ -90,11 +90,12 @@ class SharedTable:
         )
         return Tally(counts=counts, is_new=is_new)
 
+    def has_blocks(self, now: float) -> bool:
+        """Whether any key may be blocked."""
+        return self._table.has_guarded(now)
+
     def blocked(self, key: Key, now: float) -> Block | None:
         """Return the block that is on the key."""
-        # Blocks are the guarded entries, and most of the time there is no block at all.
-        if not self._table.has_guarded(now):
-            return None
         at, value = self._table.find(self._table.names[key])
         if at == NO_ENTRY:
             return None

@@ -1,4 +1,4 @@
-"""Defines the store of the guard's counts and blocks: four operations on keys.
+"""Defines the store of the guard's counts and blocks: operations on keys.
 
 The rules use only these operations. So the store may be a table in this host's memory (shared_table) or one
 that several hosts share: arguments and results are plain values; every operation adds to the state, so that
@@ -82,6 +82,10 @@ class Store(Protocol):
 
         The window begins with the first count. All columns begin again together, `window` seconds later.
         """
+        ...
+
+    def has_blocks(self, now: float) -> bool:
+        """Whether any key may be blocked. Most of the time none is, and then no key needs to be looked up."""
         ...
 
     def blocked(self, key: Key, now: float) -> Block | None:

@@ -119,14 +119,13 @@ class PortPool:
 
     def has_room(self, networks: Sequence[str]) -> bool:
         """Whether a client of these networks may take a port."""
-        own, for_all = self._both
-        if own.free > own.reserved and for_all.free > for_all.reserved:
-            return True
-        return own.allow(networks) and for_all.allow(networks)
+        return all(ports.allow(networks) for ports in self._both)
 
     def take(self, owner: object, networks: Sequence[str]) -> bool:
         """Take a port for the owner, unless a network has its share; return whether it did."""
-        if not self.has_room(networks):
+        own, for_all = self._both
+        is_plenty = own.free > own.reserved and for_all.free > for_all.reserved
+        if not (is_plenty or self.has_room(networks)):
             return False
         for ports in self._both:
             ports.free -= 1
