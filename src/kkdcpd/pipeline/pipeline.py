@@ -109,15 +109,12 @@ class Pipeline:
             incoming.request = await incoming.read()
         except RequestError as error:
             return RequestResult(outcome=error.outcome, detail=str(error), monitored=rate.monitored)
-        result = await self._relay_in_flight(incoming.request, incoming.client)
-        return with_monitored(result, rate.monitored) if rate.monitored else result
-
-    async def _relay_in_flight(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
-        with self._guard.in_flight(client) as concurrency:
+        with self._guard.in_flight(incoming.client) as concurrency:
             if concurrency.refusal:
                 return refused(concurrency)
-            result = await self._relay.relay(request, client)
-        return with_monitored(result, concurrency.monitored) if concurrency.monitored else result
+            result = await self._relay.relay(incoming.request, incoming.client)
+        monitored = rate.monitored + concurrency.monitored
+        return with_monitored(result, monitored) if monitored else result
 
     def _payload(self, request: ProxyRequest | None, result: RequestResult) -> bytes | None:
         """Return the Kerberos message for the client: the reply, or a refusal if configured."""

@@ -25,6 +25,10 @@ logger = EventLogger(__name__)
 FORK_RETRY_SECONDS = 5.0
 """Pause after a failed fork."""
 
+YOUNG_OBJECTS = 10_000
+"""The new objects after which Python's garbage collector looks for cycles: some MiB at most. Python's own
+number is 700."""
+
 
 class Launcher:
     """Makes generations and forks their processes.
@@ -120,7 +124,11 @@ def _retire(slot: Slot, now: float) -> None:
 
 
 def _keep_memory_shared() -> None:
-    """Exclude existing objects from garbage collection, which would write to their pages and so copy them."""
+    """Exclude existing objects from garbage collection, which would write to their pages and so copy them.
+
+    A request leaves no cycles, so the collector finds nothing: let it run rarely.
+    """
+    gc.set_threshold(YOUNG_OBJECTS)
     gc.unfreeze()
     gc.collect()
     gc.freeze()
