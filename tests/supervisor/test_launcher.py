@@ -43,7 +43,7 @@ def test_clients_never_use_up_the_descriptors_for_kdcs(kdc: FakeKdcThread, tmp_p
             line for line in map(parse_line, program.lines) if line.get("key") == "connections.maximum"
         )
         room = int(line["remedy"].split()[-3])
-        assert (line["level"], room) == ("warning", 55)
+        assert (line["level"], room) == ("warning", 51)
         for _ in range(200):
             stack.enter_context(HttpClient(port))
         program.wait_for_line(lambda line: "reason=connections.maximum" in line)
