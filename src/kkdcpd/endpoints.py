@@ -95,10 +95,15 @@ class KdcEndpoint:
     transport: Transport
     path: str = ""
     branch: str = field(default="", compare=False)
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Address and port distinguish enough endpoints.
+        object.__setattr__(self, "_hash", hash((self.address, self.port)))
 
     def __hash__(self) -> int:
-        # Each request looks endpoints up in several tables. Address and port tell enough endpoints apart.
-        return hash((self.address, self.port))
+        # Each request looks endpoints up in several tables.
+        return self._hash
 
     def __str__(self) -> str:
         return f"{self.transport.value}://{self.host_port}{self.path}"
