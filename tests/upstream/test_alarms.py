@@ -21,9 +21,8 @@ async def test_cancelled_alarm_does_not_wake() -> None:
     alarms, woken = Alarms(), []
     done = asyncio.Event()
     now = asyncio.get_running_loop().time()
-    early, late = (alarms.set(now + delay, lambda: woken.append(1)) for delay in (0.01, 0.02))
-    early.cancel()
-    late.cancel()
+    for delay in (0.01, 0.02):
+        alarms.cancel(alarms.set(now + delay, lambda: woken.append(1)))
     alarms.set(now + 0.03, done.set)
     await done.wait()
     assert not woken
@@ -48,8 +47,7 @@ async def test_cancelled_alarm_keeps_nothing_alive() -> None:
             raise AssertionError
 
     alarms, exchange = Alarms(), Exchange()
-    alarm = alarms.set(asyncio.get_running_loop().time() + 60, exchange.wake)
-    alarm.cancel()
+    alarms.cancel(alarms.set(asyncio.get_running_loop().time() + 60, exchange.wake))
     reference = weakref.ref(exchange)
     del exchange
     gc.collect()

@@ -10,21 +10,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-__all__ = ["Alarm", "Alarms"]
-
-
-class Alarm:
-    """A deadline. `wake` is None once the alarm is cancelled."""
-
-    __slots__ = ("at", "wake")
-
-    def __init__(self, at: float, wake: Callable[[], None] | None) -> None:
-        self.at = at
-        self.wake = wake
-
-    def cancel(self) -> None:
-        """Do not wake. The alarm keeps nothing else alive."""
-        self.wake = None
+__all__ = ["Alarms"]
 
 
 class Alarms:
@@ -32,18 +18,24 @@ class Alarms:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._heap: list[tuple[float, int, Alarm]] = []
+        self._heap: list[tuple[float, int]] = []
+        self._callbacks: dict[int, Callable[[], None]] = {}
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
 
-    def set(self, at: float, wake: Callable[[], None]) -> Alarm:
-        """Call `wake` at this time of the event loop, unless the alarm is cancelled before."""
-        alarm = Alarm(at, wake)
-        heappush(self._heap, (at, next(self._numbers), alarm))
+    def set(self, at: float, wake: Callable[[], None]) -> int:
+        """Call `wake` at this time of the event loop. Return the number of the alarm, to cancel it."""
+        number = next(self._numbers)
+        self._callbacks[number] = wake
+        heappush(self._heap, (at, number))
         if at < self._timer_at:
             self._set_timer(at)
-        return alarm
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Do not wake. The alarm keeps nothing alive any more."""
+        self._callbacks.pop(number, None)
 
     def _set_timer(self, at: float) -> None:
         if self._timer:
@@ -55,9 +47,9 @@ class Alarms:
         """Wake all whose time has come, and set the timer for the next alarm that is not cancelled."""
         self._timer = None
         self._timer_at = math.inf
-        heap, now = self._heap, self._loop.time()
-        while heap and (heap[0][0] <= now or not heap[0][2].wake):
-            wake = heappop(heap)[2].wake
+        heap, callbacks, now = self._heap, self._callbacks, self._loop.time()
+        while heap and (heap[0][0] <= now or heap[0][1] not in callbacks):
+            wake = callbacks.pop(heappop(heap)[1], None)
             if wake:
                 wake()
         if heap and heap[0][0] < self._timer_at:

@@ -12,7 +12,7 @@ from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
-from kkdcpd.upstream.alarms import Alarm, Alarms
+from kkdcpd.upstream.alarms import Alarms
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.load import Slots
 from kkdcpd.upstream.prober import Prober
@@ -118,7 +118,7 @@ class RunningExchange:
         self._probe_realm = None if request.service is KdcService.KPASSWD else route.kerberos_realm
         self._loop = shared.loop
         self._open: dict[int, OpenAttempt] = {}
-        self._alarm: Alarm | None = None
+        self._alarm: int | None = None
         self._alarm_at = math.inf
         self._has_news = False
         self._is_stepping = False
@@ -182,8 +182,8 @@ class RunningExchange:
 
         Attempts that are not counted were closed unused, or the client has left.
         """
-        if self._alarm:
-            self._alarm.cancel()
+        if self._alarm is not None:
+            self._shared.alarms.cancel(self._alarm)
         for number in [*self._open]:
             self._close(number)
         counters, failures, reply = self._shared.counters, self._exchange.failures, self._exchange.reply
@@ -247,8 +247,8 @@ class RunningExchange:
 
     def _set_alarm(self) -> None:
         """Wake in time. An alarm that is too early stays: an early wake-up costs less than a new alarm."""
-        if self._alarm:
-            self._alarm.cancel()
+        if self._alarm is not None:
+            self._shared.alarms.cancel(self._alarm)
         self._alarm_at = self._exchange.wakes_at
         self._alarm = self._shared.alarms.set(self._alarm_at, self._wake)
 
