@@ -30,7 +30,9 @@ _TEXTS = {
 
 # The first parts of keys in the store.
 _CLIENT, _REALM, _TOTAL = Rule.CLIENT_RATE.value, Rule.REALM_RATE.value, Rule.TOTAL_RATE.value
-_CLIENT_HANDSHAKES, _NETWORK_HANDSHAKES = "handshakes", "network_handshakes"
+
+# The buckets of a client's key, beside the bucket of requests.
+_HANDSHAKES, _WIDER_HANDSHAKES = 1, 2
 
 WIDER_RATES = (4, 8)
 """The rates of a /56 and of a /48, as multiples of one client's. A mobile carrier's /48 has thousands of
@@ -148,13 +150,15 @@ class HandshakeRate:
         self._store = store
         self._clock = clock
         rate, burst = config.handshake_rate, config.handshake_burst
-        self._client = Limit(rate=rate, burst=burst)
-        self._network = Limit(rate=WIDER_HANDSHAKES * rate, burst=WIDER_HANDSHAKES * burst)
+        self._client = Limit(rate=rate, burst=burst, column=_HANDSHAKES)
+        self._network = Limit(
+            rate=WIDER_HANDSHAKES * rate, burst=WIDER_HANDSHAKES * burst, column=_WIDER_HANDSHAKES
+        )
 
     def admits(self, networks: tuple[str, ...]) -> bool:
         """Count a handshake of these networks, the narrowest first, and return whether it may begin."""
         buckets = (
-            ((_CLIENT_HANDSHAKES, networks[0]), self._client),
-            ((_NETWORK_HANDSHAKES, networks[-1]), self._network),
+            ((_CLIENT, networks[0]), self._client),
+            ((_CLIENT, networks[-1]), self._network),
         )
         return self._store.take(buckets, self._clock()) is None

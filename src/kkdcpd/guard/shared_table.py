@@ -1,9 +1,9 @@
 """Keeps the guard's counts and blocks in the shared memory: a Store over a table of entries.
 
 The 54 bits of a value are a time and, below it, a number. A token bucket is one value: the instant at which
-the bucket is full again. The first value of a tally is the start of its window, and the others are its
-columns: each holds the start of the window that it belongs to, and a count. A block is one value: its end,
-its level of growth and its reason.
+the bucket is full again. The first three values of a key may be buckets. The first value of a tally is the
+start of its window, and the others are its columns: each holds the start of the window that it belongs to,
+and a count. A block is one value: its end, its level of growth and its reason.
 """
 
 from collections.abc import Sequence
@@ -43,23 +43,23 @@ class SharedTable:
         """
         table = self._table
         instant = int(now * INSTANTS)
-        taken: list[tuple[Name, int, int]] = []
+        taken: list[tuple[Name, int, int, int]] = []
         for key, limit in buckets:
             name = table.names[key]
-            at, full_at = table.find(name)
+            at, full_at = table.find(name, limit.column)
             interval = int(INSTANTS / limit.rate)
             fullest = instant + interval * limit.burst
             excess = full_at + interval - fullest
             if excess > 0:
                 if excess > interval and at != NO_ENTRY:
                     # The tokens were taken under a higher limit: this limit does not wait for them.
-                    table.write(name, at, 0, fullest)
+                    table.write(name, at, limit.column, fullest)
                 return Shortage(index=len(taken), wait=min(excess, interval) / INSTANTS)
-            taken.append((name, at, interval))
-        for name, found, interval in taken:
+            taken.append((name, at, limit.column, interval))
+        for name, found, column, interval in taken:
             at = found if found != NO_ENTRY else table.claim(name, now)
-            full_at = table.add(name, at, 0, instant, interval)
-            table.keep(at, now, full_at / INSTANTS)
+            full_at = table.add(name, at, column, instant, interval)
+            table.keep_longer(at, now, full_at / INSTANTS)
         return None
 
     def tally(self, key: Key, column: int, member: str | None, *, window: float, now: float) -> Tally:

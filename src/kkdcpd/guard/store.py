@@ -23,15 +23,19 @@ of parts. Only the last part may have a NUL.
 """
 
 COLUMNS = 3
-"""The counts in a tally."""
+"""The counts in a tally, and the buckets of a key."""
 
 
 @frozen
 class Limit:
-    """A token bucket: it holds `burst` tokens, and gets back `rate` tokens in a second."""
+    """A token bucket: it holds `burst` tokens, and gets back `rate` tokens in a second.
+
+    A key has `COLUMNS` buckets. One key for all buckets of a client costs less than a key for each.
+    """
 
     rate: float
     burst: int
+    column: int = 0
 
 
 @frozen

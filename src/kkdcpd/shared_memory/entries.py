@@ -201,6 +201,12 @@ class EntryTable:
         times[at + USED] = now
         times[at + EXPIRES] = expires
 
+    def keep_longer(self, at: int, now: float, expires: float) -> None:
+        """Note that the entry is used now, and that it expires no sooner than at this time."""
+        times = self._times
+        times[at + USED] = now
+        times[at + EXPIRES] = max(times[at + EXPIRES], expires)
+
     def guard(self, at: int, until: float) -> None:
         """Let the entry go only for another guarded entry, until this time."""
         self._times[at + GUARDED] = until
