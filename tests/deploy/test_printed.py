@@ -188,6 +188,7 @@ BLOCKS_TRIED_ELSEWHERE = {
 }
 COMMANDS_TRIED_ELSEWHERE = {
     "certbot": "test_units has the hook; Let's Encrypt can't be asked here",
+    "RENEWED_LINEAGE=": "test_units runs the hook in this way",
 }
 
 
