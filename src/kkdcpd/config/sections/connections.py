@@ -24,8 +24,9 @@ class ConnectionsConfig:
     """The most open connections in all worker processes.
 
     A connection with TLS takes some 50 KiB: the default is 400 MiB at most, and 13 MiB for each worker's
-    handshakes. kkdcpd needs as many file descriptors (LimitNOFILE= of systemd). When this limit or one of the
-    next two is reached, kkdcpd closes idle connections of the largest network to make room for new ones.
+    handshakes. Each connection needs two file descriptors, and UDP ports need some more: the default needs a
+    limit of 20,000 (LimitNOFILE= of systemd). When this limit or one of the next two is reached, kkdcpd
+    closes idle connections of the largest network to make room for new ones.
     """
 
     per_client: Annotated[int, Range(1, 1048576, "connections")] = 1024
