@@ -84,7 +84,10 @@ def _is_like(pattern: str, name: str) -> bool:
 def parse_principal_pattern(text: str) -> PrincipalPattern:
     """Read a pattern of principals."""
     if "@" in text:
-        raise SettingError("has an @ in it", "leave out the realm: it is the one that is asked for")
+        raise SettingError(
+            "has an @ in it",
+            "leave out the @ and the text after it: a name has no realm and no UPN suffix here",
+        )
     if not text or _UNPRINTABLE.search(text):
         raise SettingError("is no principal's name")
     return PrincipalPattern(text)

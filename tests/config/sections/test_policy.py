@@ -22,7 +22,7 @@ BROKEN = {
         REALM + '[policy]\ncname_deny = ["*/admin@EXAMPLE.COM"]',
         (
             'policy.cname_deny[0]: "*/admin@EXAMPLE.COM" has an @ in it; '
-            "leave out the realm: it is the one that is asked for"
+            "leave out the @ and the text after it: a name has no realm and no UPN suffix here"
         ),
     ),
     "a misspelt setting of one realm's policy": (
