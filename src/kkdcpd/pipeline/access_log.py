@@ -149,4 +149,7 @@ def _add_result(fields: dict[str, object], result: RequestResult) -> None:
 def _add_advice(fields: dict[str, object], requested: str, configured: str | None) -> None:
     """Explain an error that a realm in the wrong case may cause (RFC 4120 6.1: case counts)."""
     if configured and requested != configured and requested.lower() == configured.lower():
-        fields["advice"] = f"the client requests {requested}, the configuration has {configured}: case counts"
+        fields["advice"] = (
+            f"the client requests {requested}, the configuration has {configured}, and the KDC distinguishes "
+            "upper and lower case; write the KDC's spelling at the client and in [realms]"
+        )
