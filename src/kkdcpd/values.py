@@ -78,7 +78,13 @@ class MessageKind(Word):
 
 
 class FailureReason(Word):
-    """The reason why an attempt brought no reply."""
+    """The reason why an attempt brought no reply.
+
+    SILENT: the KDC has the message and leaves probes unanswered. BUSY: all slots of the endpoint are taken.
+    DISPLACED: the slot went to another client network. PORT_LIMIT: there is no local UDP port for the
+    client's network. LOCAL_ERROR: this host could not send. SLOW_TO_CONNECT: the connect had not ended when
+    the next one began; it goes on.
+    """
 
     REFUSED = "refused"
     UNREACHABLE = "unreachable"

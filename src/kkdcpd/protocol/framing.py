@@ -1,4 +1,7 @@
-"""Adds and reads the 4-byte length before a Kerberos message (RFC 4120 7.2.2). No other module does."""
+"""Adds and reads the 4-byte length before a Kerberos message (RFC 4120 7.2.2).
+
+No other module does. `ProxyRequest.payload` in `values` removes the length.
+"""
 
 from kkdcpd.errors import MalformedError
 
