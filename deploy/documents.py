@@ -21,9 +21,12 @@ __all__ = ["documents", "main", "settings_page"]
 
 _INTRODUCTION = """# Settings
 
-All settings of `/etc/kkdcpd/config.toml`. [config.toml.example](../config.toml.example) has the reasons for
-the defaults. `make docs` writes this page from `config/sections`.
+All settings of `/etc/kkdcpd/config.toml`, each with the first words of its description.
+[config.toml.example](../config.toml.example) has the whole descriptions, with the meaning of each value and
+the reasons for the defaults. `make docs` writes this page from `config/sections`.
 """
+# A table, a list or a text in TOML, with the name of its setting if that precedes it.
+_TOML = re.compile(r'\{[^}]*"[^}]*\}|(?:\b[a-z_]+ = )?(?:\[[^]]*"[^]]*\]|\[\d[^]]*\]|"[^"]*")')
 _HEAD = "| setting | value | default | meaning |\n|---|---|---|---|\n"
 
 
@@ -87,10 +90,7 @@ def _code(lines: str) -> str:
 def _marked(text: str) -> str:
     """Return the text with TOML values as code; each `*` and `|` of Markdown is in such a value."""
     parts = re.split("(`[^`]*`)", text)
-    return "".join(
-        each if each.startswith("`") else re.sub(r'\[[^]]*"[^]]*\]|"[^"]*"', r"`\g<0>`", each)
-        for each in parts
-    )
+    return "".join(each if each.startswith("`") else _TOML.sub(r"`\g<0>`", each) for each in parts)
 
 
 if __name__ == "__main__":

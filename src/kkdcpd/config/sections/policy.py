@@ -12,15 +12,15 @@ __all__ = ["PolicyConfig"]
 
 _REQUESTS = (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
 RequestKind = Annotated[MessageKind, Member(enumeration=MessageKind, members=_REQUESTS)]
-PrincipalPatterns = Annotated[
-    tuple[
-        Annotated[
-            PrincipalPattern,
-            Text(parse=parse_principal_pattern, remedy='write a pattern such as "*/admin" or "host/*"'),
-        ],
-        ...,
-    ],
-    Items(remedy='write a list of patterns, such as ["*/admin"]', rule=items_differ),
+Pattern = Annotated[
+    PrincipalPattern,
+    Text(parse=parse_principal_pattern, remedy='write a pattern such as "*/admin" or "host/*"'),
+]
+ClientPatterns = Annotated[
+    tuple[Pattern, ...], Items(remedy='write a list of patterns, such as ["*/admin"]', rule=items_differ)
+]
+ServicePatterns = Annotated[
+    tuple[Pattern, ...], Items(remedy='write a list of patterns, such as ["host/*"]', rule=items_differ)
 ]
 
 
@@ -105,11 +105,11 @@ class PolicyConfig:
     """
 
     cname: Mode = Mode.ENFORCE
-    cname_allow: PrincipalPatterns = ()
-    cname_deny: PrincipalPatterns = ()
+    cname_allow: ClientPatterns = ()
+    cname_deny: ClientPatterns = ()
     sname: Mode = Mode.ENFORCE
-    sname_allow: PrincipalPatterns = ()
-    sname_deny: PrincipalPatterns = ()
+    sname_allow: ServicePatterns = ()
+    sname_deny: ServicePatterns = ()
     """The principals that may log on, and the services for which tickets may be requested, as far as the
     request shows them.
 
