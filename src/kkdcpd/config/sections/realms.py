@@ -88,7 +88,6 @@ class RealmConfig:
 
     kpasswd: Annotated[PasswordServers, _hosts("kpasswd"), Shown('["kdc1.example.com"]')] = ()
     """The servers that change passwords: any domain controller, or the admin server of MIT and FreeIPA.
-
     Without this line, kkdcpd refuses password changes for this realm, unless it looks the servers up in DNS.
     """
 
@@ -105,11 +104,11 @@ class RealmConfig:
 
     # "auto" is decided when the files are read: a loaded configuration does not have it.
     discovery: Discovery = "auto"
-    """The source of servers that no list above names.
+    """The source of servers that no list above names: "dns" uses URI and SRV records, as MIT does;
+    "active_directory" uses the records of domain controllers, and starts with the nearest site.
 
-    "none"; "dns" uses URI and SRV records, as MIT does; "active_directory" uses the records of domain
-    controllers, and starts with the nearest site. "auto" means "none" if this section has kdc (or krb5.conf
-    names KDCs, see [locate]), else "dns". [locate] has the limits for DNS.
+    With "none" there is no such source. "auto" means "none" if this section has kdc (or krb5.conf names KDCs,
+    see [locate]), else "dns". [locate] has the limits for DNS.
     """
 
     site: Site = ""
