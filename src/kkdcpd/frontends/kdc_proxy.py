@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
+from kkdcpd import via
 from kkdcpd.config import Config
 from kkdcpd.errors import (
     BodyTooLargeError,
@@ -114,6 +115,8 @@ class _HttpRequest(IncomingRequest[Response]):
         finally:
             self.bytes_in = self._connection.bytes_read
         request = messages.classify(kkdcp.decode_proxy_message(body))
+        if hdrs.VIA in http.headers:
+            request = dataclasses.replace(request, via=via.extend(http.headers.getall(hdrs.VIA)))
         if path.token:
             self.client = dataclasses.replace(self.client, token=path.token)
         return request

@@ -49,7 +49,7 @@ def test_refusal_has_the_request_id(outcome: Outcome) -> None:
 def test_connection_stays_if_and_only_if_the_request_was_well_formed(outcome: Outcome) -> None:
     response = responses.refuse(outcome, ID)
     # A client that sends too many requests may not have sent its body.
-    is_well_formed = response.status in {403, 503} and outcome is not Outcome.OVERLOADED
+    is_well_formed = response.status in {403, 503, 508} and outcome is not Outcome.OVERLOADED
     assert response.closes != is_well_formed
 
 

@@ -118,6 +118,11 @@ _ENDINGS = {
         " clients. To test it, write `kdc = ` and this URL into your realm's section of krb5.conf, and run"
         " kinit.",
     ),
+    Outcome.LOOP_DETECTED: Ending(
+        status=508,
+        sentence="This proxy has forwarded this request before: its KDC proxies forward requests in a loop.",
+        keeps_connection=True,
+    ),
     Outcome.BODY_TOO_LARGE: Ending(status=413, sentence="The body is larger than the limit of this proxy."),
     Outcome.BODY_TIMEOUT: Ending(status=408, sentence="The body did not arrive in time."),
     Outcome.REFUSED: Ending(
