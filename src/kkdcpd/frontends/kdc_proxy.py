@@ -137,7 +137,9 @@ class _HttpRequest(IncomingRequest[Response]):
     def respond(self, result: RequestResult, payload: bytes | None) -> Response:
         """Build the response: 200 with the message, or the status and sentence of the outcome."""
         if payload is None:
-            response = responses.refuse(result.outcome, self.id, result.refusal)
+            response = responses.refuse(
+                result.outcome, self.id, result.refusal, may_be_delivered=result.may_be_delivered
+            )
         else:
             message = ProxyMessage(kerb_message=framing.add_prefix(payload))
             response = responses.answer(kkdcp.encode_proxy_message(message), self.id)
