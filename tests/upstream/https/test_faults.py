@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
+from kkdcpd.protocol.kkdcp import decode_proxy_message
+from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.values import Candidate, FailureReason, Route
@@ -21,6 +23,7 @@ PROOF = messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")])
 KPASSWD = messages.kpasswd_req()
 REPLIES = {TGS_REQ: messages.tgs_rep(), PROOF: messages.as_rep(), KPASSWD: messages.kpasswd_rep()}
 SENT_ONCE = [PROOF, KPASSWD]
+COUNT = 500
 NO = "Kdc-Has-Message: no"
 MAYBE = "Kdc-Has-Message: maybe"
 
@@ -255,3 +258,45 @@ async def test_every_failure_is_an_error_of_the_exchange(
         async with FakeKdcProxy(files, script=script) as faulty, upstream_to(authority) as upstream:
             with pytest.raises(ExchangeError):
                 await upstream.exchange(request_of(TGS_REQ), route_to(faulty))
+
+
+async def test_500_exchanges_at_once_get_their_own_replies(
+    authority: Authority, files: CertificateFiles
+) -> None:
+    """The proxy answers each request with the request's own realm, later requests first."""
+    waiting: list[tuple[Link, bytes]] = []
+    all_are_there = asyncio.Event()
+
+    async def answer_in_reverse(link: Link) -> None:
+        while True:
+            request = await link.request()
+            realm = classify(decode_proxy_message(request.body)).realm
+            waiting.append((link, response(200, messages.envelope(messages.tgs_rep(realm=realm), None))))
+            if len(waiting) == COUNT:
+                all_are_there.set()
+
+    async def answer_all() -> None:
+        await all_are_there.wait()
+        for link, data in reversed(waiting):
+            await link.write(data)
+
+    async with (
+        FakeKdcProxy(files, script=answer_in_reverse) as proxy,
+        upstream_to(
+            authority,
+            max_in_flight_per_kdc=COUNT,
+            hedge_delay=19.0,  # no silence, and so no probe, comes between the requests
+            reach_timeout=30.0,
+            connect_timeout=14.0,
+        ) as upstream,
+    ):
+        realms = [f"R{number}.TEST" for number in range(COUNT)]
+        async with asyncio.TaskGroup() as tasks:
+            exchanges = [
+                tasks.create_task(
+                    upstream.exchange(request_of(messages.tgs_req(realm=realm)), route_to(proxy))
+                )
+                for realm in realms
+            ]
+            tasks.create_task(answer_all())
+        assert [exchange.result().facts.crealm for exchange in exchanges] == realms
