@@ -1,10 +1,13 @@
 """Real clients, a kkdcpd that forwards to a real kkdcpd or a real kdcproxy, and a real KDC behind it."""
 
+import asyncio
 import json
 import os
+import signal
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +21,12 @@ from lab.ports import free_port
 from lab.program import Program
 from lab.realm import MitRealm
 from tests.interop.conftest import PASSWORD, REALM, SERVICE, FrontMaker, Site, Witness, fields_of
-from tests.support import messages
+from tests.support import fake_kdc, messages
+from tests.support.fake_kdc import FakeKdcThread
 from tests.support.http_client import HttpClient, Response, post
 
+PATIENT = "[upstream]\nhedge_delay = 15.0"
+PATIENCE_SECONDS = 20.0
 PROOF = messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")], realm=REALM)
 
 
@@ -230,6 +236,54 @@ def test_request_that_comes_round_is_stopped_and_no_kdc_gets_it(tmp_path: Path) 
         assert (response.status, response.headers["kdc-has-message"]) == (503, "no")
         daemons[0].wait_for_line(lambda line: "outcome=loop_detected" in line)
         daemons[1].wait_for_line(lambda line: "https://localhost" in line and "proxy_loop" in line)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reply", "copies"),
+    [(messages.tgs_req(realm=REALM), messages.tgs_rep(), 2), (PROOF, messages.as_rep(), 1)],
+    ids=["repeatable", "sent once"],
+)
+def test_proxy_that_is_killed_in_the_exchange_costs_no_second_copy_of_a_proof(
+    payload: bytes,
+    reply: bytes,
+    copies: int,
+    guarded: MitRealm,
+    make_front: FrontMaker,
+    make_outer: OuterMaker,
+) -> None:
+    may_answer = asyncio.Event()
+    with FakeKdcThread(tcp=fake_kdc.reply(reply, when=may_answer)) as kdc, ThreadPoolExecutor() as threads:
+        url = f"tcp://127.0.0.1:{kdc.port}"
+        # The first KDC proxy waits for its KDC however long it is silent, and so does the one before it.
+        sites = [make_front(guarded, url, sections=PATIENT) for _ in range(2)]
+        trusted = sites[0].authority.certificate.parent / "both.pem"
+        trusted.write_bytes(b"".join(site.authority.certificate.read_bytes() for site in sites))
+        outer = make_outer(trusted, *(site.url for site in sites), sections=PATIENT)
+        asking = threads.submit(outer.ask, payload)
+        kdc.wait_for_messages()
+        for pid in (sites[0].daemon.pid, *sites[0].daemon.workers):
+            os.kill(pid, signal.SIGKILL)
+        kdc.set(may_answer)
+        response = asking.result(PATIENCE_SECONDS)
+        assert len(kdc.messages) == copies
+    if copies == 1:
+        assert (response.status, response.headers["kdc-has-message"]) == (503, "maybe")
+    else:
+        assert response.status == 200
+
+
+def test_proxy_over_its_rate_rests_and_the_next_one_gets_every_request(
+    guarded: MitRealm, make_front: FrontMaker, make_outer: OuterMaker
+) -> None:
+    narrow = make_front(guarded, sections="[guard.rates]\nclient_rate = 0.1\nclient_burst = 1")
+    wide = make_front(guarded)
+    trusted = narrow.authority.certificate.parent / "both.pem"
+    trusted.write_bytes(b"".join(site.authority.certificate.read_bytes() for site in (narrow, wide)))
+    outer = make_outer(trusted, narrow.url, wide.url)
+    assert [outer.ask(PROOF).status for _ in range(10)] == [200] * 10
+    outer.daemon.wait_for_line(lambda line: "reason=proxy_rate_limited status=429" in line)
+    # One request was served, one was over the rate, and then the proxy had its rest.
+    assert len(narrow.exchanges()) <= 3
 
 
 def test_connection_between_proxies_is_used_again(behind_kkdcpd: Outer, inner: Site) -> None:
