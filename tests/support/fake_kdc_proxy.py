@@ -41,7 +41,7 @@ __all__ = [
 NAME = "proxy.test"
 PORTAL = b"<!DOCTYPE html><html><title>Log in to the guest network</title></html>"
 PATIENCE_SECONDS = 10.0
-FAREWELL_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
 """How long a connection waits for the client's close_notify."""
 
 _LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
@@ -308,7 +308,7 @@ class FakeKdcProxy:
             with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
                 await self.script(Link(self, reader, writer))
                 writer.close()
-                async with asyncio.timeout(FAREWELL_SECONDS):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await writer.wait_closed()
         except TimeoutError:
             pass

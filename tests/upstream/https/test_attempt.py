@@ -221,6 +221,17 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, objec
     return [record.fields for record in caplog.records if record.message == event]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["x" * 64 + ".test", ".test", "a..test"])
+async def test_name_that_no_certificate_can_have_is_a_failure_of_tls(
+    name: str, options: HttpsOptions, files: CertificateFiles
+) -> None:
+    async with FakeKdcProxy(files, script=answer(REPLY), name=name) as proxy:
+        with pool_of(options) as pool:
+            attempts = Attempts(proxy, pool)
+            attempts.make().start()
+            assert await attempts.events.next() == "tls_failed"
+
+
 async def test_unusable_options_are_an_error_of_this_host(
     options: HttpsOptions, files: CertificateFiles, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -99,10 +99,10 @@ async def test_bytes_before_tls_leave_in_clear() -> None:
 async def test_end_of_the_server_is_an_empty_read(options: HttpsOptions, files: CertificateFiles) -> None:
     recorder = Recorder()
 
-    async def say_farewell(link: Link) -> None:
+    async def write_and_close(link: Link) -> None:
         await link.write(b"x")
 
-    async with FakeKdcProxy(files, script=say_farewell) as proxy:
+    async with FakeKdcProxy(files, script=write_and_close) as proxy:
         stream = await secured_stream(proxy, recorder, options)
         assert [await recorder.next(), await recorder.next()] == [b"x", b""]
         stream.close()

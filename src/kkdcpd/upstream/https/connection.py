@@ -228,7 +228,10 @@ class Connection:
 
     def _secure(self) -> None:
         assert self._stream
-        self._stream.secure(self._setup.context, self.endpoint.name.rstrip("."), self._session)
+        try:
+            self._stream.secure(self._setup.context, self.endpoint.name.rstrip("."), self._session)
+        except ValueError:  # DNS may have any name
+            self._end(Failure(reason=FailureReason.TLS_FAILED, problem="no certificate can have this name"))
 
     def _take_response(self, data: bytes) -> None:
         try:

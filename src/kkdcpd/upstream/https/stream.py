@@ -1,6 +1,6 @@
 """A TCP connection that may turn to TLS, driven by `Readiness` as the sockets of all ways out are.
 
-The event loop's own TLS would not tell whether bytes of a message have left: it has buffers of its own. Here
+The event loop's TLS has buffers of its own, so it does not report whether bytes of a message have left. Here
 `bytes_sent` counts the bytes that the kernel has taken.
 """
 
@@ -92,7 +92,7 @@ class Stream:
             self._on_ready()
 
     def close(self) -> None:
-        """Close the connection without a farewell. Idempotent."""
+        """Close the connection without close_notify. Idempotent."""
         if self._is_open:
             self._is_open = False
             self._readiness.close_socket(self._socket)
