@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.https.options import HttpsOptions
-from kkdcpd.values import Candidate, FailureReason, Route
+from kkdcpd.values import Candidate, FailureReason, KdcState, Route
 from lab.authority import Authority, CertificateFiles
 from tests.support import fake_kdc_proxy, messages
 from tests.support.fake_kdc_proxy import NAME, PORTAL, FakeKdcProxy, Link, Script, answer, response, send
 from tests.support.upstream import request_of, running_upstream
+from tests.support.waiting import eventually
 
 TGS_REQ = messages.tgs_req()
 PROOF = messages.as_req(padata=[(2, b"\x30\x00"), (149, b"")])
@@ -300,3 +302,39 @@ async def test_500_exchanges_at_once_get_their_own_replies(
             ]
             tasks.create_task(answer_all())
         assert [exchange.result().facts.crealm for exchange in exchanges] == realms
+
+
+async def test_tickets_come_from_a_proxy_of_entras_form(
+    authority: Authority, files: CertificateFiles
+) -> None:
+    """It has the path of a tenant and serves TGS requests only, from clients with a known User-Agent."""
+
+    async def script(link: Link) -> None:
+        while True:
+            request = await link.request()
+            is_known = request.headers["user-agent"] == "kerberos/1.0"
+            is_tgs = (
+                bool(request.body) and classify(decode_proxy_message(request.body)).kind.value == "TGS_REQ"
+            )
+            if is_known and is_tgs:
+                await link.write(response(200, messages.envelope(REPLIES[TGS_REQ], None)))
+            else:
+                await link.write(response(200 if is_known and not request.body else 400))
+
+    async with (
+        FakeKdcProxy(files, script=script, path="/TENANT/kerberos") as entra,
+        upstream_to(authority) as upstream,
+    ):
+        realm = "KERBEROS.MICROSOFTONLINE.COM"
+        route = replace(route_to(entra), realm=realm, kerberos_realm=realm)
+        assert (await upstream.exchange(request_of(TGS_REQ), route)).payload == REPLIES[TGS_REQ]
+        with pytest.raises(NoKdcReplyError):
+            await upstream.exchange(request_of(PROOF), route)
+        # The failure makes the proxy suspect. It answers its probe, so it is healthy again.
+        await entra.wait_for_requests(3)
+        assert (entra.requests[2].line, entra.requests[2].body) == ("POST /TENANT/kerberos HTTP/1.1", b"")
+
+        async def is_healthy() -> bool:
+            return upstream.shared.health.state(entra.endpoint) is KdcState.HEALTHY
+
+        await eventually(is_healthy)
