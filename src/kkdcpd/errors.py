@@ -11,6 +11,7 @@ KkdcpdError
 │   ├── MalformedHttpError
 │   ├── PathNotFoundError
 │   ├── MethodNotAllowedError
+│   ├── LoopDetectedError
 │   ├── BodyTooLargeError
 │   └── BodyTimeoutError
 ├── LocateError               no KDC is known for the realm
@@ -42,6 +43,7 @@ __all__ = [
     "KkdcpdError",
     "ListenError",
     "LocateError",
+    "LoopDetectedError",
     "MalformedError",
     "MalformedHttpError",
     "MethodNotAllowedError",
@@ -202,6 +204,12 @@ class MethodNotAllowedError(RequestError):
     """A request with another method than POST."""
 
     outcome = Outcome.METHOD_NOT_ALLOWED
+
+
+class LoopDetectedError(RequestError):
+    """A request that this kkdcpd has forwarded before, and that comes back."""
+
+    outcome = Outcome.LOOP_DETECTED
 
 
 class BodyTooLargeError(RequestError):
