@@ -11,7 +11,9 @@ from ipaddress import IPv6Address
 from kkdcpd.frozen import Word, frozen
 
 __all__ = [
+    "KDC_TRANSPORTS",
     "MAX_PORT",
+    "PROXY_TRANSPORTS",
     "SCHEMES",
     "EndpointText",
     "EndpointTextError",
@@ -38,6 +40,15 @@ class Transport(Word):
 
     TCP = "tcp"
     UDP = "udp"
+    HTTPS = "https"
+    WSS = "wss"
+
+
+KDC_TRANSPORTS = (Transport.TCP, Transport.UDP)
+"""The transports of KDCs and password servers, in the order of attempts."""
+
+PROXY_TRANSPORTS = (Transport.HTTPS, Transport.WSS)
+"""The transports of KDC proxies: [MS-KKDCP] by POST, or through a WebSocket."""
 
 
 @frozen
@@ -54,9 +65,11 @@ class Scheme:
 
 
 SCHEMES = {
-    "": Scheme(transports=(Transport.TCP, Transport.UDP)),
+    "": Scheme(transports=KDC_TRANSPORTS),
     "tcp": Scheme(transports=(Transport.TCP,)),
     "udp": Scheme(transports=(Transport.UDP,)),
+    "https": Scheme(transports=(Transport.HTTPS,), default_port=443, has_path=True),
+    "wss": Scheme(transports=(Transport.WSS,), default_port=443, has_path=True),
 }
 """All schemes. A text without a scheme names a host whose transports are not known."""
 

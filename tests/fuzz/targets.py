@@ -35,7 +35,7 @@ from kkdcpd.config.addresses import (
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
-from kkdcpd.endpoints import KdcEndpoint, Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, KdcEndpoint, Transport
 from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDomainError, SettingError
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
@@ -370,7 +370,7 @@ def _records(data: bytes) -> None:
             str(target)
         str(named.refused)
     hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
-    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets)
 
 
 def _dns(data: bytes) -> None:
@@ -386,7 +386,7 @@ def _dns(data: bytes) -> None:
             read_uri(uris, name="_kerberos.x", service=KdcService.KDC)
             servers = [each for each in records if isinstance(each, SrvRecord)]
             demote_udp_duplicates(
-                read_srv(servers, name="_kerberos._tcp.x", transports=tuple(Transport)).targets
+                read_srv(servers, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets
             )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
@@ -186,7 +186,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteMaker]:
     def make(
         *,
         endpoint: str = "{}",
-        transports: frozenset[Transport] = frozenset(Transport),
+        transports: frozenset[Transport] = frozenset(KDC_TRANSPORTS),
         options: ServerOptions | None = None,
         addresses: tuple[str, ...] = ("127.0.0.1",),
     ) -> Site:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd.config import UpstreamConfig
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
@@ -40,7 +40,7 @@ async def probing(kdc: FakeKdc, *, realm: str | None, transport: Transport) -> A
             running.cancel()
 
 
-@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("transport", KDC_TRANSPORTS)
 async def test_kdc_that_answers_a_probe_is_healthy(transport: Transport) -> None:
     async with FakeKdc(tcp=fake_kdc.reply(ALIVE), udp=fake_kdc.reply(ALIVE)) as kdc:
         async with probing(kdc, realm="EXAMPLE.COM", transport=transport) as health:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import cast
 
 from kkdcpd.config import UpstreamConfig
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 from kkdcpd.upstream.sockets import AttemptEvents
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
@@ -24,6 +24,6 @@ async def test_every_transport_has_a_way_out() -> None:
                 networks=("192.0.2.1",),
             )
         )
-        for transport in Transport
+        for transport in KDC_TRANSPORTS
     }
     assert ways == {Transport.TCP: TcpAttempt, Transport.UDP: UdpAttempt}

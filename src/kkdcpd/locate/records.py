@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kkdcpd.endpoints import (
-    SCHEMES,
+    KDC_TRANSPORTS,
     EndpointText,
     EndpointTextError,
     Transport,
@@ -172,7 +172,7 @@ def _read_krb5srv(
     if transport == "kkdcp":
         reason = "kkdcpd does not forward to other KDC proxies over https yet"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
-    if not transport or transport not in SCHEMES:
+    if transport not in {each.value for each in KDC_TRANSPORTS}:
         reason = "the transport is unknown; known are udp, tcp and kkdcp"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
     if residual == NOT_OFFERED:
