@@ -42,9 +42,15 @@ _COMMAND_HELP = {
     "reload": "make a running kkdcpd load its configuration again",
     "healthcheck": "ask the admin listener whether the service is ready",
     "locate": "show which KDCs serve a realm and which respond",
+    "dns-records": "print the DNS records by which clients find the KDC proxies of a realm",
 }
 
+_WITHOUT_CONFIG = frozenset({"dns-records"})
+"""The commands that read no configuration."""
+
 STANDARD_ERROR = 2
+
+MAX_TTL = 2**31 - 1
 
 
 class ExitCode(enum.IntEnum):
@@ -100,13 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kkdcpd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, what in _COMMAND_HELP.items():
-        command = commands.add_parser(
-            name, parents=[common], help=what, description=f"kkdcpd {name}: {what}."
-        )
+        parents = [] if name in _WITHOUT_CONFIG else [common]
+        command = commands.add_parser(name, parents=parents, help=what, description=f"kkdcpd {name}: {what}.")
         if name == "locate":
             _add_locate_arguments(command)
         elif name == "check":
             _add_check_arguments(command)
+        elif name == "dns-records":
+            _add_dns_records_arguments(command)
     return parser
 
 
@@ -134,6 +141,62 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
         " pdc, writable, force, flat, dns, fast",
     )
     parser.set_defaults(usage_error=parser.error)
+
+
+def _add_dns_records_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("realm", metavar="REALM", help="the realm, which is a domain name")
+    parser.add_argument(
+        "urls",
+        metavar="URL",
+        nargs="+",
+        help="the URL of a proxy: https://..., or wss://... for its WebSocket; the most preferred one first",
+    )
+    for option, servers in (("--kdc", "KDC"), ("--password-server", "server for password changes")):
+        parser.add_argument(
+            option,
+            metavar="HOST[:PORT]",
+            action="append",
+            default=[],
+            help=f"a {servers} that inside clients use before the proxies; may be repeated",
+        )
+    parser.add_argument(
+        "--ttl",
+        metavar="SECONDS",
+        type=_ttl,
+        default=3600,
+        help="how long resolvers keep the records; default 3600",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, not a part of a zone file")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def _ttl(text: str) -> int:
+    """Read a TTL (RFC 2181 8).
+
+    Raises:
+        ArgumentTypeError: the text is no TTL.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_TTL):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to {MAX_TTL}")
+    return int(text)
+
+
+def _dns_records(options: argparse.Namespace) -> int:
+    from kkdcpd.commands import dns_records  # noqa: PLC0415
+
+    request = dns_records.Request(
+        realm=options.realm,
+        urls=tuple(options.urls),
+        kdcs=tuple(options.kdc),
+        password_servers=tuple(options.password_server),
+    )
+    try:
+        publication = dns_records.publish(request)
+    except dns_records.RequestError as error:
+        options.usage_error(str(error))
+    render = dns_records.render_json if options.json else dns_records.render_zone
+    print(render(publication, options.ttl))
+    return ExitCode.OK
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -287,6 +350,7 @@ _COMMANDS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "check": _check,
     "locate": _locate,
+    "dns-records": _dns_records,
     "reload": _reload,
     "healthcheck": _healthcheck,
 }

@@ -52,6 +52,8 @@ def test_url_without_a_path_has_the_root_as_path_as_in_mit_kerberos() -> None:
         ("https://proxy.example.com/a b", "the path has a character"),
         ("https://proxy.example.com/a\r\nX: y", "the path has a character"),
         ("https://proxy.example.com/a\x00", "the path has a character"),
+        ('https://proxy.example.com/a"b', "the path has a character"),
+        ("https://proxy.example.com/a\\b", "the path has a character"),
         ("https://proxy.example.com/a#b", "the path has a character"),
         ("https://proxy.example.com/\u00e9", "the path has a character"),
     ],

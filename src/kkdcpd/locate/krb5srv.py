@@ -10,11 +10,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from kkdcpd.config.addresses import is_domain_name
-from kkdcpd.endpoints import PROXY_TRANSPORTS, EndpointText, EndpointTextError, parse_endpoint_text
+from kkdcpd.endpoints import (
+    PROXY_TRANSPORTS,
+    EndpointText,
+    EndpointTextError,
+    Transport,
+    parse_endpoint_text,
+)
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.ip_addresses import parse_address
 
-__all__ = ["INVALID_HOST", "Krb5Srv", "format_proxy", "is_host", "parse_krb5srv", "parse_proxy_url"]
+__all__ = [
+    "INVALID_HOST",
+    "Krb5Srv",
+    "format_proxy",
+    "format_server",
+    "is_address",
+    "is_host",
+    "parse_krb5srv",
+    "parse_proxy_url",
+]
 
 INVALID_HOST = "the host is invalid, or the port after it"
 
@@ -22,8 +37,9 @@ _SCHEME = "krb5srv"
 _DECLINED = "."  # as in SRV records (RFC 2782)
 _PROXY_SCHEMES = tuple(f"{transport.value}://" for transport in PROXY_TRANSPORTS)
 
-_PATH = re.compile(r"(?:/[!$-~]*)?")
-"""RFC 3986 3.3 and 3.4, more widely. Spaces, line ends and fragments could change the HTTP request."""
+_PATH = re.compile(r"(?:/[!$-\[\]-~]*)?")
+"""RFC 3986 3.3 and 3.4, more widely. Spaces, line ends and fragments could change the HTTP request, quotation
+marks and backslashes a zone file."""
 
 
 @frozen
@@ -74,15 +90,23 @@ def format_proxy(url: str) -> str:
     return f"{_SCHEME}:m:kkdcp:{url}"
 
 
+def format_server(transport: Transport, host_port: str) -> str:
+    """Return the URI for a KDC or password server."""
+    return f"{_SCHEME}:m:{transport.value}:{host_port}"
+
+
 def is_host(text: str) -> bool:
-    """Whether the text is a host name or an IP address. An address with a zone cannot be a TLS name."""
-    if "%" in text:
-        return False
+    """Whether the text is a host name or an IP address."""
+    return is_address(text) or is_domain_name(text)
+
+
+def is_address(text: str) -> bool:
+    """Whether the text is an IP address. An address with a zone has a meaning on one host only."""
     try:
         parse_address(text)
     except ValueError:
-        return is_domain_name(text)
-    return True
+        return False
+    return "%" not in text
 
 
 def _parse_server(transport: str, residual: str, default_port: int) -> EndpointText:

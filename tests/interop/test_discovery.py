@@ -1,0 +1,137 @@
+"""Clients that find the KDC proxy in a real DNS server, by the records of `kkdcpd dns-records`."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from kkdcpd.cli import main
+from lab.authority import Authority
+from lab.client import KerberosClient, RealmServers
+from lab.daemon import Daemon
+from lab.dns import KnotServer
+from lab.namespace import NetworkNamespace
+from lab.program import Completed
+from lab.realm import MitRealm, Principal
+
+REALM = "KK.TEST"
+PASSWORD = "correct horse"
+PROXY = "proxy.kk.test"
+DNS_ADDRESS = "127.0.0.54"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A realm behind a proxy, a DNS server, and a client that knows only the DNS server."""
+
+    realm: MitRealm
+    daemon: Daemon
+    knot: KnotServer
+    client: KerberosClient
+    directory: Path
+
+    def url(self, host: str = PROXY) -> str:
+        return f"https://{host}:{self.daemon.ports[0]}/KdcProxy"
+
+    def publish(self, *arguments: str, more: str = "") -> None:
+        """Publish the output of `kkdcpd dns-records` and the addresses of the hosts."""
+        with redirect_stdout(StringIO()) as output:
+            assert main(["dns-records", REALM, *arguments]) == 0
+        self.knot.set_zone("kk.test", f"proxy A 127.0.0.1\nkdc A 127.0.0.1\n{output.getvalue()}\n{more}")
+
+    def run(self, *command: str, stdin: str) -> Completed:
+        """Run a program of the client, with a trace, at a host whose resolver asks the DNS server."""
+        resolv_conf, hosts = self.directory / "resolv.conf", self.directory / "hosts"
+        resolv_conf.write_text(f"nameserver {DNS_ADDRESS}\n")
+        hosts.write_text("127.0.0.1 localhost\n")
+        script = (
+            f"mount --bind {resolv_conf} /etc/resolv.conf && mount --bind {hosts} /etc/hosts"
+            ' && KRB5_TRACE=/dev/stdout exec "$@"'
+        )
+        return self.client.run("unshare", "--mount", "sh", "-c", script, "sh", *command, stdin=stdin)
+
+    def kinit(self) -> Completed:
+        return self.run("kinit", "alice", stdin=f"{PASSWORD}\n")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Programs of this network namespace reach no other DNS server."""
+    with ExitStack() as running:
+        running.enter_context(NetworkNamespace(tmp_path))
+        realm = running.enter_context(
+            MitRealm(
+                tmp_path / "realm",
+                name=REALM,
+                principals=[Principal(name="alice", password=PASSWORD, options=("+requires_preauth",))],
+            )
+        )
+        authority = Authority(tmp_path / "tls")
+        pair = authority.issue(PROXY)
+        config = f"""
+            [[listen]]
+            address = "127.0.0.1:0"
+            [tls]
+            certificate = "{pair.certificate}"
+            key = "{pair.key}"
+            [realms."{REALM}"]
+            kdc = ["tcp://{realm.kdc.endpoints[0]}"]
+            kpasswd = ["{realm.kpasswd_endpoint}"]
+        """
+        daemon = running.enter_context(Daemon(tmp_path / "daemon", config))
+        knot = KnotServer(tmp_path / "knot", {"kk.test": ""}, address=DNS_ADDRESS, port=53)
+        running.enter_context(knot)
+        client = KerberosClient(
+            tmp_path / "client", {REALM: RealmServers(kdc=())}, http_anchors=authority.certificate
+        )
+        krb5_conf = client.krb5_conf.read_text()
+        client.krb5_conf.write_text(krb5_conf.replace("dns_lookup_kdc = false", "dns_lookup_kdc = true"))
+        yield Place(realm=realm, daemon=daemon, knot=knot, client=client, directory=tmp_path)
+
+
+def _sent(trace: str) -> list[str]:
+    """Return the transport of each request in a trace, in order, such as HTTPS or TCP."""
+    return re.findall(r"Sending (?:initial )?(HTTPS|TCP|UDP) request to ", trace)
+
+
+def test_mit_clients_without_a_kdc_line_log_in_and_change_a_password(place: Place) -> None:
+    place.publish(place.url())
+    login = place.kinit().expect_ok()
+    assert set(_sent(login.output)) == {"HTTPS"}
+    new = "another correct horse"
+    changed = place.run("kpasswd", "alice", stdin=f"{PASSWORD}\n{new}\n{new}\n").expect_ok()
+    assert "Password changed." in changed.output
+    assert set(_sent(changed.output)) == {"HTTPS"}
+    # libkrb5 looks up no SRV record if it has found a URI record.
+    assert "SRV" not in place.knot.queries()
+    place.daemon.wait_for_line(lambda line: " kind=KPASSWD_REQ " in line)
+
+
+def test_failed_login_causes_no_second_look_up_because_of_the_flag_m(place: Place) -> None:
+    place.publish(place.url())
+    failed = place.run("kinit", "alice", stdin="wrong\n")
+    assert "Password incorrect" in failed.output
+    assert len(_sent(failed.output)) == 2  # without and with the proof
+
+
+def test_kdcs_for_inside_clients_come_before_the_proxy(place: Place) -> None:
+    kdc = f"kdc.kk.test:{place.realm.kdc.port}"
+    place.publish(place.url(), "--kdc", kdc)
+    assert _sent(place.kinit().expect_ok().output)[0] == "UDP"
+
+
+def test_tcp_record_alone_does_not_come_before_the_proxy(place: Place) -> None:
+    """The reason why `dns-records --kdc` prints udp records too."""
+    kdc = f"kdc.kk.test:{place.realm.kdc.port}"
+    place.publish(place.url(), more=f'_kerberos URI 1 0 "krb5srv:m:tcp:{kdc}"')
+    assert _sent(place.kinit().expect_ok().output)[0] == "HTTPS"
+
+
+def test_mit_clients_skip_the_url_of_a_websocket(place: Place) -> None:
+    place.publish(f"wss://{PROXY}:{place.daemon.ports[0]}/KdcTunnel", place.url())
+    login = place.kinit().expect_ok()
+    assert set(_sent(login.output)) == {"HTTPS"}
