@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from lab.ports import free_port
-from lab.program import PATIENCE_SECONDS, Program, environment, run
+from lab.program import PATIENCE_SECONDS, Completed, Program, environment, run
 
-__all__ = ["HeimdalRealm"]
+__all__ = ["HeimdalPrograms", "HeimdalRealm"]
 
 ADDRESS = "127.0.0.1"
 DOWNLOAD_SECONDS = 120.0
@@ -27,6 +27,45 @@ _NO_OTHERS = tuple(
     f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
 )
 _LIBRARY = re.compile(r"^lib\S+-heimdal$", re.MULTILINE)
+
+
+class HeimdalPrograms:
+    """Heimdal's programs, downloaded into a folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._root = directory / "root"
+        packages = directory / "packages"
+        packages.mkdir(parents=True)
+        depends = ("apt-cache", "depends", "--recurse", *_NO_OTHERS, *_PACKAGES)
+        found = run(*depends, environment=environment(directory)).expect_ok().output
+        names = sorted({*_PACKAGES, *_LIBRARY.findall(found)})
+        script = (
+            'cd "$0" && apt-get download -qq "$@" && for each in *.deb; do dpkg-deb -x "$each" ../root; done'
+        )
+        run(
+            *("sh", "-c", script, str(packages), *names),
+            environment=environment(directory),
+            timeout=DOWNLOAD_SECONDS,
+        ).expect_ok()
+
+    def path(self, program: str) -> str:
+        """Return the path of a program of the packages, such as `usr/bin/kinit.heimdal`."""
+        return str(self._root / program)
+
+    def environment(self, **settings: str | Path) -> dict[str, str]:
+        """Return the environment of Heimdal's programs, with further `settings`."""
+        libraries = ":".join(str(path) for path in (self._root / "usr/lib").glob("*-linux-gnu*"))
+        return environment(self.directory, LD_LIBRARY_PATH=libraries, **settings)
+
+    def run(self, program: str, *arguments: str, stdin: str = "", **settings: str | Path) -> Completed:
+        """Run a client program to its end, with further `settings` in its environment."""
+        return run(
+            self.path(f"usr/bin/{program}"),
+            *arguments,
+            stdin=stdin,
+            environment=self.environment(**settings),
+        )
 
 
 class HeimdalRealm:
@@ -42,13 +81,12 @@ class HeimdalRealm:
         self.directory = directory
         self.name = name
         self._users = users
-        self._root = directory / "root"
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as unless_done:
             unless_done.push(self)
-            self._unpack()
+            self._programs = HeimdalPrograms(self.directory)
             self._write_configuration()
             self._create_database()
             self._start_kdc()
@@ -62,21 +100,6 @@ class HeimdalRealm:
         traceback: TracebackType | None,
     ) -> None:
         self._running.close()
-
-    def _unpack(self) -> None:
-        packages = self.directory / "packages"
-        packages.mkdir(parents=True)
-        depends = ("apt-cache", "depends", "--recurse", *_NO_OTHERS, *_PACKAGES)
-        found = run(*depends, environment=environment(self.directory)).expect_ok().output
-        names = sorted({*_PACKAGES, *_LIBRARY.findall(found)})
-        script = (
-            'cd "$0" && apt-get download -qq "$@" && for each in *.deb; do dpkg-deb -x "$each" ../root; done'
-        )
-        run(
-            *("sh", "-c", script, str(packages), *names),
-            environment=environment(self.directory),
-            timeout=DOWNLOAD_SECONDS,
-        ).expect_ok()
 
     def _write_configuration(self) -> None:
         state = self.directory
@@ -111,7 +134,7 @@ class HeimdalRealm:
         self.endpoint = f"{ADDRESS}:{self.port}"
         program = Program(
             "heimdal",
-            str(self._root / "usr/lib/heimdal-servers/kdc"),
+            self._programs.path("usr/lib/heimdal-servers/kdc"),
             f"--config-file={self._file('krb5.conf')}",
             f"--addresses={ADDRESS}",
             f"--ports={self.port}",
@@ -137,11 +160,10 @@ class HeimdalRealm:
         self._run("usr/bin/kadmin.heimdal", "-l", *command)
 
     def _run(self, program: str, *arguments: str) -> None:
-        run(str(self._root / program), *arguments, environment=self._environment()).expect_ok()
+        run(self._programs.path(program), *arguments, environment=self._environment()).expect_ok()
 
     def _environment(self) -> dict[str, str]:
-        libraries = ":".join(str(path) for path in (self._root / "usr/lib").glob("*-linux-gnu*"))
-        return environment(self.directory, KRB5_CONFIG=self._file("krb5.conf"), LD_LIBRARY_PATH=libraries)
+        return self._programs.environment(KRB5_CONFIG=self._file("krb5.conf"))
 
     def _file(self, name: str) -> Path:
         return self.directory / name
