@@ -17,7 +17,9 @@ from kkdcpd import __version__
 
 if TYPE_CHECKING:
     from kkdcpd.commands.service_user import Identity
+    from kkdcpd.config import Config
     from kkdcpd.errors import ConfigError
+    from kkdcpd.values import DcLocatorFlags, KdcService
 
 __all__ = ["ExitCode", "main"]
 
@@ -140,6 +142,13 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
         help="the dclocator-hint: a number such as 0x80, or words separated by commas:"
         " pdc, writable, force, flat, dns, fast",
     )
+    parser.add_argument(
+        "--as",
+        dest="client",
+        choices=("mit", "apple", "kerberos.net", "agent"),
+        help="show how clients of this kind find the servers in DNS; without a configuration, the system's"
+        " DNS servers are asked",
+    )
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -237,25 +246,59 @@ def _reader(options: argparse.Namespace) -> "Identity":
 
 
 def _locate(options: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415
-    import dataclasses  # noqa: PLC0415
+    return _locate_as(options) if options.client else _locate_as_service(options)
 
+
+def _locate_as(options: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from kkdcpd.commands import locate_as  # noqa: PLC0415
+    from kkdcpd.config import LocateConfig, SystemFiles, load_config  # noqa: PLC0415
+    from kkdcpd.locate.client_views import LocatingClient  # noqa: PLC0415
+    from kkdcpd.values import DcLocatorFlags  # noqa: PLC0415
+
+    if options.hint != "0":
+        options.usage_error("--hint: these clients send none; leave --hint or --as out")
+    path = Path(options.config)
+    # The host of a client has no configuration of kkdcpd.
+    is_configured = path != Path(DEFAULT_CONFIG) or path.exists()
+    now = datetime.datetime.now(datetime.UTC)
+    settings = load_config(path, now=now).config.locate if is_configured else LocateConfig()
+    if options.client == locate_as.AGENT:
+        return _show_servers(locate_as.agent_config(options.realm, settings), options, DcLocatorFlags(0))
+    client, services = LocatingClient(options.client), _services(options)
+    found = asyncio.run(locate_as.locate_as(client, options.realm, services, settings, SystemFiles.read()))
+    print(locate_as.render(found))
+    return ExitCode.OK if all(each.view.servers for each in found) else ExitCode.NOT_FOUND
+
+
+def _locate_as_service(options: argparse.Namespace) -> int:
     from kkdcpd.commands import locate  # noqa: PLC0415
-    from kkdcpd.config import LogLevels, SystemFiles, load_config  # noqa: PLC0415
-    from kkdcpd.log import configure_logging  # noqa: PLC0415
-    from kkdcpd.values import KdcService, LocateQuery  # noqa: PLC0415
+    from kkdcpd.config import load_config  # noqa: PLC0415
 
     try:
         flags = locate.parse_hint(options.hint)
     except ValueError:
         options.usage_error(f"--hint: {options.hint} is no number and none of {', '.join(locate.HINTS)}")
     config = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC)).config
-    # What it would warn of is in the table.
+    return _show_servers(config, options, flags)
+
+
+def _show_servers(config: "Config", options: argparse.Namespace, flags: "DcLocatorFlags") -> int:
+    import asyncio  # noqa: PLC0415
+    import dataclasses  # noqa: PLC0415
+
+    from kkdcpd.commands import locate  # noqa: PLC0415
+    from kkdcpd.config import LogLevels, SystemFiles  # noqa: PLC0415
+    from kkdcpd.log import configure_logging  # noqa: PLC0415
+    from kkdcpd.values import LocateQuery  # noqa: PLC0415
+
+    # The table shows the refused servers, so the log does not.
     log = dataclasses.replace(config.log, level="error", levels=LogLevels())
     configure_logging(log, STANDARD_ERROR)
     queries = [
-        LocateQuery(target_domain=options.realm, service=KdcService(service), flags=flags)
-        for service in options.services or ("kdc", "kpasswd")
+        LocateQuery(target_domain=options.realm, service=service, flags=flags)
+        for service in _services(options)
     ]
     findings = asyncio.run(locate.locate(config, queries, SystemFiles.read()))
     print(locate.render(findings))
@@ -265,6 +308,12 @@ def _locate(options: argparse.Namespace) -> int:
         locate.Verdict.NOT_FOUND: ExitCode.NOT_FOUND,
     }
     return codes[locate.judge(findings)]
+
+
+def _services(options: argparse.Namespace) -> "Sequence[KdcService]":
+    from kkdcpd.values import KdcService  # noqa: PLC0415
+
+    return [KdcService(service) for service in options.services or ("kdc", "kpasswd")]
 
 
 def _healthcheck(options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Clients that find the KDC proxy in a real DNS server, by the records of `kkdcpd dns-records`."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
@@ -37,11 +38,14 @@ class Place:
     def url(self, host: str = PROXY) -> str:
         return f"https://{host}:{self.daemon.ports[0]}/KdcProxy"
 
+    def set_zone(self, text: str) -> None:
+        self.knot.set_zone("kk.test", f"proxy A 127.0.0.1\nkdc A 127.0.0.1\n{text}")
+
     def publish(self, *arguments: str, more: str = "") -> None:
         """Publish the output of `kkdcpd dns-records` and the addresses of the hosts."""
         with redirect_stdout(StringIO()) as output:
             assert main(["dns-records", REALM, *arguments]) == 0
-        self.knot.set_zone("kk.test", f"proxy A 127.0.0.1\nkdc A 127.0.0.1\n{output.getvalue()}\n{more}")
+        self.set_zone(f"{output.getvalue()}\n{more}")
 
     def run(self, *command: str, stdin: str) -> Completed:
         """Run a program of the client, with a trace, at a host whose resolver asks the DNS server."""
@@ -135,3 +139,35 @@ def test_mit_clients_skip_the_url_of_a_websocket(place: Place) -> None:
     place.publish(f"wss://{PROXY}:{place.daemon.ports[0]}/KdcTunnel", place.url())
     login = place.kinit().expect_ok()
     assert set(_sent(login.output)) == {"HTTPS"}
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        """
+        _kerberos URI 40 0 "krb5srv:m:udp:kdc.kk.test:1001"
+        _kerberos URI 20 0 "krb5srv:m:kkdcp:https://proxy.kk.test:1002/KdcProxy"
+        _kerberos URI 10 0 "krb5srv:m:tcp:kdc.kk.test:1003"
+        _kerberos URI 5 0 "krb5srv:m:kkdcp:wss://proxy.kk.test:1004/KdcTunnel"
+        _kerberos URI 30 0 "krb5srv::tcp:kdc.kk.test:1005"
+        _kerberos._udp SRV 0 0 1006 kdc
+        """,
+        """
+        _kerberos URI 5 0 "krb5srv:m:kkdcp:http://proxy.kk.test:1004/"
+        _kerberos URI 5 0 "krb5srv:m:sctp:kdc.kk.test:1005"
+        _kerberos._udp SRV 20 0 1001 kdc
+        _kerberos._udp SRV 10 0 1002 kdc
+        _kerberos._tcp SRV 5 0 1003 kdc
+        """,
+    ],
+    ids=["URI", "SRV"],
+)
+def test_mit_client_uses_the_servers_in_the_order_that_locate_shows(place: Place, zone: str) -> None:
+    """No program listens at the ports, so the client goes through all servers."""
+    place.set_zone(zone)
+    trace = place.kinit().output
+    used = re.findall(r" (?:dgram|stream|https) \S+:(\d+)", trace)
+    program = (sys.executable, "-m", "kkdcpd", "locate", "--as", "mit", "--kdc", REALM)
+    shown = place.run(*program, stdin="").expect_ok().output
+    expected = re.findall(r"^  \d+  \w+://\S+:(\d+)", shown, re.MULTILINE)
+    assert list(dict.fromkeys(used)) == expected
