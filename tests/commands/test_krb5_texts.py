@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,19 @@ def test_java_logs_in_without_a_file_at_port_88(tmp_path: Path) -> None:
 )
 def test_properties_of_java_cannot_have_a_port_an_ipv6_address_or_two_realms(agent: AgentService) -> None:
     assert java_options(agent, Path("/etc/java.conf")) == ("-Djava.security.krb5.conf=/etc/java.conf",)
+
+
+def test_examples_in_the_documents_are_what_is_written() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
+    folder = Path("/run/user/1000/kkdcpd")
+    by_port = AgentService(
+        realms=("EXAMPLE.COM",), kdc=TCP, kpasswd=LocalAddress(host="127.0.0.1", port=8464)
+    )
+    by_socket = replace(
+        by_port, kdc=LocalAddress(socket=folder / "kdc"), kpasswd=LocalAddress(socket=folder / "kpasswd")
+    )
+    written = [mit_text(by_port), mit_text(by_socket), java_text(by_port), heimdal_text(by_port)]
+    assert re.findall(r"```ini\n(.*?)```", page, re.DOTALL) == written
 
 
 def test_ipv6_address_is_in_brackets() -> None:

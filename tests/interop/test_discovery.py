@@ -17,7 +17,7 @@ from lab.daemon import Daemon
 from lab.dns import KnotServer
 from lab.namespace import NetworkNamespace
 from lab.program import Completed
-from lab.realm import MitRealm, Principal
+from lab.realm import MitRealm, Principal, oversized_tickets
 
 REALM = "KK.TEST"
 PASSWORD = "correct horse"
@@ -62,16 +62,21 @@ class Place:
         return self.run("kinit", "alice", stdin=f"{PASSWORD}\n")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """Programs of this network namespace reach no other DNS server."""
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Programs of this network namespace reach no other DNS server. Each test publishes its own records."""
+    tmp_path = tmp_path_factory.mktemp("place")
     with ExitStack() as running:
         running.enter_context(NetworkNamespace(tmp_path))
         realm = running.enter_context(
             MitRealm(
                 tmp_path / "realm",
                 name=REALM,
-                principals=[Principal(name="alice", password=PASSWORD, options=("+requires_preauth",))],
+                principals=[
+                    Principal(name=name, password=PASSWORD, options=("+requires_preauth",))
+                    for name in ("alice", "bob")
+                ],
+                options=oversized_tickets(),
             )
         )
         authority = Authority(tmp_path / "tls")
@@ -104,14 +109,15 @@ def _sent(trace: str) -> list[str]:
 
 def test_mit_clients_without_a_kdc_line_log_in_and_change_a_password(place: Place) -> None:
     place.publish(place.url())
+    before = place.knot.queries().get("SRV", 0)
     login = place.kinit().expect_ok()
     assert set(_sent(login.output)) == {"HTTPS"}
     new = "another correct horse"
-    changed = place.run("kpasswd", "alice", stdin=f"{PASSWORD}\n{new}\n{new}\n").expect_ok()
+    changed = place.run("kpasswd", "bob", stdin=f"{PASSWORD}\n{new}\n{new}\n").expect_ok()
     assert "Password changed." in changed.output
     assert set(_sent(changed.output)) == {"HTTPS"}
     # libkrb5 looks up no SRV record if it has found a URI record.
-    assert "SRV" not in place.knot.queries()
+    assert place.knot.queries().get("SRV", 0) == before
     place.daemon.wait_for_line(lambda line: " kind=KPASSWD_REQ " in line)
 
 
@@ -133,6 +139,18 @@ def test_tcp_record_alone_does_not_come_before_the_proxy(place: Place) -> None:
     kdc = f"kdc.kk.test:{place.realm.kdc.port}"
     place.publish(place.url(), more=f'_kerberos URI 1 0 "krb5srv:m:tcp:{kdc}"')
     assert _sent(place.kinit().expect_ok().output)[0] == "HTTPS"
+
+
+def test_client_inside_whose_ticket_is_too_big_for_udp_needs_the_tcp_record_of_the_kdc(place: Place) -> None:
+    kdc = f"kdc.kk.test:{place.realm.kdc.port}"
+    place.publish(place.url(), more=f'_kerberos URI 1 0 "krb5srv:m:udp:{kdc}"')
+    lost = place.kinit()
+    assert "Response too big for UDP" in lost.output
+    assert not lost.is_ok
+    place.publish(place.url(), "--kdc", kdc)
+    login = place.kinit().expect_ok()
+    assert "Response too big for UDP" in login.output
+    assert _sent(login.output)[-1] == "TCP"
 
 
 def test_mit_clients_skip_the_url_of_a_websocket(place: Place) -> None:
