@@ -27,13 +27,13 @@ PASSWORD = "correct horse"
 NEW_PASSWORD = "another correct horse"
 LOGIN = Path(__file__).parents[1] / "support" / "Login.java"
 
-TCP = LocalAddress(host="127.0.0.1", port=8888)
+TCP = LocalAddress(host="127.0.0.1", port=10088)
 SOCKET = LocalAddress(socket=Path("/run/user/1000/kkdcpd/kdc"))
 
 
 @pytest.fixture(scope="module")
 def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
-    """A realm whose KDC listens by TCP only, because the texts make programs use TCP."""
+    """A realm with a KDC that listens by TCP only, because the texts make programs use TCP."""
     users = [
         Principal(name=name, password=PASSWORD, options=("+requires_preauth",))
         for name in ("mit", "heimdal", "java")
@@ -172,7 +172,7 @@ def test_examples_in_the_documents_are_what_is_written() -> None:
     page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
     folder = Path("/run/user/1000/kkdcpd")
     by_port = AgentService(
-        realms=("EXAMPLE.COM",), kdc=TCP, kpasswd=LocalAddress(host="127.0.0.1", port=8464)
+        realms=("EXAMPLE.COM",), kdc=TCP, kpasswd=LocalAddress(host="127.0.0.1", port=10464)
     )
     by_socket = replace(
         by_port, kdc=LocalAddress(socket=folder / "kdc"), kpasswd=LocalAddress(socket=folder / "kpasswd")
@@ -182,10 +182,10 @@ def test_examples_in_the_documents_are_what_is_written() -> None:
 
 
 def test_ipv6_address_is_in_brackets() -> None:
-    agent = AgentService(realms=(REALM,), kdc=LocalAddress(host="::1", port=8888))
-    assert "kdc = [::1]:8888\n" in mit_text(agent)
-    assert "kdc = [::1]:8888\n" in java_text(agent)
-    assert "kdc = tcp/[::1]:8888\n" in heimdal_text(agent)
+    agent = AgentService(realms=(REALM,), kdc=LocalAddress(host="::1", port=10088))
+    assert "kdc = [::1]:10088\n" in mit_text(agent)
+    assert "kdc = [::1]:10088\n" in java_text(agent)
+    assert "kdc = tcp/[::1]:10088\n" in heimdal_text(agent)
 
 
 def test_service_without_password_changes_has_no_password_server() -> None:

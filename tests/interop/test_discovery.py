@@ -48,7 +48,7 @@ class Place:
         self.set_zone(f"{output.getvalue()}\n{more}")
 
     def run(self, *command: str, stdin: str) -> Completed:
-        """Run a program of the client, with a trace, at a host whose resolver asks the DNS server."""
+        """Run a program of the client, with a trace, at a host that asks the DNS server."""
         resolv_conf, hosts = self.directory / "resolv.conf", self.directory / "hosts"
         resolv_conf.write_text(f"nameserver {DNS_ADDRESS}\n")
         hosts.write_text("127.0.0.1 localhost\n")

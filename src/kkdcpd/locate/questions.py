@@ -67,7 +67,7 @@ class Question:
 
 
 Stage = tuple[Question, ...]
-"""Questions whose answers are used together. The first stage with a server, or a declined service, counts."""
+"""Questions with answers that are used together. The first stage with a server or a refusal counts."""
 
 
 def kdc_stages(realm: str, query: LocateQuery) -> tuple[Stage, ...]:
