@@ -1,7 +1,6 @@
-"""The texts for krb5.conf, read by the programs that they are for."""
+"""The texts for krb5.conf. tests/interop/test_krb5_texts.py gives them to the programs that they are for."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,89 +15,11 @@ from kkdcpd.commands.krb5_texts import (
     java_text,
     mit_text,
 )
-from kkdcpd.endpoints import Transport
-from lab.heimdal import HeimdalPrograms
-from lab.namespace import NetworkNamespace
-from lab.program import Completed, environment, run
-from lab.realm import MitRealm, Principal
 
 REALM = "KK.TEST"
-PASSWORD = "correct horse"
-NEW_PASSWORD = "another correct horse"
-LOGIN = Path(__file__).parents[1] / "support" / "Login.java"
 
 TCP = LocalAddress(host="127.0.0.1", port=10088)
 SOCKET = LocalAddress(socket=Path("/run/user/1000/kkdcpd/kdc"))
-
-
-@pytest.fixture(scope="module")
-def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
-    """A realm with a KDC that listens by TCP only, because the texts make programs use TCP."""
-    users = [
-        Principal(name=name, password=PASSWORD, options=("+requires_preauth",))
-        for name in ("mit", "heimdal", "java")
-    ]
-    directory = tmp_path_factory.mktemp("realm")
-    with MitRealm(directory, name=REALM, principals=users, transports={Transport.TCP}) as running:
-        yield running
-
-
-def _address(endpoint: str) -> LocalAddress:
-    host, _, port = endpoint.rpartition(":")
-    return LocalAddress(host=host, port=int(port))
-
-
-@pytest.fixture
-def agent(realm: MitRealm) -> AgentService:
-    """The servers of the realm in place of an agent: programs reach both in the same way."""
-    return AgentService(
-        realms=(REALM,), kdc=_address(realm.kdc.endpoints[0]), kpasswd=_address(realm.kpasswd_endpoint)
-    )
-
-
-def _written(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def test_mit_clients_reach_all_servers_by_tcp_and_look_up_nothing_in_dns(
-    tmp_path: Path, agent: AgentService
-) -> None:
-    variables = environment(
-        tmp_path,
-        KRB5_CONFIG=_written(tmp_path / "krb5.conf", mit_text(agent, is_whole=True)),
-        KRB5CCNAME=f"FILE:{tmp_path}/ccache",
-        KRB5_TRACE="/dev/stdout",
-    )
-    login = run("kinit", "mit", stdin=f"{PASSWORD}\n", environment=variables).expect_ok()
-    failed = run("kinit", "mit", stdin="wrong\n", environment=variables)
-    assert "Password incorrect" in failed.output
-    passwords = f"{PASSWORD}\n{NEW_PASSWORD}\n{NEW_PASSWORD}\n"
-    changed = run("kpasswd", "mit", stdin=passwords, environment=variables).expect_ok()
-    for trace in (login.output, failed.output, changed.output):
-        assert "to stream 127.0.0.1" in trace
-        assert "dgram" not in trace
-        assert "DNS" not in trace
-
-
-def test_drop_in_for_mit_names_all_servers_and_leaves_dns_to_other_realms(
-    tmp_path: Path, agent: AgentService
-) -> None:
-    """A login that fails makes libkrb5 look for the primary KDC."""
-    folder = tmp_path / "krb5.conf.d"
-    folder.mkdir()
-    _written(folder / "kkdcpd-agent.conf", mit_text(agent))
-    whole = _written(
-        tmp_path / "krb5.conf", f"includedir {folder}\n[libdefaults]\n    default_realm = {REALM}\n"
-    )
-    variables = environment(
-        tmp_path, KRB5_CONFIG=whole, KRB5CCNAME=f"FILE:{tmp_path}/ccache", KRB5_TRACE="/dev/stdout"
-    )
-    failed = run("kinit", "java", stdin="wrong\n", environment=variables)
-    assert "Password incorrect" in failed.output
-    assert "DNS" not in failed.output
-    assert "dgram" not in failed.output
-    assert "dns_lookup" not in mit_text(agent)
 
 
 def test_text_for_mit_on_a_socket_has_its_path() -> None:
@@ -110,50 +31,6 @@ def test_text_for_mit_on_a_socket_has_its_path() -> None:
         "        kdc = /run/user/1000/kkdcpd/kdc\n        primary_kdc = /run/user/1000/kkdcpd/kdc\n" in text
     )
     assert "        kpasswd_server = /run/kpasswd\n        admin_server = /run/kpasswd\n" in text
-
-
-@pytest.fixture(scope="module")
-def heimdal(tmp_path_factory: pytest.TempPathFactory) -> HeimdalPrograms:
-    return HeimdalPrograms(tmp_path_factory.mktemp("heimdal"))
-
-
-def test_heimdal_clients_log_in_by_tcp(tmp_path: Path, agent: AgentService, heimdal: HeimdalPrograms) -> None:
-    krb5_conf = _written(tmp_path / "krb5.conf", heimdal_text(agent))
-    variables = {"KRB5_CONFIG": str(krb5_conf), "KRB5CCNAME": f"FILE:{tmp_path}/ccache"}
-    password = _written(tmp_path / "password", f"{PASSWORD}\n")
-    heimdal.run("kinit.heimdal", f"--password-file={password}", "heimdal", **variables).expect_ok()
-    assert (
-        f"heimdal@{REALM}" in run("klist", environment=environment(tmp_path, **variables)).expect_ok().output
-    )
-
-
-def _java(tmp_path: Path, *options: str) -> Completed:
-    return run(
-        "java",
-        "-Dsun.security.krb5.debug=true",
-        *options,
-        str(LOGIN),
-        "java",
-        PASSWORD,
-        environment=environment(tmp_path),
-    )
-
-
-def test_java_logs_in_by_tcp_with_the_text_and_the_option(tmp_path: Path, agent: AgentService) -> None:
-    krb5_conf = _written(tmp_path / "krb5.conf", java_text(agent))
-    login = _java(tmp_path, *java_options(agent, krb5_conf)).expect_ok()
-    assert f"logged in: java@{REALM}" in login.output
-    assert set(re.findall(r"KrbKdcReq send: kdc=\S+ (\w+):", login.output)) == {"TCP"}
-
-
-def test_java_logs_in_without_a_file_at_port_88(tmp_path: Path) -> None:
-    user = Principal(name="java", password=PASSWORD, options=("+requires_preauth",))
-    with NetworkNamespace(tmp_path), MitRealm(tmp_path / "realm", name=REALM, principals=[user]) as realm:
-        realm.start_kdc(port=88)
-        agent = AgentService(realms=(REALM,), kdc=LocalAddress(host="127.0.0.1", port=88))
-        options = java_options(agent, Path("/unused"))
-        assert not any("krb5.conf" in option for option in options)
-        assert f"logged in: java@{REALM}" in _java(tmp_path, *options).expect_ok().output
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,12 @@ def parse_proxy_url(url: str) -> EndpointText:
     """
     if not url.lower().startswith(_PROXY_SCHEMES):
         raise EndpointTextError("the URL of a KDC proxy does not begin with https:// or wss://")
+    _, slash, path = url.partition("://")[2].partition("/")
+    if not _PATH.fullmatch(slash + path):
+        raise EndpointTextError("the path has a character that no URL has")
     endpoint = _parse(url, default_port=0, is_lenient=False)
     if not is_host(endpoint.host):
         raise EndpointTextError(INVALID_HOST)
-    if not _PATH.fullmatch(endpoint.path):
-        raise EndpointTextError("the path has a character that no URL has")
     # MIT's clients send `POST /` for a URL without a path.
     return replace(endpoint, path=endpoint.path or "/")
 
