@@ -9,6 +9,7 @@ from kkdcpd.locate.records import (
     Target,
     UriRecord,
     demote_udp_duplicates,
+    drop_repeated_servers,
     read_srv,
     read_uri,
 )
@@ -149,6 +150,17 @@ def test_uris_of_kdc_proxies_are_read_where_proxies_are_wanted() -> None:
     ]
     assert [target.host for target in named.primary_targets] == ["a"]
     assert not named.refused
+
+
+def test_server_with_several_names_is_used_once_with_the_path_of_the_first_name() -> None:
+    record = SrvRecord(priority=0, weight=0, port=443, target="proxy.example.com")
+    https, apple = (
+        read_srv([record], name=name, transports=(Transport.HTTPS,), path=path).targets
+        for name, path in (("_kerberos._https.x", "/KdcProxy"), ("_kerberos._kkdcp.x", "/kkdcp"))
+    )
+    assert list(drop_repeated_servers([*https, *apple])) == list(https)
+    uris = _proxies("krb5srv:m:kkdcp:https://a/1", "krb5srv:m:kkdcp:https://a/2").targets
+    assert list(drop_repeated_servers(uris)) == list(uris)
 
 
 def test_servers_of_the_other_kind_are_refused_with_the_reason() -> None:

@@ -16,7 +16,14 @@ from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
 from kkdcpd.locate.questions import Question, Stage, kdc_stages
-from kkdcpd.locate.records import RecordTargets, SrvRecord, Target, UriRecord, demote_udp_duplicates
+from kkdcpd.locate.records import (
+    RecordTargets,
+    SrvRecord,
+    Target,
+    UriRecord,
+    demote_udp_duplicates,
+    drop_repeated_servers,
+)
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate
 
 __all__ = ["Discoverer", "DnsDiscovery", "FoundCandidates"]
@@ -120,7 +127,8 @@ def _choose(
             _record_targets(question, answers[question], service) for question in stage if question in answers
         ]
         refused |= dict.fromkeys(refusal for each in named for refusal in each.refused)
-        targets = demote_udp_duplicates(target for each in named for target in each.targets)
+        found = (target for each in named for target in each.targets)
+        targets = demote_udp_duplicates(drop_repeated_servers(found))
         if targets or any(each.is_declined for each in named):
             return RecordTargets(targets=targets, refused=tuple(refused), is_declined=not targets)
     return RecordTargets(refused=tuple(refused))

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kkdcpd.endpoints import (
@@ -25,6 +25,7 @@ __all__ = [
     "Target",
     "UriRecord",
     "demote_udp_duplicates",
+    "drop_repeated_servers",
     "read_srv",
     "read_uri",
 ]
@@ -167,6 +168,18 @@ def read_uri(
         refused=tuple(refused),
         is_declined=is_declined,
     )
+
+
+def drop_repeated_servers(targets: Iterable[Target]) -> Iterator[Target]:
+    """Yield each server of one name. A later name for the same host, port and transport is the same server.
+
+    The paths of proxies in SRV records do not count: they are conventions of clients.
+    """
+    first_sources: dict[tuple[str, int, Transport], str] = {}
+    for target in targets:
+        key = target.host.lower(), target.port, target.transport
+        if first_sources.setdefault(key, target.source) == target.source:
+            yield target
 
 
 def demote_udp_duplicates(targets: Iterable[Target]) -> tuple[Target, ...]:
