@@ -78,6 +78,7 @@ def test_notes_explain_the_traps_of_the_records(capsys: pytest.CaptureFixture[st
     assert "Kerberos.NET uses the path /KdcProxy" in _notes(
         _output(capsys, "EXAMPLE.COM", "https://proxy.example.com/other")
     )
+    assert "MIT's clients then use the path /" in _notes(_output(capsys, "EXAMPLE.COM", "https://p"))
     assert "without a dot" in _notes(_output(capsys, "EXAMPLE", URL))
 
 

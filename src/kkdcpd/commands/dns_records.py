@@ -230,6 +230,8 @@ def _notes_on_inside_clients(request: Request) -> Iterator[str]:
 
 
 def _notes_on_paths(proxies: Sequence[EndpointText]) -> Iterator[str]:
+    if any(proxy.path == "/" for proxy in proxies):
+        yield f"A URL has no path. MIT's clients then use the path /, but kkdcpd usually serves {HTTPS_PATH}."
     if proxies:
         yield f"Apple's clients always use the path {APPLE_PATH}. Add it to http.paths of the proxies."
     if any(proxy.path.lower() != HTTPS_PATH.lower() for proxy in proxies):
