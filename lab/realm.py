@@ -155,13 +155,14 @@ class MitRealm:
         *,
         addresses: Sequence[str] = LOOPBACK,
         transports: Collection[Transport] = BOTH_TRANSPORTS,
+        port: int | None = None,
     ) -> Kdc:
-        """Start another KDC over the same database; it ends with the realm."""
+        """Start another KDC over the same database; it ends with the realm. The default is a free port."""
 
         def start(port: int) -> Kdc:
             return self._start_kdc(tuple(addresses), port, frozenset(transports))
 
-        kdc = _on_a_free_port(addresses, start)
+        kdc = start(port) if port else _on_a_free_port(addresses, start)
         self.kdcs.append(kdc)
         return kdc
 

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd.endpoints import (
-    SCHEMES,
+    PROXY_TRANSPORTS,
     EndpointText,
     EndpointTextError,
     KdcEndpoint,
-    Scheme,
     Transport,
     format_host_port,
     parse_endpoint_text,
@@ -107,14 +106,12 @@ def test_packed_endpoint_is_unpacked_unchanged(endpoint: KdcEndpoint) -> None:
     assert copy.branch == "child.example.com"
 
 
-def test_new_scheme_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheme may have its own default port and a path; endpoints carry both to the way out."""
-    row = Scheme(transports=(Transport.TCP,), default_port=443, has_path=True)
-    monkeypatch.setitem(SCHEMES, "new", row)
-    parsed = parse_endpoint_text("new://proxy.example.com/KdcProxy", default_port=88)
-    assert (parsed.port, parsed.path) == (443, "/KdcProxy")
-    endpoint = replace(KDC, name=parsed.host, port=parsed.port, path=parsed.path)
-    assert str(endpoint) == "tcp://proxy.example.com:443/KdcProxy"
+@pytest.mark.parametrize("transport", PROXY_TRANSPORTS)
+def test_url_of_a_proxy_keeps_its_path_and_has_a_default_port(transport: Transport) -> None:
+    parsed = parse_endpoint_text(f"{transport.value}://proxy.example.com/KdcProxy", default_port=88)
+    assert (parsed.transports, parsed.port, parsed.path) == ((transport,), 443, "/KdcProxy")
+    endpoint = replace(KDC, name=parsed.host, port=parsed.port, path=parsed.path, transport=transport)
+    assert str(endpoint) == f"{transport.value}://proxy.example.com:443/KdcProxy"
     assert unpack_endpoint(endpoint.pack()) == endpoint
 
 

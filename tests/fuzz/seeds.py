@@ -204,6 +204,7 @@ RECORDS: Sequence[bytes] = (
     b"KRB5SRV:xM:TCP:[2001:db8::1]:1088\nkrb5srv::udp:2001:db8::1",
     b"krb5srv::tcp:192.0.2.1:88\nkrb5srv:m:udp:192.0.2.1:88\nkrb5srv::tcp:.",
     b"krb5srv:m:kkdcp:https://kdc.example.com/KdcProxy\nhttps://example.com/",
+    b"krb5srv:m:kkdcp:wss://[2001:db8::1]:8443/KdcTunnel?a\nkrb5srv::kkdcp:https://a b/\x01#",
     b"krb5srv::tcp:[2001:db8::1%eth0]\nkrb5srv::tcp:kdc1:65536\n.",
     b"krb5srv::tcp:kdc1:" + b"8" * 4301,
 )

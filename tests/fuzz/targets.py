@@ -38,7 +38,7 @@ from kkdcpd.config.addresses import (
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
-from kkdcpd.endpoints import KDC_TRANSPORTS, KdcEndpoint, Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, PROXY_TRANSPORTS, KdcEndpoint, Transport
 from kkdcpd.errors import (
     ConfigError,
     LocateError,
@@ -375,16 +375,20 @@ def _ping(data: bytes) -> None:
             str(answer.facts)
 
 
+_GRAPHIC = re.compile("[!-~]+")
+
+
 def _records(data: bytes) -> None:
     """Read each line as the target of a URI record and of an SRV record."""
     targets = [line.decode("ascii", "backslashreplace") for line in data.split(b"\n", MANY)[:MANY]]
-    for service in KdcService:
-        records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
-        named = read_uri(records, name="_kerberos.x", service=service)
+    records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
+    for service, transports in itertools.product(KdcService, (KDC_TRANSPORTS, PROXY_TRANSPORTS)):
+        named = read_uri(records, name="_kerberos.x", service=service, transports=transports)
         for target in demote_udp_duplicates(named.targets):
             assert 0 < target.port < 65536
             assert target.host
-            str(target)
+            assert target.transport in transports
+            assert transports == KDC_TRANSPORTS or _GRAPHIC.fullmatch(str(target))
         str(named.refused)
     hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
     demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets)
