@@ -31,6 +31,7 @@ __all__ = [
     "REQUESTS",
     "RESOLV_CONFS",
     "SETTINGS",
+    "STREAMS",
 ]
 
 _KRBTGT: messages.Name = (2, ("krbtgt", "EXAMPLE.ORG"))
@@ -56,6 +57,14 @@ REQUESTS: Sequence[bytes] = (
     messages.kpasswd_req(version=0xFF80, realm="EXAMPLE.ORG"),
 )
 """Payloads."""
+
+STREAMS: Sequence[bytes] = (
+    *map(messages.prefixed, REQUESTS),
+    b"".join(map(messages.prefixed, REQUESTS)),
+    messages.prefixed(b"") + messages.prefixed(REQUESTS[0])[:-1],
+    b"\x80\x00\x00\x00" + messages.prefixed(REQUESTS[0]),
+)
+"""Bytes of TCP connections (RFC 4120 7.2.2)."""
 
 ENVELOPES: Sequence[bytes] = (
     *map(captured, CAPTURED),

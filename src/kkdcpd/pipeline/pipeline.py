@@ -17,7 +17,8 @@ from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
 from kkdcpd.pipeline.relay import Relay, refused, with_monitored
-from kkdcpd.protocol.krb_error import build_policy_error
+from kkdcpd.protocol.error_codes import KrbErrorCode
+from kkdcpd.protocol.krb_error import build_error
 from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, RequestResult
 
 __all__ = ["IncomingRequest", "Pipeline"]
@@ -127,7 +128,7 @@ class Pipeline:
             return None
         if request is None or result.refusal is None:
             return None
-        return build_policy_error(request, result.refusal.text, time.time())
+        return build_error(KrbErrorCode.KDC_ERR_POLICY, result.refusal.text, request=request, now=time.time())
 
     def _log(self, incoming: IncomingRequest[Response], result: RequestResult) -> None:
         self._access_log.enter(

@@ -2,7 +2,7 @@
 
 from kkdcpd.errors import MalformedError
 
-__all__ = ["PREFIX_BYTES", "add_prefix", "has_prefix", "read_prefix"]
+__all__ = ["PREFIX_BYTES", "MessageReader", "add_prefix", "has_prefix", "read_prefix"]
 
 PREFIX_BYTES = 4
 
@@ -17,7 +17,7 @@ def has_prefix(kerb_message: bytes) -> bool:
     return len(kerb_message) > PREFIX_BYTES and read_prefix(kerb_message) == len(kerb_message) - PREFIX_BYTES
 
 
-def read_prefix(kerb_message: bytes) -> int:
+def read_prefix(kerb_message: bytes | bytearray) -> int:
     """Return the length in the first four bytes.
 
     Raises:
@@ -31,3 +31,41 @@ def read_prefix(kerb_message: bytes) -> int:
 def add_prefix(payload: bytes) -> bytes:
     """Return `payload` with its length before it."""
     return len(payload).to_bytes(PREFIX_BYTES, "big") + payload
+
+
+class MessageReader:
+    """Cuts the bytes of a TCP connection into messages of at most `max_bytes`, each with its length."""
+
+    __slots__ = ("_buffer", "_max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._buffer = bytearray()
+        self._max_bytes = max_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes that have arrived."""
+        self._buffer += data
+
+    @property
+    def has_partial_message(self) -> bool:
+        """Whether there are bytes that no message has been made of."""
+        return bool(self._buffer)
+
+    def next_message(self) -> bytes | None:
+        """Return the next whole message, or None if more bytes must arrive first.
+
+        Raises:
+            MalformedError: the length is over the limit. A length with its high bit set is always over the
+                limit: the bit is reserved for extensions (RFC 4120 7.2.2), and no extension exists.
+        """
+        if len(self._buffer) < PREFIX_BYTES:
+            return None
+        length = read_prefix(self._buffer)
+        if length > self._max_bytes:
+            raise MalformedError(f"a length of {length} bytes, which is more than {self._max_bytes}")
+        end = PREFIX_BYTES + length
+        if len(self._buffer) < end:
+            return None
+        message = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        return message
