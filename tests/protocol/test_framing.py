@@ -54,7 +54,7 @@ def read_in_pieces(data: bytes, sizes: list[int], max_bytes: int = 1000) -> list
         reader.feed(piece)
         while (message := reader.next_message()) is not None:
             found.append(message)
-    assert not reader.has_partial_message
+    assert reader.held_bytes == 0
     return found
 
 
@@ -74,12 +74,12 @@ def test_reader_refuses_a_length_over_the_limit_or_with_the_high_bit(length: int
         reader.next_message()
 
 
-def test_reader_reports_a_message_that_is_not_complete() -> None:
+def test_reader_keeps_a_message_that_is_not_complete() -> None:
     reader = MessageReader(10)
-    assert not reader.has_partial_message
+    assert reader.held_bytes == 0
     reader.feed(b"\x00")
-    assert (reader.next_message(), reader.has_partial_message) == (None, True)
+    assert (reader.next_message(), reader.held_bytes) == (None, 1)
     reader.feed(b"\x00\x00\x0a123456789")
-    assert (reader.next_message(), reader.has_partial_message) == (None, True)
+    assert (reader.next_message(), reader.held_bytes) == (None, 13)
     reader.feed(b"0")
-    assert (reader.next_message(), reader.has_partial_message) == (b"\x00\x00\x00\x0a1234567890", False)
+    assert (reader.next_message(), reader.held_bytes) == (b"\x00\x00\x00\x0a1234567890", 0)

@@ -32,10 +32,10 @@ class IncomingRequest(ABC, Generic[Response]):
     """One request. Each way in has a subclass.
 
     `read` sets `bytes_in`, and may change `client`. `respond` sets `bytes_out` and, if the way in has
-    statuses, `status`. They are for the access log.
+    statuses, `status`. They are for the access log, and so is `copies`, which `pipeline.joining` sets.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "client", "id", "request", "started_at", "status")
+    __slots__ = ("bytes_in", "bytes_out", "client", "copies", "id", "request", "started_at", "status")
 
     own_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """Errors of `read` after which the way in answers and logs the request in its own way."""
@@ -49,6 +49,7 @@ class IncomingRequest(ABC, Generic[Response]):
         self.status: int | None = None
         self.bytes_in = 0
         self.bytes_out = 0
+        self.copies = 0
 
     @abstractmethod
     async def read(self) -> ProxyRequest:
@@ -141,5 +142,6 @@ class Pipeline:
                 seconds=time.perf_counter() - incoming.started_at,
                 bytes_in=incoming.bytes_in,
                 bytes_out=incoming.bytes_out,
+                copies=incoming.copies,
             )
         )

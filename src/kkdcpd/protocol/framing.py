@@ -47,9 +47,9 @@ class MessageReader:
         self._buffer += data
 
     @property
-    def has_partial_message(self) -> bool:
-        """Whether there are bytes that no message has been made of."""
-        return bool(self._buffer)
+    def held_bytes(self) -> int:
+        """The number of bytes of messages that have not been returned."""
+        return len(self._buffer)
 
     def next_message(self) -> bytes | None:
         """Return the next whole message, or None if more bytes must arrive first.
