@@ -35,6 +35,7 @@ NEVER_LOCAL = {
     Outcome.NO_TARGET_DOMAIN,
     Outcome.PATH_NOT_FOUND,
 }
+LOCAL_OUTCOMES = [outcome for outcome in Outcome if outcome not in NEVER_LOCAL]
 CODES = {Outcome.REFUSED: 12, Outcome.NO_KDC_REPLY: 60, Outcome.INTERNAL_ERROR: 60}
 """All other outcomes have 29: no KDC has the message."""
 
@@ -45,8 +46,8 @@ REQUESTS = {
 }
 
 
-def local_request(payload: bytes) -> LocalRequest:
-    return LocalRequest(CLIENT, prefixed(payload))
+def local_request(payload: bytes, *, has_next_kdc: bool = True) -> LocalRequest:
+    return LocalRequest(CLIENT, prefixed(payload), has_next_kdc=has_next_kdc)
 
 
 def replied(payload: bytes, error_code: int | None = None) -> RequestResult:
@@ -56,7 +57,7 @@ def replied(payload: bytes, error_code: int | None = None) -> RequestResult:
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-@pytest.mark.parametrize("outcome", set(Outcome) - NEVER_LOCAL)
+@pytest.mark.parametrize("outcome", LOCAL_OUTCOMES)
 def test_error_code_says_whether_a_kdc_may_have_the_message(outcome: Outcome, kind: MessageKind) -> None:
     request = local_request(REQUESTS[kind])
     answer = request.respond(RequestResult(outcome=outcome), None)
@@ -66,7 +67,14 @@ def test_error_code_says_whether_a_kdc_may_have_the_message(outcome: Outcome, ki
     assert request.bytes_out == len(answer.payload)
 
 
-@pytest.mark.parametrize("outcome", set(Outcome) - NEVER_LOCAL)
+@pytest.mark.parametrize("outcome", LOCAL_OUTCOMES)
+def test_program_without_another_kdc_is_not_sent_to_one(outcome: Outcome) -> None:
+    request = local_request(as_req(), has_next_kdc=False)
+    answer = request.respond(RequestResult(outcome=outcome), None)
+    assert inspect_reply(MessageKind.AS_REQ, answer.payload).error_code == CODES.get(outcome, 60)
+
+
+@pytest.mark.parametrize("outcome", LOCAL_OUTCOMES)
 def test_sentence_of_an_error_does_not_name_http(outcome: Outcome) -> None:
     answer = local_request(as_req()).respond(RequestResult(outcome=outcome), None)
     text = bytes(asn1.decode(answer.payload, asn1.KRB_ERROR)["e-text"]).decode()

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Hashable, Sequence
 from dataclasses import field
 
-from kkdcpd.frontends.local.options import LocalListener
+from kkdcpd.frontends.local.options import LocalListener, LocalOptions
 from kkdcpd.frontends.local.requests import LocalRequest
 from kkdcpd.frozen import frozen
 from kkdcpd.log.events import EventLogger
@@ -44,9 +44,9 @@ Ancillary = tuple[tuple[int, int, bytes], ...]
 class Datagrams:
     """Receives on one socket until `close`."""
 
-    def __init__(self, listener: LocalListener, max_reply_bytes: int, joiner: Joiner) -> None:
+    def __init__(self, listener: LocalListener, options: LocalOptions, joiner: Joiner) -> None:
         self._socket = listener.socket
-        self._max_reply_bytes = max_reply_bytes
+        self._options = options
         self._joiner = joiner
         level, option = _ADDRESS_OPTIONS[socket.AddressFamily(self._socket.family)]
         self._socket.setsockopt(level, option, 1)
@@ -66,13 +66,15 @@ class Datagrams:
 
     def limit(self, payload: bytes, request: LocalRequest) -> bytes:
         """Return the payload, or in place of a longer one than allowed the error that demands TCP."""
-        return payload if len(payload) <= self._max_reply_bytes else request.too_big()
+        return payload if len(payload) <= self._options.max_datagram_bytes else request.too_big()
 
     def _receive(self) -> None:
         with contextlib.suppress(OSError):  # no datagram is left, or an ICMP error has come for an answer
             for _ in range(DATAGRAMS_AT_ONCE):
                 payload, ancillary, _flags, peer = self._socket.recvmsg(MAX_PAYLOAD_BYTES, ANCILLARY_BYTES)
-                request = LocalRequest(_client_at(peer), add_prefix(payload))
+                request = LocalRequest(
+                    _client_at(peer), add_prefix(payload), has_next_kdc=self._options.has_next_kdc
+                )
                 sender = _Datagram(
                     datagrams=self, request=request, peer=peer, ancillary=_reply_from(ancillary)
                 )

@@ -67,7 +67,7 @@ class LocalFrontend:
     async def _open(self, listener: LocalListener) -> asyncio.Server | Datagrams:
         sock = listener.socket
         if sock.type == socket.SOCK_DGRAM:
-            return Datagrams(listener, self._options.max_datagram_bytes, self._joiner)
+            return Datagrams(listener, self._options, self._joiner)
         loop = asyncio.get_running_loop()
         make = partial(StreamConnection, self._streams, listener)
         if sock.family == socket.AF_UNIX:

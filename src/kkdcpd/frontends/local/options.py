@@ -22,6 +22,9 @@ class LocalOptions:
     message_timeout: the time from the first byte of a message to its last, by TCP and UNIX sockets.
     idle_timeout: the time that a connection without a request stays open.
     write_timeout: the time that a program has to read a reply.
+    has_next_kdc: whether programs know another KDC than this way in. If no KDC got a message, they then get
+        KDC_ERR_SVC_UNAVAILABLE and try that KDC. Without another KDC, MIT's programs try for half a minute
+        and Heimdal's for minutes. If it is false, they get KRB_ERR_GENERIC and end at once.
     beyond_loopback: whether other hosts may connect. UDP answers what it is sent, so a host that others can
         reach can be used to send datagrams to a third host (a reflector).
     joining: the limits for copies of requests.
@@ -32,6 +35,7 @@ class LocalOptions:
     message_timeout: float = 10.0
     idle_timeout: float = 30.0
     write_timeout: float = 10.0
+    has_next_kdc: bool = True
     beyond_loopback: bool = False
     joining: JoiningLimits = field(default=JoiningLimits())
 

@@ -30,11 +30,15 @@ ANSWERED_BEFORE = (
 
 
 class LocalRequest(JoinableRequest):
-    """A request of a local program, by any transport. `parsed` is None if the message is malformed."""
+    """A request of a local program, by any transport. `parsed` is None if the message is malformed.
 
-    __slots__ = ("_error", "parsed")
+    `has_next_kdc` is as in LocalOptions.
+    """
 
-    def __init__(self, client: ClientConnection, kerb_message: bytes) -> None:
+    __slots__ = ("_error", "_has_next_kdc", "parsed")
+
+    def __init__(self, client: ClientConnection, kerb_message: bytes, *, has_next_kdc: bool) -> None:
+        self._has_next_kdc = has_next_kdc
         self.parsed: ProxyRequest | None = None
         try:
             self.parsed = messages.classify_bare(kerb_message)
@@ -52,7 +56,7 @@ class LocalRequest(JoinableRequest):
     def respond(self, result: RequestResult, payload: bytes | None) -> Answer:
         """Build the answer: the reply of the KDC, or an error with the request's id."""
         if payload is None or result.outcome is not Outcome.ANSWERED:
-            payload = self._build_error(_code_of(result), _sentence(result))
+            payload = self._build_error(self._code_of(result), _sentence(result))
         self.bytes_out = len(payload)
         return Answer(payload=payload, result=result)
 
@@ -71,6 +75,15 @@ class LocalRequest(JoinableRequest):
         """Return the error after which the program sends the same request by TCP (RFC 4120 7.2.1)."""
         return build_error(KrbErrorCode.KRB_ERR_RESPONSE_TOO_BIG, request=self.parsed, now=time.time())
 
+    def _code_of(self, result: RequestResult) -> KrbErrorCode:
+        if result.outcome is Outcome.REFUSED:
+            return KrbErrorCode.KDC_ERR_POLICY
+        if result.outcome is Outcome.BODY_TOO_LARGE:
+            return KrbErrorCode.KRB_ERR_FIELD_TOOLONG
+        if result.may_be_delivered or not self._has_next_kdc:
+            return KrbErrorCode.KRB_ERR_GENERIC
+        return KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE
+
     def _build_error(self, code: KrbErrorCode, sentence: str) -> bytes:
         text = f"{sentence} (kkdcpd, request {self.id})"
         return build_error(code, text, request=self.parsed, now=time.time())
@@ -86,16 +99,6 @@ def refuse_uid(request: LocalRequest, uid: int) -> RequestResult:
         detail=f"the user {uid} is not one of the listener's users",
     )
     return RequestResult(outcome=Outcome.REFUSED, refusal=refusal, detail=refusal.detail)
-
-
-def _code_of(result: RequestResult) -> KrbErrorCode:
-    if result.outcome is Outcome.REFUSED:
-        return KrbErrorCode.KDC_ERR_POLICY
-    if result.outcome is Outcome.BODY_TOO_LARGE:
-        return KrbErrorCode.KRB_ERR_FIELD_TOOLONG
-    if result.may_be_delivered:
-        return KrbErrorCode.KRB_ERR_GENERIC
-    return KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE
 
 
 def _sentence(result: RequestResult) -> str:

@@ -57,7 +57,7 @@ class Streams:
 
     def submit(self, connection: "StreamConnection", message: bytes, listener: LocalListener) -> None:
         """Serve a request."""
-        request = LocalRequest(connection.client, message)
+        request = self._request(connection.client, message)
         uid = connection.client.uid
         if uid is not None and listener.uids and uid not in listener.uids:
             connection.deliver(self._pipeline.end(request, refuse_uid(request, uid)))
@@ -66,7 +66,10 @@ class Streams:
 
     def refuse(self, client: ClientConnection, result: RequestResult) -> Answer:
         """Return the answer to a request that could not be received, and log it."""
-        return self._pipeline.end(LocalRequest(client, b""), result)
+        return self._pipeline.end(self._request(client, b""), result)
+
+    def _request(self, client: ClientConnection, message: bytes) -> LocalRequest:
+        return LocalRequest(client, message, has_next_kdc=self.options.has_next_kdc)
 
     def add(self, connection: "StreamConnection") -> None:
         """Add a connection."""
