@@ -83,23 +83,26 @@ class HeimdalClient:
 class HeimdalRealm:
     """A realm that exists while its context lasts; `endpoint` is HOST:PORT of its KDC.
 
+    Its programs are below `root`.
+
     `users` are names with their passwords. All need preauthentication, the KDC's default.
     """
 
     endpoint: str
     port: int
-    _root: Path
 
-    def __init__(self, directory: Path, *, name: str = "HD.TEST", users: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, root: Path, *, name: str = "HD.TEST", users: Mapping[str, str]
+    ) -> None:
         self.directory = directory
         self.name = name
         self._users = users
+        self._root = root
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as unless_done:
             unless_done.push(self)
-            self._root = unpack_heimdal(self.directory)
             self._write_configuration()
             self._create_database()
             self._start_kdc()

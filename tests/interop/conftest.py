@@ -20,6 +20,7 @@ from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
 from lab.forwarder import Forwarder
+from lab.heimdal import unpack_heimdal
 from lab.program import Program
 from lab.realm import Kdc, MitRealm, Principal, ServerOptions, oversized_tickets
 from lab.samba import SambaDomain
@@ -391,6 +392,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
         # Without this and allow_rc4, the KDC makes no ticket with an RC4 session key.
         realm.kadmin("setstr", f"krbtgt/{REALM}", "session_enctypes", "aes256-cts arcfour-hmac")
         yield realm
+
+
+@pytest.fixture(scope="session")
+def heimdal_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of Heimdal's programs. They are unpacked once in a run, because that takes seconds."""
+    return unpack_heimdal(tmp_path_factory.mktemp("heimdal"))
 
 
 @pytest.fixture(scope="session")
