@@ -303,6 +303,21 @@ async def test_socket_may_change_a_password_again_after_the_reply(caplog: pytest
         assert program.answers == [kpasswd_error(3), kpasswd_rep()]
 
 
+async def test_bug_in_a_sender_does_not_end_other_exchanges(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Program):
+        def deliver(self, answer: Answer) -> None:
+            raise LookupError("a bug")
+
+    async with FakeKdc(tcp=reply(as_rep())) as kdc, running(kdc, caplog) as subject:
+        subject.send(as_req(nonce=1), Broken())
+
+        async def is_logged() -> bool:
+            return "bug_in_request" in caplog.messages
+
+        await eventually(is_logged)
+        assert await subject.send(as_req(nonce=2)).answer() == as_rep()
+
+
 async def test_end_waits_for_exchanges_in_flight(
     caplog: pytest.LogCaptureFixture, may_answer: asyncio.Event
 ) -> None:

@@ -64,7 +64,7 @@ class Answer:
 
 
 class JoinableRequest(IncomingRequest[Answer]):
-    """One copy of a request, whose message is complete."""
+    """One copy of a request. Its message is complete."""
 
     __slots__ = ("kerb_message", "kind")
 
@@ -197,6 +197,14 @@ class Joiner:
 
     async def _serve(self, exchange: _Exchange) -> None:
         answer = await self._pipeline.serve(exchange.request)
+        try:
+            self._end(exchange, answer)
+        except Exception as error:
+            # A bug. It must not end the exchanges of other programs.
+            logger.exception("bug_in_request", sum_by=("bug_in_request", type(error)), id=exchange.request.id)
+
+    def _end(self, exchange: _Exchange, answer: Answer) -> None:
+        """Deliver the answer, keep it, and handle the password change that is held back."""
         del self._exchanges[exchange.digest]
         if _is_kept(answer, exchange.request):
             self._keep(exchange.digest, answer, exchange.request.id)
@@ -237,7 +245,7 @@ class Joiner:
             self._expiry = loop.call_at(kept.until, self._expire)
 
     def _expire(self) -> None:
-        """Drop the answers whose time is over."""
+        """Drop the answers that have been kept for their time."""
         loop = asyncio.get_running_loop()
         while self._kept and (until := next(iter(self._kept.values())).until) <= loop.time():
             self._drop_oldest()

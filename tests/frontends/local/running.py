@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 15.0
 
 
 def config_for(*kdcs: int, kpasswd: int | None = None, name: str = "EXAMPLE.COM", **settings: Any) -> Config:
-    """Return the configuration of a realm whose servers are at these ports of loopback, by TCP.
+    """Return the configuration of a realm with servers at these ports of loopback, by TCP.
 
     `settings` are sections. As for an agent, the failure gate is off.
     """
