@@ -36,7 +36,14 @@ from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
 from kkdcpd.endpoints import KdcEndpoint, Transport
-from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDomainError, SettingError
+from kkdcpd.errors import (
+    BodyTooLargeError,
+    ConfigError,
+    LocateError,
+    MalformedError,
+    NoTargetDomainError,
+    SettingError,
+)
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
@@ -53,6 +60,7 @@ from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send
 from kkdcpd.protocol.forwarded import client_address
 from kkdcpd.protocol.framing import MessageReader, add_prefix
+from kkdcpd.protocol.heimdal_http import HttpReader
 from kkdcpd.protocol.ip_addresses import networks_of, parse_address, parse_network
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
@@ -147,12 +155,21 @@ def _local_stream(data: bytes) -> None:
 
 def _messages_of(*pieces: bytes) -> list[bytes]:
     reader, found = MessageReader(MAX_STREAM_MESSAGE_BYTES), []
-    with contextlib.suppress(MalformedError):
+    with contextlib.suppress(BodyTooLargeError):
         for piece in pieces:
             reader.feed(piece)
             while (message := reader.next_message()) is not None:
                 found.append(message)
     return found
+
+
+def _heimdal_http(data: bytes) -> None:
+    reader = HttpReader(MAX_STREAM_MESSAGE_BYTES)
+    with contextlib.suppress(BodyTooLargeError, MalformedError):
+        for piece in (data[:9], data[9:]):
+            reader.feed(piece)
+            message = reader.next_message()
+            assert message is None or len(message) <= MAX_STREAM_MESSAGE_BYTES + len(EMPTY)
 
 
 _MODES = (
@@ -612,6 +629,7 @@ TARGETS: Mapping[str, Target] = {
     "envelope": Target(run=_envelope, seeds=seeds.ENVELOPES, is_der=True),
     "request": Target(run=_request, seeds=seeds.REQUESTS, is_der=True),
     "local_stream": Target(run=_local_stream, seeds=seeds.STREAMS),
+    "heimdal_http": Target(run=_heimdal_http, seeds=seeds.HEIMDAL_HTTP),
     "policy": Target(run=_policy, seeds=seeds.REQUESTS, is_der=True),
     "refusal": Target(run=_refusal, seeds=seeds.REQUESTS, is_der=True),
     "log": Target(run=_log, seeds=seeds.REQUESTS, is_der=True),

@@ -231,6 +231,17 @@ def test_programs_get_tickets_for_services(realm: MitRealm, heimdal_root: Path, 
         assert set(servers.messages.values()) == {1}
 
 
+def test_heimdals_own_http_serves_heimdals_kinit(
+    realm: MitRealm, heimdal_root: Path, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    with in_a_thread(in_front_of(realm, tmp_path, heimdal_http=True)) as (local, _):
+        servers = RealmServers(kdc=(f"http/127.0.0.1:{local.port}",))
+        client = HeimdalClient(tmp_path / "heimdal", heimdal_root, {REALM: servers})
+        client.kinit("heimdal", PASSWORD).expect_ok()
+        client.kgetcred(SERVICE).expect_ok()
+    assert [line["reply"] for line in fields_of(log)] == ["KRB_ERROR", "AS_REP", "TGS_REP"]
+
+
 def test_wrong_password_is_the_error_of_the_kdc(realm: MitRealm, heimdal_root: Path, tmp_path: Path) -> None:
     with in_a_thread(in_front_of(realm, tmp_path)) as (local, _):
         mit = KerberosClient(tmp_path / "mit", at(local))

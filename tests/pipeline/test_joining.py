@@ -306,7 +306,7 @@ async def test_socket_may_change_a_password_again_after_the_reply(caplog: pytest
 async def test_bug_in_a_sender_does_not_end_other_exchanges(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Program):
         def deliver(self, answer: Answer) -> None:
-            raise LookupError("a bug")
+            raise LookupError(answer.payload)
 
     async with FakeKdc(tcp=reply(as_rep())) as kdc, running(kdc, caplog) as subject:
         subject.send(as_req(nonce=1), Broken())

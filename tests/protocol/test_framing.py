@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kkdcpd.errors import MalformedError
+from kkdcpd.errors import BodyTooLargeError, MalformedError
 from kkdcpd.protocol.framing import PREFIX_BYTES, MessageReader, add_prefix, has_prefix, read_prefix
 from tests.support import messages
 
@@ -70,7 +70,7 @@ def test_reader_returns_every_message_however_the_stream_is_cut(
 def test_reader_refuses_a_length_over_the_limit_or_with_the_high_bit(length: int) -> None:
     reader = MessageReader(10)
     reader.feed(length.to_bytes(4, "big"))
-    with pytest.raises(MalformedError, match=f"a length of {length} bytes"):
+    with pytest.raises(BodyTooLargeError, match=f"a length of {length} bytes"):
         reader.next_message()
 
 

@@ -1,6 +1,8 @@
 """Adds and reads the 4-byte length before a Kerberos message (RFC 4120 7.2.2). No other module does."""
 
-from kkdcpd.errors import MalformedError
+from typing import ClassVar
+
+from kkdcpd.errors import BodyTooLargeError, MalformedError
 
 __all__ = ["PREFIX_BYTES", "MessageReader", "add_prefix", "has_prefix", "read_prefix"]
 
@@ -38,6 +40,9 @@ class MessageReader:
 
     __slots__ = ("_buffer", "_max_bytes")
 
+    reads_one: ClassVar = False
+    """Whether a connection has one request only."""
+
     def __init__(self, max_bytes: int) -> None:
         self._buffer = bytearray()
         self._max_bytes = max_bytes
@@ -55,17 +60,21 @@ class MessageReader:
         """Return the next whole message, or None if more bytes must arrive first.
 
         Raises:
-            MalformedError: the length is over the limit. A length with its high bit set is always over the
+            BodyTooLargeError: the length is over the limit. A length with its high bit set is always over the
                 limit: the bit is reserved for extensions (RFC 4120 7.2.2), and no extension exists.
         """
         if len(self._buffer) < PREFIX_BYTES:
             return None
         length = read_prefix(self._buffer)
         if length > self._max_bytes:
-            raise MalformedError(f"a length of {length} bytes, which is more than {self._max_bytes}")
+            raise BodyTooLargeError(f"a length of {length} bytes, which is more than {self._max_bytes}")
         end = PREFIX_BYTES + length
         if len(self._buffer) < end:
             return None
         message = bytes(self._buffer[:end])
         del self._buffer[:end]
         return message
+
+    def frame(self, payload: bytes) -> bytes:
+        """Return the bytes of a reply."""
+        return add_prefix(payload)

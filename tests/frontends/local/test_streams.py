@@ -1,6 +1,7 @@
 """Connections of local programs: framing, limits, deadlines and users."""
 
 import asyncio
+import base64
 import logging
 import os
 import socket
@@ -122,6 +123,34 @@ async def test_length_over_the_limit_or_with_the_high_bit_is_code_61_and_the_end
         "body_too_large",
         f"a length of {length} bytes, which is more than 1024",
     )
+
+
+async def test_heimdals_http_is_served_on_the_same_port_if_allowed(tmp_path: Path) -> None:
+    line = b"GET /" + base64.b64encode(as_req()) + b" HTTP/1.0\r\n\r\n"
+    async with (
+        FakeKdc(tcp=reply(ERROR)) as kdc,
+        running_local(tmp_path, config_for(kdc.port), heimdal_http=True) as local,
+    ):
+        for pieces in ([line], [line[:1], line[1:100], line[100:]]):
+            async with local.tcp() as http:
+                for piece in pieces:
+                    http.writer.write(piece)
+                    await asyncio.sleep(0.02)
+                response = await http.rest()
+                assert response.partition(b"\r\n\r\n")[2] == prefixed(ERROR)
+        async with local.tcp() as http:
+            http.writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+            body = (await http.rest()).partition(b"\r\n\r\n")[2]
+            assert inspect_reply(MessageKind.AS_REQ, body[4:]).error_code == 29
+        async with local.tcp() as tcp:
+            assert await tcp.ask(as_req(nonce=2)) == ERROR
+
+
+async def test_heimdals_http_is_off_by_default(tmp_path: Path) -> None:
+    async with running_local(tmp_path, config_for(1)) as local, local.tcp() as http:
+        http.writer.write(b"GET /AAAA HTTP/1.0\r\n\r\n")
+        assert inspect_reply(MessageKind.AS_REQ, await http.receive()).error_code == 61
+        assert await http.rest() == b""
 
 
 async def test_malformed_message_gets_an_error_and_the_connection_stays(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class LocalOptions:
     has_next_kdc: whether programs know another KDC than this way in. If no KDC got a message, they then get
         KDC_ERR_SVC_UNAVAILABLE and try that KDC. Without another KDC, MIT's programs try for half a minute
         and Heimdal's for minutes. If it is false, they get KRB_ERR_GENERIC and end at once.
+    heimdal_http: whether TCP listeners also take requests in Heimdal's own form of HTTP. It has no TLS.
     beyond_loopback: whether other hosts may connect. UDP answers what it is sent, so a host that others can
         reach can be used to send datagrams to a third host (a reflector).
     joining: the limits for copies of requests.
@@ -36,6 +37,7 @@ class LocalOptions:
     idle_timeout: float = 30.0
     write_timeout: float = 10.0
     has_next_kdc: bool = True
+    heimdal_http: bool = False
     beyond_loopback: bool = False
     joining: JoiningLimits = field(default=JoiningLimits())
 

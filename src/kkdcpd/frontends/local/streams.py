@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import cast
 
-from kkdcpd.errors import MalformedError
+from kkdcpd.errors import RequestError
 from kkdcpd.frontends.http.connection_limits import ConnectionLimits
 from kkdcpd.frontends.http.holdings import Holdings
 from kkdcpd.frontends.local.options import LocalListener, LocalOptions
@@ -18,9 +18,10 @@ from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.joining import Answer, Joiner
 from kkdcpd.pipeline.pipeline import Pipeline
-from kkdcpd.protocol.framing import MessageReader, add_prefix
+from kkdcpd.protocol.framing import MessageReader
+from kkdcpd.protocol.heimdal_http import HttpReader
 from kkdcpd.protocol.ip_addresses import network_of, networks_of, parse_address
-from kkdcpd.values import ClientConnection, ConnectionActivity, ConnectionRefusal, Outcome, RequestResult
+from kkdcpd.values import ClientConnection, ConnectionActivity, ConnectionRefusal, RequestResult
 
 __all__ = ["StreamConnection", "Streams"]
 
@@ -104,7 +105,7 @@ class StreamConnection(asyncio.Protocol):
     def __init__(self, streams: Streams, listener: LocalListener) -> None:
         self._streams = streams
         self._listener = listener
-        self._reader = MessageReader(streams.options.max_message_bytes)
+        self._reader: MessageReader | HttpReader = MessageReader(streams.options.max_message_bytes)
         self._in_flight = 0
         self._is_writing = False
         self._is_last = False
@@ -129,7 +130,10 @@ class StreamConnection(asyncio.Protocol):
         self._watch(self._streams.options.idle_timeout)
 
     def data_received(self, data: bytes) -> None:
-        """Take the requests that are complete."""
+        """Take the requests that are complete. The first byte tells HTTP from messages with lengths."""
+        options = self._streams.options
+        if options.heimdal_http and self._activity is ConnectionActivity.IDLE and HttpReader.fits(data):
+            self._reader = HttpReader(options.max_message_bytes)
         self._reader.feed(data)
         self._advance()
 
@@ -196,7 +200,7 @@ class StreamConnection(asyncio.Protocol):
         self._in_flight -= 1
         if self._transport.is_closing():
             return
-        self._transport.write(add_prefix(answer.payload))
+        self._transport.write(self._reader.frame(answer.payload))
         self._is_last = self._is_last or self._streams.is_draining
         # Not at once: `_advance` itself may cause answers, and would call itself.
         asyncio.get_running_loop().call_soon(self._advance)
@@ -207,8 +211,8 @@ class StreamConnection(asyncio.Protocol):
             return
         try:
             self._take_requests()
-        except MalformedError as error:
-            self._end_malformed(str(error))
+        except RequestError as error:
+            self._end_unreadable(error)
             return
         if self._is_last and self._in_flight == 0:
             self._transport.close()  # after the bytes that are still to be sent
@@ -224,16 +228,17 @@ class StreamConnection(asyncio.Protocol):
             if message is None:
                 return
             self._in_flight += 1
+            self._is_last = self._is_last or self._reader.reads_one
             self._streams.submit(self, message, self._listener)
 
     @property
     def _is_full(self) -> bool:
         return self._in_flight >= REQUESTS_AT_ONCE or self._is_writing
 
-    def _end_malformed(self, detail: str) -> None:
-        """Answer a length over the limit, and close the connection (RFC 4120 7.2.2)."""
-        result = RequestResult(outcome=Outcome.BODY_TOO_LARGE, detail=detail)
-        self._transport.write(add_prefix(self._streams.refuse(self.client, result).payload))
+    def _end_unreadable(self, error: RequestError) -> None:
+        """Answer a length over the limit or invalid HTTP, and close the connection (RFC 4120 7.2.2)."""
+        result = RequestResult(outcome=error.outcome, detail=str(error))
+        self._transport.write(self._reader.frame(self._streams.refuse(self.client, result).payload))
         self._transport.close()
 
     def _pause_or_resume(self) -> None:
