@@ -66,8 +66,13 @@ class Program:
     origin: Hashable = field(default_factory=object)
     answers: list[bytes] = field(default_factory=list)
 
+    dismissals: int = 0
+
     def deliver(self, answer: Answer) -> None:
         self.answers.append(answer.payload)
+
+    def dismiss(self) -> None:
+        self.dismissals += 1
 
     async def answer(self) -> bytes:
         async def has_answer() -> bool:
@@ -233,6 +238,7 @@ async def test_senders_over_the_limit_get_no_answer(
         may_answer.set()
         await programs[1].answer()
         assert [program.answers for program in programs] == [[as_rep()], [as_rep()], []]
+        assert [program.dismissals for program in programs] == [0, 0, 1]
 
 
 async def test_newer_password_change_of_a_socket_is_held_back_until_the_first_has_its_reply(
@@ -251,6 +257,7 @@ async def test_newer_password_change_of_a_socket_is_held_back_until_the_first_ha
 
         await eventually(has_both)
         assert program.answers == [kpasswd_rep(), b"newer"]
+        assert program.dismissals == 1  # SECOND's
         assert len(kdc.messages) == 1
         (line,) = subject.lines()
         assert line["copies"] == 2
@@ -274,6 +281,7 @@ async def test_newest_password_change_is_forwarded_if_the_first_gets_no_reply(
         may_answer.set()
         assert await program.answer() == kpasswd_rep()
         assert program.answers == [kpasswd_rep()]
+        assert program.dismissals == 2
         assert kdc.messages == [FIRST, THIRD]
         assert [line["outcome"] for line in subject.lines()] == ["no_kdc_reply", "answered"]
 

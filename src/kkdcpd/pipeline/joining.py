@@ -90,6 +90,10 @@ class Sender(Protocol):
         """Send the answer, if the client is still there."""
         ...
 
+    def dismiss(self) -> None:
+        """Take note that no answer will come."""
+        ...
+
 
 class _Exchange:
     """A request that the pipeline serves, or a password change that is held back, with all its senders."""
@@ -105,6 +109,10 @@ class _Exchange:
     def deliver(self, answer: Answer) -> None:
         for sender in self.senders:
             sender.deliver(answer)
+
+    def dismiss(self) -> None:
+        for sender in self.senders:
+            sender.dismiss()
 
 
 @frozen
@@ -161,9 +169,11 @@ class Joiner:
 
     def _join(self, exchange: _Exchange, sender: Sender) -> None:
         exchange.request.copies += 1
-        if len(exchange.senders) < self._limits.senders:
-            exchange.senders[sender] = None
-            self._note_change(exchange, sender.origin)
+        if len(exchange.senders) >= self._limits.senders:
+            sender.dismiss()
+            return
+        exchange.senders[sender] = None
+        self._note_change(exchange, sender.origin)
 
     def _begin(self, exchange: _Exchange, origin: Hashable) -> None:
         if (
@@ -185,6 +195,7 @@ class Joiner:
         first.request.copies += 1
         if first.newer:
             del self._exchanges[first.newer.digest]
+            first.newer.dismiss()
         first.newer = exchange
         self._exchanges[exchange.digest] = exchange
 
@@ -223,7 +234,9 @@ class Joiner:
         self._forget_change(exchange)
         origins = {sender.origin for sender in newer.senders}
         for sender in exchange.senders:
-            if sender.origin not in origins:
+            if sender.origin in origins:
+                sender.dismiss()
+            else:
                 sender.deliver(answer)
         for origin in origins:
             self._note_change(newer, origin)

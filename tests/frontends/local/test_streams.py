@@ -16,7 +16,7 @@ from kkdcpd.values import MessageKind
 from tests.frontends.local.running import LOOPBACK, config_for, fields_of, running_local
 from tests.support import kerberos_asn1 as asn1
 from tests.support.fake_kdc import FakeKdc, reply
-from tests.support.messages import as_rep, as_req, krb_error, prefixed
+from tests.support.messages import as_rep, as_req, kpasswd_rep, kpasswd_req, krb_error, prefixed
 from tests.support.waiting import eventually
 
 ERROR = krb_error(25)
@@ -209,6 +209,28 @@ async def test_bytes_of_an_unfinished_message_do_not_extend_its_time(tmp_path: P
         trickling = tasks.create_task(trickle(tcp.writer), name="trickle")
         assert await tcp.rest() == b""
         trickling.cancel()
+
+
+async def test_connection_with_a_dismissed_request_ends_after_the_idle_time(
+    tmp_path: Path, may_answer: asyncio.Event
+) -> None:
+    """A newer password change replaces the one before, which gets no answer."""
+    may_answer.clear()
+    first, second, third = (kpasswd_req(cipher=bytes([number]) * 200) for number in range(3))
+    async with (
+        FakeKdc(tcp=reply(kpasswd_rep(), when=may_answer)) as kdc,
+        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.2) as local,
+        local.tcp() as tcp,
+    ):
+        for payload in (first, second, third):
+            tcp.send(payload)
+        await kdc.wait_for_messages()
+        await asyncio.sleep(0.05)
+        may_answer.set()
+        assert await tcp.receive() == kpasswd_rep()
+        assert inspect_reply(MessageKind.KPASSWD_REQ, await tcp.receive()).error_code == 60
+        assert await tcp.rest() == b""
+        assert kdc.messages == [first]
 
 
 async def test_kdc_that_is_slow_costs_no_connection(tmp_path: Path, may_answer: asyncio.Event) -> None:

@@ -102,6 +102,9 @@ class _Datagram:
             payload = self.datagrams.limit(answer.payload, self.request)
             self.datagrams.send(payload, self.ancillary, self.peer)
 
+    def dismiss(self) -> None:
+        """Do nothing: a program without an answer sends its request again."""
+
 
 def _reply_from(ancillary: Sequence[tuple[int, int, bytes]]) -> Ancillary:
     """Return the data by which the kernel sends from the address that a datagram was sent to.

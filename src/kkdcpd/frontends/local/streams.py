@@ -197,11 +197,14 @@ class StreamConnection(asyncio.Protocol):
 
     def deliver(self, answer: Answer) -> None:
         """Send the answer to one request."""
+        if not self._transport.is_closing():
+            self._transport.write(self._reader.frame(answer.payload))
+            self._is_last = self._is_last or self._streams.is_draining
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Count a request in flight less."""
         self._in_flight -= 1
-        if self._transport.is_closing():
-            return
-        self._transport.write(self._reader.frame(answer.payload))
-        self._is_last = self._is_last or self._streams.is_draining
         # Not at once: `_advance` itself may cause answers, and would call itself.
         asyncio.get_running_loop().call_soon(self._advance)
 
@@ -295,6 +298,10 @@ class _StreamSender:
     def deliver(self, answer: Answer) -> None:
         """Send the answer, if the program is still there."""
         self._connection.deliver(answer)
+
+    def dismiss(self) -> None:
+        """Let the connection be idle, so that it ends at its idle timeout."""
+        self._connection.dismiss()
 
 
 def _client_of(transport: asyncio.Transport) -> ClientConnection:
