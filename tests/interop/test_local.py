@@ -87,7 +87,8 @@ class Servers:
 
 
 async def _ask(port: int, payload: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    """Ask a real server from another address than the programs have: it sees the proxy's address."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
     with contextlib.closing(writer):
         writer.write(prefixed(payload))
         return await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
