@@ -25,6 +25,7 @@ from lab.ports import free_port
 from tests.support.messages import prefixed
 from tests.support.shared import own_counts, own_table
 from tests.support.upstream import running_relay
+from tests.support.waiting import eventually
 
 __all__ = [
     "LOOPBACK",
@@ -65,6 +66,15 @@ class Local:
     keeping: asyncio.Task[None]
     port: int
     unix_path: Path
+
+    async def wait_for_copies(self, count: int) -> None:
+        """Wait until this number of copies has been joined with a request in flight."""
+
+        async def are_joined() -> bool:
+            exchanges = self.frontend._joiner._exchanges.values()
+            return any(exchange.request.copies == count for exchange in exchanges)
+
+        await eventually(are_joined)
 
     def udp(self, host: str = LOOPBACK) -> "Udp":
         return Udp(host, self.port)

@@ -67,7 +67,7 @@ async def test_datagram_that_comes_again_from_the_same_port_is_answered_once(
             for sender in (udp, udp, other):
                 sender.send(REQUEST)
             await kdc.wait_for_messages()
-            await asyncio.sleep(0.05)  # the way in has read the copies
+            await local.wait_for_copies(2)
             may_answer.set()
             assert await udp.receive() == await other.receive() == krb_error(24)
             assert not udp.has_answer

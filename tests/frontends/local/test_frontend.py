@@ -186,6 +186,7 @@ async def test_reply_of_a_kdc_reaches_a_program_whose_first_socket_is_gone(
             await kdc.wait_for_messages()
         async with local.unix() as unix:
             unix.send(PROOF)
+            await local.wait_for_copies(1)
             may_answer.set()
             assert await unix.receive() == as_rep()
         assert len(kdc.messages) == 1

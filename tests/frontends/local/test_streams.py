@@ -185,7 +185,7 @@ async def test_program_that_ends_its_side_gets_its_answers(tmp_path: Path, may_a
 async def test_connection_without_a_request_ends_after_the_idle_time(tmp_path: Path) -> None:
     async with (
         FakeKdc(tcp=reply(ERROR)) as kdc,
-        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.2) as local,
+        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.5) as local,
         local.tcp() as unused,
         local.tcp() as used,
     ):
@@ -219,13 +219,13 @@ async def test_connection_with_a_dismissed_request_ends_after_the_idle_time(
     first, second, third = (kpasswd_req(cipher=bytes([number]) * 200) for number in range(3))
     async with (
         FakeKdc(tcp=reply(kpasswd_rep(), when=may_answer)) as kdc,
-        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.2) as local,
+        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.5) as local,
         local.tcp() as tcp,
     ):
         for payload in (first, second, third):
             tcp.send(payload)
         await kdc.wait_for_messages()
-        await asyncio.sleep(0.05)
+        await local.wait_for_copies(2)
         may_answer.set()
         assert await tcp.receive() == kpasswd_rep()
         assert inspect_reply(MessageKind.KPASSWD_REQ, await tcp.receive()).error_code == 60
@@ -237,12 +237,12 @@ async def test_kdc_that_is_slow_costs_no_connection(tmp_path: Path, may_answer: 
     may_answer.clear()
     async with (
         FakeKdc(tcp=reply(ERROR, when=may_answer)) as kdc,
-        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.1, message_timeout=0.1) as local,
+        running_local(tmp_path, config_for(kdc.port), idle_timeout=0.5, message_timeout=0.5) as local,
         local.tcp() as tcp,
     ):
         tcp.send(as_req())
         await kdc.wait_for_messages()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.7)
         may_answer.set()
         assert await tcp.receive() == ERROR
 
