@@ -194,6 +194,7 @@ class Rule(Word):
     KPASSWD_FAILURES = "kpasswd_failures"
     CLIENT_CERTIFICATE = "client_certificate"
     TOKEN = "token"  # noqa: S105 - the name of a rule
+    UID = "uid"
     MESSAGE_KIND = "message_kind"
     KPASSWD_SET = "kpasswd_set"
     REALM_MISMATCH = "realm_mismatch"
@@ -455,7 +456,8 @@ class ClientConnection:
     `address` and `port` belong to the peer (`unix` and 0 for a UNIX socket); `tls` is the TLS version. Behind
     a trusted proxy, `address` is the client's address that the proxy reports, and `proxy` is the proxy's
     address. Limits apply to `network`: the IPv4 address or the IPv6 /64. `token` is a digest of the path
-    token of the request, if it has a token.
+    token of the request, if it has a token. `uid` is the user of the program at the other end of a UNIX
+    socket, if the way in knows the user.
     """
 
     address: str
@@ -465,3 +467,4 @@ class ClientConnection:
     proxy: str | None = None
     certificate: ClientCertificate | None = None
     token: bytes | None = None
+    uid: int | None = None

@@ -1,5 +1,6 @@
 """Seeds of the search: messages of real clients and KDCs, and of the builders in tests/support."""
 
+import base64
 import datetime
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ __all__ = [
     "ENVELOPES",
     "FAST_ERRORS",
     "FORWARDED",
+    "HEIMDAL_HTTP",
     "HTTP_RESPONSES",
     "KPASSWD",
     "PINGS",
@@ -32,6 +34,7 @@ __all__ = [
     "REQUESTS",
     "RESOLV_CONFS",
     "SETTINGS",
+    "STREAMS",
     "VIA",
 ]
 
@@ -58,6 +61,19 @@ REQUESTS: Sequence[bytes] = (
     messages.kpasswd_req(version=0xFF80, realm="EXAMPLE.ORG"),
 )
 """Payloads."""
+
+STREAMS: Sequence[bytes] = (
+    *map(messages.prefixed, REQUESTS),
+    b"".join(map(messages.prefixed, REQUESTS)),
+    messages.prefixed(b"") + messages.prefixed(REQUESTS[0])[:-1],
+    b"\x80\x00\x00\x00" + messages.prefixed(REQUESTS[0]),
+)
+"""Bytes of TCP connections (RFC 4120 7.2.2)."""
+
+HEIMDAL_HTTP: Sequence[bytes] = (
+    *(b"GET /" + base64.b64encode(payload) + b" HTTP/1.0\r\n\r\n" for payload in REQUESTS),
+    b"GET http://kdc/%2BA%3d%3d HTTP/1.1\r\nHost: kdc\r\n\r\n",
+)
 
 ENVELOPES: Sequence[bytes] = (
     *map(captured, CAPTURED),

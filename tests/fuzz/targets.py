@@ -40,6 +40,7 @@ from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
 from kkdcpd.endpoints import KDC_TRANSPORTS, PROXY_TRANSPORTS, KdcEndpoint, Transport
 from kkdcpd.errors import (
+    BodyTooLargeError,
     ConfigError,
     LocateError,
     LoopDetectedError,
@@ -62,7 +63,8 @@ from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send
 from kkdcpd.protocol.forwarded import client_address
-from kkdcpd.protocol.framing import add_prefix
+from kkdcpd.protocol.framing import MessageReader, add_prefix
+from kkdcpd.protocol.heimdal_http import HttpReader
 from kkdcpd.protocol.ip_addresses import networks_of, parse_address, parse_network
 from kkdcpd.protocol.kdc_proxy_http import (
     MAX_ENVELOPE_BYTES,
@@ -73,8 +75,8 @@ from kkdcpd.protocol.kdc_proxy_http import (
 )
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
-from kkdcpd.protocol.krb_error import build_policy_error
-from kkdcpd.protocol.messages import classify, inspect_reply, is_reply_to_another_kind
+from kkdcpd.protocol.krb_error import build_error
+from kkdcpd.protocol.messages import classify, classify_bare, inspect_reply, is_reply_to_another_kind
 from kkdcpd.protocol.probe import judge_probe
 from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, parse
 from kkdcpd.protocol.resending import is_repeatable
@@ -104,6 +106,7 @@ __all__ = ["TARGETS", "Target", "request_in"]
 REALM = RealmConfig(name="EXAMPLE.COM", aliases=("CORP",))
 MANY = 64  # the most lines of one input; a loop with a quadratic cost shows with many lines only
 EMPTY = add_prefix(b"")
+MAX_STREAM_MESSAGE_BYTES = 4096
 NOW = 1_800_000_000.25
 
 
@@ -147,6 +150,37 @@ def _request(data: bytes) -> None:
         assert is_kpasswd(data, (0, len(data))) is (request.kind is MessageKind.KPASSWD_REQ)
         is_repeatable(request)
         hash(request)
+
+
+def _local_stream(data: bytes) -> None:
+    """Read a stream whole and in two pieces: the messages are the same, and no byte is lost."""
+    whole = _messages_of(data)
+    cut = len(data) // 3
+    assert _messages_of(data[:cut], data[cut:]) == whole
+    assert data.startswith(b"".join(whole))
+    for message in whole:
+        with contextlib.suppress(MalformedError):
+            request = classify_bare(message)
+            assert request.target_domain == request.realm
+
+
+def _messages_of(*pieces: bytes) -> list[bytes]:
+    reader, found = MessageReader(MAX_STREAM_MESSAGE_BYTES), []
+    with contextlib.suppress(BodyTooLargeError):
+        for piece in pieces:
+            reader.feed(piece)
+            while (message := reader.next_message()) is not None:
+                found.append(message)
+    return found
+
+
+def _heimdal_http(data: bytes) -> None:
+    reader = HttpReader(MAX_STREAM_MESSAGE_BYTES)
+    with contextlib.suppress(BodyTooLargeError, MalformedError):
+        for piece in (data[:9], data[9:]):
+            reader.feed(piece)
+            message = reader.next_message()
+            assert message is None or len(message) <= MAX_STREAM_MESSAGE_BYTES + len(EMPTY)
 
 
 _MODES = (
@@ -289,7 +323,7 @@ def _refusal(data: bytes) -> None:
     if request is None:
         return
     text = "Not through this proxy."
-    payload = build_policy_error(request, text, NOW)
+    payload = build_error(KrbErrorCode.KDC_ERR_POLICY, text, request=request, now=NOW)
     facts = inspect_reply(request.kind, payload)
     assert facts.error_code == KrbErrorCode.KDC_ERR_POLICY
     assert request.sname in {None, facts.sname}
@@ -645,6 +679,8 @@ ARMORED_REQUESTS: Sequence[ProxyRequest] = tuple(
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(run=_envelope, seeds=seeds.ENVELOPES, is_der=True),
     "request": Target(run=_request, seeds=seeds.REQUESTS, is_der=True),
+    "local_stream": Target(run=_local_stream, seeds=seeds.STREAMS),
+    "heimdal_http": Target(run=_heimdal_http, seeds=seeds.HEIMDAL_HTTP),
     "policy": Target(run=_policy, seeds=seeds.REQUESTS, is_der=True),
     "refusal": Target(run=_refusal, seeds=seeds.REQUESTS, is_der=True),
     "log": Target(run=_log, seeds=seeds.REQUESTS, is_der=True),

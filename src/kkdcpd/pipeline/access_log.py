@@ -41,7 +41,8 @@ class AccessRecord:
     """The facts about a request that has ended.
 
     `request` is None if the request could not be read. `status` is None if the way in has no statuses, or if
-    the client left before the response.
+    the client left before the response. `copies` is the number of further copies of the request that got the
+    same response.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class AccessRecord:
     seconds: float
     bytes_in: int
     bytes_out: int
+    copies: int = 0
 
 
 class AccessLog:
@@ -86,6 +88,8 @@ def _fields(record: AccessRecord) -> dict[str, object]:
     fields: dict[str, object] = {"id": record.request_id, "client": client.address}
     if client.port:
         fields["port"] = client.port
+    if client.uid is not None:
+        fields["uid"] = client.uid
     if client.proxy:
         fields["proxy"] = client.proxy
     fields["tls"] = client.tls or "none"
@@ -98,6 +102,8 @@ def _fields(record: AccessRecord) -> dict[str, object]:
     _add_result(fields, result)
     if request and result.reply and result.reply.facts.error_code in _UNKNOWN_NAME_ERRORS:
         _add_advice(fields, request.realm, result.realm)
+    if record.copies:
+        fields["copies"] = record.copies
     if record.status:
         fields["status"] = record.status
     fields["ms"] = round(record.seconds * 1000, 1)

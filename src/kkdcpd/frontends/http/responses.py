@@ -14,7 +14,7 @@ from kkdcpd.frozen import frozen
 from kkdcpd.protocol.kdc_proxy_http import DELIVERY_HEADER, UNDELIVERED
 from kkdcpd.values import Outcome, Refusal
 
-__all__ = ["SERVER", "Response", "answer", "encode", "encode_upgrade", "refuse"]
+__all__ = ["SERVER", "Response", "answer", "encode", "encode_upgrade", "refuse", "sentence"]
 
 SERVER = "kkdcpd"
 CONTENT_TYPE = "application/kerberos"
@@ -81,17 +81,19 @@ def refuse(
         headers.append(("Allow", "POST"))
     if refusal and refusal.retry_after:
         headers.append(("Retry-After", str(math.ceil(refusal.retry_after))))
-    text = _sentence(refusal.text) if refusal else ending.sentence
     return Response(
         status=ending.status,
-        body=f"{text}\n".encode(),
+        body=f"{sentence(outcome, refusal)}\n".encode(),
         headers=tuple(headers),
         closes=not ending.keeps_connection,
     )
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].removesuffix(".") + "."
+def sentence(outcome: Outcome, refusal: Refusal | None = None) -> str:
+    """Return the sentence for an outcome without a reply."""
+    if refusal is None:
+        return _ENDINGS[outcome].sentence
+    return refusal.text[:1].upper() + refusal.text[1:].removesuffix(".") + "."
 
 
 @lru_cache(maxsize=1)
