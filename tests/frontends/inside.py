@@ -135,6 +135,15 @@ class Talk:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._reader.readexactly(count)
 
+    async def read_until(self, end: bytes) -> bytes:
+        """Wait for these bytes, and return everything up to their end."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._reader.readuntil(end)
+
+    def pause(self) -> None:
+        """Stop reading, so that the buffers fill."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined] # it is one for streams
+
     async def read_some(self) -> bytes:
         """Wait for any bytes, or the end."""
         async with asyncio.timeout(PATIENCE_SECONDS):

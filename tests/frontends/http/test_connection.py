@@ -329,7 +329,7 @@ async def test_client_that_does_not_read_its_reply_is_cut_off(
         unread(listener, contexts.client) as (_reader, writer),
     ):
         writer.write(post(GOOD_BODY, version=version))
-        await eventually(partial(is_cut_off, log, "the reply isn't read"))
+        await eventually(partial(is_cut_off, log, "the client does not read its reply"))
 
 
 async def test_client_that_asks_again_and_never_reads_is_cut_off(
@@ -342,7 +342,7 @@ async def test_client_that_asks_again_and_never_reads_is_cut_off(
         unread(listener) as (_reader, writer),
     ):
         writer.write(GOOD_REQUEST * 200)
-        await eventually(partial(is_cut_off, log, "the reply isn't read"))
+        await eventually(partial(is_cut_off, log, "the client does not read its reply"))
     assert len(kdc.messages) < 200
 
 
@@ -362,7 +362,7 @@ async def test_client_that_half_closes_and_never_reads_is_cut_off(
 
 
 async def is_cut_off_or_gone(log: pytest.LogCaptureFixture) -> bool:
-    return await is_cut_off(log, "the reply isn't read") or any(
+    return await is_cut_off(log, "the client does not read its reply") or any(
         fields["outcome"] == "client_gone" for fields in exchange_fields(log)
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
-from kkdcpd.frontends.http.outgoing import Outgoing
+from kkdcpd.frontends.http.wire import Wire
 from kkdcpd.log.events import EventLogger
 
 __all__ = ["KEPT", "LAST", "HttpProtocol", "Owner", "make_server"]
@@ -117,8 +117,8 @@ def _make_request(
 
 def _owner_of(request: web.BaseRequest) -> Owner | None:
     """Return the connection of a request, None once it is lost."""
-    outgoing = request.transport
-    return outgoing.owner if isinstance(outgoing, Outgoing) else None
+    wire = request.transport
+    return wire.owner if isinstance(wire, Wire) else None
 
 
 def _serve(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:

@@ -2,7 +2,7 @@
 
 A client decides how slowly bytes come and go, and how many. So each head, body and response has its deadline,
 and what one connection can make the process hold has its limit (docs/http.md has the figures). The gate keeps
-the limits of what comes in; `outgoing` and `holdings` keep those of what goes out and of all connections.
+the limits of what comes in; `wire` and `holdings` keep those of what goes out and of all connections.
 
 aiohttp parses, runs the handler and keeps requests in order (`bridge`). It gets bytes by `data_received`,
 sees a transport of ours, and asks its handler for responses.
@@ -22,8 +22,9 @@ from kkdcpd.frontends.http.bridge import KEPT, LAST, HttpProtocol, make_server
 from kkdcpd.frontends.http.gate import Fault, Gate, Limits
 from kkdcpd.frontends.http.holdings import FREE_BYTES, Holdings
 from kkdcpd.frontends.http.malformed import name_rule, name_start
-from kkdcpd.frontends.http.outgoing import Outgoing
-from kkdcpd.frontends.http.responses import Response, encode
+from kkdcpd.frontends.http.responses import Response, encode, encode_upgrade
+from kkdcpd.frontends.http.takeover import Successor, TakenOver, Upgrade
+from kkdcpd.frontends.http.wire import RECEIVE_BYTES, Owner, Wire, receive_buffer
 from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.columns import Handshake
 from kkdcpd.metrics.counters import Counters
@@ -44,9 +45,6 @@ MAX_LINE_BYTES = 4096
 MAX_HEADERS = 64
 """aiohttp makes objects of each: this many cost more than their bytes."""
 
-RECEIVE_BYTES = 65536
-"""The most that is received at a time."""
-
 READ_BUFFER_BYTES = 2 * RECEIVE_BYTES
 """aiohttp stops reading at twice this. Bodies that are wanted never wait for so long."""
 
@@ -63,10 +61,6 @@ NEVER = 365 * 86400.0
 MAX_PROBES = 64
 """Twice as many as the errors after which aiohttp stops reading."""
 
-_received = memoryview(bytearray(RECEIVE_BYTES))
-"""All connections receive into one buffer, as nothing else happens meanwhile. With other protocols uvloop's
-TLS takes 256 KiB for each read, which are mapped, shrunk to what came, and unmapped."""
-
 
 class BrokenBodyError(Exception):
     """The body of a request breaks the rules of HTTP. The server answers this request by itself."""
@@ -75,7 +69,7 @@ class BrokenBodyError(Exception):
 class Handler(Protocol):
     """What answers requests."""
 
-    def handle(self, request: web.BaseRequest, connection: "Connection", /) -> Awaitable[Response]:
+    def handle(self, request: web.BaseRequest, connection: "Connection", /) -> Awaitable[Response | Upgrade]:
         """Answer a request. A BrokenBodyError of the connection's may pass through."""
 
     def refuse_malformed(self, connection: "Connection", detail: str, /) -> Response:
@@ -104,10 +98,17 @@ class HttpServer:
         self.write_timeout = connections.write_timeout
         self.is_draining = False
         self.aiohttp = make_server()
+        self._taken_over: set[TakenOver] = set()
 
     def connection(self, arrival: Arrival) -> "Connection":
         """Make the protocol of a new connection."""
         return Connection(self, arrival)
+
+    def take_over(self, arrival: Arrival, successor: Successor) -> TakenOver:
+        """Note that a successor serves a connection from now on."""
+        taken_over = TakenOver(arrival, successor, self._taken_over.discard)
+        self._taken_over.add(taken_over)
+        return taken_over
 
     def drain(self) -> None:
         """Tell the client of every connection, with its next response, that this response is the last."""
@@ -117,9 +118,11 @@ class HttpServer:
         """Close every connection. Requests in flight have so many seconds; to aiohttp, 0 is without end."""
         self.aiohttp.pre_shutdown()  # Idle connections end here.
         await self.aiohttp.shutdown(timeout)
+        for connection in tuple(self._taken_over):
+            connection.close()
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Owner):
     """A connection whose client must keep its deadlines and its limits.
 
     `client` is the client, as the acceptor and TLS tell. `is_trusted_proxy` says whether its requests may
@@ -130,19 +133,18 @@ class Connection(asyncio.BufferedProtocol):
         "_arrival",
         "_awaited",
         "_body",
-        "_end_timer",
         "_first_bytes",
         "_gate",
         "_is_head_too_large",
         "_is_holding",
         "_loop",
-        "_outgoing",
         "_protocol",
         "_server",
         "_timer",
         "_timer_at",
         "_tls",
-        "_write_timer",
+        "_upgrade",
+        "_wire",
         "bytes_read",
         "client",
         "is_trusted_proxy",
@@ -172,7 +174,7 @@ class Connection(asyncio.BufferedProtocol):
             max_headers=MAX_HEADERS,
             read_bufsize=READ_BUFFER_BYTES,
         )
-        self._outgoing: Outgoing[Connection] | None = None
+        self._wire: Wire[Connection] | None = None
         self._tls: TlsConnection | None = None
         self._first_bytes: bytes | None = None
         self._body: StreamReader | None = None
@@ -181,16 +183,15 @@ class Connection(asyncio.BufferedProtocol):
         self._is_holding = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._end_timer: asyncio.TimerHandle | None = None
+        self._upgrade: Upgrade | None = None
 
     # -- The beginning and the end ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn what TLS tells of the client."""
-        wire: asyncio.Transport = transport  # type: ignore[assignment] # ours are all of streams
-        self._outgoing = Outgoing(wire, self)
-        self._protocol.connection_made(self._outgoing)
+        stream: asyncio.Transport = transport  # type: ignore[assignment] # ours are all of streams
+        self._wire = Wire(stream, self, self._server.write_timeout)
+        self._protocol.connection_made(self._wire)
         self._arrival.begin(self)
         self._watch()
         ssl_object = transport.get_extra_info("ssl_object")
@@ -219,38 +220,50 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the timers, and leave the count of connections."""
-        for timer in (self._timer, self._write_timer, self._end_timer):
-            if timer:
-                timer.cancel()
-        self._timer = self._outgoing = None
+        self._release()
+        self._arrival.leave()
+        self._protocol.connection_lost(exc)
+
+    def _release(self) -> None:
+        """Forget what belongs to this connection's time as HTTP."""
+        if self._timer:
+            self._timer.cancel()
+        if self._wire:
+            self._wire.stop_deadlines()
+        self._timer = self._wire = None
         self._gate.close()
         if self._tls:
             self._tls.note_close_notify = None
         if self._is_holding:
             self._server.holdings.release(self)
-        self._arrival.leave()
-        self._protocol.connection_lost(exc)
 
     def end(self) -> None:
         """Take nothing more in. A rest that is still to be sent has its deadline."""
+        if self._upgrade and self._wire:
+            self._hand_over(self._upgrade, self._wire)
+            return
         self._gate.close()
         if self._tls:
             self._tls.note_close_notify = None
-        self._end_in(self._server.write_timeout, "the reply isn't read")
+        if self._wire:
+            self._wire.close_within_write_timeout()
 
-    def _end_in(self, seconds: float, reason: str) -> None:
-        if self._outgoing and not self._end_timer:
-            self._end_timer = self._loop.call_later(seconds, self.cut_off, reason)
+    def _hand_over(self, upgrade: Upgrade, wire: Wire["Connection"]) -> None:
+        """Give the connection to the successor: aiohttp has ended its part, and closes its transport."""
+        ahead = self._gate.take_held()
+        self._release()
+        self._protocol.connection_lost(None)
+        self._server.take_over(self._arrival, upgrade.successor).begin(wire, ahead)
 
     @property
     def activity(self) -> ConnectionActivity:
         """What the connection does at this moment, for the acceptor, which may need room for another one."""
-        is_response_unread = self._outgoing is not None and self._outgoing.is_paused
+        is_response_unread = self._wire is not None and self._wire.is_paused
         return ConnectionActivity.SERVING if is_response_unread else self._gate.activity
 
     def cut_off(self, reason: str) -> None:
         """Drop what the client does not take, and the connection with it."""
-        if not self._outgoing:
+        if not self._wire:
             return
         client = self.client
         logger.debug("connection_aborted", client=client.address, port=client.port, reason=reason)
@@ -258,9 +271,9 @@ class Connection(asyncio.BufferedProtocol):
             # The last response may still be on its way: the event loop writes after its callbacks, and the
             # kernel sends as fast as the client takes it.
             self._gate.close()
-            self._loop.call_soon(self._outgoing.abort)
+            self._loop.call_soon(self._wire.abort)
         else:
-            self._outgoing.reset()
+            self._wire.reset()
 
     # -- The end of what the client sends --------------------------------------------------------------------
 
@@ -273,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._has_hung_up():
             return False
         self._input_ends()
-        return self._outgoing is not None and not self._outgoing.is_closing()
+        return self._wire is not None and not self._wire.is_closing()
 
     def _note_close_notify(self) -> None:
         if self._tls and self._tls.note_close_notify:
@@ -286,8 +299,8 @@ class Connection(asyncio.BufferedProtocol):
         self._close_if_over()
 
     def _close_if_over(self) -> None:
-        if self._outgoing and not self._can_go_on():
-            self._outgoing.close()
+        if self._wire and not self._can_go_on():
+            self._wire.close()
 
     def _can_go_on(self) -> bool:
         """Whether a response is still due. One to a broken request is, though it never becomes whole."""
@@ -296,24 +309,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def _has_hung_up(self) -> bool:
         """Whether the client has closed its unix socket. TCP does not tell this from a half-close."""
-        outgoing = self._outgoing
-        return outgoing is not None and self.client.address == UNIX_PEER and outgoing.has_hung_up()
+        wire = self._wire
+        return wire is not None and self.client.address == UNIX_PEER and wire.has_hung_up()
 
     # -- What comes in ---------------------------------------------------------------------------------------
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Say where to receive."""
-        del sizehint
-        return _received
-
     def buffer_updated(self, nbytes: int) -> None:
         """Take in what was received."""
-        data = bytes(_received[:nbytes])
+        data = bytes(receive_buffer[:nbytes])
         if self._first_bytes is None:
             self._first_bytes = data[:8]
         self._gate.receive(data, self._loop.time())
-        if self._gate.is_handed_on and self._outgoing:
-            self._outgoing.pause_reading()  # The request is about to begin.
+        if self._gate.is_handed_on and self._wire:
+            self._wire.pause_reading()  # The request is about to begin.
         self._feed()
 
     def _feed(self) -> None:
@@ -344,8 +352,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _note_held(self) -> None:
         held = self._gate.body_bytes + self._gate.held_bytes
-        if self._outgoing and self._outgoing.is_paused:
-            held += self._outgoing.get_write_buffer_size()
+        if self._wire and self._wire.is_paused:
+            held += self._wire.get_write_buffer_size()
         if self._is_holding or held > FREE_BYTES:
             self._is_holding = held > FREE_BYTES
             self._server.holdings.hold(self, held)
@@ -355,7 +363,7 @@ class Connection(asyncio.BufferedProtocol):
     def _watch(self) -> None:
         """Have the timer fire no later than the deadline. It may fire sooner, as most deadlines are kept."""
         deadline = self._gate.deadline
-        if deadline is None or not self._outgoing or (self._timer and self._timer_at <= deadline):
+        if deadline is None or not self._wire or (self._timer and self._timer_at <= deadline):
             return
         if self._timer:
             self._timer.cancel()
@@ -383,11 +391,12 @@ class Connection(asyncio.BufferedProtocol):
         elif fault is Fault.TOO_MANY_LINES:
             self._gate.close()
             # A client that was refused already may read that first.
-            self._end_in(LINGERING_SECONDS, fault.value)
+            if self._wire:
+                self._wire.close_within(LINGERING_SECONDS, fault.value)
         elif fault is Fault.TOO_FAR_AHEAD:
             self.cut_off(fault.value)
-        elif self._outgoing:
-            self._outgoing.close()
+        elif self._wire:
+            self._wire.close()
 
     # -- A request -------------------------------------------------------------------------------------------
 
@@ -398,13 +407,15 @@ class Connection(asyncio.BufferedProtocol):
             response = await self._server.handler.handle(request, self)
         except BrokenBodyError:
             return KEPT  # aiohttp goes on to the error, and `refuse` is asked.
+        if isinstance(response, Upgrade):
+            return self._begin_upgrade(response)
         is_1_0 = request.version < HttpVersion11
         # MIT's client speaks HTTP/1.0 and reads to the end of the connection, whatever the length says.
         is_last = response.closes or is_1_0 or self._is_last(request)
-        if not self._outgoing or self._outgoing.is_closing():
+        if not self._wire or self._wire.is_closing():
             return LAST
         has_body = request.method != hdrs.METH_HEAD
-        self._outgoing.write(encode(response, is_1_0=is_1_0, is_last=is_last, has_body=has_body))
+        self._wire.write(encode(response, is_1_0=is_1_0, is_last=is_last, has_body=has_body))
         try:
             if self._protocol.writing_paused:  # A client that does not read gets no other response meanwhile.
                 await request.writer.drain()
@@ -412,6 +423,17 @@ class Connection(asyncio.BufferedProtocol):
             return LAST
         self._response_is_written(is_last=is_last)
         return LAST if is_last else KEPT
+
+    def _begin_upgrade(self, upgrade: Upgrade) -> web.StreamResponse:
+        """Send the response 101. aiohttp then closes its transport, which hands the connection over."""
+        if self._wire and not self._wire.is_closing():
+            self._wire.write(encode_upgrade(upgrade.headers))
+            self._upgrade = upgrade
+        return LAST
+
+    def can_upgrade(self, request: web.BaseRequest) -> bool:
+        """Whether a handler may answer with an Upgrade: the request is HTTP/1.1 and has no body."""
+        return request.version == HttpVersion11 and not self._gate.is_in_body
 
     async def read_body(self, limit: int) -> bytes:
         """Read the request's body, chunked or not, within its limits of size and time.
@@ -438,14 +460,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def write_continue(self) -> None:
         """Ask for the body (RFC 9110 10.1.1)."""
-        if self._outgoing:
-            self._outgoing.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._wire:
+            self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def refuse(self, error: BaseException | None) -> None:
         """Answer what is no HTTP."""
         response = self._server.handler.refuse_malformed(self, self._describe(error))
-        if self._outgoing and not self._outgoing.is_closing():
-            self._outgoing.write(encode(response, is_1_0=False, is_last=True))
+        if self._wire and not self._wire.is_closing():
+            self._wire.write(encode(response, is_1_0=False, is_last=True))
 
     def _describe(self, error: BaseException | None) -> str:
         requests = 0 if self._gate.is_in_body else self._gate.requests
@@ -457,18 +479,18 @@ class Connection(asyncio.BufferedProtocol):
         return f"{rule} (after request {requests} of the connection)" if requests else rule
 
     def _begin(self, body: StreamReader) -> None:
-        gate, outgoing = self._gate, self._outgoing
-        assert outgoing
+        gate, wire = self._gate, self._wire
+        assert wire
         if not gate.requests:
             # One byte that cannot be sent on starts the time of a client that does not read; but not before,
             # while the handshake's last ones wait. (With 0, uvloop's TLS pauses after every write.)
-            outgoing.set_write_buffer_limits(high=1, low=0)
+            wire.set_write_buffer_limits(high=1, low=0)
         self._body = body
         self.bytes_read = 0
         gate.request_begins()
         if body.is_eof():
             gate.body_ends(b"", self._loop.time())
-        outgoing.resume_reading()
+        wire.resume_reading()
         self._feed()
         if gate.is_input_over:
             self._close_if_over()
@@ -500,12 +522,12 @@ class Connection(asyncio.BufferedProtocol):
         its end until then. A parser that has failed fails again at each call, and aiohttp stops reading when
         it has many errors. A sound parser takes no bytes as nothing.
         """
-        outgoing = self._outgoing
-        if not outgoing:
+        wire = self._wire
+        if not wire:
             return False
         for _ in range(MAX_PROBES):
             self._protocol.data_received(b"")
-            if outgoing.is_reading_paused:
+            if wire.is_reading_paused:
                 return True
         return False
 
@@ -537,26 +559,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Start the time that the client has to read what is sent to it."""
-        if self._outgoing:
-            self._outgoing.is_paused = True
-        if not self._protocol.writing_paused:
+        if self._wire and self._wire.pause():
             self._protocol.pause_writing()
-            self._write_timer = self._loop.call_later(
-                self._server.write_timeout, self.cut_off, "the reply isn't read"
-            )
         self._note_held()
 
     def resume_writing(self) -> None:
         """Go on, and stop that time when all is sent."""
-        if self._outgoing:
-            self._outgoing.is_paused = False
-            self._outgoing.go_on()
-            if self._outgoing.is_paused:
-                return
+        if self._wire and not self._wire.resume():
+            return
         self._protocol.resume_writing()
-        if self._write_timer:
-            self._write_timer.cancel()
-            self._write_timer = None
         self._note_held()
 
 

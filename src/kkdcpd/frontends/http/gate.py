@@ -172,6 +172,12 @@ class Gate:
         """Note that no more bytes come. What has come still counts."""
         self.is_input_over = True
 
+    def take_held(self) -> bytes:
+        """Return the bytes that came behind the request, and close: another protocol reads them."""
+        held = self._held[self._position :]
+        self.close()
+        return held
+
     def close(self) -> None:
         """Drop what is held, and whatever comes."""
         self._stage = _OVER

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from kkdcpd.frozen import frozen
 from kkdcpd.values import Outcome, Refusal
 
-__all__ = ["SERVER", "Response", "answer", "encode", "refuse"]
+__all__ = ["SERVER", "Response", "answer", "encode", "encode_upgrade", "refuse"]
 
 SERVER = "kkdcpd"
 CONTENT_TYPE = "application/kerberos"
@@ -47,6 +47,14 @@ def encode(response: Response, *, is_1_0: bool, is_last: bool, has_body: bool = 
         f"{more}{close}\r\n"
     ).encode("ascii")
     return head + response.body if has_body else head
+
+
+def encode_upgrade(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the bytes of the response that ends HTTP. It has no body and no length (RFC 9110 8.6)."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return (f"HTTP/1.1 101 {_PHRASES[101]}\r\nServer: {SERVER}\r\nConnection: Upgrade\r\n{lines}\r\n").encode(
+        "ascii"
+    )
 
 
 def answer(body: bytes, request_id: str) -> Response:
