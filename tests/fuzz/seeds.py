@@ -31,6 +31,7 @@ __all__ = [
     "REQUESTS",
     "RESOLV_CONFS",
     "SETTINGS",
+    "TUNNEL_FRAMES",
 ]
 
 _KRBTGT: messages.Name = (2, ("krbtgt", "EXAMPLE.ORG"))
@@ -310,3 +311,13 @@ def _certificates() -> Sequence[bytes]:
 
 
 CERTIFICATES = _certificates()
+
+TUNNEL_FRAMES: Sequence[bytes] = (
+    b"\x01\x00\x00\x00\x05envelope",
+    b"\x02\x00\x00\x00\x01envelope",
+    b"\x03\x00\x00\x00\x02\x01\xad\x00\x02\x00too many requests",
+    b"\x03\x00\x00\x00\x03\x01\xf7\x00\x00\x01",
+    b"\x04\x00\x00\x00\x04",
+    b"\x05\x00\x00\x00\x03",
+)
+"""Frames of both ends. Four exchanges are in flight at the requester."""

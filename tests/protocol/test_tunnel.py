@@ -1,10 +1,16 @@
 import random
+import re
+from pathlib import Path
 
 import pytest
 
 from kkdcpd.errors import MalformedError
 from kkdcpd.protocol.tunnel import (
+    MAX_EXCHANGES,
+    SUBPROTOCOL,
     Accepted,
+    Event,
+    FrameKind,
     GoneAway,
     Refusal,
     Refused,
@@ -13,6 +19,9 @@ from kkdcpd.protocol.tunnel import (
     Responder,
     TunnelRequest,
 )
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "tunnel.md").read_text()
+EXAMPLES = dict(re.findall(r"^\| `(\d\d [0-9a-f .]+)` \| (.+) \|$", PAGE, re.MULTILINE))
 
 TOO_MANY = Refusal(status=429, may_be_delivered=False, retry_after=2, text="too many requests")
 
@@ -162,3 +171,30 @@ def test_exchange_has_one_answer() -> None:
     requester.receive(frame)
     with pytest.raises(MalformedError):
         requester.receive(frame)
+
+
+def frame_of(example: str) -> bytes:
+    return bytes.fromhex(example.replace(".", ""))
+
+
+def test_documented_frames_are_the_frames_of_the_code() -> None:
+    requester = Requester()
+    for _ in range(3):
+        requester.request(b"")
+    sent, *received = map(frame_of, EXAMPLES)
+    events: list[Event | None] = [requester.receive(frame) for frame in received]
+    assert Responder().receive(sent) == TunnelRequest(number=1, envelope=bytes.fromhex("3081d0a0"))
+    assert events == [
+        Accepted(number=1),
+        Replied(number=1, envelope=bytes.fromhex("3082019a")),
+        Refused(number=2, refusal=Refusal(status=429, may_be_delivered=False, retry_after=2, text="slower!")),
+        Refused(number=3, refusal=Refusal(status=503, may_be_delivered=True)),
+        GoneAway(untouched=()),
+    ]
+
+
+def test_documented_kinds_are_the_kinds_of_the_code() -> None:
+    kinds = re.findall(r"^\| (\d) \| ([a-z-]+) \| (?:client|server) \|", PAGE, re.MULTILINE)
+    assert kinds == [(str(kind.value), kind.name.lower().replace("_", "-")) for kind in FrameKind]
+    assert f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\n" in PAGE
+    assert f"Up to {MAX_EXCHANGES} requests" in PAGE
