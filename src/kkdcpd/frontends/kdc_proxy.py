@@ -12,9 +12,11 @@ from kkdcpd.errors import (
     MalformedHttpError,
     MethodNotAllowedError,
     PathNotFoundError,
+    PreflightError,
 )
 from kkdcpd.frontends.http import responses
 from kkdcpd.frontends.http.connection import BrokenBodyError, Connection, HttpServer
+from kkdcpd.frontends.http.cors import Cors
 from kkdcpd.frontends.http.paths import Paths
 from kkdcpd.frontends.http.responses import Response
 from kkdcpd.metrics.counters import Counters
@@ -37,13 +39,19 @@ STOP_SECONDS = 0.1
 
 
 class KdcProxyFrontend:
-    """Serves connections that have been accepted and are through their TLS handshake."""
+    """Serves connections that have been accepted and are through their TLS handshake.
 
-    def __init__(self, config: Config, pipeline: Pipeline, counters: Counters) -> None:
+    Scripts of web pages may use the proxy only if their origin is in `cors_origins`.
+    """
+
+    def __init__(
+        self, config: Config, pipeline: Pipeline, counters: Counters, *, cors_origins: tuple[str, ...] = ()
+    ) -> None:
         self._pipeline = pipeline
         self._connections = config.connections
         self.paths = Paths(config.http.paths, takes_tokens=any(realm.tokens for realm in config.realms))
         self.max_body_bytes = config.http.max_body_bytes
+        self.cors = Cors(cors_origins)
         self._server = HttpServer(self, config.http, config.connections, counters)
         self.connection = self._server.connection
         """Makes the protocol of a new connection."""
@@ -108,6 +116,8 @@ class _HttpRequest(IncomingRequest[Response]):
         if path is None:
             raise PathNotFoundError(f"{http.method} {paths.describe(http.raw_path)}")
         if http.method != hdrs.METH_POST:
+            if self._frontend.cors.is_preflight(http):
+                raise PreflightError
             raise MethodNotAllowedError(http.method)
         try:
             body = await self._read_body(http)
@@ -138,6 +148,8 @@ class _HttpRequest(IncomingRequest[Response]):
         else:
             message = ProxyMessage(kerb_message=framing.add_prefix(payload))
             response = responses.answer(kkdcp.encode_proxy_message(message), self.id)
+        if self._http:
+            response = self._frontend.cors.permit(self._http, response)
         self.status = response.status
         self.bytes_out = len(response.body)
         return response

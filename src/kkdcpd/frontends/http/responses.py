@@ -126,6 +126,9 @@ _ENDINGS = {
         " clients. To test it, write `kdc = ` and this URL into your realm's section of krb5.conf, and run"
         " kinit.",
     ),
+    Outcome.PREFLIGHT: Ending(
+        status=200, sentence="Scripts of this origin may send requests to this proxy.", keeps_connection=True
+    ),
     Outcome.BODY_TOO_LARGE: Ending(status=413, sentence="The body is larger than the limit of this proxy."),
     Outcome.BODY_TIMEOUT: Ending(status=408, sentence="The body did not arrive in time."),
     Outcome.REFUSED: Ending(
