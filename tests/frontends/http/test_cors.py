@@ -1,4 +1,4 @@
-"""What browsers are told about the scripts of web pages, by a real server with a KDC behind it."""
+"""Permissions for the scripts of web pages, from a real server with a KDC behind it."""
 
 import time
 from collections.abc import Mapping

@@ -25,7 +25,7 @@ _EXPOSED = (hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, "x-ms-request-id, Retry-After, K
 
 
 class Cors:
-    """The origins whose scripts may use the proxy, such as `https://desktop.example.com`."""
+    """The origins of the scripts that may use the proxy, such as `https://desktop.example.com`."""
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origins)
