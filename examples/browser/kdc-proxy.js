@@ -23,6 +23,11 @@ function wrap(message, realm) {
 }
 const unwrap = (envelope) => contentsOf(contentsOf(contentsOf(envelope, 0x30), 0xa0), 0x04).subarray(4);
 
+function base64url(text) {
+  const base64 = btoa(String.fromCharCode(...utf8.encode(text)));
+  return base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
 function refusal(status, text, mayBeDelivered) {
   return Object.assign(new Error(`${status}: ${text}`), { status, mayBeDelivered });
 }
@@ -41,7 +46,7 @@ export class Tunnel {
   constructor(url, token) {
     this.exchanges = new Map();
     this.last = 0;
-    this.socket = new WebSocket(url, token ? ["kkdcp.v1", token] : ["kkdcp.v1"]);
+    this.socket = new WebSocket(url, token ? ["kkdcp.v1", `kkdcp.token.${base64url(token)}`] : ["kkdcp.v1"]);
     this.socket.binaryType = "arraybuffer";
     this.hasOpened = false;
     this.opened = new Promise((resolve) => (this.socket.onopen = resolve)).then(() => (this.hasOpened = true));

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
 from kkdcpd import websocket
 from kkdcpd.config import (
@@ -21,15 +21,12 @@ from kkdcpd.config import (
     ConnectionsConfig,
     EndpointSpec,
     GuardConfig,
-    HttpConfig,
     RatesConfig,
     RealmConfig,
     UpstreamConfig,
 )
 from kkdcpd.endpoints import Transport
-from kkdcpd.frontends.http.connection import Connection, HttpServer
-from kkdcpd.frontends.http.responses import Response
-from kkdcpd.frontends.http.takeover import Upgrade
+from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.frontends.websocket import TunnelFrontend, TunnelOptions
 from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
@@ -39,6 +36,7 @@ from kkdcpd.protocol.tunnel import Accepted, GoneAway, Refused, Replied, Request
 from kkdcpd.values import Mode
 from tests.frontends.inside import PATIENCE_SECONDS, Talk, listening, running_acceptor
 from tests.support.fake_kdc import REFUSE, FakeKdc, Link, Script, reply, silent
+from tests.support.http_client import post
 from tests.support.messages import as_rep, as_req, envelope, kpasswd_req, krb_error
 from tests.support.shared import own_counts, own_table
 from tests.support.upstream import running_relay
@@ -57,7 +55,7 @@ UPGRADE = (
 class Site:
     """A running way in, its KDC, and its log."""
 
-    frontend: TunnelFrontend
+    frontend: KdcProxyFrontend
     url: str
     listener: Any
     kdc: FakeKdc
@@ -129,19 +127,6 @@ class Client:
         return self.connection.close_code, message.extra or ""
 
 
-class Handler:
-    """Answers all requests as requests for a tunnel."""
-
-    frontend: TunnelFrontend
-
-    async def handle(self, request: web.BaseRequest, connection: Connection) -> Response | Upgrade:
-        return self.frontend.upgrade(request, connection, connection.client)
-
-    def refuse_malformed(self, connection: Connection, detail: str) -> Response:
-        del connection
-        return Response(status=400, body=detail.encode())
-
-
 @contextlib.asynccontextmanager
 async def running(
     log: pytest.LogCaptureFixture,
@@ -149,16 +134,18 @@ async def running(
     options: TunnelOptions = OPTIONS,
     *,
     write_timeout: float = 30.0,
+    token: bytes | None = None,
 ) -> AsyncIterator[Site]:
     log.set_level(logging.INFO, "kkdcpd")
-    handler = Handler()
     async with FakeKdc(tcp=script) as kdc:
         spec = EndpointSpec(host=kdc.host, port=kdc.port, transports=(Transport.TCP,))
-        realm = RealmConfig(name="EXAMPLE.COM", kdc=(spec,), kpasswd=(spec,), discovery="none")
+        tokens = (hashlib.sha256(token).digest(),) if token else ()
+        realm = RealmConfig(name="EXAMPLE.COM", kdc=(spec,), kpasswd=(spec,), discovery="none", tokens=tokens)
         config = Config(
             realms=(realm,),
             guard=GuardConfig(rates=RatesConfig(mode=Mode.OFF)),
             upstream=UpstreamConfig(max_in_flight_per_kdc=1000),
+            connections=ConnectionsConfig(write_timeout=write_timeout),
         )
         counters = Counters.discarding()
         async with running_relay(config) as relay, listening() as listener:
@@ -168,20 +155,18 @@ async def running(
                 counters=counters,
                 config=config.guard,
             )
-            handler.frontend = TunnelFrontend(options, pipeline)
-            server = HttpServer(
-                handler, HttpConfig(), ConnectionsConfig(write_timeout=write_timeout), counters
-            )
-            async with running_acceptor(listener, make_connection=server.connection, counters=counters):
+            tunnel = TunnelFrontend(options, pipeline)
+            frontend = KdcProxyFrontend(config, pipeline, counters, tunnel=tunnel)
+            async with running_acceptor(listener, make_connection=frontend.connection, counters=counters):
                 port = listener.socket.getsockname()[1]
                 yield Site(
-                    frontend=handler.frontend,
+                    frontend=frontend,
                     url=f"http://127.0.0.1:{port}",
                     listener=listener,
                     kdc=kdc,
                     log=log,
                 )
-                await server.stop(0.1)
+                await frontend.stop()
 
 
 def echoing(delay: float = 0.0) -> Script:
@@ -292,12 +277,22 @@ async def test_listed_origin_may_open_a_tunnel(caplog: pytest.LogCaptureFixture)
 async def test_token_comes_in_the_path_or_as_a_subprotocol(
     path: str, protocols: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(caplog, silent()) as site:
+    async with running(caplog, reply(as_rep()), token=b"secret") as site:
         async with site.open(path, protocols=protocols) as client:
             assert client.connection.protocol == "kkdcp.v1"
-            (opened,) = site.frontend._tunnels
-            assert opened._client.token == hashlib.sha256(b"secret").digest()
+            assert isinstance((await client.exchange(as_req()))[-1], Replied)
         assert "secret" not in caplog.text
+        assert "c2VjcmV0" not in caplog.text
+
+
+async def test_request_without_its_token_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    protocols = ["kkdcp.v1", "kkdcp.token.b3RoZXI"]
+    async with (
+        running(caplog, reply(as_rep()), token=b"secret") as site,
+        site.open(protocols=protocols) as client,
+    ):
+        (refused,) = await client.exchange(as_req())
+        assert (refused.refusal.status, refused.refusal.may_be_delivered) == (403, False)
 
 
 @pytest.mark.parametrize(
@@ -420,3 +415,21 @@ async def test_silent_peer_is_pinged_and_an_unused_tunnel_is_closed(
             )
             await talk.read_until(b"\r\n\r\n")
             assert await talk.rest() == b"\x89\x00"
+
+
+async def test_post_and_tunnel_share_a_listener(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(caplog, reply(krb_error(25))) as site, site.open() as client:
+        events = await client.exchange(as_req())
+        async with Talk.to(site.listener) as talk:
+            await talk.send(post(envelope(as_req())))
+            status, body = await talk.response()
+        assert (status, body) == (200, events[-1].envelope)
+
+
+async def test_only_get_opens_a_tunnel(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(caplog, reply(krb_error(25))) as site:
+        for method in ("POST", "HEAD", "PUT"):
+            async with Talk.to(site.listener) as talk:
+                request = UPGRADE.replace("GET", method).format(path="/KdcTunnel")
+                await talk.send(f"{request}Sec-WebSocket-Protocol: kkdcp.v1\r\n\r\n".encode())
+                assert (await talk.read_until(b"\r\n")).split()[1] in {b"400", b"404"}

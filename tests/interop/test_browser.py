@@ -1,22 +1,19 @@
 """The JavaScript client of examples/browser in a real Chromium, with a real KDC behind the proxy."""
 
 import asyncio
+import hashlib
 import re
 import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from kkdcpd.config import TlsConfig, read_config
-from kkdcpd.frontends.http.connection import Connection, HttpServer
-from kkdcpd.frontends.http.responses import Response
-from kkdcpd.frontends.http.takeover import Upgrade
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
 from kkdcpd.frontends.websocket import TunnelFrontend, TunnelOptions
 from kkdcpd.guard.guard import Guard
@@ -40,27 +37,15 @@ address = "127.0.0.1:0"
 tls = false
 [realms."KK.TEST"]
 kdc = ["{kdc}"]
+[realms."TOKEN.TEST"]
+kdc = ["{kdc}"]
 """
+
+TOKEN = "a secret + more?"
 
 KRB_ERROR = 0x7E
 PREAUTHENTICATION_REQUIRED = bytes.fromhex("a603020119")
 """The field error-code with 25, KDC_ERR_PREAUTH_REQUIRED."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Handler:
-    """Serves POST and the tunnel on one listener."""
-
-    proxy: KdcProxyFrontend
-    tunnel: TunnelFrontend
-
-    async def handle(self, request: web.BaseRequest, connection: Connection) -> Response | Upgrade:
-        if request.path == "/KdcTunnel":
-            return self.tunnel.upgrade(request, connection, connection.client)
-        return await self.proxy.handle(request, connection)
-
-    def refuse_malformed(self, connection: Connection, detail: str) -> Response:
-        return self.proxy.refuse_malformed(connection, detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,21 +111,30 @@ async def site(
     config = read_config(
         SETTINGS.format(kdc=f"tcp://127.0.0.1:{realm.kdc.port}"), source=Path("/nowhere/config.toml")
     )
+    digest = hashlib.sha256(TOKEN.encode()).digest()
+    config = replace(
+        config,
+        realms=tuple(
+            replace(each, tokens=(digest,)) if each.name == "TOKEN.TEST" else each for each in config.realms
+        ),
+    )
     counters = Counters.discarding()
     async with running_relay(config) as relay, listening(tls=server_tls) as listener:
         guard = Guard(config, own_table(), own_counts(), time.monotonic)
         pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
-        handler = Handler(
-            proxy=KdcProxyFrontend(config, pipeline, counters, cors_origins=(listed,)),
-            tunnel=TunnelFrontend(TunnelOptions(origins=(listed,)), pipeline),
+        frontend = KdcProxyFrontend(
+            config,
+            pipeline,
+            counters,
+            cors_origins=(listed,),
+            tunnel=TunnelFrontend(TunnelOptions(origins=(listed,), takes_tokens=True), pipeline),
         )
-        server = HttpServer(handler, config.http, config.connections, counters)
         async with running_acceptor(
-            listener, make_connection=server.connection, counters=counters
+            listener, make_connection=frontend.connection, counters=counters
         ) as acceptor:
             host = f"127.0.0.1:{listener.socket.getsockname()[1]}"
             yield Site(chromium=chromium, host=host, listed=listed, other=other)
-            await server.stop(0.1)
+            await frontend.stop()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await acceptor.connections.wait_until_empty()
 
@@ -176,6 +170,16 @@ async def test_script_can_read_a_refusal(site: Site, send: str) -> None:
     script = f"return await {send}.then(() => null, (error) => [error.status, error.message])"
     status, text = await site.run(site.listed, script)
     assert (status, "does not serve" in text) == (503, True)
+
+
+@pytest.mark.parametrize(("token", "is_let_in"), [(TOKEN, True), ("another", False)])
+async def test_tunnel_takes_a_token(site: Site, token: str, *, is_let_in: bool) -> None:
+    script = f"""
+        const asReq = client.asReq("TOKEN.TEST", "alice");
+        const sent = new client.Tunnel(tunnel, "{token}").send(asReq, "TOKEN.TEST");
+        return await sent.then((reply) => reply[0], (error) => error.status);
+    """
+    assert await site.run(site.listed, script) == (KRB_ERROR if is_let_in else 403)
 
 
 @pytest.mark.parametrize(

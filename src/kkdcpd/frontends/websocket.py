@@ -74,7 +74,7 @@ class TunnelFrontend:
         self._tunnels: set[_Tunnel] = set()
         self._is_draining = False
 
-    def upgrade(
+    async def upgrade(
         self, request: web.BaseRequest, connection: Connection, client: ClientConnection
     ) -> Response | Upgrade:
         """Answer the request for a tunnel. `client` may be behind a trusted proxy."""
@@ -279,9 +279,9 @@ class _UpgradeRequest(IncomingRequest[Response]):
         raise NotImplementedError
 
     def respond(self, result: RequestResult, payload: bytes | None) -> Response:
-        """Build the response."""
+        """Build the response. The connection closes, so that the limit of handshakes holds for upgrades."""
         del payload
-        response = responses.refuse(result.outcome, self.id, result.refusal)
+        response = dataclasses.replace(responses.refuse(result.outcome, self.id, result.refusal), closes=True)
         self.status = response.status
         self.bytes_out = len(response.body)
         return response
