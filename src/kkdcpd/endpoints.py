@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from kkdcpd.frozen import Word, frozen
 
 __all__ = [
+    "KDC_TRANSPORTS",
     "MAX_PORT",
     "SCHEMES",
     "EndpointText",
@@ -32,12 +33,26 @@ _DIGITS = re.compile(r"[0-9]{1,5}")
 
 _HOST_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
 
+# The characters of a path and query (RFC 3986 3.3, 3.4). They go into a request line as they are.
+_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
+
 
 class Transport(Word):
-    """The protocol that carries messages to an endpoint (RFC 4120 7.2). Its value is the scheme."""
+    """The protocol that carries messages to an endpoint. Its value is the scheme.
+
+    TCP and UDP lead to a KDC (RFC 4120 7.2), HTTPS to a KDC proxy ([MS-KKDCP]).
+    """
 
     TCP = "tcp"
     UDP = "udp"
+    HTTPS = "https"
+
+
+KDC_TRANSPORTS = (Transport.TCP, Transport.UDP)
+"""The transports of KDCs and password servers themselves, in the order of attempts."""
+
+_SHARED_ADDRESSES = frozenset({Transport.HTTPS})
+"""Transports with which servers of different names may share an address and port."""
 
 
 @frozen
@@ -54,11 +69,15 @@ class Scheme:
 
 
 SCHEMES = {
-    "": Scheme(transports=(Transport.TCP, Transport.UDP)),
+    "": Scheme(transports=KDC_TRANSPORTS),
     "tcp": Scheme(transports=(Transport.TCP,)),
     "udp": Scheme(transports=(Transport.UDP,)),
+    "https": Scheme(transports=(Transport.HTTPS,), default_port=443, has_path=True),
 }
-"""All schemes. A text without a scheme names a host whose transports are not known."""
+"""All schemes. A text without a scheme names a host whose transports are not known.
+
+`https://proxy.example.com` without a path means the path `/`, as for MIT's clients.
+"""
 
 
 class EndpointTextError(ValueError):
@@ -104,6 +123,13 @@ class KdcEndpoint:
         return f"{self.transport.value}://{self.host_port}{self.path}"
 
     @property
+    def server(self) -> tuple[str, ...]:
+        """A value that is equal for endpoints that lead to the same server."""
+        if self.transport in _SHARED_ADDRESSES:
+            return self.address, str(self.port), self.name.lower(), self.path
+        return self.address, str(self.port)
+
+    @property
     def host_port(self) -> str:
         """The host as configured and the port, as users read them."""
         return format_host_port(self.name, self.port)
@@ -143,6 +169,11 @@ def parse_endpoint_text(text: str, *, default_port: int, is_lenient: bool = Fals
     authority, slash, path = rest.partition("/")
     if slash and not scheme.has_path:
         raise EndpointTextError("has a path, which no KDC has", "remove the slash and the text after it")
+    if not _PATH.fullmatch(path):
+        raise EndpointTextError(
+            "has a path with a character that no URL has",
+            "write the character as % and two hexadecimal digits",
+        )
     host, port = split_host_port(authority, is_lenient=is_lenient)
     number = scheme.default_port or default_port if port is None else parse_port(port)
     if not number:

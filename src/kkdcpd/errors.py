@@ -12,6 +12,7 @@ KkdcpdError
 │   ├── PathNotFoundError
 │   ├── MethodNotAllowedError
 │   ├── PreflightError        a browser's question, with no message
+│   ├── LoopDetectedError
 │   ├── BodyTooLargeError
 │   └── BodyTimeoutError
 ├── LocateError               no KDC is known for the realm
@@ -43,6 +44,7 @@ __all__ = [
     "KkdcpdError",
     "ListenError",
     "LocateError",
+    "LoopDetectedError",
     "MalformedError",
     "MalformedHttpError",
     "MethodNotAllowedError",
@@ -210,6 +212,12 @@ class PreflightError(RequestError):
     """A browser asks whether a script may send a request (CORS). There is no message, and no fault."""
 
     outcome = Outcome.PREFLIGHT
+
+
+class LoopDetectedError(RequestError):
+    """A request that this kkdcpd has forwarded before, and that comes back."""
+
+    outcome = Outcome.LOOP_DETECTED
 
 
 class BodyTooLargeError(RequestError):

@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionActivity",
     "ConnectionRefusal",
     "DcLocatorFlags",
+    "FailureFacts",
     "FailureReason",
     "KdcReply",
     "KdcService",
@@ -78,7 +79,12 @@ class MessageKind(Word):
 
 
 class FailureReason(Word):
-    """The reason why an attempt brought no reply."""
+    """The reason why an attempt brought no reply.
+
+    From TLS_FAILED on, the reasons belong to KDC proxies: PROXY_REFUSED is status 403, PROXY_RATE_LIMITED
+    429, PROXY_UNAVAILABLE 503, PROXY_LOOP 508, PROXY_ERROR any other status but 200. NOT_A_KDC_PROXY is a 200
+    without a KDC-PROXY-MESSAGE. WEB_PROXY_FAILED: the web proxy on the way opened no tunnel.
+    """
 
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
@@ -95,6 +101,14 @@ class FailureReason(Word):
     MESSAGE_TOO_BIG = "message_too_big"
     LOCAL_ERROR = "local_error"
     DISPLACED = "displaced"
+    TLS_FAILED = "tls_failed"
+    WEB_PROXY_FAILED = "web_proxy_failed"
+    NOT_A_KDC_PROXY = "not_a_kdc_proxy"
+    PROXY_REFUSED = "proxy_refused"
+    PROXY_RATE_LIMITED = "proxy_rate_limited"
+    PROXY_UNAVAILABLE = "proxy_unavailable"
+    PROXY_LOOP = "proxy_loop"
+    PROXY_ERROR = "proxy_error"
 
 
 class KdcState(Word):
@@ -145,6 +159,7 @@ class Outcome(Word):
     PREFLIGHT = "preflight"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
+    LOOP_DETECTED = "loop_detected"
     REFUSED = "refused"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
@@ -235,7 +250,8 @@ class ProxyRequest:
     encrypted (TGS-REQ, kpasswd). With FAST the fields in clear may differ from the real ones. `kdc_options`
     are the first 32 bits of KDCOptions, with bit 0 as the highest (RFC 4120 5.4.1). `additional_tickets` is
     their number. `affinity` is equal for requests that the same KDC should get: the log-on requests of a
-    user, and the requests with the same ticket (`ReplyFacts.ticket_affinity`).
+    user, and the requests with the same ticket (`ReplyFacts.ticket_affinity`). `via` names the HTTP proxies
+    that the request has passed (RFC 9110 7.6.3), as the header that goes on with it.
     """
 
     kind: MessageKind
@@ -253,6 +269,7 @@ class ProxyRequest:
     additional_tickets: int = 0
     is_armored: bool = False
     kpasswd_version: int | None = None
+    via: str = ""
 
     @property
     def payload(self) -> bytes:
@@ -281,6 +298,18 @@ class AttemptFailure:
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.reason.value}"
+
+
+@frozen
+class FailureFacts:
+    """Facts about a failure beyond its reason.
+
+    `is_undelivered`: it is certain that no KDC has the message. `retry_after`: the endpoint wants no requests
+    for so many seconds.
+    """
+
+    is_undelivered: bool = False
+    retry_after: float = 0.0
 
 
 @frozen

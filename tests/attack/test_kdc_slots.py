@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from bench.attack import kdc_slots
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS
 from lab.realm import MitRealm
 
 
-@pytest.fixture(scope="module", params=Transport)
+@pytest.fixture(scope="module", params=KDC_TRANSPORTS)
 def realm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
     with kdc_slots.running_realm(tmp_path_factory.mktemp("realm"), request.param) as realm:
         yield realm

@@ -101,11 +101,11 @@ BROKEN = {
             'write a name such as "EXAMPLE.COM"'
         ),
     ),
-    "a KDC as a URL": (
-        '[realms.TEST]\nkdc = ["https://kdc1/KdcProxy"]',
+    "a KDC with an unknown scheme": (
+        '[realms.TEST]\nkdc = ["http://kdc1/KdcProxy"]',
         (
-            'realms.TEST.kdc[0]: "https://kdc1/KdcProxy" begins with https://, which is no transport; '
-            "write tcp://, udp:// or neither"
+            'realms.TEST.kdc[0]: "http://kdc1/KdcProxy" begins with http://, which is no transport; '
+            "write tcp://, udp://, https:// or neither"
         ),
     ),
     "two KDCs in one text": (

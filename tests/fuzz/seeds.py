@@ -22,6 +22,7 @@ __all__ = [
     "ENVELOPES",
     "FAST_ERRORS",
     "FORWARDED",
+    "HTTP_RESPONSES",
     "KPASSWD",
     "PINGS",
     "PROFILES",
@@ -32,6 +33,7 @@ __all__ = [
     "RESOLV_CONFS",
     "SETTINGS",
     "TUNNEL_FRAMES",
+    "VIA",
 ]
 
 _KRBTGT: messages.Name = (2, ("krbtgt", "EXAMPLE.ORG"))
@@ -138,6 +140,28 @@ PROXY_HEADERS: Sequence[bytes] = (
     *(data + b"\x16\x03\x01\x02\x00" for data, _, _ in test_proxy_header.GOOD.values()),
     *test_proxy_header.BAD.values(),
     *(f"PROXY TCP6 {spelling} {spelling} 1 65535\r\n".encode() for spelling in _SPELLINGS),
+)
+
+_ANSWER = messages.envelope(messages.as_rep(), None)
+_HEAD = b"HTTP/1.1 %d Status\r\nServer: x\r\nContent-Length: %d\r\n"
+
+HTTP_RESPONSES: Sequence[bytes] = (
+    _HEAD % (200, len(_ANSWER)) + b"Content-Type: application/kerberos\r\n\r\n" + _ANSWER,
+    _HEAD % (503, 3) + b"Kdc-Has-Message: no\r\nRetry-After: 30\r\nx-ms-request-id: 0123abcd\r\n\r\nno\n",
+    _HEAD % (429, 0)
+    + b"Date: Fri, 27 Nov 2026 10:00:00 GMT\r\nRetry-After: Fri, 27 Nov 2026 10:02:00 GMT\r\n\r\n",
+    _HEAD % (403, 0) + b"Keep-Alive: timeout=5, max=100\r\nKdc-Has-Message: maybe\r\n\r\n" + _ANSWER,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x;a=b\r\n%b\r\n0\r\nX: y\r\n\r\n"
+    % (len(_ANSWER), _ANSWER),
+    b"HTTP/1.0 200 OK\r\n\r\n" + _ANSWER,
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 None\r\n\r\n",
+)
+"""Responses of KDC proxies, and of other servers."""
+
+VIA: Sequence[bytes] = (
+    b"1.1 kkdcpd-0123456789ab",
+    b"1.0 fred, 1.1 p.example.net:8443 (a comment)\nHTTP/2.0 front",
+    b", ".join(b"1.1 proxy%d" % number for number in range(20)),
 )
 
 FORWARDED: Sequence[bytes] = (

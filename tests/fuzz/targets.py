@@ -9,6 +9,8 @@ import contextlib
 import ipaddress
 import itertools
 import logging
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import dns.name
 
+from kkdcpd import via
 from kkdcpd.config import (
     FailuresConfig,
     LocateConfig,
@@ -35,8 +38,15 @@ from kkdcpd.config.addresses import (
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
-from kkdcpd.endpoints import KdcEndpoint, Transport
-from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDomainError, SettingError
+from kkdcpd.endpoints import KDC_TRANSPORTS, KdcEndpoint, Transport
+from kkdcpd.errors import (
+    ConfigError,
+    LocateError,
+    LoopDetectedError,
+    MalformedError,
+    NoTargetDomainError,
+    SettingError,
+)
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
@@ -54,6 +64,13 @@ from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send
 from kkdcpd.protocol.forwarded import client_address
 from kkdcpd.protocol.framing import add_prefix
 from kkdcpd.protocol.ip_addresses import networks_of, parse_address, parse_network
+from kkdcpd.protocol.kdc_proxy_http import (
+    MAX_ENVELOPE_BYTES,
+    HttpClient,
+    HttpResponse,
+    ResponseError,
+    judge,
+)
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
 from kkdcpd.protocol.krb_error import build_policy_error
@@ -371,7 +388,7 @@ def _records(data: bytes) -> None:
             str(target)
         str(named.refused)
     hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
-    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets)
 
 
 def _dns(data: bytes) -> None:
@@ -387,7 +404,7 @@ def _dns(data: bytes) -> None:
             read_uri(uris, name="_kerberos.x", service=KdcService.KDC)
             servers = [each for each in records if isinstance(each, SrvRecord)]
             demote_udp_duplicates(
-                read_srv(servers, name="_kerberos._tcp.x", transports=tuple(Transport)).targets
+                read_srv(servers, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets
             )
 
 
@@ -531,6 +548,42 @@ def _forwarded(data: bytes) -> None:
     assert client_address(values, STRANGER, TRUSTED, header="forwarded") == STRANGER
 
 
+MAX_REPLY_BYTES = 4096
+
+
+def _http_reply(data: bytes) -> None:
+    """Read a KDC proxy's response, whole and in two parts: the parts have the same meaning."""
+    whole = _response_in([data])
+    middle = data[0] * len(data) // 256 if data else 0
+    parts = _response_in([data[:middle], data[middle:]])
+    if whole and parts:
+        assert (whole.status, whole.body) == (parts.status, parts.body)
+
+
+def _response_in(parts: Sequence[bytes]) -> HttpResponse | None:
+    client = HttpClient(max_reply_bytes=MAX_REPLY_BYTES)
+    client.request("POST", "/", [("Host", "proxy.test"), ("Content-Length", "1")], b"x")
+    try:
+        # Without bytes, the connection ends.
+        found = [client.receive(part) for part in parts if part][-1:] or [client.receive(b"")]
+    except ResponseError:
+        return None
+    response = found[0]
+    if response:
+        assert len(response.body) <= MAX_REPLY_BYTES + MAX_ENVELOPE_BYTES
+        verdict = judge(response)
+        assert not (verdict.failure and verdict.payload)
+        assert verdict.failure or response.status == 200
+        assert 0 <= verdict.facts.retry_after < math.inf
+    return response
+
+
+def _via(data: bytes) -> None:
+    values = [line.decode("utf-8", "surrogateescape") for line in data.split(b"\n", MANY)[:MANY]]
+    with contextlib.suppress(LoopDetectedError):
+        assert re.fullmatch("[ -~]+", via.extend(values))
+
+
 MAIN = Path("/etc/krb5.conf")
 
 
@@ -628,6 +681,8 @@ TARGETS: Mapping[str, Target] = {
     "resolv_conf": Target(run=_resolv_conf, seeds=seeds.RESOLV_CONFS),
     "proxy_header": Target(run=_proxy_header, seeds=seeds.PROXY_HEADERS),
     "forwarded": Target(run=_forwarded, seeds=seeds.FORWARDED),
+    "http_reply": Target(run=_http_reply, seeds=seeds.HTTP_RESPONSES),
+    "via": Target(run=_via, seeds=seeds.VIA),
     "addresses": Target(run=_addresses, seeds=seeds.ADDRESSES),
     "krb5_conf": Target(run=_profile, seeds=seeds.PROFILES),
     "config": Target(run=_settings, seeds=seeds.SETTINGS),

@@ -277,6 +277,7 @@ def test_level_shows_whether_the_administrator_should_act(
         Outcome.DNS_FAILED: "WARNING",
         Outcome.NO_KDC_REACHED: "WARNING",
         Outcome.NO_KDC_REPLY: "WARNING",
+        Outcome.LOOP_DETECTED: "WARNING",
         Outcome.INTERNAL_ERROR: "ERROR",
     }
     assert log.records[0].levelname == expected.get(outcome, "INFO")

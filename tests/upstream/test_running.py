@@ -124,8 +124,8 @@ async def test_events_in_the_moment_in_which_a_client_leaves_have_no_effect(
     """Both KDCs answer, and the client leaves, in one poll of the event loop."""
     ways: asyncio.Queue[_SilentWay] = asyncio.Queue()
 
-    def open_way(attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
-        del networks
+    def open_way(attempt: Attempt, events: AttemptEvents, **given: Any) -> WayOut:
+        del given
         ways.put_nowait(way := _SilentWay(attempt, events))
         return way
 
@@ -165,10 +165,10 @@ async def test_bug_in_a_later_step_ends_the_exchange(monkeypatch: pytest.MonkeyP
     async with FakeKdc(tcp=DROP) as first, FakeKdc(tcp=DROP) as second, running_upstream() as (upstream, _):
         way_out = upstream.shared.ways_out.open
 
-        def open_or_fail(attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
+        def open_or_fail(attempt: Attempt, events: AttemptEvents, **given: Any) -> WayOut:
             if attempt.number > 1:
                 raise RuntimeError("a bug")
-            return way_out(attempt, events, networks=networks)
+            return way_out(attempt, events, **given)
 
         monkeypatch.setattr(upstream.shared.ways_out, "open", open_or_fail)
         with pytest.raises(RuntimeError, match="a bug"):

@@ -5,6 +5,7 @@ from typing import cast
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.endpoints import Transport
+from kkdcpd.upstream.https.attempt import HttpsAttempt
 from kkdcpd.upstream.sockets import AttemptEvents
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
@@ -22,8 +23,13 @@ async def test_every_transport_has_a_way_out() -> None:
                 Attempt(number=1, endpoint=endpoint(FakeKdc(), transport)),
                 cast("AttemptEvents", None),
                 networks=("192.0.2.1",),
+                may_repeat=True,
             )
         )
         for transport in Transport
     }
-    assert ways == {Transport.TCP: TcpAttempt, Transport.UDP: UdpAttempt}
+    assert ways == {
+        Transport.TCP: TcpAttempt,
+        Transport.UDP: UdpAttempt,
+        Transport.HTTPS: HttpsAttempt,
+    }

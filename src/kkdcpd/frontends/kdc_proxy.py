@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
+from kkdcpd import via
 from kkdcpd.config import Config
 from kkdcpd.errors import (
     BodyTooLargeError,
@@ -156,6 +157,8 @@ class _HttpRequest(IncomingRequest[Response]):
         finally:
             self.bytes_in = self._connection.bytes_read
         request = messages.classify(kkdcp.decode_proxy_message(body))
+        if hdrs.VIA in http.headers:
+            request = dataclasses.replace(request, via=via.extend(http.headers.getall(hdrs.VIA)))
         if path.token:
             self.client = dataclasses.replace(self.client, token=path.token)
         return request
@@ -176,7 +179,9 @@ class _HttpRequest(IncomingRequest[Response]):
     def respond(self, result: RequestResult, payload: bytes | None) -> Response:
         """Build the response: 200 with the message, or the status and sentence of the outcome."""
         if payload is None:
-            response = responses.refuse(result.outcome, self.id, result.refusal)
+            response = responses.refuse(
+                result.outcome, self.id, result.refusal, may_be_delivered=result.may_be_delivered
+            )
         else:
             message = ProxyMessage(kerb_message=framing.add_prefix(payload))
             response = responses.answer(kkdcp.encode_proxy_message(message), self.id)

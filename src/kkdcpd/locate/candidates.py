@@ -150,7 +150,7 @@ class CandidateFinder:
                     continue
                 candidate = _candidate(target, address, found, now)
                 endpoint = candidate.endpoint
-                candidates.setdefault((address, endpoint.port, endpoint.transport), candidate)
+                candidates.setdefault((endpoint.server, endpoint.transport), candidate)
         return tuple(candidates.values())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kkdcpd.endpoints import (
-    SCHEMES,
+    KDC_TRANSPORTS,
     EndpointText,
     EndpointTextError,
     Transport,
@@ -34,6 +34,7 @@ NOT_OFFERED = "."
 """RFC 2782: with the root as target, a domain says that it does not offer the service."""
 
 _URI_SCHEME = "krb5srv"
+_URI_TRANSPORTS = frozenset(transport.value for transport in KDC_TRANSPORTS)
 
 
 @frozen
@@ -172,7 +173,7 @@ def _read_krb5srv(
     if transport == "kkdcp":
         reason = "kkdcpd does not forward to other KDC proxies over https yet"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
-    if not transport or transport not in SCHEMES:
+    if transport not in _URI_TRANSPORTS:
         reason = "the transport is unknown; known are udp, tcp and kkdcp"
         return RefusedCandidate(source=source, target=record.target, reason=reason)
     if residual == NOT_OFFERED:

@@ -22,6 +22,7 @@ _LEVELS = {
     Outcome.DNS_FAILED: logging.WARNING,
     Outcome.NO_KDC_REACHED: logging.WARNING,
     Outcome.NO_KDC_REPLY: logging.WARNING,
+    Outcome.LOOP_DETECTED: logging.WARNING,
     # A bug.
     Outcome.INTERNAL_ERROR: logging.ERROR,
 }

@@ -5,10 +5,13 @@ A new way out is a new method of `WaysOut` and its row in `_openers`.
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.endpoints import Transport
+from kkdcpd.upstream.https.attempt import HttpsAttempt, make_pool
+from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, WayOut
 from kkdcpd.upstream.tcp import TcpAttempt
@@ -20,10 +23,18 @@ __all__ = ["WaysOut"]
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
+class _Opener(Protocol):
+    """Makes the way out of an attempt."""
+
+    def __call__(
+        self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str], may_repeat: bool
+    ) -> WayOut: ...
+
+
 class WaysOut:
     """Opens ways out, from our source addresses if some are configured. Make it in a running event loop."""
 
-    def __init__(self, config: UpstreamConfig) -> None:
+    def __init__(self, config: UpstreamConfig, https: HttpsOptions | None = None) -> None:
         self._readiness = Readiness()
         self._ports = KdcPorts(self._readiness)
         self._max_reply_bytes = config.max_reply_bytes
@@ -31,21 +42,38 @@ class WaysOut:
             _FAMILIES[ipaddress.ip_address(address).version]: str(address)
             for address in config.source_addresses
         }
-        self._openers: Mapping[Transport, Callable[[Attempt, AttemptEvents, Sequence[str]], WayOut]] = {
+        self._https = make_pool(
+            https or HttpsOptions(),
+            readiness=self._readiness,
+            sources=self._sources,
+            max_reply_bytes=self._max_reply_bytes,
+        )
+        self._openers: Mapping[Transport, _Opener] = {
             Transport.TCP: self._open_tcp,
             Transport.UDP: self._open_udp,
+            Transport.HTTPS: self._open_https,
         }
 
     def close(self) -> None:
         """Close the sockets that outlive their attempt: the process is about to end."""
         self._ports.close()
+        self._https.close()
 
-    def open(self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
-        """Return the way out for the attempt's transport. It is not started. `networks` are the client's."""
-        return self._openers[attempt.endpoint.transport](attempt, events, networks)
+    def open(
+        self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str], may_repeat: bool
+    ) -> WayOut:
+        """Return the way out for the attempt's transport. It is not started. `networks` are the client's.
 
-    def _open_tcp(self, attempt: Attempt, events: AttemptEvents, networks: Sequence[str]) -> WayOut:
-        del networks
+        `may_repeat`: two KDCs may get the message.
+        """
+        return self._openers[attempt.endpoint.transport](
+            attempt, events, networks=networks, may_repeat=may_repeat
+        )
+
+    def _open_tcp(
+        self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str], may_repeat: bool
+    ) -> WayOut:
+        del networks, may_repeat
         return TcpAttempt(
             attempt,
             events,
@@ -54,7 +82,16 @@ class WaysOut:
             max_reply_bytes=self._max_reply_bytes,
         )
 
-    def _open_udp(self, attempt: Attempt, events: AttemptEvents, networks: Sequence[str]) -> WayOut:
+    def _open_https(
+        self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str], may_repeat: bool
+    ) -> WayOut:
+        del networks
+        return HttpsAttempt(attempt, events, pool=self._https, sources=self._sources, may_repeat=may_repeat)
+
+    def _open_udp(
+        self, attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str], may_repeat: bool
+    ) -> WayOut:
+        del may_repeat
         return UdpAttempt(
             attempt,
             events,
