@@ -118,3 +118,12 @@ async def test_peer_with_too_many_unsent_bytes_is_cut_off(ends: tuple[End, End])
     server.pipe.unsent_bytes = websocket.MAX_UNSENT_BYTES + 1
     server.socket.send(b"reply")
     assert server.pipe.is_closed
+
+
+async def test_message_before_a_close_frame_in_the_same_data_is_received(ends: tuple[End, End]) -> None:
+    client, server = ends
+    server.socket.send(b"last reply")
+    server.socket.close(CloseCode.GOING_AWAY)
+    client.socket.receive(bytes(server.pipe.written))
+    assert client.messages == [b"last reply"]
+    assert not client.socket.is_open

@@ -40,18 +40,20 @@ _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
 class Transport(Word):
     """The protocol that carries messages to an endpoint. Its value is the scheme.
 
-    TCP and UDP lead to a KDC (RFC 4120 7.2), HTTPS to a KDC proxy ([MS-KKDCP]).
+    TCP and UDP lead to a KDC (RFC 4120 7.2), HTTPS ([MS-KKDCP]) and WSS (docs/tunnel.md)
+    to a KDC proxy.
     """
 
     TCP = "tcp"
     UDP = "udp"
     HTTPS = "https"
+    WSS = "wss"
 
 
 KDC_TRANSPORTS = (Transport.TCP, Transport.UDP)
 """The transports of KDCs and password servers themselves, in the order of attempts."""
 
-_SHARED_ADDRESSES = frozenset({Transport.HTTPS})
+_SHARED_ADDRESSES = frozenset({Transport.HTTPS, Transport.WSS})
 """Transports with which servers of different names may share an address and port."""
 
 
@@ -73,6 +75,7 @@ SCHEMES = {
     "tcp": Scheme(transports=(Transport.TCP,)),
     "udp": Scheme(transports=(Transport.UDP,)),
     "https": Scheme(transports=(Transport.HTTPS,), default_port=443, has_path=True),
+    "wss": Scheme(transports=(Transport.WSS,), default_port=443, has_path=True),
 }
 """All schemes. A text without a scheme names a host whose transports are not known.
 

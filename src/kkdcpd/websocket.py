@@ -46,6 +46,7 @@ class WebSocket:
         self._loop = asyncio.get_running_loop()
         self._fragments = bytearray()
         self._is_peer_alive = True
+        self._has_closed = False
         self._is_closing = False
         self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
@@ -59,7 +60,8 @@ class WebSocket:
         self._is_peer_alive = True
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and self.is_open:
+            # The peer's close frame may follow in the same data. The messages before it count.
+            if isinstance(event, Frame) and not self._has_closed:
                 self._take(event)
         self._flush()
 
@@ -77,9 +79,16 @@ class WebSocket:
         if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             self._transport.abort()
 
+    def ping(self) -> None:
+        """Let the peer show that it is there: it answers with a pong."""
+        if self.is_open:
+            self._protocol.send_ping(b"")
+            self._flush()
+
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection in order: the peer has a moment to answer."""
         if self.is_open:
+            self._has_closed = True
             self._protocol.send_close(code, reason)
             self._flush()
 
@@ -104,9 +113,7 @@ class WebSocket:
             return
         self._is_peer_alive = False
         self._timer = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
-        if self.is_open:
-            self._protocol.send_ping(b"")
-            self._flush()
+        self.ping()
         self._handler.heartbeat()
 
     def _flush(self) -> None:

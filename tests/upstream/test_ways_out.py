@@ -10,6 +10,7 @@ from kkdcpd.upstream.sockets import AttemptEvents
 from kkdcpd.upstream.tcp import TcpAttempt
 from kkdcpd.upstream.udp import UdpAttempt
 from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.upstream.wss import WssAttempt
 from kkdcpd.values import Attempt
 from tests.support.fake_kdc import FakeKdc
 from tests.support.upstream import endpoint
@@ -32,4 +33,5 @@ async def test_every_transport_has_a_way_out() -> None:
         Transport.TCP: TcpAttempt,
         Transport.UDP: UdpAttempt,
         Transport.HTTPS: HttpsAttempt,
+        Transport.WSS: WssAttempt,
     }

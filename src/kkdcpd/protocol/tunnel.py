@@ -197,6 +197,11 @@ class Requester:
         )
 
     @property
+    def is_gone_away(self) -> bool:
+        """Whether the responder takes no more requests."""
+        return self._is_going_away
+
+    @property
     def is_idle(self) -> bool:
         """Whether no answer is awaited."""
         return not self._in_flight
