@@ -204,7 +204,9 @@ async def test_proof_avoids_a_proxy_that_drains_and_its_tunnel_finishes(
         assert (await first).endpoint.port == proxy.port
 
 
-async def test_silent_tunnel_is_tested_and_replaced(server_tls: ssl.SSLContext, https: HttpsOptions) -> None:
+async def test_silent_tunnel_that_answers_a_ping_is_used_again(
+    server_tls: ssl.SSLContext, https: HttpsOptions
+) -> None:
     options = WssOptions(fresh_seconds=0.0, test_timeout=5.0)
     async with (
         proxy_before(fake_kdc.reply(REPLY), server_tls) as (proxy, _),
@@ -213,6 +215,20 @@ async def test_silent_tunnel_is_tested_and_replaced(server_tls: ssl.SSLContext, 
         for _ in range(3):
             await upstream.exchange(request_of(PROOF), route_of(proxy.candidate()))
         assert proxy.connections == 1
+
+
+async def test_silent_tunnel_that_answers_no_ping_is_replaced(
+    server_tls: ssl.SSLContext, https: HttpsOptions
+) -> None:
+    # No answer comes within no time.
+    options = WssOptions(fresh_seconds=0.0, test_timeout=0.0)
+    async with (
+        proxy_before(fake_kdc.reply(REPLY), server_tls) as (proxy, kdc),
+        running_upstream(https=https, wss=options) as (upstream, _),
+    ):
+        for _ in range(2):
+            await upstream.exchange(request_of(PROOF), route_of(proxy.candidate()))
+        assert (proxy.connections, len(kdc.messages)) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,6 @@ class _Tunnel(asyncio.Protocol):
         self._exchanges: dict[int, WssAttempt] = {}
         self._failure = FailureReason.CLOSED
         self._is_over = False
-        self._was_tested = False
         self._heard_at = self._used_at = self._loop.time()
         self._test: asyncio.TimerHandle | None = None
         self._connecting = self._loop.create_task(self._connect(context), name=f"tunnel to {endpoint}")
@@ -234,7 +233,6 @@ class _Tunnel(asyncio.Protocol):
             return
         self._waiting.add(attempt)
         if self._socket and not self._test:
-            self._was_tested = True
             self._test = self._loop.call_later(self._tunnels.options.test_timeout, self._abort)
             self._socket.ping()
 
