@@ -39,6 +39,10 @@ def test_text_that_is_no_port_number_is_no_port(text: str) -> None:
         ("udp://[::1]:89", EndpointText(transports=(Transport.UDP,), host="::1", port=89, path="")),
         ("https://proxy", EndpointText(transports=(Transport.HTTPS,), host="proxy", port=443, path="")),
         (
+            "wss://proxy/KdcTunnel",
+            EndpointText(transports=(Transport.WSS,), host="proxy", port=443, path="/KdcTunnel"),
+        ),
+        (
             "HTTPS://[::1]:8443/TENANT/kerberos?x=%20",
             EndpointText(transports=(Transport.HTTPS,), host="::1", port=8443, path="/TENANT/kerberos?x=%20"),
         ),

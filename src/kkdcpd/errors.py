@@ -11,6 +11,7 @@ KkdcpdError
 │   ├── MalformedHttpError
 │   ├── PathNotFoundError
 │   ├── MethodNotAllowedError
+│   ├── PreflightError        a browser's question, with no message
 │   ├── LoopDetectedError
 │   ├── BodyTooLargeError
 │   └── BodyTimeoutError
@@ -52,6 +53,7 @@ __all__ = [
     "NoKdcReplyError",
     "NoTargetDomainError",
     "PathNotFoundError",
+    "PreflightError",
     "RealmNotServedError",
     "RequestError",
     "SettingError",
@@ -204,6 +206,12 @@ class MethodNotAllowedError(RequestError):
     """A request with another method than POST."""
 
     outcome = Outcome.METHOD_NOT_ALLOWED
+
+
+class PreflightError(RequestError):
+    """A browser asks whether a script may send a request (CORS). There is no message, and no fault."""
+
+    outcome = Outcome.PREFLIGHT
 
 
 class LoopDetectedError(RequestError):

@@ -157,6 +157,7 @@ class Outcome(Word):
     NO_TARGET_DOMAIN = "no_target_domain"
     PATH_NOT_FOUND = "path_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    PREFLIGHT = "preflight"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
     LOOP_DETECTED = "loop_detected"

@@ -656,7 +656,7 @@ class BrokenRelay(Relay):
     def __init__(self) -> None:
         pass
 
-    async def relay(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
+    async def relay(self, request: ProxyRequest, client: ClientConnection, **_: object) -> RequestResult:
         raise LookupError(f"a bug with {request.realm} of {client.address}")
 
 

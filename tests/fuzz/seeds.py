@@ -35,6 +35,7 @@ __all__ = [
     "RESOLV_CONFS",
     "SETTINGS",
     "STREAMS",
+    "TUNNEL_FRAMES",
     "VIA",
 ]
 
@@ -351,3 +352,13 @@ def _certificates() -> Sequence[bytes]:
 
 
 CERTIFICATES = _certificates()
+
+TUNNEL_FRAMES: Sequence[bytes] = (
+    b"\x01\x00\x00\x00\x05envelope",
+    b"\x02\x00\x00\x00\x01envelope",
+    b"\x03\x00\x00\x00\x02\x01\xad\x00\x02\x00too many requests",
+    b"\x03\x00\x00\x00\x03\x01\xf7\x00\x00\x01",
+    b"\x04\x00\x00\x00\x04",
+    b"\x05\x00\x00\x00\x03",
+)
+"""Frames of both ends. Four exchanges are in flight at the requester."""

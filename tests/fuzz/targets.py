@@ -80,6 +80,7 @@ from kkdcpd.protocol.messages import classify, classify_bare, inspect_reply, is_
 from kkdcpd.protocol.probe import judge_probe
 from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, parse
 from kkdcpd.protocol.resending import is_repeatable
+from kkdcpd.protocol.tunnel import Event, GoneAway, Refused, Requester, Responder
 from kkdcpd.protocol.x509 import read_certificate, read_crl
 from kkdcpd.values import (
     Attempt,
@@ -659,6 +660,31 @@ def _certificate(data: bytes) -> None:
             str(read(data))
 
 
+def _tunnel(data: bytes) -> None:
+    """Give the same frame to both ends, twice: the second may violate a rule that the first one set."""
+    requester, responder = Requester(), Responder()
+    numbers = [requester.request(b"")[0] for _ in range(4)]
+    for _ in range(2):
+        with contextlib.suppress(MalformedError):
+            _check_tunnel_event(requester.receive(data), numbers)
+        with contextlib.suppress(MalformedError):
+            request = responder.receive(data)
+            assert request is None or data.endswith(request.envelope)
+
+
+def _check_tunnel_event(event: Event | None, numbers: Sequence[int]) -> None:
+    if isinstance(event, GoneAway):
+        assert set(event.untouched) <= set(numbers)
+    elif event:
+        assert event.number in numbers
+    if isinstance(event, Refused):
+        # A refusal can be passed on.
+        passed_on, receiver = Responder(), Requester()
+        _, frame = receiver.request(b"")
+        passed_on.receive(frame)
+        assert receiver.receive(passed_on.refuse(1, event.refusal))
+
+
 SOME_REPLIES: Mapping[MessageKind, Sequence[ReplyFacts]] = {
     kind: tuple(facts for data in seeds.REPLIES if (facts := _facts_in(kind, data)))
     for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
@@ -701,4 +727,5 @@ TARGETS: Mapping[str, Target] = {
     "krb5_conf": Target(run=_profile, seeds=seeds.PROFILES),
     "config": Target(run=_settings, seeds=seeds.SETTINGS),
     "x509": Target(run=_certificate, seeds=seeds.CERTIFICATES, is_der=True),
+    "tunnel": Target(run=_tunnel, seeds=seeds.TUNNEL_FRAMES),
 }

@@ -283,3 +283,35 @@ async def test_hedge_is_counted() -> None:
     assert MetricsReader(metrics).value(HEDGES) == 1
     assert counts_of(metrics, silent)["tried"] == 1
     assert counts_of(metrics, answers) == {"tried": 1, "replied": 1}
+
+
+async def test_caller_learns_that_the_message_is_sent_before_the_kdc_has_it() -> None:
+    async with FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as kdc, running_upstream() as (upstream, _):
+        messages_at_kdc: list[int] = []
+        await upstream.exchange(
+            request_of(PROOF), route_to(kdc), on_sent=lambda: messages_at_kdc.append(len(kdc.messages))
+        )
+        assert messages_at_kdc == [0]
+
+
+async def test_caller_learns_of_each_kdc_that_gets_the_message() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(UNAVAILABLE)) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
+        running_upstream() as (upstream, _),
+    ):
+        sent: list[str] = []
+        await upstream.exchange(
+            request_of(PROOF), route_to(first, second), on_sent=lambda: sent.append("sent")
+        )
+        assert len(sent) == 2
+
+
+async def test_caller_learns_that_no_kdc_gets_the_message() -> None:
+    async with FakeKdc(tcp=fake_kdc.silent()) as kdc:
+        route = route_to(kdc)
+    sent: list[str] = []
+    async with running_upstream() as (upstream, _):
+        with pytest.raises(ExchangeError):
+            await upstream.exchange(request_of(PROOF), route, on_sent=lambda: sent.append("sent"))
+    assert not sent

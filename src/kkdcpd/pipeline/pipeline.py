@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
 
 from kkdcpd.config import GuardConfig
@@ -33,9 +34,20 @@ class IncomingRequest(ABC, Generic[Response]):
 
     `read` sets `bytes_in`, and may change `client`. `respond` sets `bytes_out` and, if the way in has
     statuses, `status`. They are for the access log, and so is `copies`, which `pipeline.joining` sets.
+    `on_sent` is called before a KDC gets the message, once for each KDC.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "client", "copies", "id", "request", "started_at", "status")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "copies",
+        "id",
+        "on_sent",
+        "request",
+        "started_at",
+        "status",
+    )
 
     own_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """Errors of `read` after which the way in answers and logs the request in its own way."""
@@ -47,6 +59,7 @@ class IncomingRequest(ABC, Generic[Response]):
         self.started_at = time.perf_counter()
         self.request: ProxyRequest | None = None
         self.status: int | None = None
+        self.on_sent: Callable[[], object] | None = None
         self.bytes_in = 0
         self.bytes_out = 0
         self.copies = 0
@@ -111,14 +124,16 @@ class Pipeline:
             incoming.request = await incoming.read()
         except RequestError as error:
             return RequestResult(outcome=error.outcome, detail=str(error), monitored=rate.monitored)
-        result = await self._relay_in_flight(incoming.request, incoming.client)
+        result = await self._relay_in_flight(incoming.request, incoming)
         return with_monitored(result, rate.monitored) if rate.monitored else result
 
-    async def _relay_in_flight(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
-        with self._guard.in_flight(client) as concurrency:
+    async def _relay_in_flight(
+        self, request: ProxyRequest, incoming: IncomingRequest[Response]
+    ) -> RequestResult:
+        with self._guard.in_flight(incoming.client) as concurrency:
             if concurrency.refusal:
                 return refused(concurrency)
-            result = await self._relay.relay(request, client)
+            result = await self._relay.relay(request, incoming.client, on_sent=incoming.on_sent)
         return with_monitored(result, concurrency.monitored) if concurrency.monitored else result
 
     def _payload(self, request: ProxyRequest | None, result: RequestResult) -> bytes | None:

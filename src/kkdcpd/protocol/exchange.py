@@ -89,7 +89,7 @@ MIT's client waits as long. krb5kdc 1.20 crashes when it gets a datagram again t
 too big for one. So an endpoint that has had such replies gets the message by TCP instead.
 """
 
-_CONNECT_ROUND_TRIPS = {Transport.HTTPS: 2}
+_CONNECT_ROUND_TRIPS = {Transport.HTTPS: 2, Transport.WSS: 3}
 """Round trips until an endpoint can get a message, if more than one: TLS 1.3 takes one after TCP's. The
 settings for connects are for one round trip."""
 

@@ -19,6 +19,8 @@ from kkdcpd.values import FailureFacts, FailureReason, ProxyMessage, ProxyReques
 
 __all__ = [
     "DELIVERY_HEADER",
+    "MAX_ENVELOPE_BYTES",
+    "REFUSALS",
     "UNDELIVERED",
     "HttpClient",
     "HttpResponse",

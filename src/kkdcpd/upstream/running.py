@@ -5,7 +5,7 @@ The exchange decides everything. This module has the sockets, the alarm, the slo
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kkdcpd.endpoints import KdcEndpoint, Transport
@@ -111,7 +111,10 @@ class RunningExchange:
         request: ProxyRequest,
         route: Route,
         networks: Sequence[str],
+        *,
+        on_sent: Callable[[], object] | None = None,
     ) -> None:
+        self._on_sent = on_sent
         self.done: asyncio.Future[KdcReply] = shared.loop.create_future()
         self._shared = shared
         self._exchange = exchange
@@ -209,6 +212,8 @@ class RunningExchange:
                     case Send():
                         # An event of the same step may have ended the attempt.
                         if command.attempt.number in self._open:
+                            if self._on_sent:
+                                self._on_sent()
                             self._open[command.attempt.number].way_out.send(self._request)
                     case Abandon():
                         self._close(command.attempt.number)

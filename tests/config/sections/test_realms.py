@@ -60,11 +60,11 @@ BROKEN = {
             'write a name such as "EXAMPLE.COM"'
         ),
     ),
-    "a KDC as a URL": (
+    "a KDC with an unknown scheme": (
         '[realms.TEST]\nkdc = ["http://kdc1/KdcProxy"]',
         (
             'realms.TEST.kdc[0]: "http://kdc1/KdcProxy" begins with http://, which is no transport; '
-            "write tcp://, udp://, https:// or neither"
+            "write tcp://, udp://, https://, wss:// or neither"
         ),
     ),
     "two KDCs in one text": (

@@ -9,7 +9,8 @@ import pytest
 from kkdcpd.frontends.http import responses
 from kkdcpd.values import Outcome
 
-REFUSALS = [outcome for outcome in Outcome if outcome not in {Outcome.ANSWERED, Outcome.CLIENT_GONE}]
+NOT_REFUSED = {Outcome.ANSWERED, Outcome.PREFLIGHT, Outcome.CLIENT_GONE}
+REFUSALS = [outcome for outcome in Outcome if outcome not in NOT_REFUSED]
 ID = "0123abcd"
 
 

@@ -134,6 +134,9 @@ _ENDINGS = {
         " clients. To test it, write `kdc = ` and this URL into your realm's section of krb5.conf, and run"
         " kinit.",
     ),
+    Outcome.PREFLIGHT: Ending(
+        status=200, sentence="Scripts of this origin may send requests to this proxy.", keeps_connection=True
+    ),
     Outcome.LOOP_DETECTED: Ending(
         status=508,
         sentence="This proxy has forwarded this request before: its KDC proxies forward requests in a loop.",
