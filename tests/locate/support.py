@@ -10,14 +10,13 @@ from kkdcpd.config.addresses import parse_endpoint
 from kkdcpd.errors import DnsFailedError
 from kkdcpd.locate.dns import Requester, requester
 from kkdcpd.locate.dns_wire import FoundRecords, RecordType
-from kkdcpd.locate.locator import Locator, ProxyOptions, assemble_locator
+from kkdcpd.locate.locator import Locator, assemble_locator
 from kkdcpd.locate.records import Record, SrvRecord, UriRecord
 from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
 
 NO_FLAGS = DcLocatorFlags(0)
 NEGATIVE_TTL = 300.0
-DEFAULT_PROXIES = ProxyOptions()
 
 
 class ManualClock:
@@ -105,7 +104,6 @@ class LocatorWithDns:
         self,
         *realms: RealmConfig,
         hosts_file: str = "",
-        proxies: ProxyOptions = DEFAULT_PROXIES,
         **settings: Any,
     ) -> None:
         self.dns = MemoryDns()
@@ -118,7 +116,6 @@ class LocatorWithDns:
             hosts_file=hosts_file,
             clock=self.clock,
             on_lookup=self.lookups.append,
-            proxies=proxies,
         )
 
     async def __aenter__(self) -> Self:

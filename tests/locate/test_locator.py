@@ -10,7 +10,7 @@ import pytest
 from kkdcpd.errors import DnsFailedError, NoKdcKnownError, RealmNotServedError
 from kkdcpd.locate.dns import Requester
 from kkdcpd.locate.dns_wire import RecordType
-from kkdcpd.locate.locator import HOLD_SECONDS, ProxyOptions
+from kkdcpd.locate.locator import HOLD_SECONDS
 from kkdcpd.locate.realms import IDLE_SECONDS, MAX_WAITING_LOOKUPS, NEW_LOOKUP_SHARE
 from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import DcLocatorFlags, KdcService
@@ -316,8 +316,11 @@ async def test_close_cancels_look_ups() -> None:
     ],
 )
 async def test_proxies_that_dns_may_not_name_are_refused(uri: str, address: str, reason: str) -> None:
-    options = ProxyOptions(domains=("example.com",), networks=(ip_network("192.0.2.0/24"),))
-    async with LocatorWithDns(realm("EXAMPLE.COM", discovery="proxies"), proxies=options) as setup:
+    async with LocatorWithDns(
+        realm("EXAMPLE.COM", discovery="proxies"),
+        proxy_domains=("example.com",),
+        proxy_networks=(ip_network("192.0.2.0/24"),),
+    ) as setup:
         setup.dns.put("_kerberos.example.com", "URI", f"0 0 krb5srv:m:kkdcp:{uri}")
         for host in ("proxy.example.com", "evil.test"):
             setup.dns.put(host, "A", address)

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kkdcpd.commands.locate import TITLES, table
 from kkdcpd.config import Config, LocateConfig, RealmConfig, SystemFiles
@@ -30,9 +29,6 @@ _NAMES = {
 
 _WIDTH = 100
 
-_PROXIES: Any = "proxies"
-"""The method of `locate.locator`. The settings do not have it yet, so it has no type there."""
-
 
 @frozen
 class Addressed:
@@ -44,7 +40,7 @@ class Addressed:
 
 def agent_config(realm: str, locate: LocateConfig) -> Config:
     """Return the configuration of a kkdcpd that finds the proxies of a realm in DNS."""
-    return Config(realms=(RealmConfig(name=realm, discovery=_PROXIES),), locate=locate)
+    return Config(realms=(RealmConfig(name=realm, discovery="proxies"),), locate=locate)
 
 
 async def locate_as(

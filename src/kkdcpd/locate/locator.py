@@ -12,9 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from kkdcpd.config import Config, LocateConfig, Network, RealmConfig, SystemFiles
+from kkdcpd.config import Config, LocateConfig, RealmConfig, SystemFiles
 from kkdcpd.errors import LocateError, NoKdcKnownError, RealmNotServedError
-from kkdcpd.frozen import frozen
 from kkdcpd.locate.active_directory import ActiveDirectory
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import CandidateFinder, FoundCandidates
@@ -31,7 +30,7 @@ from kkdcpd.locate.shared_tasks import SharedTasks
 from kkdcpd.metrics.columns import LookUp
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, Route
 
-__all__ = ["Locator", "ProxyOptions", "assemble_locator", "build_locator"]
+__all__ = ["Locator", "assemble_locator", "build_locator"]
 
 HOLD_SECONDS = 0.25
 """The shortest lifetime of a route, even with shorter TTLs. A refresh takes some hundred microseconds."""
@@ -54,20 +53,6 @@ _ACTIVE_DIRECTORY = (
 _MEANINGFUL_FLAGS = {"active_directory": _ACTIVE_DIRECTORY}
 
 _RouteKey = tuple[KdcService, int]
-
-
-@frozen
-class ProxyOptions:
-    """The KDC proxies that DNS may name, for realms with `discovery = "proxies"`.
-
-    `ports` are their ports, from 1 to 65535. `domains` are the domains that contain their names; without any,
-    every name is allowed. `networks` contain their addresses; without any, all but special addresses are
-    allowed.
-    """
-
-    ports: tuple[int, ...] = (443,)
-    domains: tuple[str, ...] = ()
-    networks: tuple[Network, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -282,9 +267,6 @@ def _no_room(wildcard: str) -> RealmNotServedError:
     )
 
 
-_DEFAULT_PROXIES = ProxyOptions()
-
-
 def _ignore(_: LookUp) -> None:
     """Do not count look-ups."""
 
@@ -295,7 +277,6 @@ def build_locator(
     *,
     clock: Callable[[], float] = time.monotonic,
     on_lookup: Callable[[LookUp], None] = _ignore,
-    proxies: ProxyOptions = _DEFAULT_PROXIES,
 ) -> Locator:
     """Build a locator that asks the configured DNS servers, or else the system's."""
     nameservers = config.locate.nameservers or system.resolver().nameservers
@@ -307,7 +288,6 @@ def build_locator(
         hosts_file=system.hosts,
         clock=clock,
         on_lookup=on_lookup,
-        proxies=proxies,
     )
 
 
@@ -319,14 +299,16 @@ def assemble_locator(
     hosts_file: str = "",
     clock: Callable[[], float] = time.monotonic,
     on_lookup: Callable[[LookUp], None] = _ignore,
-    proxies: ProxyOptions = _DEFAULT_PROXIES,
 ) -> Locator:
     """Build a locator that asks DNS by `query`."""
     dns = DnsCache(query, config, clock, on_lookup)
     candidates = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
     address_filter = AddressFilter(ports=config.allowed_ports, networks=config.allowed_networks)
     proxy_filter = AddressFilter(
-        ports=proxies.ports, networks=proxies.networks, domains=proxies.domains, settings="locate.proxy"
+        ports=config.proxy_ports,
+        networks=config.proxy_networks,
+        domains=config.proxy_domains,
+        settings="locate.proxy",
     )
     discoverers: Mapping[str, Discoverer] = {
         "dns": DnsDiscovery(dns, candidates, address_filter),

@@ -156,7 +156,7 @@ BROKEN = {
         REALM + 'discovery = "ad"',
         (
             'realms."EXAMPLE.COM".discovery: "ad" is not one of its values; '
-            'write "auto", "none", "dns" or "active_directory"'
+            'write "auto", "none", "dns", "active_directory" or "proxies"'
         ),
     ),
     "a site that is never used": (
