@@ -17,7 +17,6 @@ from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.driver import Upstream
 from kkdcpd.upstream.health import HealthTable
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
@@ -85,12 +84,11 @@ async def running_relay(config: Config) -> AsyncIterator[Relay]:
 async def running_upstream(
     *,
     counters: Counters | None = None,
-    https: HttpsOptions | None = None,
     wss: WssOptions | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Upstream, HealthTable]]:
     """Run an upstream with its prober; `settings` are the settings of [upstream]."""
-    async with _running(replace(UpstreamConfig(), **settings), counters, https, wss) as running:
+    async with _running(replace(UpstreamConfig(), **settings), counters, wss) as running:
         yield running
 
 
@@ -98,11 +96,10 @@ async def running_upstream(
 async def _running(
     config: UpstreamConfig,
     counters: Counters | None = None,
-    https: HttpsOptions | None = None,
     wss: WssOptions | None = None,
 ) -> AsyncIterator[tuple[Upstream, HealthTable]]:
     health = health_table(config.reach_timeout)
-    ways_out = WaysOut(config, https, wss)
+    ways_out = WaysOut(config, wss)
     prober = Prober(config, ways_out, health)
     with contextlib.closing(ways_out):
         async with asyncio.TaskGroup() as tasks:

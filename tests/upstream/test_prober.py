@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from kkdcpd.config import UpstreamConfig
+from kkdcpd.config import HttpsConfig, UpstreamConfig
 from kkdcpd.endpoints import KDC_TRANSPORTS, KdcEndpoint, Transport
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.health import HealthTable
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import FailureReason, KdcState, MessageKind
@@ -36,11 +35,13 @@ async def probing(kdc: FakeKdc, *, realm: str | None, transport: Transport) -> A
 
 @contextlib.asynccontextmanager
 async def probing_endpoint(
-    endpoint: KdcEndpoint, *, realm: str | None, https: HttpsOptions | None = None
+    endpoint: KdcEndpoint, *, realm: str | None, https: HttpsConfig | None = None
 ) -> AsyncIterator[HealthTable]:
-    config = replace(UpstreamConfig(), reach_timeout=0.2 if https is None else 2.0)
+    config = replace(
+        UpstreamConfig(), reach_timeout=0.2 if https is None else 2.0, https=https or HttpsConfig()
+    )
     health = health_table(config.reach_timeout)
-    with contextlib.closing(WaysOut(config, https)) as ways_out:
+    with contextlib.closing(WaysOut(config)) as ways_out:
         prober = Prober(config, ways_out, health)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(prober.run(), name="prober")
@@ -130,7 +131,7 @@ async def wait_for(health: HealthTable, proxy: FakeKdcProxy, state: KdcState) ->
 async def test_kdc_proxy_gets_an_as_req_without_a_credential(
     authority: Authority, files: CertificateFiles
 ) -> None:
-    https = HttpsOptions(ca_file=authority.certificate)
+    https = HttpsConfig(ca_file=authority.certificate)
     async with FakeKdcProxy(files, script=answer(ALIVE)) as proxy:
         async with probing_endpoint(proxy.endpoint, realm="EXAMPLE.COM", https=https) as health:
             await wait_for(health, proxy, KdcState.HEALTHY)
@@ -141,7 +142,7 @@ async def test_kdc_proxy_gets_an_as_req_without_a_credential(
 
 async def test_entra_kerberos_gets_an_empty_request(authority: Authority, files: CertificateFiles) -> None:
     """A server of Entra's form: the path of a tenant, no AS exchange, and 200 for an empty POST."""
-    https = HttpsOptions(ca_file=authority.certificate)
+    https = HttpsConfig(ca_file=authority.certificate)
     async with FakeKdcProxy(files, script=send(response(200)), path="/TENANT/kerberos") as proxy:
         realm = "KERBEROS.MICROSOFTONLINE.COM"
         async with probing_endpoint(proxy.endpoint, realm=realm, https=https) as health:
@@ -153,7 +154,7 @@ async def test_entra_kerberos_gets_an_empty_request(authority: Authority, files:
 async def test_proxy_whose_policy_refuses_the_probe_is_healthy(
     authority: Authority, files: CertificateFiles
 ) -> None:
-    https = HttpsOptions(ca_file=authority.certificate)
+    https = HttpsConfig(ca_file=authority.certificate)
     async with (
         FakeKdcProxy(files, script=send(response(403, b"", "Kdc-Has-Message: no"))) as proxy,
         probing_endpoint(proxy.endpoint, realm="EXAMPLE.COM", https=https) as health,
@@ -165,7 +166,7 @@ async def test_proxy_whose_policy_refuses_the_probe_is_healthy(
 async def test_proxy_that_does_not_relay_a_probe_is_down(
     script: Script, authority: Authority, files: CertificateFiles
 ) -> None:
-    https = HttpsOptions(ca_file=authority.certificate)
+    https = HttpsConfig(ca_file=authority.certificate)
     async with (
         FakeKdcProxy(files, script=script) as proxy,
         probing_endpoint(proxy.endpoint, realm="EXAMPLE.COM", https=https) as health,
@@ -176,7 +177,7 @@ async def test_proxy_that_does_not_relay_a_probe_is_down(
 async def test_proxy_of_a_password_server_is_only_connected_to(
     authority: Authority, files: CertificateFiles
 ) -> None:
-    https = HttpsOptions(ca_file=authority.certificate)
+    https = HttpsConfig(ca_file=authority.certificate)
     async with FakeKdcProxy(files, script=hold()) as proxy:
         async with probing_endpoint(proxy.endpoint, realm=None, https=https) as health:
             await wait_for(health, proxy, KdcState.HEALTHY)

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import Config, GuardConfig, RatesConfig, TlsConfig, UpstreamConfig, read_config
+from kkdcpd.config import (
+    Config,
+    GuardConfig,
+    HttpsConfig,
+    RatesConfig,
+    TlsConfig,
+    UpstreamConfig,
+    read_config,
+)
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
@@ -22,7 +30,6 @@ from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.pipeline import Pipeline
 from kkdcpd.tls import build_server_context
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.wss import WssOptions
 from kkdcpd.values import Candidate, KdcReply, Mode, Route
 from lab.authority import Authority
@@ -70,8 +77,8 @@ def server_tls(authority: Authority) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def https(authority: Authority) -> HttpsOptions:
-    return HttpsOptions(ca_file=authority.certificate)
+def https(authority: Authority) -> HttpsConfig:
+    return HttpsConfig(ca_file=authority.certificate)
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +132,7 @@ def route_of(*candidates: Candidate) -> Route:
 
 
 async def test_replies_of_500_exchanges_in_one_tunnel_are_not_mixed_up(
-    server_tls: ssl.SSLContext, https: HttpsOptions
+    server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     async def echo(link: Link) -> None:
         # A probe of a busy proxy has another name.
@@ -152,7 +159,7 @@ async def test_replies_of_500_exchanges_in_one_tunnel_are_not_mixed_up(
 
 
 async def test_proof_that_no_kdc_has_goes_to_the_next_endpoint(
-    server_tls: ssl.SSLContext, https: HttpsOptions
+    server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     async with (
         proxy_of(config_for("tcp://127.0.0.1:1"), server_tls) as proxy,
@@ -167,7 +174,7 @@ async def test_proof_that_no_kdc_has_goes_to_the_next_endpoint(
 
 @pytest.mark.parametrize("cause", ["refused", "lost"])
 async def test_proof_that_a_kdc_may_have_goes_nowhere_else(
-    cause: str, server_tls: ssl.SSLContext, https: HttpsOptions
+    cause: str, server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     script = fake_kdc.close_after_message() if cause == "refused" else fake_kdc.silent()
     async with (
@@ -186,7 +193,7 @@ async def test_proof_that_a_kdc_may_have_goes_nowhere_else(
 
 
 async def test_proof_avoids_a_proxy_that_drains_and_its_tunnel_finishes(
-    server_tls: ssl.SSLContext, https: HttpsOptions
+    server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     release = asyncio.Event()
     async with (
@@ -205,7 +212,7 @@ async def test_proof_avoids_a_proxy_that_drains_and_its_tunnel_finishes(
 
 
 async def test_silent_tunnel_that_answers_a_ping_is_used_again(
-    server_tls: ssl.SSLContext, https: HttpsOptions
+    server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     options = WssOptions(fresh_seconds=0.0, test_timeout=5.0)
     async with (
@@ -218,7 +225,7 @@ async def test_silent_tunnel_that_answers_a_ping_is_used_again(
 
 
 async def test_silent_tunnel_that_answers_no_ping_is_replaced(
-    server_tls: ssl.SSLContext, https: HttpsOptions
+    server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     # No answer comes within no time.
     options = WssOptions(fresh_seconds=0.0, test_timeout=0.0)
@@ -235,7 +242,7 @@ async def test_silent_tunnel_that_answers_no_ping_is_replaced(
     ("path", "reason"), [("/nowhere", "not_a_kdc_proxy"), ("/KdcProxy", "not_a_kdc_proxy")]
 )
 async def test_url_without_a_tunnel_is_a_failure(
-    path: str, reason: str, server_tls: ssl.SSLContext, https: HttpsOptions
+    path: str, reason: str, server_tls: ssl.SSLContext, https: HttpsConfig
 ) -> None:
     async with (
         proxy_before(fake_kdc.reply(REPLY), server_tls) as (proxy, _),
@@ -248,7 +255,7 @@ async def test_url_without_a_tunnel_is_a_failure(
 async def test_certificate_of_another_authority_is_refused(server_tls: ssl.SSLContext) -> None:
     async with (
         proxy_before(fake_kdc.reply(REPLY), server_tls) as (proxy, kdc),
-        running_upstream(https=HttpsOptions()) as (upstream, _),
+        running_upstream(https=HttpsConfig()) as (upstream, _),
     ):
         with pytest.raises(NoKdcReachedError, match="tls_failed"):
             await upstream.exchange(request_of(PROOF), route_of(proxy.candidate()))

@@ -13,7 +13,6 @@ from kkdcpd.config import UpstreamConfig
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.upstream.https.attempt import HttpsAttempt, make_pool
 from kkdcpd.upstream.https.client_tls import build_client_context, has_pinned_key
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.ports import KdcPorts
 from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, WayOut
 from kkdcpd.upstream.tcp import TcpAttempt
@@ -37,9 +36,7 @@ class _Opener(Protocol):
 class WaysOut:
     """Opens ways out, from the configured source addresses, if any. Make it in a running event loop."""
 
-    def __init__(
-        self, config: UpstreamConfig, https: HttpsOptions | None = None, wss: WssOptions | None = None
-    ) -> None:
+    def __init__(self, config: UpstreamConfig, wss: WssOptions | None = None) -> None:
         self._readiness = Readiness()
         self._ports = KdcPorts(self._readiness)
         self._max_reply_bytes = config.max_reply_bytes
@@ -47,7 +44,7 @@ class WaysOut:
             _FAMILIES[ipaddress.ip_address(address).version]: str(address)
             for address in config.source_addresses
         }
-        https = https or HttpsOptions()
+        https = config.https
         self._https = make_pool(
             https,
             readiness=self._readiness,
@@ -58,7 +55,7 @@ class WaysOut:
             wss or WssOptions(),
             TlsClient(
                 make_context=partial(build_client_context, https),
-                has_pinned_key=partial(has_pinned_key, pins=https.pins),
+                has_pinned_key=partial(has_pinned_key, pins=https.pinned_keys),
             ),
             sources=self._sources,
             max_reply_bytes=self._max_reply_bytes,

@@ -6,8 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kkdcpd.upstream.https.options import HttpsOptions
-from kkdcpd.upstream.https.web_proxy import WebProxies
+from kkdcpd.config import HttpsConfig
 from lab.authority import Authority, CertificateFiles
 from tests.support.fake_kdc_proxy import NAME
 
@@ -19,8 +18,8 @@ def files(authority: Authority) -> CertificateFiles:
 
 
 @pytest.fixture
-def options(authority: Authority) -> HttpsOptions:
-    return HttpsOptions(ca_file=authority.certificate, web_proxies=WebProxies())
+def options(authority: Authority) -> HttpsConfig:
+    return HttpsConfig(ca_file=authority.certificate)
 
 
 @pytest.fixture(scope="module")

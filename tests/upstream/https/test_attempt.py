@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd import via
+from kkdcpd.config import HttpsConfig, PinnedKey
 from kkdcpd.upstream.https.attempt import HttpsAttempt, make_pool
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.https.pool import Pool
 from kkdcpd.upstream.https.web_proxy import WebProxies, WebProxy, read_environment
 from kkdcpd.upstream.sockets import Readiness
@@ -23,14 +23,19 @@ from tests.support.upstream import request_of
 
 REPLY = messages.as_rep()
 REQUEST = request_of(messages.as_req())
+_DIRECT = WebProxies()
 
 
 @contextlib.contextmanager
-def pool_of(options: HttpsOptions) -> Iterator[Pool]:
+def pool_of(options: HttpsConfig, web_proxies: WebProxies = _DIRECT) -> Iterator[Pool]:
     with contextlib.closing(
-        make_pool(options, readiness=Readiness(), sources={}, max_reply_bytes=65536)
+        make_pool(options, readiness=Readiness(), sources={}, max_reply_bytes=65536, web_proxies=web_proxies)
     ) as pool:
         yield pool
+
+
+def pinning(options: HttpsConfig, *digests: bytes) -> HttpsConfig:
+    return replace(options, pins=tuple(PinnedKey(host=NAME, digest=digest) for digest in digests))
 
 
 class Attempts:
@@ -58,9 +63,7 @@ class Attempts:
         return await self.events.next()
 
 
-async def test_nothing_is_sent_before_the_call_of_send(
-    options: HttpsOptions, files: CertificateFiles
-) -> None:
+async def test_nothing_is_sent_before_the_call_of_send(options: HttpsConfig, files: CertificateFiles) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY), path="/a?b=%20") as proxy:
         with pool_of(options) as pool:
             attempts = Attempts(proxy, pool)
@@ -75,14 +78,14 @@ async def test_nothing_is_sent_before_the_call_of_send(
     assert request.payload == REQUEST.payload
 
 
-async def test_endpoint_without_a_path_means_the_root(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_endpoint_without_a_path_means_the_root(options: HttpsConfig, files: CertificateFiles) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY), path="") as proxy:
         with pool_of(options) as pool:
             assert await Attempts(proxy, pool).ask() == REPLY
     assert proxy.requests[0].line == "POST / HTTP/1.1"
 
 
-async def test_names_of_earlier_proxies_go_on(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_names_of_earlier_proxies_go_on(options: HttpsConfig, files: CertificateFiles) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
         with pool_of(options) as pool:
             attempts = Attempts(proxy, pool)
@@ -91,7 +94,7 @@ async def test_names_of_earlier_proxies_go_on(options: HttpsOptions, files: Cert
     assert proxy.requests[0].headers["via"] == "1.1 a, 1.1 b"
 
 
-async def test_idle_connection_is_used_again(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_idle_connection_is_used_again(options: HttpsConfig, files: CertificateFiles) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
         with pool_of(options) as pool:
             attempts = Attempts(proxy, pool)
@@ -100,7 +103,7 @@ async def test_idle_connection_is_used_again(options: HttpsOptions, files: Certi
 
 
 async def test_unused_connection_of_a_closed_attempt_is_kept(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
         with pool_of(options) as pool:
@@ -113,7 +116,7 @@ async def test_unused_connection_of_a_closed_attempt_is_kept(
 
 
 async def test_requests_at_the_same_time_have_a_connection_each(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
         with pool_of(options) as pool:
@@ -127,7 +130,7 @@ async def test_requests_at_the_same_time_have_a_connection_each(
 
 
 async def test_message_sent_once_uses_no_connection_that_has_been_idle(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
         with pool_of(replace(options, fresh_seconds=0.0)) as pool:
@@ -145,7 +148,7 @@ async def close_after_two(link: Link) -> None:
 
 
 async def test_repeatable_message_gets_a_second_connection_if_the_server_closes_the_idle_one(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=close_after_two) as proxy:
         with pool_of(options) as pool:
@@ -155,7 +158,7 @@ async def test_repeatable_message_gets_a_second_connection_if_the_server_closes_
 
 
 async def test_message_sent_once_has_no_second_copy_if_the_server_closes_the_idle_connection(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=close_after_two) as proxy:
         with pool_of(replace(options, fresh_seconds=60.0)) as pool:
@@ -165,7 +168,7 @@ async def test_message_sent_once_has_no_second_copy_if_the_server_closes_the_idl
 
 
 async def test_connection_that_the_server_has_closed_is_not_used(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(
         files, script=send(response(200, messages.envelope(REPLY, None)), holds=False)
@@ -178,15 +181,15 @@ async def test_connection_that_the_server_has_closed_is_not_used(
             assert (proxy.connections, len(proxy.requests)) == (2, 2)
 
 
-@pytest.mark.parametrize("pins", [{NAME: frozenset({bytes(32)})}, {NAME: frozenset()}])
+@pytest.mark.parametrize("count", [1, 2])
 async def test_certificate_without_a_pinned_key_is_refused(
-    pins: dict[str, frozenset[bytes]],
-    options: HttpsOptions,
+    count: int,
+    options: HttpsConfig,
     files: CertificateFiles,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
-        with pool_of(replace(options, pins=pins)) as pool:
+        with pool_of(pinning(options, *(bytes([number] * 32) for number in range(count)))) as pool:
             attempts = Attempts(proxy, pool)
             attempts.make().start()
             assert await attempts.events.next() == "tls_failed"
@@ -197,15 +200,15 @@ async def test_certificate_without_a_pinned_key_is_refused(
 
 
 async def test_certificate_with_a_pinned_key_is_accepted(
-    options: HttpsOptions, files: CertificateFiles, pin: bytes
+    options: HttpsConfig, files: CertificateFiles, pin: bytes
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
-        with pool_of(replace(options, pins={NAME: frozenset({bytes(32), pin})})) as pool:
+        with pool_of(pinning(options, bytes(32), pin)) as pool:
             assert await Attempts(proxy, pool).ask() == REPLY
 
 
 async def test_client_certificate_is_shown(
-    options: HttpsOptions, files: CertificateFiles, authority: Authority, client_files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles, authority: Authority, client_files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY), client_ca=str(authority.certificate)) as proxy:
         shown = replace(options, certificate=client_files.certificate, key=client_files.key)
@@ -223,7 +226,7 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, objec
 
 @pytest.mark.parametrize("name", ["x" * 64 + ".test", ".test", "a..test"])
 async def test_name_that_no_certificate_can_have_is_a_failure_of_tls(
-    name: str, options: HttpsOptions, files: CertificateFiles
+    name: str, options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY), name=name) as proxy:
         with pool_of(options) as pool:
@@ -233,7 +236,7 @@ async def test_name_that_no_certificate_can_have_is_a_failure_of_tls(
 
 
 async def test_unusable_options_are_an_error_of_this_host(
-    options: HttpsOptions, files: CertificateFiles, caplog: pytest.LogCaptureFixture
+    options: HttpsConfig, files: CertificateFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
         with pool_of(replace(options, ca_file=files.key)) as pool:
@@ -246,7 +249,7 @@ async def test_unusable_options_are_an_error_of_this_host(
 
 
 async def test_status_and_request_id_of_a_refusal_are_logged(
-    options: HttpsOptions, files: CertificateFiles, caplog: pytest.LogCaptureFixture
+    options: HttpsConfig, files: CertificateFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with FakeKdcProxy(files, script=send(response(403, b"", "x-ms-request-id: 0123abcd"))) as proxy:
         with pool_of(options) as pool:
@@ -271,7 +274,7 @@ def web_proxies(proxy: FakeKdcProxy, user: str = "") -> WebProxies:
 
 
 async def test_message_goes_through_the_tunnel_of_a_web_proxy(
-    options: HttpsOptions, files: CertificateFiles, caplog: pytest.LogCaptureFixture
+    options: HttpsConfig, files: CertificateFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
@@ -280,7 +283,7 @@ async def test_message_goes_through_the_tunnel_of_a_web_proxy(
             await tunnel(link, proxy.port)
 
         async with FakeKdcProxy(None, script=open_tunnel) as web:
-            with pool_of(replace(options, web_proxies=web_proxies(web, "user:secret@"))) as pool:
+            with pool_of(options, web_proxies(web, "user:secret@")) as pool:
                 attempts = Attempts(proxy, pool)
                 assert [await attempts.ask(), await attempts.ask()] == [REPLY, REPLY]
     [request] = web.requests
@@ -303,7 +306,7 @@ async def test_message_goes_through_the_tunnel_of_a_web_proxy(
 async def test_web_proxy_that_opens_no_tunnel_is_named_in_the_log(
     data: bytes,
     status: int | None,
-    options: HttpsOptions,
+    options: HttpsConfig,
     files: CertificateFiles,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -311,7 +314,7 @@ async def test_web_proxy_that_opens_no_tunnel_is_named_in_the_log(
         FakeKdcProxy(files, script=answer(REPLY)) as proxy,
         FakeKdcProxy(None, script=send(data, holds=False)) as web,
     ):
-        with pool_of(replace(options, web_proxies=web_proxies(web))) as pool:
+        with pool_of(options, web_proxies(web)) as pool:
             attempts = Attempts(proxy, pool)
             attempts.make().start()
             assert await attempts.events.next() == "web_proxy_failed"
@@ -322,11 +325,11 @@ async def test_web_proxy_that_opens_no_tunnel_is_named_in_the_log(
 
 
 async def test_web_proxy_without_an_address_is_named_in_the_log(
-    options: HttpsOptions, files: CertificateFiles, caplog: pytest.LogCaptureFixture
+    options: HttpsConfig, files: CertificateFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     unknown = WebProxies(proxy=WebProxy(host="web.invalid", port=1))
     async with FakeKdcProxy(files, script=answer(REPLY)) as proxy:
-        with pool_of(replace(options, web_proxies=unknown)) as pool:
+        with pool_of(options, unknown) as pool:
             attempts = Attempts(proxy, pool)
             attempts.make().start()
             assert await attempts.events.next() == "web_proxy_failed"
@@ -335,13 +338,13 @@ async def test_web_proxy_without_an_address_is_named_in_the_log(
 
 
 async def test_exception_of_no_proxy_is_reached_directly(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     async with (
         FakeKdcProxy(files, script=answer(REPLY)) as proxy,
         FakeKdcProxy(None, script=fake_kdc_proxy.hold()) as web,
     ):
         direct = replace(web_proxies(web), exceptions=("127.0.0.0/8",))
-        with pool_of(replace(options, web_proxies=direct)) as pool:
+        with pool_of(options, direct) as pool:
             assert await Attempts(proxy, pool).ask() == REPLY
         assert web.connections == 0

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.errors import SettingError
 from kkdcpd.upstream.https.client_tls import build_client_context, pin_of
-from kkdcpd.upstream.https.options import HttpsOptions
 from lab.authority import Authority
 
 
@@ -31,7 +31,7 @@ def test_bytes_that_are_no_certificate_have_no_pin_or_one_of_their_own(data: byt
 
 
 def test_context_checks_names_and_chains_and_speaks_no_old_tls(authority: Authority) -> None:
-    context = build_client_context(HttpsOptions(ca_file=authority.certificate))
+    context = build_client_context(HttpsConfig(ca_file=authority.certificate))
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -42,10 +42,10 @@ def test_unusable_files_are_named_with_a_remedy(tmp_path: Path, authority: Autho
     empty = tmp_path / "empty.pem"
     empty.write_text("")
     for options in (
-        HttpsOptions(ca_file=tmp_path / "missing.pem"),
-        HttpsOptions(ca_file=empty),
-        HttpsOptions(ca_file=authority.certificate, certificate=empty),
-        HttpsOptions(ca_file=authority.certificate, certificate=authority.certificate, key=empty),
+        HttpsConfig(ca_file=tmp_path / "missing.pem"),
+        HttpsConfig(ca_file=empty),
+        HttpsConfig(ca_file=authority.certificate, certificate=empty),
+        HttpsConfig(ca_file=authority.certificate, certificate=authority.certificate, key=empty),
     ):
         with pytest.raises(SettingError) as caught:
             build_client_context(options)

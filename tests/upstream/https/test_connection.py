@@ -2,9 +2,9 @@
 
 import asyncio
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.upstream.https.client_tls import build_client_context
 from kkdcpd.upstream.https.connection import Connection, Failure, Setup
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.https.web_proxy import WebProxies
 from kkdcpd.upstream.sockets import Readiness
 from kkdcpd.values import FailureReason
@@ -36,7 +36,7 @@ class User:
         self.failures.append(failure)
 
 
-async def open_connection(proxy: FakeKdcProxy, user: User, options: HttpsOptions) -> Connection:
+async def open_connection(proxy: FakeKdcProxy, user: User, options: HttpsConfig) -> Connection:
     setup = Setup(
         readiness=Readiness(),
         sources={},
@@ -53,7 +53,7 @@ async def open_connection(proxy: FakeKdcProxy, user: User, options: HttpsOptions
 
 
 async def test_bytes_of_the_handshake_are_no_bytes_of_a_message(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     user = User()
     async with FakeKdcProxy(files, script=answer(messages.as_rep())) as proxy:
@@ -69,7 +69,7 @@ async def test_bytes_of_the_handshake_are_no_bytes_of_a_message(
 
 
 async def test_message_on_a_connection_that_is_gone_has_not_left(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     user = User()
     async with FakeKdcProxy(files, script=hold()) as proxy:
@@ -81,7 +81,7 @@ async def test_message_on_a_connection_that_is_gone_has_not_left(
         assert not connection.has_sent
 
 
-async def test_closed_connection_has_no_events(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_closed_connection_has_no_events(options: HttpsConfig, files: CertificateFiles) -> None:
     user = User()
     async with FakeKdcProxy(files, script=hold()) as proxy:
         connection = await open_connection(proxy, user, options)

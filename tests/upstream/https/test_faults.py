@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
 from kkdcpd.upstream.driver import Upstream
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.values import Candidate, FailureReason, KdcState, Route
 from lab.authority import Authority, CertificateFiles
 from tests.support import fake_kdc_proxy, messages
@@ -105,7 +105,7 @@ def route_to(*proxies: FakeKdcProxy) -> Route:
 async def upstream_to(authority: Authority, **settings: Any) -> AsyncIterator[Upstream]:
     # However busy the machine is, the first proxy is connected before the second is tried.
     settings = {"stagger": 4.0, "connect_timeout": 4.5, "reach_timeout": 9.0} | settings
-    async with running_upstream(https=HttpsOptions(ca_file=authority.certificate), **settings) as (
+    async with running_upstream(https=HttpsConfig(ca_file=authority.certificate), **settings) as (
         upstream,
         _,
     ):

@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.upstream.https.attempt import make_pool
 from kkdcpd.upstream.https.connection import Connection, Failure
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.https.pool import Pool
 from kkdcpd.upstream.sockets import Readiness
 from lab.authority import CertificateFiles
@@ -55,7 +55,7 @@ async def is_gone(connection: Connection) -> bool:
 
 
 @pytest.fixture
-def make(options: HttpsOptions) -> Callable[..., Pool]:
+def make(options: HttpsConfig) -> Callable[..., Pool]:
     def make_with(**settings: float) -> Pool:
         changed = replace(options, **settings)  # type: ignore[arg-type] # the idle limits are numbers
         return make_pool(changed, readiness=Readiness(), sources={}, max_reply_bytes=1024)

@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.upstream.https.client_tls import build_client_context
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.https.stream import Stream
 from kkdcpd.upstream.sockets import Readiness
 from lab.authority import CertificateFiles
@@ -56,7 +56,7 @@ def stream_of(recorder: Recorder) -> Stream:
     return Stream(socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK), Readiness(), recorder)
 
 
-async def secured_stream(proxy: FakeKdcProxy, recorder: Recorder, options: HttpsOptions) -> Stream:
+async def secured_stream(proxy: FakeKdcProxy, recorder: Recorder, options: HttpsConfig) -> Stream:
     stream = stream_of(recorder)
     stream.connect(("127.0.0.1", proxy.port))
     assert await recorder.next() == "connected"
@@ -72,7 +72,7 @@ async def echo(link: Link) -> None:
 
 @pytest.mark.parametrize("size", [1, 16384, 5_000_000])
 async def test_bytes_of_any_number_go_both_ways(
-    size: int, options: HttpsOptions, files: CertificateFiles
+    size: int, options: HttpsConfig, files: CertificateFiles
 ) -> None:
     recorder, data = Recorder(), bytes(range(256)) * (size // 256 + 1)
     async with FakeKdcProxy(files, script=echo) as proxy:
@@ -96,7 +96,7 @@ async def test_bytes_before_tls_leave_in_clear() -> None:
         stream.close()
 
 
-async def test_end_of_the_server_is_an_empty_read(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_end_of_the_server_is_an_empty_read(options: HttpsConfig, files: CertificateFiles) -> None:
     recorder = Recorder()
 
     async def write_and_close(link: Link) -> None:
@@ -116,7 +116,7 @@ async def test_refused_connect_is_an_error() -> None:
     assert isinstance(await recorder.next(), ConnectionRefusedError)
 
 
-async def test_error_of_the_handshake_names_the_fault(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_error_of_the_handshake_names_the_fault(options: HttpsConfig, files: CertificateFiles) -> None:
     recorder = Recorder()
     async with FakeKdcProxy(files, script=echo) as proxy:
         stream = stream_of(recorder)
@@ -128,7 +128,7 @@ async def test_error_of_the_handshake_names_the_fault(options: HttpsOptions, fil
         assert "other.test" in error.verify_message
 
 
-async def test_closed_stream_has_no_events(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_closed_stream_has_no_events(options: HttpsConfig, files: CertificateFiles) -> None:
     recorder = Recorder()
     async with FakeKdcProxy(files, script=fake_kdc_proxy.hold()) as proxy:
         stream = await secured_stream(proxy, recorder, options)
@@ -138,7 +138,7 @@ async def test_closed_stream_has_no_events(options: HttpsOptions, files: Certifi
         assert recorder.is_quiet
 
 
-async def test_poll_reads_what_has_arrived(options: HttpsOptions, files: CertificateFiles) -> None:
+async def test_poll_reads_what_has_arrived(options: HttpsConfig, files: CertificateFiles) -> None:
     recorder = Recorder()
     has_written = asyncio.Event()
 
@@ -156,7 +156,7 @@ async def test_poll_reads_what_has_arrived(options: HttpsOptions, files: Certifi
 
 
 async def test_session_makes_the_next_handshake_a_resumption(
-    options: HttpsOptions, files: CertificateFiles
+    options: HttpsConfig, files: CertificateFiles
 ) -> None:
     context = build_client_context(options)
     session = None

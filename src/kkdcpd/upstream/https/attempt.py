@@ -2,14 +2,14 @@
 
 import os
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.errors import SettingError
 from kkdcpd.log.events import EventLogger
 from kkdcpd.protocol.kdc_proxy_http import HttpResponse, Verdict, judge
 from kkdcpd.upstream.https.client_tls import build_client_context
 from kkdcpd.upstream.https.connection import Connection, Failure, Setup
-from kkdcpd.upstream.https.options import HttpsOptions
 from kkdcpd.upstream.https.pool import Pool
-from kkdcpd.upstream.https.web_proxy import read_environment
+from kkdcpd.upstream.https.web_proxy import WebProxies, read_environment
 from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, log_local_error
 from kkdcpd.values import Attempt, FailureFacts, FailureReason, ProxyRequest
 
@@ -40,22 +40,29 @@ _ADVICE = {
 
 
 def make_pool(
-    options: HttpsOptions, *, readiness: Readiness, sources: SourceAddresses, max_reply_bytes: int
+    config: HttpsConfig,
+    *,
+    readiness: Readiness,
+    sources: SourceAddresses,
+    max_reply_bytes: int,
+    web_proxies: WebProxies | None = None,
 ) -> Pool:
-    """Return a pool. The files that the options name are read when the first connection is opened."""
+    """Return a pool. The configured files are read when the first connection is opened.
+
+    Without `web_proxies`, the environment names the web proxy.
+    """
 
     def make_setup() -> Setup:
-        web_proxies = options.web_proxies
         return Setup(
             readiness=readiness,
             sources=sources,
-            context=build_client_context(options),
-            pins=options.pins,
+            context=build_client_context(config),
+            pins=config.pinned_keys,
             web_proxies=read_environment(os.environ) if web_proxies is None else web_proxies,
             max_reply_bytes=max_reply_bytes,
         )
 
-    return Pool(options, make_setup)
+    return Pool(config, make_setup)
 
 
 class HttpsAttempt:

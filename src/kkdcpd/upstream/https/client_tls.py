@@ -4,9 +4,9 @@ import hashlib
 import ssl
 from collections.abc import Mapping
 
-from kkdcpd.errors import MalformedError, SettingError
+from kkdcpd.config import HttpsConfig, load_authorities, load_certificate
+from kkdcpd.errors import MalformedError
 from kkdcpd.protocol import der
-from kkdcpd.upstream.https.options import HttpsOptions
 
 __all__ = ["build_client_context", "has_pinned_key", "pin_of"]
 
@@ -15,7 +15,7 @@ _FIELDS_BEFORE_KEY = 5  # serialNumber, signature, issuer, validity, subject (RF
 _ANY_TAG = bytes(range(256))
 
 
-def build_client_context(options: HttpsOptions) -> ssl.SSLContext:
+def build_client_context(https: HttpsConfig) -> ssl.SSLContext:
     """Return the context of all connections. Names and chains of certificates are checked.
 
     Raises:
@@ -24,31 +24,9 @@ def build_client_context(options: HttpsOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    try:
-        if options.ca_file:
-            context.load_verify_locations(options.ca_file)
-        else:
-            context.set_default_verify_paths()
-    except OSError as error:
-        raise SettingError(
-            f"{options.ca_file} has no readable certificates of authorities: {error.strerror or error}",
-            "name a PEM file with at least one certificate of an authority",
-        ) from error
-    if options.certificate:
-        _load_certificate(context, options)
+    load_authorities(context, https)
+    load_certificate(context, https)
     return context
-
-
-def _load_certificate(context: ssl.SSLContext, options: HttpsOptions) -> None:
-    assert options.certificate
-    try:
-        # Without a password, OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(options.certificate, options.key, password="")
-    except OSError as error:
-        raise SettingError(
-            f"{options.certificate} is no client certificate with its key: {error.strerror or error}",
-            "name PEM files of a certificate and of its key, which has no password",
-        ) from error
 
 
 def has_pinned_key(tls: ssl.SSLObject, host: str, pins: Mapping[str, frozenset[bytes]]) -> bool:

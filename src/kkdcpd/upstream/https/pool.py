@@ -5,10 +5,10 @@ import math
 import ssl
 from collections.abc import Callable
 
+from kkdcpd.config import HttpsConfig
 from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.protocol.kdc_proxy_http import HttpResponse
 from kkdcpd.upstream.https.connection import Connection, ConnectionUser, Failure, Setup
-from kkdcpd.upstream.https.options import HttpsOptions
 
 __all__ = ["Pool"]
 
@@ -28,8 +28,8 @@ KEEP_ALIVE_MARGIN = 1.0
 class Pool:
     """Connections without a request under way, the one that has been idle for longest first."""
 
-    def __init__(self, options: HttpsOptions, make_setup: Callable[[], Setup]) -> None:
-        self._options = options
+    def __init__(self, config: HttpsConfig, make_setup: Callable[[], Setup]) -> None:
+        self._config = config
         self._make_setup = make_setup
         self._setup: Setup | None = None
         self._loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ class Pool:
     def take(self, endpoint: KdcEndpoint, *, may_repeat: bool) -> Connection | None:
         """Take the connection that has been idle for the shortest time, if there is a usable one."""
         now = self._loop.time()
-        longest = self._options.idle_timeout if may_repeat else self._options.fresh_seconds
+        longest = self._config.idle_timeout if may_repeat else self._config.fresh_seconds
         for connection, (since, until) in reversed([*self._idle.items()]):
             if connection.endpoint != endpoint or now >= min(since + longest, until):
                 continue
@@ -55,7 +55,7 @@ class Pool:
         """Return a new connection, which is not started.
 
         Raises:
-            SettingError: the options cannot be used.
+            SettingError: the configuration cannot be used.
         """
         if self._setup is None:
             self._setup = self._make_setup()
@@ -69,9 +69,9 @@ class Pool:
         self._keep_session(connection, now)
         connection.user = _IdleUser(connection, self._idle)
         kept = math.inf if keep_alive is None else keep_alive - KEEP_ALIVE_MARGIN
-        self._idle[connection] = now, now + min(kept, self._options.idle_timeout)
+        self._idle[connection] = now, now + min(kept, self._config.idle_timeout)
         others = [other for other in self._idle if other.endpoint == connection.endpoint]
-        if len(others) > self._options.idle_connections:
+        if len(others) > self._config.idle_connections:
             self._close(others[0])
         elif len(self._idle) > MAX_IDLE:
             self._close(next(iter(self._idle)))
