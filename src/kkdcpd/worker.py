@@ -10,6 +10,7 @@ from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.http.acceptor import Acceptor, Listener
 from kkdcpd.frontends.http.way_in import HttpWayIn
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
+from kkdcpd.frontends.websocket import TunnelFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable
@@ -116,7 +117,8 @@ class Worker:
             ),
         )
         pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
-        frontend = KdcProxyFrontend(config, pipeline, counters)
+        tunnel = TunnelFrontend(config, pipeline) if config.tunnel.paths else None
+        frontend = KdcProxyFrontend(config, pipeline, counters, tunnel)
         acceptor = Acceptor(
             listeners,
             config.connections,

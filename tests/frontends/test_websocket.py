@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -21,13 +21,15 @@ from kkdcpd.config import (
     ConnectionsConfig,
     EndpointSpec,
     GuardConfig,
+    HttpConfig,
     RatesConfig,
     RealmConfig,
+    TunnelConfig,
     UpstreamConfig,
 )
 from kkdcpd.endpoints import Transport
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
-from kkdcpd.frontends.websocket import TunnelFrontend, TunnelOptions
+from kkdcpd.frontends.websocket import TunnelFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.pipeline import Pipeline
@@ -42,7 +44,7 @@ from tests.support.shared import own_counts, own_table
 from tests.support.upstream import running_relay
 from tests.support.waiting import eventually
 
-OPTIONS = TunnelOptions(takes_tokens=True, origins=("https://good.example",))
+TUNNEL = TunnelConfig(paths=("/KdcTunnel",))
 PROOF = as_req(padata=[(2, b"\x30\x00")])
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = (
@@ -131,7 +133,7 @@ class Client:
 async def running(
     log: pytest.LogCaptureFixture,
     script: Script | Any,
-    options: TunnelOptions = OPTIONS,
+    settings: TunnelConfig = TUNNEL,
     *,
     write_timeout: float = 30.0,
     token: bytes | None = None,
@@ -146,6 +148,8 @@ async def running(
             guard=GuardConfig(rates=RatesConfig(mode=Mode.OFF)),
             upstream=UpstreamConfig(max_in_flight_per_kdc=1000),
             connections=ConnectionsConfig(write_timeout=write_timeout),
+            http=HttpConfig(cors_origins=("https://good.example",)),
+            tunnel=settings,
         )
         counters = Counters.discarding()
         async with running_relay(config) as relay, listening() as listener:
@@ -155,7 +159,7 @@ async def running(
                 counters=counters,
                 config=config.guard,
             )
-            tunnel = TunnelFrontend(options, pipeline)
+            tunnel = TunnelFrontend(config, pipeline)
             frontend = KdcProxyFrontend(config, pipeline, counters, tunnel=tunnel)
             async with running_acceptor(listener, make_connection=frontend.connection, counters=counters):
                 port = listener.socket.getsockname()[1]
@@ -302,7 +306,7 @@ async def test_request_without_its_token_is_refused(caplog: pytest.LogCaptureFix
         (b"\x07\x00\x00\x00\x01", 1002),
         (b"\x02\x00\x00\x00\x01reply", 1002),
         (b"\x01\x00\x00\x00\x00", 1002),
-        (b"\x01\x00\x00\x00\x01" + bytes(OPTIONS.max_body_bytes + 1), 1009),
+        (b"\x01\x00\x00\x00\x01" + bytes(HttpConfig().max_body_bytes + 1), 1009),
         ("text", 1003),
     ],
     ids=["empty", "unknown kind", "reply", "number 0", "oversized", "text"],
@@ -339,8 +343,8 @@ async def test_number_that_is_used_again_closes_the_tunnel(caplog: pytest.LogCap
 async def test_tunnel_closes_with_more_requests_in_flight_than_allowed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    options = TunnelOptions(max_exchanges=3)
-    async with running(caplog, silent(), options) as site, site.open() as client:
+    settings = replace(TUNNEL, max_exchanges=3)
+    async with running(caplog, silent(), settings) as site, site.open() as client:
         for _ in range(4):
             await client.send(PROOF)
         assert (await client.closing())[0] == 1002
@@ -406,7 +410,7 @@ async def test_silent_peer_is_pinged_and_an_unused_tunnel_is_closed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket, "HEARTBEAT_SECONDS", 0.05)
-    async with running(caplog, silent(), TunnelOptions(idle_timeout=0.3)) as site:
+    async with running(caplog, silent(), replace(TUNNEL, idle_timeout=0.3)) as site:
         async with site.open() as client:  # this client answers pings
             assert await client.closing() == (1000, "idle")
         async with Talk.to(site.listener) as talk:  # this one does not

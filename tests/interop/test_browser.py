@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from kkdcpd.config import TlsConfig, read_config
+from kkdcpd.config import TlsConfig, TunnelConfig, read_config
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
-from kkdcpd.frontends.websocket import TunnelFrontend, TunnelOptions
+from kkdcpd.frontends.websocket import TunnelFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.pipeline import Pipeline
@@ -114,6 +114,8 @@ async def site(
     digest = hashlib.sha256(TOKEN.encode()).digest()
     config = replace(
         config,
+        http=replace(config.http, cors_origins=(listed,)),
+        tunnel=TunnelConfig(paths=("/KdcTunnel",)),
         realms=tuple(
             replace(each, tokens=(digest,)) if each.name == "TOKEN.TEST" else each for each in config.realms
         ),
@@ -126,8 +128,7 @@ async def site(
             config,
             pipeline,
             counters,
-            cors_origins=(listed,),
-            tunnel=TunnelFrontend(TunnelOptions(origins=(listed,), takes_tokens=True), pipeline),
+            TunnelFrontend(config, pipeline),
         )
         async with running_acceptor(
             listener, make_connection=frontend.connection, counters=counters

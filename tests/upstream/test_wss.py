@@ -7,7 +7,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from kkdcpd.config import (
     HttpsConfig,
     RatesConfig,
     TlsConfig,
+    TunnelConfig,
     UpstreamConfig,
     read_config,
 )
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.errors import ExchangeError, NoKdcReachedError, NoKdcReplyError
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
-from kkdcpd.frontends.websocket import TunnelFrontend, TunnelOptions
+from kkdcpd.frontends.websocket import TunnelFrontend
 from kkdcpd.guard.guard import Guard
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.pipeline import Pipeline
@@ -84,10 +85,11 @@ def https(authority: Authority) -> HttpsConfig:
 @contextlib.asynccontextmanager
 async def proxy_of(config: Config, tls: ssl.SSLContext) -> AsyncIterator[Proxy]:
     counters = Counters.discarding()
+    config = replace(config, tunnel=TunnelConfig(paths=("/KdcTunnel",)))
     async with running_relay(config) as relay, listening(tls=tls) as listener:
         guard = Guard(config, own_table(), own_counts(), time.monotonic)
         pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
-        tunnel = TunnelFrontend(TunnelOptions(), pipeline)
+        tunnel = TunnelFrontend(config, pipeline)
         frontend = KdcProxyFrontend(config, pipeline, counters, tunnel=tunnel)
         proxy = Proxy(frontend=frontend, port=listener.socket.getsockname()[1])
 

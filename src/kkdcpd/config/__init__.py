@@ -30,6 +30,7 @@ from kkdcpd.config.sections.policy import PolicyConfig
 from kkdcpd.config.sections.process import ProcessConfig
 from kkdcpd.config.sections.realms import Discovery, RealmConfig
 from kkdcpd.config.sections.tls import AdditionalCertificate, TlsConfig
+from kkdcpd.config.sections.tunnel import TunnelConfig
 from kkdcpd.config.sections.upstream import UpstreamConfig
 from kkdcpd.config.system import SystemFiles
 from kkdcpd.config.texts import PinnedKey
@@ -70,6 +71,7 @@ __all__ = [
     "Setting",
     "SystemFiles",
     "TlsConfig",
+    "TunnelConfig",
     "UpstreamConfig",
     "load_authorities",
     "load_certificate",

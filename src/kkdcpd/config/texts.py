@@ -19,6 +19,7 @@ __all__ = [
     "UnixMode",
     "parse_http_path",
     "parse_mode",
+    "parse_origin",
     "parse_pinned_key",
     "parse_principal",
     "parse_realm_name",
@@ -34,6 +35,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _SITE = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # it is a label in DNS ([MS-ADTS] 6.1.1.2.2.1)
 _PRINCIPAL = re.compile(r"[^/@\\\x00-\x1f\x7f-\x9f]+(?:/[^/@\\\x00-\x1f\x7f-\x9f]+)*")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _SHA256_BYTES = 32
 _MODE = re.compile(r"0?[0-7]{3}")
 
@@ -113,6 +115,13 @@ def parse_http_path(text: str) -> str:
         )
     if not _HTTP_PATH.fullmatch(text):
         raise SettingError("has characters that a plain path can't have")
+    return text
+
+
+def parse_origin(text: str) -> str:
+    """Return the origin of a web page, as browsers write it (RFC 6454 6.2)."""
+    if not _ORIGIN.fullmatch(text):
+        raise SettingError("is no origin, which is a scheme and a host in lower case, without a path")
     return text
 
 

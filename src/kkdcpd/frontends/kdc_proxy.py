@@ -58,8 +58,7 @@ class UpgradeHandler(Protocol):
 class KdcProxyFrontend:
     """Serves accepted connections after their TLS handshake.
 
-    Scripts of web pages may use the proxy only if their origin is in `cors_origins`. `tunnel` serves the GET
-    requests for its paths.
+    `tunnel` serves the GET requests for its paths.
     """
 
     def __init__(
@@ -67,15 +66,13 @@ class KdcProxyFrontend:
         config: Config,
         pipeline: Pipeline,
         counters: Counters,
-        *,
-        cors_origins: tuple[str, ...] = (),
         tunnel: UpgradeHandler | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._connections = config.connections
         self.paths = Paths(config.http.paths, takes_tokens=any(realm.tokens for realm in config.realms))
         self.max_body_bytes = config.http.max_body_bytes
-        self.cors = Cors(cors_origins)
+        self.cors = Cors(config.http.cors_origins)
         self._tunnel = tunnel
         self._server = HttpServer(self, config.http, config.connections, counters)
         self.connection = self._server.connection

@@ -21,6 +21,7 @@ from websockets.protocol import Protocol, Side
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
+from kkdcpd.config import Config
 from kkdcpd.errors import MalformedError
 from kkdcpd.frontends.http import responses
 from kkdcpd.frontends.http.bridge import Head
@@ -28,7 +29,6 @@ from kkdcpd.frontends.http.connection import Connection
 from kkdcpd.frontends.http.paths import Paths
 from kkdcpd.frontends.http.responses import Response
 from kkdcpd.frontends.http.takeover import Upgrade
-from kkdcpd.frozen import frozen
 from kkdcpd.log.events import EventLogger
 from kkdcpd.pipeline.pipeline import IncomingRequest, Pipeline
 from kkdcpd.protocol import framing, kkdcp, messages, tunnel
@@ -43,35 +43,20 @@ from kkdcpd.values import (
 )
 from kkdcpd.websocket import WebSocket
 
-__all__ = ["TunnelFrontend", "TunnelOptions"]
+__all__ = ["TunnelFrontend"]
 
 logger = EventLogger(__name__)
-
-
-@frozen
-class TunnelOptions:
-    """Settings of the tunnel.
-
-    `paths` are the paths of the upgrade. Scripts of web pages may use the tunnel only if their origin is in
-    `origins`. `idle_timeout` is how many seconds a tunnel without requests stays open. `max_exchanges` is
-    the limit of requests in flight in one tunnel.
-    """
-
-    paths: tuple[str, ...] = ("/KdcTunnel",)
-    takes_tokens: bool = False
-    origins: tuple[str, ...] = ()
-    max_body_bytes: int = 131072
-    idle_timeout: float = 300.0
-    max_exchanges: int = tunnel.MAX_EXCHANGES
 
 
 class TunnelFrontend:
     """Serves the upgrades to the tunnel, and the requests in all tunnels of this process."""
 
-    def __init__(self, options: TunnelOptions, pipeline: Pipeline) -> None:
-        self.options = options
+    def __init__(self, config: Config, pipeline: Pipeline) -> None:
+        self.config = config.tunnel
+        self._origins = (None, *map(Origin, config.http.cors_origins))
+        self._max_body_bytes = config.http.max_body_bytes
         self.pipeline = pipeline
-        self.paths = Paths(options.paths, takes_tokens=options.takes_tokens)
+        self.paths = Paths(config.tunnel.paths, takes_tokens=any(realm.tokens for realm in config.realms))
         self._tunnels: set[_Tunnel] = set()
         self._is_draining = False
 
@@ -90,7 +75,7 @@ class TunnelFrontend:
         if not connection.can_upgrade():
             return self._refuse(client, Outcome.MALFORMED_HTTP, "an upgrade needs HTTP/1.1 and no body")
         handshake = ServerProtocol(
-            origins=[None, *map(Origin, self.options.origins)],
+            origins=self._origins,
             subprotocols=[Subprotocol(tunnel.SUBPROTOCOL)],
         )
         response = handshake.accept(Request(request.path, Headers(request.headers.items())))
@@ -102,7 +87,7 @@ class TunnelFrontend:
             (name, value) for name, value in response.headers.raw_items() if name in _UPGRADE_HEADERS
         )
         # The handshake's own reader expects the request in bytes, so the frames have a reader of their own.
-        frames = Protocol(Side.SERVER, max_size=self.options.max_body_bytes + tunnel.HEADER_BYTES)
+        frames = Protocol(Side.SERVER, max_size=self._max_body_bytes + tunnel.HEADER_BYTES)
         return Upgrade(headers=headers, successor=_Tunnel(self, frames, client))
 
     def _refuse(self, client: ClientConnection, outcome: Outcome, detail: str) -> Response:
@@ -138,7 +123,7 @@ class _Tunnel:
         self._frontend = frontend
         self._protocol = protocol
         self._client = client
-        self._responder = Responder(frontend.options.max_exchanges)
+        self._responder = Responder(frontend.config.max_exchanges)
         self._socket: WebSocket | None = None
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -221,7 +206,7 @@ class _Tunnel:
     def heartbeat(self) -> None:
         """Close a tunnel that is not used."""
         unused = time.monotonic() - self._used_at
-        if self._responder.is_idle and unused > self._frontend.options.idle_timeout:
+        if self._responder.is_idle and unused > self._frontend.config.idle_timeout:
             self._close(CloseCode.NORMAL_CLOSURE, "idle")
 
     def go_away(self) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,12 @@ async def responses_of(origins: tuple[str, ...], *requests: bytes) -> list[tuple
     async with FakeKdc(tcp=reply(REPLY_PAYLOAD)) as kdc:
         settings = SETTINGS.format(port=kdc.port)
         config = read_config(settings, source=Path("/nowhere/config.toml"))
+        config = replace(config, http=replace(config.http, cors_origins=origins))
         async with running_relay(config) as relay:
             counters = Counters.discarding()
             guard = Guard(config, own_table(), own_counts(), time.monotonic)
             pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
-            frontend = KdcProxyFrontend(config, pipeline, counters, cors_origins=origins)
+            frontend = KdcProxyFrontend(config, pipeline, counters)
             async with (
                 listening() as listener,
                 running_acceptor(listener, make_connection=frontend.connection, counters=counters),
