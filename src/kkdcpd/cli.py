@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kkdcpd import __version__
+from kkdcpd.commands.agent_arguments import add_arguments as add_agent_arguments
 
 if TYPE_CHECKING:
     from kkdcpd.commands.service_user import Identity
@@ -44,10 +45,11 @@ _COMMAND_HELP = {
     "reload": "make a running kkdcpd load its configuration again",
     "healthcheck": "ask the admin listener whether the service is ready",
     "locate": "show which KDCs serve a realm and which respond",
+    "agent": "run a KDC proxy on this host for programs that cannot use one",
     "dns-records": "print the DNS records by which clients find the KDC proxies of a realm",
 }
 
-_WITHOUT_CONFIG = frozenset({"dns-records"})
+_WITHOUT_CONFIG = frozenset({"agent", "dns-records"})
 """The commands that read no configuration."""
 
 STANDARD_ERROR = 2
@@ -116,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
             _add_check_arguments(command)
         elif name == "dns-records":
             _add_dns_records_arguments(command)
+        elif name == "agent":
+            add_agent_arguments(command)
+            command.set_defaults(usage_error=command.error)
     return parser
 
 
@@ -209,6 +214,23 @@ def _dns_records(options: argparse.Namespace) -> int:
         options.usage_error(str(error))
     render = dns_records.render_json if options.json else dns_records.render_zone
     print(render(publication, options.ttl))
+    return ExitCode.OK
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from kkdcpd.commands import agent  # noqa: PLC0415
+    from kkdcpd.commands.agent_options import AgentOptionsError, read_options  # noqa: PLC0415
+    from kkdcpd.commands.krb5_drop_in import DropInError  # noqa: PLC0415
+    from kkdcpd.commands.krb5_texts import Krb5TextError  # noqa: PLC0415
+    from kkdcpd.errors import ListenError, StartError  # noqa: PLC0415
+
+    try:
+        agent.run(read_options(options, is_root=os.geteuid() == 0), show=functools.partial(print, flush=True))
+    except (AgentOptionsError, Krb5TextError) as error:
+        options.usage_error(str(error))
+    except (DropInError, ListenError, StartError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FAILED
     return ExitCode.OK
 
 
@@ -403,6 +425,7 @@ _COMMANDS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "check": _check,
     "locate": _locate,
+    "agent": _agent,
     "dns-records": _dns_records,
     "reload": _reload,
     "healthcheck": _healthcheck,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.commands.agent_options import AgentOptions, AgentOptionsError, add_arguments, read_options
+from kkdcpd.commands.agent_arguments import add_arguments
+from kkdcpd.commands.agent_options import AgentOptions, AgentOptionsError, read_options
 from kkdcpd.commands.krb5_texts import mit_text
 
 URL = "https://proxy.example.com/KdcProxy"
@@ -80,6 +81,7 @@ def test_entra_names_proxy_and_realm_and_has_no_password_changes(tenant: str) ->
         (("--entra", f"{TENANT}\n"), "neither the id nor the domain of a tenant"),
         (("--entra", ""), "neither the id nor the domain of a tenant"),
         (("--realm", "A", "--listen", "localhost"), "name an IP address, such as 127.0.0.1:10088"),
+        (("--realm", "A", "--listen", "0.0.0.0:88"), "other hosts could use the agent"),
         (("--realm", "A", "--listen", "tcp://127.0.0.1"), "--listen tcp://127.0.0.1: "),
         (("--realm", "A", "--listen", "127.0.0.1:0"), "the port is no number from 1 to 65159"),
         (("--realm", "A", "--listen", "127.0.0.1:65160"), "the port is no number from 1 to 65159"),

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from kkdcpd.commands.krb5_texts import AgentService, LocalAddress
@@ -17,7 +18,7 @@ from kkdcpd.endpoints import (
 from kkdcpd.frozen import frozen
 from kkdcpd.locate.krb5srv import is_address, parse_proxy_url
 
-__all__ = ["ENTRA_REALM", "AgentOptions", "AgentOptionsError", "add_arguments", "read_options"]
+__all__ = ["ENTRA_REALM", "AgentOptions", "AgentOptionsError", "read_options"]
 
 ENTRA_REALM = "KERBEROS.MICROSOFTONLINE.COM"
 """The realm of all tenants: the path of the URL names the tenant."""
@@ -59,50 +60,6 @@ class AgentOptions:
         return AgentService(
             realms=self.realms, kdc=self.kdc[0], kpasswd=self.kpasswd[0] if self.kpasswd else None
         )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument(
-        "urls",
-        metavar="URL",
-        nargs="*",
-        help="a KDC proxy: https://... or wss://...; the most preferred one first. Without a URL, the agent"
-        " finds the proxies of the realms in DNS",
-    )
-    parser.add_argument(
-        "--realm",
-        action="append",
-        default=[],
-        help="a realm to serve; may be repeated, the default realm first",
-    )
-    parser.add_argument(
-        "--entra",
-        metavar="TENANT",
-        help="use the KDC proxy of Entra Kerberos for this tenant: its id or its domain",
-    )
-    parser.add_argument(
-        "--listen",
-        metavar="ADDRESS[:PORT]",
-        action="append",
-        default=[],
-        help="an address of this host; may be repeated. Password changes use the port that is higher by"
-        " 376, as 464 is higher than 88. Default: 127.0.0.1 and ::1, with port 88 for root"
-        " and 10088 for other users",
-    )
-    parser.add_argument(
-        "--socket",
-        metavar="FOLDER",
-        type=Path,
-        help="listen at the UNIX sockets `kdc` and `kpasswd` of this folder (MIT Kerberos 1.22 and later)",
-    )
-    parser.add_argument(
-        "--write-krb5-conf",
-        dest="krb5_conf",
-        metavar="FILE",
-        type=Path,
-        help="write the lines for MIT Kerberos to this file, and remove the file at the end",
-    )
 
 
 def read_options(options: argparse.Namespace, *, is_root: bool) -> AgentOptions:
@@ -169,6 +126,10 @@ def _address(text: str, ports: tuple[int, int]) -> tuple[LocalAddress, LocalAddr
         raise AgentOptionsError(f"--listen {text}: {error.problem}") from error
     if not is_address(host):
         raise AgentOptionsError(f"--listen {text}: name an IP address, such as 127.0.0.1:{ports[0]}")
+    if not ip_address(host.partition("%")[0]).is_loopback:
+        raise AgentOptionsError(
+            f"--listen {text}: other hosts could use the agent; name an address such as 127.0.0.1:{ports[0]}"
+        )
     number = ports[0] if port is None else parse_port(port)
     if not number or number + _PASSWORD_PORT_OFFSET > MAX_PORT:
         highest = MAX_PORT - _PASSWORD_PORT_OFFSET

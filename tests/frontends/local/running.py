@@ -131,7 +131,7 @@ async def running_local(
             ConnectionLimits(own_counts(), connections or ConnectionsConfig(), counters),
             counters,
         )
-        keeping = tasks.create_task(frontend.keep(), name="local")
+        keeping = tasks.create_task(frontend.run(), name="local")
         yield Local(frontend=frontend, keeping=keeping, port=port, unix_path=path)
         keeping.cancel()
 

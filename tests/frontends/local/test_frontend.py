@@ -147,7 +147,7 @@ async def test_close_finishes_requests_and_connections(tmp_path: Path, may_answe
             udp.send(as_req(nonce=1))
             tcp.send(as_req(nonce=2))
             await kdc.wait_for_messages(2)
-            local.frontend.close()
+            local.frontend.drain()
             await asyncio.sleep(0)
             may_answer.set()
             assert await udp.receive() == ERROR

@@ -20,13 +20,13 @@ __all__ = ["LocalFrontend"]
 
 
 class LocalFrontend:
-    """Serves its listeners while `keep` runs.
-
-    `connections` limits the connections, of other ways in too if they share it.
+    """A way in that serves its listeners while `run` runs. `connections` limits its connections.
 
     Raises:
         ConfigError: other hosts can reach a listener, and the options do not allow it.
     """
+
+    name = "local"
 
     def __init__(
         self,
@@ -43,9 +43,28 @@ class LocalFrontend:
         self._joiner = Joiner(pipeline, options.joining)
         self._streams = Streams(options, pipeline, self._joiner, connections, counters)
         self._is_closing = asyncio.Event()
+        self._connections = connections
+        self.has_load_dropped = connections.has_load_dropped
+        """Whether there were many connections, and most of them are gone. True once for each load."""
 
-    async def keep(self) -> None:
-        """Serve until `close`, then finish all requests and connections. Cancellation ends them at once."""
+    @property
+    def open(self) -> int:
+        """The number of open connections."""
+        return self._connections.open
+
+    @property
+    def has_outlived_load(self) -> bool:
+        """Whether there were very many connections once, and few are left."""
+        return self._connections.has_outlived_load
+
+    async def run(self) -> None:
+        """Serve until `drain`, then finish all requests and connections. Cancellation ends them at once."""
+        async with asyncio.TaskGroup() as tasks:
+            room = tasks.create_task(self._connections.keep_room(), name="local room")
+            await self._serve()
+            room.cancel()
+
+    async def _serve(self) -> None:
         try:
             async with self._joiner:
                 listening = [await self._open(listener) for listener in self._listeners]
@@ -60,7 +79,11 @@ class LocalFrontend:
             for listener in self._listeners:
                 listener.socket.close()
 
-    def close(self) -> None:
+    async def stop(self) -> None:
+        """Close every connection."""
+        self._streams.abort()
+
+    def drain(self) -> None:
         """Take no more datagrams and connections. Each open connection may send one more request."""
         self._is_closing.set()
 
