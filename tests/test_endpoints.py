@@ -129,3 +129,21 @@ def test_kdc_proxies_of_different_names_or_paths_are_different_servers() -> None
 def test_names_with_one_address_are_one_kdc() -> None:
     assert KDC.server == replace(KDC, name="other.example.com", transport=Transport.UDP).server
     assert KDC.server != replace(KDC, port=89).server
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/KdcProxy", "/KdcProxy"),
+        ("/KdcProxy/", "/KdcProxy"),
+        ("/KdcProxy/0123456789abcdef", "/KdcProxy/..."),
+        ("/KdcProxy?token=0123456789abcdef", "/KdcProxy/..."),
+        ("/", "/"),
+        ("", ""),
+    ],
+)
+def test_text_for_logs_and_metrics_has_no_token(path: str, shown: str) -> None:
+    endpoint = replace(KDC, transport=Transport.HTTPS, port=443, path=path)
+    assert str(endpoint) == f"https://{endpoint.host_port}{shown}"
+    copy = unpack_endpoint(endpoint.pack())
+    assert copy.path == path

@@ -126,7 +126,8 @@ class KdcEndpoint:
         return hash((self.address, self.port))
 
     def __str__(self) -> str:
-        return f"{self.transport.value}://{self.host_port}{self.path}"
+        """Return the text for logs and metrics, without the end of a longer path: it may be a token."""
+        return f"{self.transport.value}://{self.host_port}{_shown(self.path) if self.path else ''}"
 
     @property
     def server(self) -> tuple[str, ...]:
@@ -156,6 +157,11 @@ def unpack_endpoint(text: str, *, branch: str = "") -> KdcEndpoint:
 def format_host_port(host: str, port: int) -> str:
     """Return `host:port`, an IPv6 address in brackets (RFC 3986 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _shown(path: str) -> str:
+    segment, _, rest = path[1:].replace("?", "/").partition("/")
+    return f"/{segment}/..." if rest else f"/{segment}"
 
 
 def parse_endpoint_text(text: str, *, default_port: int, is_lenient: bool = False) -> EndpointText:
