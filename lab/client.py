@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab.program import PATIENCE_SECONDS, Completed, environment, run
 
-__all__ = ["KerberosClient", "RealmServers"]
+__all__ = ["KerberosClient", "RealmServers", "krb5_conf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class KerberosClient:
         self.environment = environment(
             directory, KRB5_CONFIG=self.krb5_conf, KRB5CCNAME=self.credential_cache
         )
-        self.krb5_conf.write_text(_krb5_conf(realms, http_anchors, libdefaults))
+        self.krb5_conf.write_text(krb5_conf(realms, http_anchors, libdefaults))
 
     def kinit(
         self, principal: str, password: str, *options: str, timeout: float = PATIENCE_SECONDS
@@ -72,9 +72,10 @@ class KerberosClient:
         return run(*command, environment=self.environment, stdin=stdin, timeout=timeout)
 
 
-def _krb5_conf(
-    realms: Mapping[str, RealmServers], http_anchors: Path | None, libdefaults: Sequence[str]
+def krb5_conf(
+    realms: Mapping[str, RealmServers], http_anchors: Path | None = None, libdefaults: Sequence[str] = ()
 ) -> str:
+    """Return the text of a krb5.conf that names the servers of realms."""
     lines = [
         "[libdefaults]",
         f"    default_realm = {next(iter(realms))}",

@@ -1,5 +1,7 @@
 """Shows kkdcpd in use: a user logs on to a realm through HTTPS alone, gets a ticket and changes a password.
 
+The last log-on is by a program that cannot use HTTPS: it uses the agent.
+
     python -m lab.demo [--keep]
 
 All files are in a temporary folder, which is removed at the end. The exit code is 0 if every step succeeded.
@@ -24,7 +26,8 @@ from kkdcpd.endpoints import Transport
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
-from lab.program import Completed, ProgramError
+from lab.ports import free_port
+from lab.program import Completed, Program, ProgramError, environment
 from lab.realm import MitRealm, Principal
 
 WIDTH = 100  # columns
@@ -50,12 +53,14 @@ kpasswd = ["{realm.kpasswd_endpoint}"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """The parts of the demo."""
+    """The parts of the demo. `plain_client` knows the agent as its KDC, and no URL."""
 
     folder: Path
     realm: MitRealm
     daemon: Daemon
     client: KerberosClient
+    agent: Program
+    plain_client: KerberosClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ class Step:
     """
 
     title: str
-    act: Callable[[KerberosClient], Completed]
+    act: Callable[[Stage], Completed]
     exchanges: int
     refusal: str | None = None
 
@@ -80,29 +85,34 @@ class Step:
 STEPS = (
     Step(
         title="Alice logs on",
-        act=lambda client: client.kinit("alice", OLD_PASSWORD),
+        act=lambda stage: stage.client.kinit("alice", OLD_PASSWORD),
         exchanges=2,
     ),
     Step(
         title="She gets a ticket for a web server",
-        act=lambda client: client.kvno(SERVICE),
+        act=lambda stage: stage.client.kvno(SERVICE),
         exchanges=1,
     ),
     Step(
         title="She changes her password",
-        act=lambda client: client.kpasswd("alice", OLD_PASSWORD, NEW_PASSWORD),
+        act=lambda stage: stage.client.kpasswd("alice", OLD_PASSWORD, NEW_PASSWORD),
         exchanges=3,
     ),
     Step(
         title="She logs on with the new password",
-        act=lambda client: client.kinit("alice", NEW_PASSWORD),
+        act=lambda stage: stage.client.kinit("alice", NEW_PASSWORD),
         exchanges=2,
     ),
     Step(
         title="The old password is refused now",
-        act=lambda client: client.kinit("alice", OLD_PASSWORD),
+        act=lambda stage: stage.client.kinit("alice", OLD_PASSWORD),
         exchanges=2,
         refusal="Password incorrect",
+    ),
+    Step(
+        title="A program that cannot use HTTPS logs on through `kkdcpd agent`",
+        act=lambda stage: stage.plain_client.kinit("alice", NEW_PASSWORD),
+        exchanges=2,
     ),
 )
 
@@ -162,6 +172,8 @@ def _play(interruption: Interruption, *, is_to_stay: bool) -> int:
             good = [_take(number, step, stage) for number, step in enumerate(STEPS, start=1)]
         if is_to_stay:
             pause = _stay(stage, interruption)
+        # kkdcpd would wait for the idle connection of the agent.
+        stage.agent.stop()
         exit_code = stage.daemon.stop()
     seconds = time.perf_counter() - started - pause
     print(f"kkdcpd is stopped (exit code {exit_code}), the realm is removed; this took {seconds:.1f} s.")
@@ -189,7 +201,31 @@ def _stage() -> Iterator[Stage]:
             {realm.name: RealmServers.behind(_url(daemon))},
             http_anchors=authority.certificate,
         )
-        yield Stage(folder=folder, realm=realm, daemon=daemon, client=client)
+        # No other program uses this address, so the port for password changes is free too.
+        address = f"127.0.0.88:{free_port(('127.0.0.88',))}"
+        agent = stack.enter_context(_agent(folder, _url(daemon), realm.name, address, authority))
+        yield Stage(
+            folder=folder,
+            realm=realm,
+            daemon=daemon,
+            client=client,
+            agent=agent,
+            plain_client=KerberosClient(folder / "plain", {realm.name: RealmServers(kdc=(address,))}),
+        )
+
+
+def _agent(folder: Path, url: str, realm: str, address: str, authority: Authority) -> Program:
+    """Start `kkdcpd agent`."""
+    command = (sys.executable, "-m", "kkdcpd", "agent", url, "--realm", realm, "--listen", address)
+    agent = Program(
+        "kkdcpd agent", *command, environment=environment(folder, SSL_CERT_FILE=authority.certificate)
+    )
+    try:
+        agent.wait_for_line(lambda line: " agent_ready " in line)
+    except BaseException:
+        agent.stop()
+        raise
+    return agent
 
 
 def _url(daemon: Daemon) -> str:
@@ -203,12 +239,13 @@ def _introduce(stage: Stage) -> None:
     print(f"  realm   {realm.name}: MIT's KDC {realm.kdc.endpoints[0]}, kpasswd {realm.kpasswd_endpoint}")
     print(f"  proxy   kkdcpd at {_url(stage.daemon)}")
     print("  client  MIT's kinit, kvno and kpasswd, which know only that URL")
+    print("  agent   kkdcpd agent, which forwards the messages of other programs to that URL")
     print()
 
 
 def _take(number: int, step: Step, stage: Stage) -> bool:
     mark = len(stage.daemon.lines)
-    done = step.act(stage.client)
+    done = step.act(stage)
     is_good = step.is_as_expected(done)
     _show_transcript(f"{number}. {step.title} ", done, is_good=is_good)
     try:

@@ -27,7 +27,7 @@ class KnotServer:
 
     A zone is written as in a zone file: names are relative to the zone, and a record has its TTL before its
     type or has `ttl`. The class adds SOA and NS records. The SOA's minimum, the TTL of negative answers (RFC
-    2308 5), is `negative_ttl`.
+    2308 5), is `negative_ttl`. Without `port`, the server takes a free port.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class KnotServer:
         zones: Mapping[str, str],
         *,
         address: str = LOOPBACK,
+        port: int | None = None,
         ttl: int = 3600,
         negative_ttl: int = 3600,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.address = address
-        self.port = 0
+        self.port = port or 0
+        self._has_port = port is not None
         self._directory = directory
         self._environment = environment(directory)
         self._configuration = directory / "knot.conf"
@@ -54,6 +56,9 @@ class KnotServer:
             self._write_zone(zone, text)
 
     def __enter__(self) -> Self:
+        if self._has_port:
+            self.start()
+            return self
         for _ in range(_PORT_TRIES - 1):
             self.port = free_port((self.address,))
             try:

@@ -1,4 +1,4 @@
-"""A temporary Heimdal realm: a database and a KDC on a free high port of loopback.
+"""A temporary Heimdal realm, with a KDC on a free high port of loopback, and Heimdal's client programs.
 
 Heimdal's packages conflict with MIT's packages, so they are downloaded and unpacked into a folder, not
 installed. This needs Debian's apt-get and dpkg-deb, and a connection to a mirror.
@@ -13,10 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lab.client import RealmServers, krb5_conf
 from lab.ports import free_port
-from lab.program import PATIENCE_SECONDS, Program, environment, run
+from lab.program import PATIENCE_SECONDS, Completed, Program, environment, run
 
-__all__ = ["HeimdalRealm"]
+__all__ = ["HeimdalClient", "HeimdalRealm", "unpack_heimdal"]
 
 ADDRESS = "127.0.0.1"
 DOWNLOAD_SECONDS = 120.0
@@ -29,8 +30,60 @@ _NO_OTHERS = tuple(
 _LIBRARY = re.compile(r"^lib\S+-heimdal$", re.MULTILINE)
 
 
+def unpack_heimdal(directory: Path) -> Path:
+    """Download Heimdal's packages, unpack them into the folder, and return the root of their files."""
+    packages = directory / "packages"
+    packages.mkdir(parents=True)
+    depends = ("apt-cache", "depends", "--recurse", *_NO_OTHERS, *_PACKAGES)
+    found = run(*depends, environment=environment(directory)).expect_ok().output
+    names = sorted({*_PACKAGES, *_LIBRARY.findall(found)})
+    script = 'cd "$0" && apt-get download -qq "$@" && for each in *.deb; do dpkg-deb -x "$each" ../root; done'
+    run(
+        *("sh", "-c", script, str(packages), *names),
+        environment=environment(directory),
+        timeout=DOWNLOAD_SECONDS,
+    ).expect_ok()
+    return directory / "root"
+
+
+def _environment(home: Path, root: Path, config: Path, **settings: str) -> dict[str, str]:
+    libraries = ":".join(str(path) for path in (root / "usr/lib").glob("*-linux-gnu*"))
+    return environment(home, KRB5_CONFIG=config, LD_LIBRARY_PATH=libraries, **settings)
+
+
+class HeimdalClient:
+    """Heimdal's client programs below `root`. The first of `realms` is the default realm."""
+
+    def __init__(self, directory: Path, root: Path, realms: Mapping[str, RealmServers]) -> None:
+        directory.mkdir(parents=True)
+        config = directory / "krb5.conf"
+        config.write_text(krb5_conf(realms))
+        self._root = root
+        self._environment = _environment(directory, root, config, KRB5CCNAME=f"FILE:{directory / 'ccache'}")
+
+    def kinit(self, principal: str, password: str, *, timeout: float = PATIENCE_SECONDS) -> Completed:
+        """Log in."""
+        return self._run(
+            "kinit.heimdal", "--password-file=STDIN", principal, stdin=f"{password}\n", timeout=timeout
+        )
+
+    def kgetcred(self, service: str, *, timeout: float = PATIENCE_SECONDS) -> Completed:
+        """Get a ticket for a service."""
+        return self._run("kgetcred", service, timeout=timeout)
+
+    def kpasswd(self, principal: str, old: str, new: str, *, timeout: float = PATIENCE_SECONDS) -> Completed:
+        """Change a password."""
+        return self._run("kpasswd.heimdal", principal, stdin=f"{old}\n{new}\n{new}\n", timeout=timeout)
+
+    def _run(self, program: str, *arguments: str, timeout: float, stdin: str = "") -> Completed:
+        path = str(self._root / "usr/bin" / program)
+        return run(path, *arguments, environment=self._environment, stdin=stdin, timeout=timeout)
+
+
 class HeimdalRealm:
     """A realm that exists while its context lasts; `endpoint` is HOST:PORT of its KDC.
+
+    Its programs are below `root`.
 
     `users` are names with their passwords. All need preauthentication, the KDC's default.
     """
@@ -38,17 +91,18 @@ class HeimdalRealm:
     endpoint: str
     port: int
 
-    def __init__(self, directory: Path, *, name: str = "HD.TEST", users: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, root: Path, *, name: str = "HD.TEST", users: Mapping[str, str]
+    ) -> None:
         self.directory = directory
         self.name = name
         self._users = users
-        self._root = directory / "root"
+        self._root = root
         self._running = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as unless_done:
             unless_done.push(self)
-            self._unpack()
             self._write_configuration()
             self._create_database()
             self._start_kdc()
@@ -62,21 +116,6 @@ class HeimdalRealm:
         traceback: TracebackType | None,
     ) -> None:
         self._running.close()
-
-    def _unpack(self) -> None:
-        packages = self.directory / "packages"
-        packages.mkdir(parents=True)
-        depends = ("apt-cache", "depends", "--recurse", *_NO_OTHERS, *_PACKAGES)
-        found = run(*depends, environment=environment(self.directory)).expect_ok().output
-        names = sorted({*_PACKAGES, *_LIBRARY.findall(found)})
-        script = (
-            'cd "$0" && apt-get download -qq "$@" && for each in *.deb; do dpkg-deb -x "$each" ../root; done'
-        )
-        run(
-            *("sh", "-c", script, str(packages), *names),
-            environment=environment(self.directory),
-            timeout=DOWNLOAD_SECONDS,
-        ).expect_ok()
 
     def _write_configuration(self) -> None:
         state = self.directory
@@ -140,8 +179,7 @@ class HeimdalRealm:
         run(str(self._root / program), *arguments, environment=self._environment()).expect_ok()
 
     def _environment(self) -> dict[str, str]:
-        libraries = ":".join(str(path) for path in (self._root / "usr/lib").glob("*-linux-gnu*"))
-        return environment(self.directory, KRB5_CONFIG=self._file("krb5.conf"), LD_LIBRARY_PATH=libraries)
+        return _environment(self.directory, self._root, self._file("krb5.conf"))
 
     def _file(self, name: str) -> Path:
         return self.directory / name

@@ -25,12 +25,14 @@ _COUNTED = re.compile(r"packets (\d+)")
 class NetworkNamespace:
     """A network namespace that the current thread is in while the context lasts.
 
-    `directory` is for the temporary files of the programs that set the namespace up.
+    `directory` is for the temporary files of the programs that set the namespace up. `descriptor` refers to
+    the namespace.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._entered = ExitStack()
+        self.descriptor = -1
 
     def __enter__(self) -> Self:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +43,8 @@ class NetworkNamespace:
                 reason = os.strerror(ctypes.get_errno())
                 raise ProgramError(f"can't make a network namespace, which only root can do: {reason}")
             unless_done.callback(libc.setns, outside, _CLONE_NEWNET)
+            self.descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            unless_done.callback(os.close, self.descriptor)
             self._run("ip", "link", "set", "lo", "up")
             self._nft(f"add table {_TABLE}")
             for hook in ("input", "output"):
@@ -65,6 +69,18 @@ class NetworkNamespace:
             # Duplicate address detection would take two seconds.
             self._run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
         self._run("ip", "link", "set", name, "up")
+
+    def link_to(self, other: "NetworkNamespace", name: str, *, ours: str, theirs: str) -> None:
+        """Add an interface of this name to both namespaces, with these addresses and prefix lengths.
+
+        The thread is in this namespace, and has been in the other one before.
+        """
+        path = f"/proc/{os.getpid()}/fd/{other.descriptor}"
+        there = ("nsenter", f"--net={path}")
+        self._run("ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", path)
+        for prefix, address in (((), ours), (there, theirs)):
+            self._run(*prefix, "ip", "address", "add", address, "dev", name)
+            self._run(*prefix, "ip", "link", "set", name, "up")
 
     def route_to_loopback(self, network: str) -> None:
         """Make every address of a network local, so that programs can connect from it."""

@@ -14,14 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from kkdcpd.endpoints import Transport, format_host_port
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport, format_host_port
 from lab.ports import free_port
 from lab.program import Completed, Program, ProgramError, environment, run
 
 __all__ = ["Kdc", "MitRealm", "Principal", "ServerOptions", "oversized_tickets"]
 
 LOOPBACK = ("127.0.0.1",)
-BOTH_TRANSPORTS = frozenset(Transport)
+BOTH_TRANSPORTS = frozenset(KDC_TRANSPORTS)
 
 # Another program rarely takes a port that was found free, so a third clash has another reason.
 _PORT_TRIES = 3
@@ -155,13 +155,14 @@ class MitRealm:
         *,
         addresses: Sequence[str] = LOOPBACK,
         transports: Collection[Transport] = BOTH_TRANSPORTS,
+        port: int | None = None,
     ) -> Kdc:
-        """Start another KDC over the same database; it ends with the realm."""
+        """Start another KDC over the same database; it ends with the realm. The default is a free port."""
 
         def start(port: int) -> Kdc:
             return self._start_kdc(tuple(addresses), port, frozenset(transports))
 
-        kdc = _on_a_free_port(addresses, start)
+        kdc = start(port) if port else _on_a_free_port(addresses, start)
         self.kdcs.append(kdc)
         return kdc
 

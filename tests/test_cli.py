@@ -58,7 +58,7 @@ def test_version_is_printed_without_imports_of_the_service() -> None:
         "except SystemExit: print(sorted(name for name in sys.modules if name.startswith('kkdcpd')))"
     )
     assert run(sys.executable, "-c", code, environment=os.environ).output.splitlines()[-1] == str(
-        ["kkdcpd", "kkdcpd.cli"]
+        ["kkdcpd", "kkdcpd.cli", "kkdcpd.commands", "kkdcpd.commands.agent_arguments"]
     )
 
 

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 
 from kkdcpd.endpoints import (
-    SCHEMES,
+    PROXY_TRANSPORTS,
     EndpointText,
     EndpointTextError,
     KdcEndpoint,
-    Scheme,
     Transport,
     format_host_port,
     parse_endpoint_text,
@@ -38,6 +37,15 @@ def test_text_that_is_no_port_number_is_no_port(text: str) -> None:
         ("kdc1", EndpointText(transports=BOTH, host="kdc1", port=88, path="")),
         ("TCP://kdc1:89", EndpointText(transports=(Transport.TCP,), host="kdc1", port=89, path="")),
         ("udp://[::1]:89", EndpointText(transports=(Transport.UDP,), host="::1", port=89, path="")),
+        ("https://proxy", EndpointText(transports=(Transport.HTTPS,), host="proxy", port=443, path="")),
+        (
+            "wss://proxy/KdcTunnel",
+            EndpointText(transports=(Transport.WSS,), host="proxy", port=443, path="/KdcTunnel"),
+        ),
+        (
+            "HTTPS://[::1]:8443/TENANT/kerberos?x=%20",
+            EndpointText(transports=(Transport.HTTPS,), host="::1", port=8443, path="/TENANT/kerberos?x=%20"),
+        ),
     ],
 )
 def test_endpoint_text_is_parsed(text: str, expected: EndpointText) -> None:
@@ -49,6 +57,10 @@ def test_endpoint_text_is_parsed(text: str, expected: EndpointText) -> None:
     [
         ("tcp://kdc1/KdcProxy", "has a path, which no KDC has"),
         ("://kdc1", "begins with ://, which is no transport"),
+        *(
+            (f"https://proxy/{character}", "has a path with a character that no URL has")
+            for character in '\r\n #"<é'
+        ),
         ("kdc1:0", "has a port that is no number from 1 to 65535"),
         ("kdc1:", "has a port that is no number from 1 to 65535"),
         ("::1", "has an IPv6 address that is not in brackets"),
@@ -98,12 +110,40 @@ def test_packed_endpoint_is_unpacked_unchanged(endpoint: KdcEndpoint) -> None:
     assert copy.branch == "child.example.com"
 
 
-def test_new_scheme_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheme may have its own default port and a path; endpoints carry both to the way out."""
-    row = Scheme(transports=(Transport.TCP,), default_port=443, has_path=True)
-    monkeypatch.setitem(SCHEMES, "https", row)
-    parsed = parse_endpoint_text("https://proxy.example.com/KdcProxy", default_port=88)
-    assert (parsed.port, parsed.path) == (443, "/KdcProxy")
-    endpoint = replace(KDC, name=parsed.host, port=parsed.port, path=parsed.path)
-    assert str(endpoint) == "tcp://proxy.example.com:443/KdcProxy"
+@pytest.mark.parametrize("transport", PROXY_TRANSPORTS)
+def test_url_of_a_proxy_keeps_its_path_and_has_a_default_port(transport: Transport) -> None:
+    parsed = parse_endpoint_text(f"{transport.value}://proxy.example.com/KdcProxy", default_port=88)
+    assert (parsed.transports, parsed.port, parsed.path) == ((transport,), 443, "/KdcProxy")
+    endpoint = replace(KDC, name=parsed.host, port=parsed.port, path=parsed.path, transport=transport)
+    assert str(endpoint) == f"{transport.value}://proxy.example.com:443/KdcProxy"
     assert unpack_endpoint(endpoint.pack()) == endpoint
+
+
+def test_kdc_proxies_of_different_names_or_paths_are_different_servers() -> None:
+    proxy = replace(KDC, transport=Transport.HTTPS, path="/KdcProxy")
+    assert proxy.server == replace(proxy, name=proxy.name.upper()).server
+    assert proxy.server != replace(proxy, name="other.example.com").server
+    assert proxy.server != replace(proxy, path="/other").server
+
+
+def test_names_with_one_address_are_one_kdc() -> None:
+    assert KDC.server == replace(KDC, name="other.example.com", transport=Transport.UDP).server
+    assert KDC.server != replace(KDC, port=89).server
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/KdcProxy", "/KdcProxy"),
+        ("/KdcProxy/", "/KdcProxy"),
+        ("/KdcProxy/0123456789abcdef", "/KdcProxy/..."),
+        ("/KdcProxy?token=0123456789abcdef", "/KdcProxy/..."),
+        ("/", "/"),
+        ("", ""),
+    ],
+)
+def test_text_for_logs_and_metrics_has_no_token(path: str, shown: str) -> None:
+    endpoint = replace(KDC, transport=Transport.HTTPS, port=443, path=path)
+    assert str(endpoint) == f"https://{endpoint.host_port}{shown}"
+    copy = unpack_endpoint(endpoint.pack())
+    assert copy.path == path

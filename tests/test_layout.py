@@ -28,6 +28,7 @@ from lab.program import run
 from tests.pipeline.test_access_log import (
     AS_REQ,
     KPASSWD_REQ,
+    LOCAL,
     LOG,
     RECORD,
     REFUSED,
@@ -163,6 +164,7 @@ def test_every_field_of_an_exchange_is_documented(caplog: pytest.LogCaptureFixtu
         replace(RECORD, request=replace(AS_REQ, realm="example.com"), result=answered(UNKNOWN_PRINCIPAL)),
         replace(RECORD, result=RequestResult(outcome=Outcome.NO_KDC_REACHED, attempts=1, detail="why")),
         REFUSED,
+        LOCAL,
     ):
         LOG.enter(record)
     fields: set[str] = set()

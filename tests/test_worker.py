@@ -344,3 +344,16 @@ async def test_connection_that_makes_room_is_counted_by_what_it_did(kdc: FakeKdc
     for activity in ("idle", "receiving"):
         assert counts[f'kkdcpd_connections_evicted_total{{activity="{activity}"}}'] == 1
     assert 'kkdcpd_connections_refused_total{reason="connections.per_client"}' not in counts
+
+
+async def test_tunnel_is_open_only_at_a_configured_path(kdc: FakeKdc) -> None:
+    """The answer 400 is for a request without the headers of a WebSocket."""
+    request = b"GET /KdcTunnel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for tunnel, status in (("", 404), ('[tunnel]\npaths = ["/KdcTunnel"]\n', 400)):
+        async with (
+            listening() as listener,
+            running_worker(tunnel + settings(kdc), listener),
+            Talk.to(listener) as talk,
+        ):
+            await talk.send(request)
+            assert (await talk.response())[0] == status

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.attack.flood import Flood, http_request
 from bench.attack.honest import HonestClient, Result
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 from lab.daemon import Daemon
 from lab.realm import MitRealm, Principal
 from tests.support import messages
@@ -243,7 +243,7 @@ def figures() -> Iterator[str]:
     The attack of many networks lasts longer than a local port is kept.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for transport in Transport:
+        for transport in KDC_TRANSPORTS:
             with running_realm(Path(folder) / transport.value, transport) as target:
                 for attacker, client in ATTACKERS.items():
                     seconds = 120 if client(0) != client(BURST) else 40

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kkdcpd import __version__
+from kkdcpd.commands.agent_arguments import add_arguments as add_agent_arguments
 
 if TYPE_CHECKING:
     from kkdcpd.commands.service_user import Identity
+    from kkdcpd.config import Config
     from kkdcpd.errors import ConfigError
+    from kkdcpd.values import DcLocatorFlags, KdcService
 
 __all__ = ["ExitCode", "main"]
 
@@ -42,9 +45,16 @@ _COMMAND_HELP = {
     "reload": "make a running kkdcpd load its configuration again",
     "healthcheck": "ask the admin listener whether the service is ready",
     "locate": "show which KDCs serve a realm and which respond",
+    "agent": "run a KDC proxy on this host for programs that cannot use one",
+    "dns-records": "print the DNS records by which clients find the KDC proxies of a realm",
 }
 
+_WITHOUT_CONFIG = frozenset({"agent", "dns-records"})
+"""The commands that read no configuration."""
+
 STANDARD_ERROR = 2
+
+MAX_TTL = 2**31 - 1
 
 
 class ExitCode(enum.IntEnum):
@@ -100,13 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kkdcpd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, text in _COMMAND_HELP.items():
-        command = commands.add_parser(
-            name, parents=[common], help=text, description=f"kkdcpd {name}: {text}."
-        )
+        parents = [] if name in _WITHOUT_CONFIG else [common]
+        command = commands.add_parser(name, parents=parents, help=text, description=f"kkdcpd {name}: {text}.")
         if name == "locate":
             _add_locate_arguments(command)
         elif name == "check":
             _add_check_arguments(command)
+        elif name == "dns-records":
+            _add_dns_records_arguments(command)
+        elif name == "agent":
+            add_agent_arguments(command)
+            command.set_defaults(usage_error=command.error)
     return parser
 
 
@@ -137,7 +151,87 @@ def _add_locate_arguments(parser: argparse.ArgumentParser) -> None:
         help="the dclocator-hint: a number such as 0x80, or words separated by commas:"
         " pdc, writable, force, flat, dns, fast",
     )
+    parser.add_argument(
+        "--as",
+        dest="client",
+        choices=("mit", "apple", "kerberos.net", "agent"),
+        help="show how clients of this kind find the servers in DNS; without a configuration, the system's"
+        " DNS servers are asked",
+    )
     parser.set_defaults(usage_error=parser.error)
+
+
+def _add_dns_records_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("realm", metavar="REALM", help="the realm, which is a domain name")
+    parser.add_argument(
+        "urls",
+        metavar="URL",
+        nargs="+",
+        help="the URL of a proxy: https://..., or wss://... for its WebSocket; the most preferred one first",
+    )
+    for option, servers in (("--kdc", "KDC"), ("--password-server", "server for password changes")):
+        parser.add_argument(
+            option,
+            metavar="HOST[:PORT]",
+            action="append",
+            default=[],
+            help=f"a {servers} that inside clients use before the proxies; may be repeated",
+        )
+    parser.add_argument(
+        "--ttl",
+        metavar="SECONDS",
+        type=_ttl,
+        default=3600,
+        help="how long resolvers keep the records; default 3600",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, not a part of a zone file")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def _ttl(text: str) -> int:
+    """Read a TTL (RFC 2181 8).
+
+    Raises:
+        ArgumentTypeError: the text is no TTL.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_TTL):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 to {MAX_TTL}")
+    return int(text)
+
+
+def _dns_records(options: argparse.Namespace) -> int:
+    from kkdcpd.commands import dns_records  # noqa: PLC0415
+
+    request = dns_records.Request(
+        realm=options.realm,
+        urls=tuple(options.urls),
+        kdcs=tuple(options.kdc),
+        password_servers=tuple(options.password_server),
+    )
+    try:
+        publication = dns_records.publish(request)
+    except dns_records.RequestError as error:
+        options.usage_error(str(error))
+    render = dns_records.render_json if options.json else dns_records.render_zone
+    print(render(publication, options.ttl))
+    return ExitCode.OK
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from kkdcpd.commands import agent  # noqa: PLC0415
+    from kkdcpd.commands.agent_options import AgentOptionsError, read_options  # noqa: PLC0415
+    from kkdcpd.commands.krb5_drop_in import DropInError  # noqa: PLC0415
+    from kkdcpd.commands.krb5_texts import Krb5TextError  # noqa: PLC0415
+    from kkdcpd.errors import ListenError, StartError  # noqa: PLC0415
+
+    try:
+        agent.run(read_options(options, is_root=os.geteuid() == 0), show=functools.partial(print, flush=True))
+    except (AgentOptionsError, Krb5TextError) as error:
+        options.usage_error(str(error))
+    except (DropInError, ListenError, StartError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FAILED
+    return ExitCode.OK
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -178,25 +272,59 @@ def _reader(options: argparse.Namespace) -> "Identity":
 
 
 def _locate(options: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415
-    import dataclasses  # noqa: PLC0415
+    return _locate_as(options) if options.client else _locate_as_service(options)
 
+
+def _locate_as(options: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from kkdcpd.commands import locate_as  # noqa: PLC0415
+    from kkdcpd.config import LocateConfig, SystemFiles, load_config  # noqa: PLC0415
+    from kkdcpd.locate.client_views import LocatingClient  # noqa: PLC0415
+    from kkdcpd.values import DcLocatorFlags  # noqa: PLC0415
+
+    if options.hint != "0":
+        options.usage_error("--hint: these clients send none; leave --hint or --as out")
+    path = Path(options.config)
+    # The host of a client has no configuration of kkdcpd.
+    is_configured = path != Path(DEFAULT_CONFIG) or path.exists()
+    now = datetime.datetime.now(datetime.UTC)
+    settings = load_config(path, now=now).config.locate if is_configured else LocateConfig()
+    if options.client == locate_as.AGENT:
+        return _show_servers(locate_as.agent_config(options.realm, settings), options, DcLocatorFlags(0))
+    client, services = LocatingClient(options.client), _services(options)
+    found = asyncio.run(locate_as.locate_as(client, options.realm, services, settings, SystemFiles.read()))
+    print(locate_as.render(found))
+    return ExitCode.OK if all(each.view.servers for each in found) else ExitCode.NOT_FOUND
+
+
+def _locate_as_service(options: argparse.Namespace) -> int:
     from kkdcpd.commands import locate  # noqa: PLC0415
-    from kkdcpd.config import LogLevels, SystemFiles, load_config  # noqa: PLC0415
-    from kkdcpd.log import configure_logging  # noqa: PLC0415
-    from kkdcpd.values import KdcService, LocateQuery  # noqa: PLC0415
+    from kkdcpd.config import load_config  # noqa: PLC0415
 
     try:
         flags = locate.parse_hint(options.hint)
     except ValueError:
         options.usage_error(f"--hint: {options.hint} is no number and none of {', '.join(locate.HINTS)}")
     config = load_config(Path(options.config), now=datetime.datetime.now(datetime.UTC)).config
-    # The table already shows the facts that warnings would repeat.
+    return _show_servers(config, options, flags)
+
+
+def _show_servers(config: "Config", options: argparse.Namespace, flags: "DcLocatorFlags") -> int:
+    import asyncio  # noqa: PLC0415
+    import dataclasses  # noqa: PLC0415
+
+    from kkdcpd.commands import locate  # noqa: PLC0415
+    from kkdcpd.config import LogLevels, SystemFiles  # noqa: PLC0415
+    from kkdcpd.log import configure_logging  # noqa: PLC0415
+    from kkdcpd.values import LocateQuery  # noqa: PLC0415
+
+    # The table shows the refused servers, so the log does not.
     log = dataclasses.replace(config.log, level="error", levels=LogLevels())
     configure_logging(log, STANDARD_ERROR)
     queries = [
-        LocateQuery(target_domain=options.realm, service=KdcService(service), flags=flags)
-        for service in options.services or ("kdc", "kpasswd")
+        LocateQuery(target_domain=options.realm, service=service, flags=flags)
+        for service in _services(options)
     ]
     findings = asyncio.run(locate.locate(config, queries, SystemFiles.read()))
     print(locate.render(findings))
@@ -206,6 +334,12 @@ def _locate(options: argparse.Namespace) -> int:
         locate.Verdict.NOT_FOUND: ExitCode.NOT_FOUND,
     }
     return codes[locate.judge(findings)]
+
+
+def _services(options: argparse.Namespace) -> "Sequence[KdcService]":
+    from kkdcpd.values import KdcService  # noqa: PLC0415
+
+    return [KdcService(service) for service in options.services or ("kdc", "kpasswd")]
 
 
 def _healthcheck(options: argparse.Namespace) -> int:
@@ -291,6 +425,8 @@ _COMMANDS: Mapping[str | None, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "check": _check,
     "locate": _locate,
+    "agent": _agent,
+    "dns-records": _dns_records,
     "reload": _reload,
     "healthcheck": _healthcheck,
 }

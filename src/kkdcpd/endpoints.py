@@ -11,7 +11,9 @@ from ipaddress import IPv6Address
 from kkdcpd.frozen import Word, frozen
 
 __all__ = [
+    "KDC_TRANSPORTS",
     "MAX_PORT",
+    "PROXY_TRANSPORTS",
     "SCHEMES",
     "EndpointText",
     "EndpointTextError",
@@ -32,12 +34,30 @@ _DIGITS = re.compile(r"[0-9]{1,5}")
 
 _HOST_PORT = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^:\[\]]*))(?::(?P<port>[^:]*))?")
 
+# The characters of a path and query (RFC 3986 3.3, 3.4). They go into a request line as they are.
+_PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
+
 
 class Transport(Word):
-    """The protocol that carries messages to an endpoint (RFC 4120 7.2). Its value is the scheme."""
+    """The protocol that carries messages to an endpoint. Its value is the scheme.
+
+    TCP and UDP lead to a KDC (RFC 4120 7.2), HTTPS ([MS-KKDCP]) and WSS (docs/tunnel.md) to a KDC proxy.
+    """
 
     TCP = "tcp"
     UDP = "udp"
+    HTTPS = "https"
+    WSS = "wss"
+
+
+KDC_TRANSPORTS = (Transport.TCP, Transport.UDP)
+"""The transports of KDCs and password servers, in the order of attempts."""
+
+PROXY_TRANSPORTS = (Transport.HTTPS, Transport.WSS)
+"""The transports of KDC proxies: [MS-KKDCP] by POST, or through a WebSocket."""
+
+_SHARED_ADDRESSES = frozenset(PROXY_TRANSPORTS)
+"""Transports with which servers of different names may share an address and port."""
 
 
 @frozen
@@ -54,11 +74,16 @@ class Scheme:
 
 
 SCHEMES = {
-    "": Scheme(transports=(Transport.TCP, Transport.UDP)),
+    "": Scheme(transports=KDC_TRANSPORTS),
     "tcp": Scheme(transports=(Transport.TCP,)),
     "udp": Scheme(transports=(Transport.UDP,)),
+    "https": Scheme(transports=(Transport.HTTPS,), default_port=443, has_path=True),
+    "wss": Scheme(transports=(Transport.WSS,), default_port=443, has_path=True),
 }
-"""All schemes. A text without a scheme names a host whose transports are not known."""
+"""All schemes. A text without a scheme names a host whose transports are not known.
+
+`https://proxy.example.com` without a path means the path `/`, as for MIT's clients.
+"""
 
 
 class EndpointTextError(ValueError):
@@ -106,7 +131,15 @@ class KdcEndpoint:
         return self._hash
 
     def __str__(self) -> str:
-        return f"{self.transport.value}://{self.host_port}{self.path}"
+        """Return the text for logs and metrics, without the end of a longer path: it may be a token."""
+        return f"{self.transport.value}://{self.host_port}{_shown(self.path) if self.path else ''}"
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """A value that is equal for endpoints that lead to the same server."""
+        if self.transport in _SHARED_ADDRESSES:
+            return self.address, str(self.port), self.name.lower(), self.path
+        return self.address, str(self.port)
 
     @property
     def host_port(self) -> str:
@@ -131,6 +164,11 @@ def format_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _shown(path: str) -> str:
+    segment, _, rest = path[1:].replace("?", "/").partition("/")
+    return f"/{segment}/..." if rest else f"/{segment}"
+
+
 def parse_endpoint_text(text: str, *, default_port: int, is_lenient: bool = False) -> EndpointText:
     """Parse an endpoint text. `default_port` is the port of the service.
 
@@ -148,6 +186,11 @@ def parse_endpoint_text(text: str, *, default_port: int, is_lenient: bool = Fals
     authority, slash, path = rest.partition("/")
     if slash and not scheme.has_path:
         raise EndpointTextError("has a path, which no KDC has", "remove the slash and the text after it")
+    if not _PATH.fullmatch(path):
+        raise EndpointTextError(
+            "has a path with a character that no URL has",
+            "write the character as % and two hexadecimal digits",
+        )
     host, port = split_host_port(authority, is_lenient=is_lenient)
     number = scheme.default_port or default_port if port is None else parse_port(port)
     if not number:

@@ -11,6 +11,8 @@ KkdcpdError
 │   ├── MalformedHttpError
 │   ├── PathNotFoundError
 │   ├── MethodNotAllowedError
+│   ├── PreflightError        a browser's question, with no message
+│   ├── LoopDetectedError
 │   ├── BodyTooLargeError
 │   └── BodyTimeoutError
 ├── LocateError               no KDC is known for the realm
@@ -42,6 +44,7 @@ __all__ = [
     "KkdcpdError",
     "ListenError",
     "LocateError",
+    "LoopDetectedError",
     "MalformedError",
     "MalformedHttpError",
     "MethodNotAllowedError",
@@ -50,6 +53,7 @@ __all__ = [
     "NoKdcReplyError",
     "NoTargetDomainError",
     "PathNotFoundError",
+    "PreflightError",
     "RealmNotServedError",
     "RequestError",
     "SettingError",
@@ -202,6 +206,18 @@ class MethodNotAllowedError(RequestError):
     """A request with another method than POST."""
 
     outcome = Outcome.METHOD_NOT_ALLOWED
+
+
+class PreflightError(RequestError):
+    """A browser asks whether a script may send a request (CORS). There is no message, and no fault."""
+
+    outcome = Outcome.PREFLIGHT
+
+
+class LoopDetectedError(RequestError):
+    """A request that this kkdcpd has forwarded before, and that comes back."""
+
+    outcome = Outcome.LOOP_DETECTED
 
 
 class BodyTooLargeError(RequestError):

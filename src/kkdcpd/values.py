@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionActivity",
     "ConnectionRefusal",
     "DcLocatorFlags",
+    "FailureFacts",
     "FailureReason",
     "KdcReply",
     "KdcService",
@@ -84,6 +85,10 @@ class FailureReason(Word):
     DISPLACED: the slot went to another client network. PORT_LIMIT: there is no local UDP port for the
     client's network. LOCAL_ERROR: this host could not send. SLOW_TO_CONNECT: the connect had not ended when
     the next one began; it goes on.
+
+    From TLS_FAILED on, the reasons belong to KDC proxies: PROXY_REFUSED is status 403, PROXY_RATE_LIMITED
+    429, PROXY_UNAVAILABLE 503, PROXY_LOOP 508, PROXY_ERROR any other status but 200. NOT_A_KDC_PROXY is a 200
+    without a KDC-PROXY-MESSAGE. WEB_PROXY_FAILED: the web proxy on the way opened no tunnel.
     """
 
     REFUSED = "refused"
@@ -102,6 +107,14 @@ class FailureReason(Word):
     LOCAL_ERROR = "local_error"
     PORT_LIMIT = "port_limit"
     DISPLACED = "displaced"
+    TLS_FAILED = "tls_failed"
+    WEB_PROXY_FAILED = "web_proxy_failed"
+    NOT_A_KDC_PROXY = "not_a_kdc_proxy"
+    PROXY_REFUSED = "proxy_refused"
+    PROXY_RATE_LIMITED = "proxy_rate_limited"
+    PROXY_UNAVAILABLE = "proxy_unavailable"
+    PROXY_LOOP = "proxy_loop"
+    PROXY_ERROR = "proxy_error"
 
 
 class KdcState(Word):
@@ -149,8 +162,10 @@ class Outcome(Word):
     NO_TARGET_DOMAIN = "no_target_domain"
     PATH_NOT_FOUND = "path_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    PREFLIGHT = "preflight"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TIMEOUT = "body_timeout"
+    LOOP_DETECTED = "loop_detected"
     REFUSED = "refused"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
@@ -185,6 +200,7 @@ class Rule(Word):
     KPASSWD_FAILURES = "kpasswd_failures"
     CLIENT_CERTIFICATE = "client_certificate"
     TOKEN = "token"  # noqa: S105 - the name of a rule
+    UID = "uid"
     MESSAGE_KIND = "message_kind"
     KPASSWD_SET = "kpasswd_set"
     REALM_MISMATCH = "realm_mismatch"
@@ -241,7 +257,8 @@ class ProxyRequest:
     encrypted (TGS-REQ, kpasswd). With FAST the fields in clear may differ from the real ones. `kdc_options`
     are the first 32 bits of KDCOptions, with bit 0 as the highest (RFC 4120 5.4.1). `additional_tickets` is
     their number. `affinity` is equal for requests that the same KDC should get: the log-on requests of a
-    user, and the requests with the same ticket (`ReplyFacts.ticket_affinity`).
+    user, and the requests with the same ticket (`ReplyFacts.ticket_affinity`). `via` names the HTTP proxies
+    that the request has passed (RFC 9110 7.6.3), as the header that goes on with it.
     """
 
     kind: MessageKind
@@ -259,6 +276,7 @@ class ProxyRequest:
     additional_tickets: int = 0
     is_armored: bool = False
     kpasswd_version: int | None = None
+    via: str = ""
 
     @property
     def payload(self) -> bytes:
@@ -287,6 +305,18 @@ class AttemptFailure:
 
     def __str__(self) -> str:
         return f"{self.endpoint} {self.reason.value}"
+
+
+@frozen
+class FailureFacts:
+    """Facts about a failure beyond its reason.
+
+    `is_undelivered`: it is certain that no KDC has the message. `retry_after`: the endpoint wants no requests
+    for so many seconds.
+    """
+
+    is_undelivered: bool = False
+    retry_after: float = 0.0
 
 
 @frozen
@@ -432,7 +462,8 @@ class ClientConnection:
     `address` and `port` belong to the peer (`unix` and 0 for a UNIX socket); `tls` is the TLS version. Behind
     a trusted proxy, `address` is the client's address that the proxy reports, and `proxy` is the proxy's
     address. Limits apply to `network`: the IPv4 address or the IPv6 /64. `token` is a digest of the path
-    token of the request, if it has a token.
+    token of the request, if it has a token. `uid` is the user of the program at the other end of a UNIX
+    socket, if the way in knows the user.
     """
 
     address: str
@@ -442,3 +473,4 @@ class ClientConnection:
     proxy: str | None = None
     certificate: ClientCertificate | None = None
     token: bytes | None = None
+    uid: int | None = None

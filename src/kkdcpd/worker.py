@@ -8,8 +8,13 @@ from typing import Protocol
 
 from kkdcpd.config import Config, SystemFiles
 from kkdcpd.frontends.http.acceptor import Acceptor, Listener
+from kkdcpd.frontends.http.connection_limits import ConnectionLimits
 from kkdcpd.frontends.http.way_in import HttpWayIn
 from kkdcpd.frontends.kdc_proxy import KdcProxyFrontend
+from kkdcpd.frontends.local.frontend import LocalFrontend
+from kkdcpd.frontends.local.options import LocalListener, LocalOptions
+from kkdcpd.frontends.websocket import TunnelFrontend
+from kkdcpd.frozen import frozen
 from kkdcpd.guard.guard import Guard
 from kkdcpd.guard.limits import HandshakeRate
 from kkdcpd.guard.shared_table import SharedTable
@@ -29,7 +34,7 @@ from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
 
-__all__ = ["WayIn", "Worker"]
+__all__ = ["LocalSockets", "WayIn", "Worker"]
 
 logger = EventLogger(__name__)
 
@@ -74,10 +79,19 @@ class WayIn(Protocol):
         ...
 
 
+@frozen
+class LocalSockets:
+    """The sockets of the local way in, and its options."""
+
+    options: LocalOptions
+    listeners: Sequence[LocalListener]
+
+
 class Worker:
     """Serves the clients of its listeners. Make it in a running event loop.
 
     `row` is the row of this process in the shared memory. `notify` sends a message to the parent process.
+    `local` are the sockets of the local way in. No other process may serve them.
     """
 
     def __init__(
@@ -89,6 +103,7 @@ class Worker:
         row: int,
         *,
         notify: Callable[[HealthNotice | LoadDropped], object],
+        local: LocalSockets | None = None,
     ) -> None:
         upstream = config.upstream
         self._notify = notify
@@ -116,17 +131,24 @@ class Worker:
             ),
         )
         pipeline = Pipeline(guard=guard, relay=relay, counters=counters, config=config.guard)
-        frontend = KdcProxyFrontend(config, pipeline, counters)
-        acceptor = Acceptor(
-            listeners,
-            config.connections,
-            NetworkCounts(memory.connections, row),
-            handshake_timeout=config.http.handshake_timeout,
-            counters=counters,
-            make_connection=frontend.connection,
-            handshake_rate=HandshakeRate(config.connections, table, time.monotonic),
-        )
-        self._ways_in: Sequence[WayIn] = (HttpWayIn("https", acceptor, frontend),)
+        ways_in: list[WayIn] = []
+        if listeners:
+            tunnel = TunnelFrontend(config, pipeline) if config.tunnel.paths else None
+            frontend = KdcProxyFrontend(config, pipeline, counters, tunnel)
+            acceptor = Acceptor(
+                listeners,
+                config.connections,
+                NetworkCounts(memory.connections, row),
+                handshake_timeout=config.http.handshake_timeout,
+                counters=counters,
+                make_connection=frontend.connection,
+                handshake_rate=HandshakeRate(config.connections, table, time.monotonic),
+            )
+            ways_in.append(HttpWayIn("https", acceptor, frontend))
+        if local:
+            limits = ConnectionLimits(NetworkCounts(memory.connections, row), config.connections, counters)
+            ways_in.append(LocalFrontend(local.options, local.listeners, pipeline, limits, counters))
+        self._ways_in: Sequence[WayIn] = ways_in
 
     def handle(self, message: HealthNotice | Retire | ServiceStatus) -> None:
         """Handle the health notice of another process, or the order to retire."""

@@ -7,10 +7,10 @@ import pytest
 
 from bench.attack import kdc_slots
 from bench.attack.honest import Result
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 
 
-@pytest.fixture(scope="module", params=Transport)
+@pytest.fixture(scope="module", params=KDC_TRANSPORTS)
 def target(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[kdc_slots.Target]:

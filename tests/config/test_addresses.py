@@ -166,7 +166,7 @@ def test_kpasswd_has_its_own_default_port() -> None:
         ("2001:db8::1::88", "has an IPv6 address that is not in brackets"),
         ("2001:db8::1", "has an IPv6 address that is not in brackets"),
         ("2001:db8::1:88", "has an IPv6 address that is not in brackets"),
-        ("https://kdc1.example.com", "begins with https://, which is no transport"),
+        ("http://kdc1.example.com", "begins with http://, which is no transport"),
         ("://kdc1.example.com", "begins with ://, which is no transport"),
         ("kdc.bücher.example", "has a name that is not ASCII"),
     ],

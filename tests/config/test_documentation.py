@@ -20,7 +20,7 @@ def test_sections_have_the_order_of_the_example() -> None:
 
 def test_each_setting_is_described() -> None:
     described = {name for section in SECTIONS.values() for group in section.groups for name in group.settings}
-    subsections = {"levels", "rates", "failures"}
+    subsections = {"https", "levels", "rates", "failures"}
     assert described == {name for form, name, _ in ALL_SETTINGS if form is not Config} - subsections
 
 
@@ -47,6 +47,7 @@ def test_table_in_a_value_is_inline() -> None:
     assert [header for header, section in SECTIONS.items() if section.is_subsection] == [
         "[[tls.additional]]",
         "[log.levels]",
+        "[upstream.https]",
         "[guard.rates]",
         "[guard.failures]",
     ]

@@ -68,7 +68,7 @@ async def running_acceptor(
     handshake_rate: HandshakeRate | None = None,
     counters: Counters | None = None,
     **settings: Any,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Acceptor]:
     """Run an acceptor without the rest of a worker. `settings` are those of [connections]."""
     acceptor = Acceptor(
         listeners,
@@ -81,7 +81,7 @@ async def running_acceptor(
     )
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(acceptor.keep(), name="acceptor")
-        yield
+        yield acceptor
         keeping.cancel()
 
 

@@ -171,6 +171,13 @@ ROWS = (
     no_kdc("no_kdc_known", envelope(kpasswd_req())),
     no_kdc("no_kdc_reached", envelope(as_req(realm="DEAD.TEST"), "DEAD.TEST")),
     no_kdc("no_kdc_reply", envelope(as_req(realm="MUTE.TEST"), "MUTE.TEST")),
+    Row(
+        name="way of sixteen proxies",
+        raw=post(GOOD_BODY, "Via: " + ", ".join(f"1.1 proxy{number}" for number in range(16))),
+        status=508,
+        outcome="loop_detected",
+        keeps_connection=True,
+    ),
     malformed_http("not HTTP", b"This is no HTTP at all.\r\n\r\n"),
     malformed_http("binary", bytes(range(256))),
     malformed_http("TLS within TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
@@ -649,7 +656,7 @@ class BrokenRelay(Relay):
     def __init__(self) -> None:
         pass
 
-    async def relay(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
+    async def relay(self, request: ProxyRequest, client: ClientConnection, **_: object) -> RequestResult:
         raise LookupError(f"a bug with {request.realm} of {client.address}")
 
 

@@ -1,5 +1,6 @@
 """Seeds of the search: messages of real clients and KDCs, and of the builders in tests/support."""
 
+import base64
 import datetime
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ __all__ = [
     "ENVELOPES",
     "FAST_ERRORS",
     "FORWARDED",
+    "HEIMDAL_HTTP",
+    "HTTP_RESPONSES",
     "KPASSWD",
     "PINGS",
     "PROFILES",
@@ -31,6 +34,9 @@ __all__ = [
     "REQUESTS",
     "RESOLV_CONFS",
     "SETTINGS",
+    "STREAMS",
+    "TUNNEL_FRAMES",
+    "VIA",
 ]
 
 _KRBTGT: messages.Name = (2, ("krbtgt", "EXAMPLE.ORG"))
@@ -56,6 +62,19 @@ REQUESTS: Sequence[bytes] = (
     messages.kpasswd_req(version=0xFF80, realm="EXAMPLE.ORG"),
 )
 """Payloads."""
+
+STREAMS: Sequence[bytes] = (
+    *map(messages.prefixed, REQUESTS),
+    b"".join(map(messages.prefixed, REQUESTS)),
+    messages.prefixed(b"") + messages.prefixed(REQUESTS[0])[:-1],
+    b"\x80\x00\x00\x00" + messages.prefixed(REQUESTS[0]),
+)
+"""Bytes of TCP connections (RFC 4120 7.2.2)."""
+
+HEIMDAL_HTTP: Sequence[bytes] = (
+    *(b"GET /" + base64.b64encode(payload) + b" HTTP/1.0\r\n\r\n" for payload in REQUESTS),
+    b"GET http://kdc/%2BA%3d%3d HTTP/1.1\r\nHost: kdc\r\n\r\n",
+)
 
 ENVELOPES: Sequence[bytes] = (
     *map(captured, CAPTURED),
@@ -139,6 +158,28 @@ PROXY_HEADERS: Sequence[bytes] = (
     *(f"PROXY TCP6 {spelling} {spelling} 1 65535\r\n".encode() for spelling in _SPELLINGS),
 )
 
+_ANSWER = messages.envelope(messages.as_rep(), None)
+_HEAD = b"HTTP/1.1 %d Status\r\nServer: x\r\nContent-Length: %d\r\n"
+
+HTTP_RESPONSES: Sequence[bytes] = (
+    _HEAD % (200, len(_ANSWER)) + b"Content-Type: application/kerberos\r\n\r\n" + _ANSWER,
+    _HEAD % (503, 3) + b"Kdc-Has-Message: no\r\nRetry-After: 30\r\nx-ms-request-id: 0123abcd\r\n\r\nno\n",
+    _HEAD % (429, 0)
+    + b"Date: Fri, 27 Nov 2026 10:00:00 GMT\r\nRetry-After: Fri, 27 Nov 2026 10:02:00 GMT\r\n\r\n",
+    _HEAD % (403, 0) + b"Keep-Alive: timeout=5, max=100\r\nKdc-Has-Message: maybe\r\n\r\n" + _ANSWER,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x;a=b\r\n%b\r\n0\r\nX: y\r\n\r\n"
+    % (len(_ANSWER), _ANSWER),
+    b"HTTP/1.0 200 OK\r\n\r\n" + _ANSWER,
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 None\r\n\r\n",
+)
+"""Responses of KDC proxies, and of other servers."""
+
+VIA: Sequence[bytes] = (
+    b"1.1 kkdcpd-0123456789ab",
+    b"1.0 fred, 1.1 p.example.net:8443 (a comment)\nHTTP/2.0 front",
+    b", ".join(b"1.1 proxy%d" % number for number in range(20)),
+)
+
 FORWARDED: Sequence[bytes] = (
     b"203.0.113.5",
     b"198.51.100.7, 203.0.113.5:4711, 192.0.2.7\n2001:db8::2",
@@ -180,6 +221,7 @@ RECORDS: Sequence[bytes] = (
     b"KRB5SRV:xM:TCP:[2001:db8::1]:1088\nkrb5srv::udp:2001:db8::1",
     b"krb5srv::tcp:192.0.2.1:88\nkrb5srv:m:udp:192.0.2.1:88\nkrb5srv::tcp:.",
     b"krb5srv:m:kkdcp:https://kdc.example.com/KdcProxy\nhttps://example.com/",
+    b"krb5srv:m:kkdcp:wss://[2001:db8::1]:8443/KdcTunnel?a\nkrb5srv::kkdcp:https://a b/\x01#",
     b"krb5srv::tcp:[2001:db8::1%eth0]\nkrb5srv::tcp:kdc1:65536\n.",
     b"krb5srv::tcp:kdc1:" + b"8" * 4301,
 )
@@ -310,3 +352,13 @@ def _certificates() -> Sequence[bytes]:
 
 
 CERTIFICATES = _certificates()
+
+TUNNEL_FRAMES: Sequence[bytes] = (
+    b"\x01\x00\x00\x00\x05envelope",
+    b"\x02\x00\x00\x00\x01envelope",
+    b"\x03\x00\x00\x00\x02\x01\xad\x00\x02\x00too many requests",
+    b"\x03\x00\x00\x00\x03\x01\xf7\x00\x00\x01",
+    b"\x04\x00\x00\x00\x04",
+    b"\x05\x00\x00\x00\x03",
+)
+"""Frames of both ends. Four exchanges are in flight at the requester."""

@@ -9,6 +9,8 @@ import contextlib
 import ipaddress
 import itertools
 import logging
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import dns.name
 
+from kkdcpd import via
 from kkdcpd.config import (
     FailuresConfig,
     LocateConfig,
@@ -35,8 +38,16 @@ from kkdcpd.config.addresses import (
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import read_profile
 from kkdcpd.config.resolv_conf import read_resolv_conf
-from kkdcpd.endpoints import KdcEndpoint, Transport
-from kkdcpd.errors import ConfigError, LocateError, MalformedError, NoTargetDomainError, SettingError
+from kkdcpd.endpoints import KDC_TRANSPORTS, PROXY_TRANSPORTS, KdcEndpoint, Transport
+from kkdcpd.errors import (
+    BodyTooLargeError,
+    ConfigError,
+    LocateError,
+    LoopDetectedError,
+    MalformedError,
+    NoTargetDomainError,
+    SettingError,
+)
 from kkdcpd.guard.failures import FailureGate
 from kkdcpd.guard.policy import RealmPolicy
 from kkdcpd.guard.subject import find_subject
@@ -52,15 +63,24 @@ from kkdcpd.protocol.dclocator import flags_of
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.exchange import Connect, Exchange, ExchangeLimits, Send
 from kkdcpd.protocol.forwarded import client_address
-from kkdcpd.protocol.framing import add_prefix
+from kkdcpd.protocol.framing import MessageReader, add_prefix
+from kkdcpd.protocol.heimdal_http import HttpReader
 from kkdcpd.protocol.ip_addresses import networks_of, parse_address, parse_network
+from kkdcpd.protocol.kdc_proxy_http import (
+    MAX_ENVELOPE_BYTES,
+    HttpClient,
+    HttpResponse,
+    ResponseError,
+    judge,
+)
 from kkdcpd.protocol.kkdcp import decode_proxy_message, encode_proxy_message
 from kkdcpd.protocol.kpasswd import is_kpasswd, read_kpasswd_reply, read_kpasswd_req
-from kkdcpd.protocol.krb_error import build_policy_error
-from kkdcpd.protocol.messages import classify, inspect_reply, is_reply_to_another_kind
+from kkdcpd.protocol.krb_error import build_error
+from kkdcpd.protocol.messages import classify, classify_bare, inspect_reply, is_reply_to_another_kind
 from kkdcpd.protocol.probe import judge_probe
 from kkdcpd.protocol.proxy_header import MAX_HEADER_BYTES, parse
 from kkdcpd.protocol.resending import is_repeatable
+from kkdcpd.protocol.tunnel import Event, GoneAway, Refused, Requester, Responder
 from kkdcpd.protocol.x509 import read_certificate, read_crl
 from kkdcpd.values import (
     Attempt,
@@ -87,6 +107,7 @@ __all__ = ["TARGETS", "Target", "request_in"]
 REALM = RealmConfig(name="EXAMPLE.COM", aliases=("CORP",))
 MANY = 64  # the most lines of one input; a loop with a quadratic cost shows with many lines only
 EMPTY = add_prefix(b"")
+MAX_STREAM_MESSAGE_BYTES = 4096
 NOW = 1_800_000_000.25
 
 
@@ -130,6 +151,37 @@ def _request(data: bytes) -> None:
         assert is_kpasswd(data, (0, len(data))) is (request.kind is MessageKind.KPASSWD_REQ)
         is_repeatable(request)
         hash(request)
+
+
+def _local_stream(data: bytes) -> None:
+    """Read a stream whole and in two pieces: the messages are the same, and no byte is lost."""
+    whole = _messages_of(data)
+    cut = len(data) // 3
+    assert _messages_of(data[:cut], data[cut:]) == whole
+    assert data.startswith(b"".join(whole))
+    for message in whole:
+        with contextlib.suppress(MalformedError):
+            request = classify_bare(message)
+            assert request.target_domain == request.realm
+
+
+def _messages_of(*pieces: bytes) -> list[bytes]:
+    reader, found = MessageReader(MAX_STREAM_MESSAGE_BYTES), []
+    with contextlib.suppress(BodyTooLargeError):
+        for piece in pieces:
+            reader.feed(piece)
+            while (message := reader.next_message()) is not None:
+                found.append(message)
+    return found
+
+
+def _heimdal_http(data: bytes) -> None:
+    reader = HttpReader(MAX_STREAM_MESSAGE_BYTES)
+    with contextlib.suppress(BodyTooLargeError, MalformedError):
+        for piece in (data[:9], data[9:]):
+            reader.feed(piece)
+            message = reader.next_message()
+            assert message is None or len(message) <= MAX_STREAM_MESSAGE_BYTES + len(EMPTY)
 
 
 _MODES = (
@@ -272,7 +324,7 @@ def _refusal(data: bytes) -> None:
     if request is None:
         return
     text = "Not through this proxy."
-    payload = build_policy_error(request, text, NOW)
+    payload = build_error(KrbErrorCode.KDC_ERR_POLICY, text, request=request, now=NOW)
     facts = inspect_reply(request.kind, payload)
     assert facts.error_code == KrbErrorCode.KDC_ERR_POLICY
     assert request.sname in {None, facts.sname}
@@ -358,19 +410,23 @@ def _ping(data: bytes) -> None:
             str(answer.facts)
 
 
+_GRAPHIC = re.compile("[!-~]+")
+
+
 def _records(data: bytes) -> None:
     """Read each line as the target of a URI record and of an SRV record."""
     targets = [line.decode("ascii", "backslashreplace") for line in data.split(b"\n", MANY)[:MANY]]
-    for service in KdcService:
-        records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
-        named = read_uri(records, name="_kerberos.x", service=service)
+    records = [UriRecord(priority=1, weight=2, target=target) for target in targets]
+    for service, transports in itertools.product(KdcService, (KDC_TRANSPORTS, PROXY_TRANSPORTS)):
+        named = read_uri(records, name="_kerberos.x", service=service, transports=transports)
         for target in demote_udp_duplicates(named.targets):
             assert 0 < target.port < 65536
             assert target.host
-            str(target)
+            assert target.transport in transports
+            assert transports == KDC_TRANSPORTS or _GRAPHIC.fullmatch(str(target))
         str(named.refused)
     hosts = [SrvRecord(priority=1, weight=2, port=88, target=target) for target in targets]
-    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=tuple(Transport)).targets)
+    demote_udp_duplicates(read_srv(hosts, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets)
 
 
 def _dns(data: bytes) -> None:
@@ -386,7 +442,7 @@ def _dns(data: bytes) -> None:
             read_uri(uris, name="_kerberos.x", service=KdcService.KDC)
             servers = [each for each in records if isinstance(each, SrvRecord)]
             demote_udp_duplicates(
-                read_srv(servers, name="_kerberos._tcp.x", transports=tuple(Transport)).targets
+                read_srv(servers, name="_kerberos._tcp.x", transports=KDC_TRANSPORTS).targets
             )
 
 
@@ -530,6 +586,42 @@ def _forwarded(data: bytes) -> None:
     assert client_address(values, STRANGER, TRUSTED, header="forwarded") == STRANGER
 
 
+MAX_REPLY_BYTES = 4096
+
+
+def _http_reply(data: bytes) -> None:
+    """Read a KDC proxy's response, whole and in two parts: the parts have the same meaning."""
+    whole = _response_in([data])
+    middle = data[0] * len(data) // 256 if data else 0
+    parts = _response_in([data[:middle], data[middle:]])
+    if whole and parts:
+        assert (whole.status, whole.body) == (parts.status, parts.body)
+
+
+def _response_in(parts: Sequence[bytes]) -> HttpResponse | None:
+    client = HttpClient(max_reply_bytes=MAX_REPLY_BYTES)
+    client.request("POST", "/", [("Host", "proxy.test"), ("Content-Length", "1")], b"x")
+    try:
+        # Without bytes, the connection ends.
+        found = [client.receive(part) for part in parts if part][-1:] or [client.receive(b"")]
+    except ResponseError:
+        return None
+    response = found[0]
+    if response:
+        assert len(response.body) <= MAX_REPLY_BYTES + MAX_ENVELOPE_BYTES
+        verdict = judge(response)
+        assert not (verdict.failure and verdict.payload)
+        assert verdict.failure or response.status == 200
+        assert 0 <= verdict.facts.retry_after < math.inf
+    return response
+
+
+def _via(data: bytes) -> None:
+    values = [line.decode("utf-8", "surrogateescape") for line in data.split(b"\n", MANY)[:MANY]]
+    with contextlib.suppress(LoopDetectedError):
+        assert re.fullmatch("[ -~]+", via.extend(values))
+
+
 MAIN = Path("/etc/krb5.conf")
 
 
@@ -568,6 +660,31 @@ def _certificate(data: bytes) -> None:
             str(read(data))
 
 
+def _tunnel(data: bytes) -> None:
+    """Give the same frame to both ends, twice: the second may violate a rule that the first one set."""
+    requester, responder = Requester(), Responder()
+    numbers = [requester.request(b"")[0] for _ in range(4)]
+    for _ in range(2):
+        with contextlib.suppress(MalformedError):
+            _check_tunnel_event(requester.receive(data), numbers)
+        with contextlib.suppress(MalformedError):
+            request = responder.receive(data)
+            assert request is None or data.endswith(request.envelope)
+
+
+def _check_tunnel_event(event: Event | None, numbers: Sequence[int]) -> None:
+    if isinstance(event, GoneAway):
+        assert set(event.untouched) <= set(numbers)
+    elif event:
+        assert event.number in numbers
+    if isinstance(event, Refused):
+        # A refusal can be passed on.
+        passed_on, receiver = Responder(), Requester()
+        _, frame = receiver.request(b"")
+        passed_on.receive(frame)
+        assert receiver.receive(passed_on.refuse(1, event.refusal))
+
+
 SOME_REPLIES: Mapping[MessageKind, Sequence[ReplyFacts]] = {
     kind: tuple(facts for data in seeds.REPLIES if (facts := _facts_in(kind, data)))
     for kind in (MessageKind.AS_REQ, MessageKind.TGS_REQ, MessageKind.KPASSWD_REQ)
@@ -588,6 +705,8 @@ ARMORED_REQUESTS: Sequence[ProxyRequest] = tuple(
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(run=_envelope, seeds=seeds.ENVELOPES, is_der=True),
     "request": Target(run=_request, seeds=seeds.REQUESTS, is_der=True),
+    "local_stream": Target(run=_local_stream, seeds=seeds.STREAMS),
+    "heimdal_http": Target(run=_heimdal_http, seeds=seeds.HEIMDAL_HTTP),
     "policy": Target(run=_policy, seeds=seeds.REQUESTS, is_der=True),
     "refusal": Target(run=_refusal, seeds=seeds.REQUESTS, is_der=True),
     "log": Target(run=_log, seeds=seeds.REQUESTS, is_der=True),
@@ -602,8 +721,11 @@ TARGETS: Mapping[str, Target] = {
     "resolv_conf": Target(run=_resolv_conf, seeds=seeds.RESOLV_CONFS),
     "proxy_header": Target(run=_proxy_header, seeds=seeds.PROXY_HEADERS),
     "forwarded": Target(run=_forwarded, seeds=seeds.FORWARDED),
+    "http_reply": Target(run=_http_reply, seeds=seeds.HTTP_RESPONSES),
+    "via": Target(run=_via, seeds=seeds.VIA),
     "addresses": Target(run=_addresses, seeds=seeds.ADDRESSES),
     "krb5_conf": Target(run=_profile, seeds=seeds.PROFILES),
     "config": Target(run=_settings, seeds=seeds.SETTINGS),
     "x509": Target(run=_certificate, seeds=seeds.CERTIFICATES, is_der=True),
+    "tunnel": Target(run=_tunnel, seeds=seeds.TUNNEL_FRAMES),
 }

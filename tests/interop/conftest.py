@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 from lab.authority import Authority
 from lab.client import KerberosClient, RealmServers
 from lab.daemon import Daemon, is_exchange
 from lab.forwarder import Forwarder
+from lab.heimdal import unpack_heimdal
 from lab.program import Program
 from lab.realm import Kdc, MitRealm, Principal, ServerOptions, oversized_tickets
 from lab.samba import SambaDomain
@@ -74,7 +75,7 @@ class Site:
 
     def exchanges(self, after: int = 0) -> list[dict[str, str]]:
         """Return the exchange lines after the first `after` lines of the log, as fields."""
-        return [_fields(line) for line in self.daemon.lines[after:] if is_exchange(line)]
+        return [fields_of(line) for line in self.daemon.lines[after:] if is_exchange(line)]
 
     def all_exchanges(self, after: int = 0) -> list[dict[str, str]]:
         """Return the exchange lines of all exchanges that have ended, as fields.
@@ -93,10 +94,10 @@ class Site:
 
     def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
         """Wait for `count` exchange lines: another thread reads the log."""
-        return [_fields(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)]
+        return [fields_of(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)]
 
 
-def _fields(line: str) -> dict[str, str]:
+def fields_of(line: str) -> dict[str, str]:
     return {
         name: json.loads(value) if value.startswith('"') else value for name, value in _FIELD.findall(line)
     }
@@ -186,7 +187,7 @@ def make_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteMaker]:
     def make(
         *,
         endpoint: str = "{}",
-        transports: frozenset[Transport] = frozenset(Transport),
+        transports: frozenset[Transport] = frozenset(KDC_TRANSPORTS),
         options: ServerOptions | None = None,
         addresses: tuple[str, ...] = ("127.0.0.1",),
     ) -> Site:
@@ -391,6 +392,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MitRealm]:
         # Without this and allow_rc4, the KDC makes no ticket with an RC4 session key.
         realm.kadmin("setstr", f"krbtgt/{REALM}", "session_enctypes", "aes256-cts arcfour-hmac")
         yield realm
+
+
+@pytest.fixture(scope="session")
+def heimdal_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of Heimdal's programs. They are unpacked once in a run, because that takes seconds."""
+    return unpack_heimdal(tmp_path_factory.mktemp("heimdal"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kkdcpd.endpoints import Transport
+from kkdcpd.endpoints import KDC_TRANSPORTS, Transport
 from kkdcpd.protocol.resending import is_repeatable
 from lab.client import KerberosClient
 from lab.dns import KnotServer
@@ -252,7 +252,7 @@ RealmMaker = Callable[..., MitRealm]
 def make_realm(tmp_path: Path) -> Iterator[RealmMaker]:
     realms: list[MitRealm] = []
 
-    def make(*addresses: str, transports: frozenset[Transport] = frozenset(Transport)) -> MitRealm:
+    def make(*addresses: str, transports: frozenset[Transport] = frozenset(KDC_TRANSPORTS)) -> MitRealm:
         realm = MitRealm(
             tmp_path / "realm",
             name=REALM,

@@ -66,9 +66,11 @@ KdcMaker = Callable[[str], Kdc]
 
 
 @pytest.fixture(scope="module")
-def heimdal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeimdalRealm]:
+def heimdal(tmp_path_factory: pytest.TempPathFactory, heimdal_root: Path) -> Iterator[HeimdalRealm]:
     users = dict.fromkeys(("alice", "lax", "bob"), PASSWORD)
-    with HeimdalRealm(tmp_path_factory.mktemp("heimdal"), name=HEIMDAL_REALM, users=users) as running:
+    with HeimdalRealm(
+        tmp_path_factory.mktemp("heimdal-realm"), heimdal_root, name=HEIMDAL_REALM, users=users
+    ) as running:
         yield running
 
 

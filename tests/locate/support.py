@@ -100,7 +100,12 @@ def realm(
 class LocatorWithDns:
     """A locator with an in-memory DNS. Use it as a context manager."""
 
-    def __init__(self, *realms: RealmConfig, hosts_file: str = "", **settings: Any) -> None:
+    def __init__(
+        self,
+        *realms: RealmConfig,
+        hosts_file: str = "",
+        **settings: Any,
+    ) -> None:
         self.dns = MemoryDns()
         self.clock = ManualClock()
         self.lookups: list[LookUp] = []

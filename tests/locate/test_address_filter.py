@@ -65,9 +65,9 @@ def test_ipv4_behind_nat64_is_allowed() -> None:
 
 
 def test_ports_that_are_not_listed_are_refused() -> None:
-    assert ANY.refusal_of_port(88) is None
-    assert ANY.refusal_of_port(464) is None
-    assert ANY.refusal_of_port(22) == "port 22 is not in locate.allowed_ports"
+    assert ANY.refusal_of_server("kdc", 88) is None
+    assert ANY.refusal_of_server("kdc", 464) is None
+    assert ANY.refusal_of_server("kdc", 22) == "port 22 is not in locate.allowed_ports"
 
 
 def test_exactly_the_listed_networks_are_allowed() -> None:
@@ -78,3 +78,15 @@ def test_exactly_the_listed_networks_are_allowed() -> None:
     assert listed.refusal_of_address("10.0.0.1") == "10.0.0.1 is outside locate.allowed_networks"
     assert listed.refusal_of_address("::ffff:127.0.0.1") is None
     assert listed.refusal_of_address("2001:db8::1") is not None
+
+
+@pytest.mark.parametrize("host", ["example.com", "Proxy.EXAMPLE.com", "a.b.example.com."])
+def test_names_within_a_listed_domain_are_allowed(host: str) -> None:
+    assert AddressFilter(ports=(443,), domains=("Example.com.",)).refusal_of_server(host, 443) is None
+
+
+@pytest.mark.parametrize("host", ["badexample.com", "example.com.evil.test", "com", "192.0.2.1"])
+def test_names_outside_the_listed_domains_are_refused(host: str) -> None:
+    proxies = AddressFilter(ports=(443,), domains=("example.com",), settings="locate.proxy")
+    assert proxies.refusal_of_server(host, 443) == f"{host} is outside locate.proxy_domains"
+    assert proxies.refusal_of_server(host, 22) == "port 22 is not in locate.proxy_ports"

@@ -61,7 +61,7 @@ async def test_records_are_returned_as_values(client: DnsClient) -> None:
     uri = await client.query("_kerberos.kk.test", RecordType.URI)
     assert uri.records == (UriRecord(priority=10, weight=1, target="krb5srv:m:tcp:kdc1.kk.test"),)
     odd = await client.query("odd.kk.test", RecordType.URI)
-    assert odd.records == (UriRecord(priority=1, weight=2, target="\\xff\0"),)
+    assert odd.records == (UriRecord(priority=1, weight=2, target=r"\xff\x00"),)
     a = await client.query("kdc1.kk.test", RecordType.A)
     assert set(a.records) == {"192.0.2.1", "192.0.2.2"}
     assert (await client.query("kdc1.kk.test", RecordType.AAAA)).records == ("2001:db8::1",)

@@ -97,6 +97,15 @@ def test_response_to_another_query_is_ignored() -> None:
     assert read_response(query, wire)
 
 
+def test_uri_that_could_control_a_terminal_is_escaped() -> None:
+    query = _query(RecordType.URI)
+    wire = _wire(_response(query, '1 2 "krb5srv:m:tcp:\\027[2J\\255\\010a"', kind="URI"))
+    response = read_response(query, wire)
+    assert response
+    assert response.found
+    assert [str(record) for record in response.found.records] == ['1 2 "krb5srv:m:tcp:\\x1b[2J\\xff\\x0aa"']
+
+
 def test_number_of_records_read_of_an_answer_is_limited() -> None:
     query = _query(RecordType.URI)
     uris = [f'{number} 1 "krb5srv:m:tcp:k{number}"' for number in range(1800)]

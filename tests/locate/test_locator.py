@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -304,3 +305,37 @@ async def test_close_cancels_look_ups() -> None:
             await setup.settle()
             await setup.locator.close()
         assert waiter.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("uri", "address", "reason"),
+    [
+        ("https://proxy.example.com:22/", "192.0.2.1", "port 22 is not in locate.proxy_ports"),
+        ("https://evil.test/", "192.0.2.1", "evil.test is outside locate.proxy_domains"),
+        ("https://proxy.example.com/", "198.51.100.1", "198.51.100.1 is outside locate.proxy_networks"),
+    ],
+)
+async def test_proxies_that_dns_may_not_name_are_refused(uri: str, address: str, reason: str) -> None:
+    async with LocatorWithDns(
+        realm("EXAMPLE.COM", discovery="proxies"),
+        proxy_domains=("example.com",),
+        proxy_networks=(ip_network("192.0.2.0/24"),),
+    ) as setup:
+        setup.dns.put("_kerberos.example.com", "URI", f"0 0 krb5srv:m:kkdcp:{uri}")
+        for host in ("proxy.example.com", "evil.test"):
+            setup.dns.put(host, "A", address)
+        with pytest.raises(NoKdcKnownError, match=reason):
+            await setup.locate()
+        assert ("evil.test", "A") not in setup.dns.queries
+
+
+async def test_address_of_this_host_is_no_proxy_that_dns_may_name() -> None:
+    async with LocatorWithDns(realm("EXAMPLE.COM", discovery="proxies")) as setup:
+        setup.dns.put("_kerberos._https.example.com", "SRV", "0 0 443 proxy.example.com")
+        setup.dns.put("proxy.example.com", "A", "127.0.0.1", "169.254.169.254", "192.0.2.1")
+        route = await setup.locate()
+        assert [each.endpoint.address for each in route.candidates] == ["192.0.2.1"]
+        assert [each.reason for each in route.refused] == [
+            "127.0.0.1 is loopback",
+            "169.254.169.254 is link-local",
+        ]

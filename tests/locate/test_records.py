@@ -3,7 +3,16 @@
 import pytest
 
 from kkdcpd.endpoints import Transport
-from kkdcpd.locate.records import SrvRecord, Target, UriRecord, demote_udp_duplicates, read_srv, read_uri
+from kkdcpd.locate.records import (
+    RecordTargets,
+    SrvRecord,
+    Target,
+    UriRecord,
+    demote_udp_duplicates,
+    drop_repeated_servers,
+    read_srv,
+    read_uri,
+)
 from kkdcpd.values import KdcService
 
 TCP, UDP = Transport.TCP, Transport.UDP
@@ -88,7 +97,7 @@ def test_flag_m_marks_a_primary() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("krb5srv::kkdcp:https://proxy/KdcProxy", "does not forward"),
+        ("krb5srv::kkdcp:https://proxy/KdcProxy", "only discovery of proxies uses it"),
         ("krb5srv::sctp:kdc1", "the transport is unknown"),
         ("krb5srv:m", "the transport is unknown"),
         ("krb5srv::tcp:", "the host is invalid"),
@@ -124,6 +133,57 @@ def test_udp_is_a_fallback_if_tcp_is_offered_at_the_same_host_and_port() -> None
         ("b", False),
         ("a", False),
     ]
+
+
+PROXIES = (Transport.HTTPS, Transport.WSS)
+
+
+def _proxies(*targets: str) -> RecordTargets:
+    return read_uri(map(_uri, targets), name="_kpasswd.x", service=KdcService.KPASSWD, transports=PROXIES)
+
+
+def test_uris_of_kdc_proxies_are_read_where_proxies_are_wanted() -> None:
+    named = _proxies("krb5srv:m:kkdcp:https://a/KdcProxy", "krb5srv::kkdcp:wss://b:8443/KdcTunnel")
+    assert [str(target) for target in named.targets] == [
+        "https://a:443/KdcProxy",
+        "wss://b:8443/KdcTunnel",
+    ]
+    assert [target.host for target in named.primary_targets] == ["a"]
+    assert not named.refused
+
+
+def test_server_with_several_names_is_used_once_with_the_path_of_the_first_name() -> None:
+    record = SrvRecord(priority=0, weight=0, port=443, target="proxy.example.com")
+    https, apple = (
+        read_srv([record], name=name, transports=(Transport.HTTPS,), path=path).targets
+        for name, path in (("_kerberos._https.x", "/KdcProxy"), ("_kerberos._kkdcp.x", "/kkdcp"))
+    )
+    assert list(drop_repeated_servers([*https, *apple])) == list(https)
+    uris = _proxies("krb5srv:m:kkdcp:https://a/1", "krb5srv:m:kkdcp:https://a/2").targets
+    assert list(drop_repeated_servers(uris)) == list(uris)
+
+
+def test_servers_of_the_other_kind_are_refused_with_the_reason() -> None:
+    named = _proxies("krb5srv:m:tcp:kdc1", "krb5srv::udp:kdc1")
+    assert not named.targets
+    assert {each.reason for each in named.refused} == {
+        "the record names no KDC proxy; discovery of proxies does not use it"
+    }
+    assert _proxies("krb5srv::kkdcp:.").is_declined
+
+
+def test_srv_records_of_proxies_have_the_path_of_their_name() -> None:
+    record = SrvRecord(priority=0, weight=0, port=443, target="proxy.example.com")
+    named = read_srv([record], name="_kerberos._kkdcp.x", transports=(Transport.HTTPS,), path="/kkdcp")
+    assert [str(target) for target in named.targets] == ["https://proxy.example.com:443/kkdcp"]
+
+
+def test_srv_record_of_a_proxy_with_an_invalid_host_name_is_refused() -> None:
+    """The name goes into the TLS handshake and the HTTP request."""
+    record = SrvRecord(priority=0, weight=0, port=443, target="a\\013\\010b.example.com")
+    named = read_srv([record], name="_kerberos._kkdcp.x", transports=(Transport.HTTPS,), path="/kkdcp")
+    assert not named.targets
+    assert "the host is invalid" in named.refused[0].reason
 
 
 def test_records_and_targets_are_printed_as_they_are_written() -> None:

@@ -101,6 +101,10 @@ REFUSED = replace(
 )
 
 
+LOCAL = replace(RECORD, client=ClientConnection(address="unix", uid=0), status=None, copies=2)
+"""A request of a local program that runs as root and has sent three copies."""
+
+
 @pytest.fixture(autouse=True)
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.DEBUG, "kkdcpd")
@@ -176,6 +180,11 @@ def test_port_of_a_client_behind_a_proxy_is_logged_if_known(log: pytest.LogCaptu
     client = ClientConnection(address="192.0.2.7", port=50123, proxy="unix")
     fields = written(replace(RECORD, client=client), log)
     assert (fields["client"], fields["port"], fields["proxy"]) == ("192.0.2.7", 50123, "unix")
+
+
+def test_client_of_a_local_socket_has_its_uid(log: pytest.LogCaptureFixture) -> None:
+    fields = written(LOCAL, log)
+    assert (fields["client"], fields["uid"], fields["copies"]) == ("unix", 0, 2)
 
 
 def test_error_of_a_kdc_has_number_and_name(log: pytest.LogCaptureFixture) -> None:
@@ -277,6 +286,7 @@ def test_level_shows_whether_the_administrator_should_act(
         Outcome.DNS_FAILED: "WARNING",
         Outcome.NO_KDC_REACHED: "WARNING",
         Outcome.NO_KDC_REPLY: "WARNING",
+        Outcome.LOOP_DETECTED: "WARNING",
         Outcome.INTERNAL_ERROR: "ERROR",
     }
     assert log.records[0].levelname == expected.get(outcome, "INFO")

@@ -1,5 +1,7 @@
 """The order of untried candidates after failures."""
 
+from dataclasses import replace
+
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.protocol.candidate_queue import CandidateQueue
 from kkdcpd.values import Candidate
@@ -34,3 +36,11 @@ def test_fallback_of_a_host_that_refuses_precedes_other_fallbacks_but_no_other_c
     queue = CandidateQueue([A, A_UDP, B_UDP])
     queue.prefer_fallback_of(B.endpoint)
     assert queue == [A, B_UDP, A_UDP]
+
+
+def test_kdc_proxies_that_share_an_address_are_removed_one_by_one() -> None:
+    endpoint = replace(A.endpoint, transport=Transport.HTTPS, name="a.test", path="/KdcProxy")
+    others = [replace(endpoint, name="b.test"), replace(endpoint, path="/other")]
+    queue = CandidateQueue(replace(A, endpoint=each) for each in (endpoint, *others))
+    queue.remove_host(replace(endpoint, name="A.test"))
+    assert [each.endpoint for each in queue] == others

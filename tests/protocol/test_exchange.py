@@ -13,8 +13,8 @@ from kkdcpd.errors import NoKdcReachedError, NoKdcReplyError
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, ExchangeLimits, Report, Send
 from kkdcpd.protocol.kkdcp import decode_proxy_message
 from kkdcpd.protocol.messages import classify
-from kkdcpd.protocol.resending import is_repeatable
-from kkdcpd.values import Attempt, Candidate, FailureReason, ProxyRequest
+from kkdcpd.protocol.resending import NO_FACTS, is_repeatable
+from kkdcpd.values import Attempt, Candidate, FailureFacts, FailureReason, ProxyRequest
 from tests.support import messages
 
 LIMITS = ExchangeLimits(
@@ -91,6 +91,7 @@ class Play:
         self.running: list[str] = []
         self.reports: list[tuple[str, FailureReason | None]] = []
         self.probes = Probes()
+        self.retry_after = 0.0
         self.exchange = Exchange(
             request,
             candidates,
@@ -105,8 +106,9 @@ class Play:
         words = []
         for command in self.exchange.due(self.now):
             match command:
-                case Report(endpoint, failure):
+                case Report(endpoint, failure, retry_after):
                     self.reports.append((endpoint.name, failure))
+                    self.retry_after = retry_after
                 case Connect(attempt):
                     self.attempts[self._name(attempt)] = attempt
                     self.running.append(self._name(attempt))
@@ -136,9 +138,9 @@ class Play:
         self.exchange.connected(self.attempts[name], self.now)
         return self.step()
 
-    def failed(self, name: str, reason: FailureReason) -> list[str]:
+    def failed(self, name: str, reason: FailureReason, facts: FailureFacts = NO_FACTS) -> list[str]:
         self.running.remove(name)
-        self.exchange.failed(self.attempts[name], reason, self.now)
+        self.exchange.failed(self.attempts[name], reason, self.now, facts)
         return self.step()
 
     def received(self, name: str, payload: bytes) -> list[str]:
@@ -149,7 +151,7 @@ class Play:
     @staticmethod
     def _name(attempt: Attempt) -> str:
         endpoint = attempt.endpoint
-        return endpoint.name if endpoint.transport is Transport.TCP else f"{endpoint.name}/udp"
+        return endpoint.name if endpoint.transport is not Transport.UDP else f"{endpoint.name}/udp"
 
 
 # --- connect to many, send to one
@@ -723,3 +725,47 @@ def _something_happens(play: Play, holders: set[str], data: st.DataObject) -> It
     if payload in (TOO_BIG, UNAVAILABLE):
         holders.discard(name)
     return play.received(name, payload)
+
+
+# --- KDC proxies
+
+
+def https(name: str) -> Candidate:
+    candidate = tcp(name)
+    return replace(candidate, endpoint=replace(candidate.endpoint, transport=Transport.HTTPS))
+
+
+@pytest.mark.parametrize("request_", [FIRST_AS_REQ, PROOF, TGS_REQ, KPASSWD])
+def test_next_endpoint_gets_a_message_that_certainly_no_kdc_has(request_: ProxyRequest) -> None:
+    play = Play(request_, https("a"), https("b"))
+    play.step()
+    play.connected("a")
+    facts = FailureFacts(is_undelivered=True, retry_after=30.0)
+    assert play.failed("a", FailureReason.PROXY_UNAVAILABLE, facts) == ["connect b"]
+    assert play.retry_after == 30.0
+    assert play.connected("b") == ["send b"]
+
+
+@pytest.mark.parametrize("is_undelivered", [False, True])
+def test_error_says_whether_a_kdc_may_have_the_message(is_undelivered: bool) -> None:
+    play = Play(PROOF, https("a"))
+    play.step()
+    play.connected("a")
+    play.failed("a", FailureReason.PROXY_UNAVAILABLE, FailureFacts(is_undelivered=is_undelivered))
+    expected = NoKdcReachedError if is_undelivered else NoKdcReplyError
+    assert type(play.exchange.error) is expected
+
+
+def test_connect_by_tls_has_the_time_of_two_round_trips() -> None:
+    play = Play(PROOF, https("a"), https("b"))
+    play.step()
+    assert play.after(2 * LIMITS.stagger - 0.01) == []
+    assert play.after(0.02) == ["connect b"]
+
+
+def test_refusal_of_one_message_says_nothing_about_the_proxy() -> None:
+    play = Play(PROOF, https("a"), https("b"))
+    play.step()
+    play.connected("a")
+    play.failed("a", FailureReason.PROXY_REFUSED, FailureFacts(is_undelivered=True))
+    assert play.reports == []

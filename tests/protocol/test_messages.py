@@ -4,7 +4,7 @@ import pytest
 
 from kkdcpd.errors import MalformedError, NoTargetDomainError
 from kkdcpd.protocol.kkdcp import decode_proxy_message
-from kkdcpd.protocol.messages import classify, inspect_reply
+from kkdcpd.protocol.messages import classify, classify_bare, inspect_reply
 from kkdcpd.values import KdcService, MessageKind, PrincipalName, ProxyMessage, ProxyRequest
 from tests.support import messages
 from tests.support.captured import CAPTURED, captured
@@ -239,3 +239,26 @@ def test_requests_with_one_ticket_have_the_mark_of_the_reply_that_issued_it() ->
 
 def test_reply_without_a_ticket_has_no_mark() -> None:
     assert inspect_reply(MessageKind.AS_REQ, messages.krb_error(25)).ticket_affinity is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        messages.as_req(realm="OTHER.TEST"),
+        messages.tgs_req(realm="OTHER.TEST"),
+        messages.kpasswd_req(realm="OTHER.TEST"),
+        messages.kpasswd_req(realm="OTHER.TEST", version=0xFF80),
+    ],
+    ids=["AS_REQ", "TGS_REQ", "kpasswd version 1", "kpasswd version 0xff80"],
+)
+def test_message_without_an_envelope_is_for_the_realm_in_the_message(payload: bytes) -> None:
+    """The realm of a kpasswd request is in the ticket of its AP-REQ."""
+    request = classify_bare(messages.prefixed(payload))
+
+    assert request == classify(_message(payload, "OTHER.TEST"))
+    assert request.target_domain == "OTHER.TEST"
+
+
+def test_reply_without_an_envelope_is_no_request() -> None:
+    with pytest.raises(MalformedError):
+        classify_bare(messages.prefixed(messages.krb_error(25)))

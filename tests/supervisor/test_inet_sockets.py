@@ -1,9 +1,12 @@
-"""TCP listening sockets of a real daemon."""
+"""TCP listening sockets of a real daemon, and UDP sockets."""
 
+import socket
 from collections.abc import Callable
 
 import pytest
 
+from kkdcpd.config import ListenAddress
+from kkdcpd.supervisor.inet_sockets import open_datagram
 from lab.daemon import is_exchange
 from lab.program import Completed
 from tests.frontends.site import GOOD_REPLY, GOOD_REQUEST, parse_line
@@ -59,3 +62,11 @@ def test_address_of_another_host_is_exit_code_1(fail_to_start: Callable[..., Com
     done = fail_to_start("192.0.2.1:4443")
     assert done.exit_code == 1
     assert "no network interface of this host has this address" in done.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_datagram_socket_has_the_address_and_does_not_block(host: str) -> None:
+    with open_datagram(ListenAddress(host=host, port=0)) as sock:
+        assert sock.getsockname()[0] == host
+        assert sock.type == socket.SOCK_DGRAM
+        assert sock.gettimeout() == 0.0

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from kkdcpd.values import Attempt, FailureReason
+from kkdcpd.protocol.resending import NO_FACTS
+from kkdcpd.values import Attempt, FailureFacts, FailureReason
 
 __all__ = ["EventRecorder"]
 
@@ -23,8 +24,8 @@ class EventRecorder:
         del attempt
         self._events.put_nowait(payload)
 
-    def failed(self, attempt: Attempt, reason: FailureReason) -> None:
-        del attempt
+    def failed(self, attempt: Attempt, reason: FailureReason, facts: FailureFacts = NO_FACTS) -> None:
+        del attempt, facts
         self._events.put_nowait(reason.value)
 
     async def next(self) -> str | bytes:

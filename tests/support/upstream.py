@@ -20,6 +20,7 @@ from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.password_changes import PasswordChanges
 from kkdcpd.upstream.prober import Prober
 from kkdcpd.upstream.ways_out import WaysOut
+from kkdcpd.upstream.wss import WssOptions
 from kkdcpd.values import Candidate, ProxyRequest, Route
 from tests.support import messages
 from tests.support.fake_kdc import FakeKdc
@@ -81,19 +82,24 @@ async def running_relay(config: Config) -> AsyncIterator[Relay]:
 
 @contextlib.asynccontextmanager
 async def running_upstream(
-    *, counters: Counters | None = None, **settings: Any
+    *,
+    counters: Counters | None = None,
+    wss: WssOptions | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Upstream, HealthTable]]:
     """Run an upstream with its prober; `settings` are the settings of [upstream]."""
-    async with _running(replace(UpstreamConfig(), **settings), counters) as running:
+    async with _running(replace(UpstreamConfig(), **settings), counters, wss) as running:
         yield running
 
 
 @contextlib.asynccontextmanager
 async def _running(
-    config: UpstreamConfig, counters: Counters | None = None
+    config: UpstreamConfig,
+    counters: Counters | None = None,
+    wss: WssOptions | None = None,
 ) -> AsyncIterator[tuple[Upstream, HealthTable]]:
     health = health_table(config.reach_timeout)
-    ways_out = WaysOut(config)
+    ways_out = WaysOut(config, wss)
     prober = Prober(config, ways_out, health)
     with contextlib.closing(ways_out):
         async with asyncio.TaskGroup() as tasks:

@@ -9,7 +9,7 @@ import pytest
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.process_messages import HealthNotice, ProbeTarget
 from kkdcpd.upstream.endpoint_table import MAX_OF_BRANCH, MAX_OF_BRANCHES
-from kkdcpd.upstream.health import FAILS_TO_CONNECT, FORGET_SECONDS, HealthTable
+from kkdcpd.upstream.health import FAILS_TO_CONNECT, FORGET_SECONDS, MAX_REST_SECONDS, HealthTable
 from kkdcpd.values import FailureReason, KdcState
 
 KDC = KdcEndpoint(name="kdc1.example.com", address="192.0.2.1", port=88, transport=Transport.TCP)
@@ -418,3 +418,50 @@ def test_endpoint_that_requests_may_go_to_is_still_probed(health: HealthTable) -
         # Orders of candidates are worked out anew, and that asks for its state.
         assert health.version > version
         assert health.state(KDC) is KdcState.DOWN
+
+
+PROXY = ProbeTarget(endpoint=replace(KDC, transport=Transport.HTTPS, path="/KdcProxy"), realm="EXAMPLE.COM")
+
+
+def test_endpoint_that_wants_a_rest_stays_suspect_and_unprobed_until_its_end(health: HealthTable) -> None:
+    health.report(PROXY, FailureReason.PROXY_UNAVAILABLE, 100.0, retry_after=30.0)
+    assert health.state(PROXY.endpoint) is KdcState.SUSPECT
+    assert health.probes_due(129.9) == []
+    # The reply to an earlier request, and the answer to a probe that was under way.
+    health.report(PROXY, None, 101.0)
+    health.probed(PROXY, None, 102.0, sent_at=99.0)
+    assert health.state(PROXY.endpoint) is KdcState.SUSPECT
+    assert health.probes_due(130.0) == [PROXY]
+    health.probed(PROXY, None, 130.1, sent_at=130.0)
+    assert health.state(PROXY.endpoint) is KdcState.HEALTHY
+
+
+def test_reply_after_the_rest_shows_that_the_endpoint_is_healthy(health: HealthTable) -> None:
+    health.report(PROXY, FailureReason.PROXY_RATE_LIMITED, 100.0, retry_after=30.0)
+    health.report(PROXY, None, 130.0)
+    assert health.state(PROXY.endpoint) is KdcState.HEALTHY
+
+
+def test_rest_has_a_limit(health: HealthTable) -> None:
+    health.report(PROXY, FailureReason.PROXY_UNAVAILABLE, 100.0, retry_after=1e12)
+    assert health.next_probe_at == 100.0 + MAX_REST_SECONDS
+
+
+def test_request_that_waits_does_not_end_the_rest(health: HealthTable) -> None:
+    health.report(PROXY, FailureReason.PROXY_UNAVAILABLE, 100.0, retry_after=30.0)
+    health.report(PROXY, FailureReason.SILENT, 101.0)
+    assert health.probes_due(129.9) == []
+
+
+def test_rest_does_not_make_an_endpoint_that_is_down_suspect(health: HealthTable) -> None:
+    health.report(PROXY, FailureReason.REFUSED, 100.0)
+    health.report(PROXY, FailureReason.PROXY_UNAVAILABLE, 101.0, retry_after=30.0)
+    assert health.state(PROXY.endpoint) is KdcState.DOWN
+
+
+def test_rest_of_a_healthy_endpoint_under_steady_probes_makes_it_suspect(health: HealthTable) -> None:
+    health.probed(PROXY, None, 100.0, sent_at=100.0)
+    health.report(PROXY, FailureReason.SILENT, 100.1)
+    assert health.state(PROXY.endpoint) is KdcState.HEALTHY
+    health.report(PROXY, FailureReason.PROXY_UNAVAILABLE, 100.2, retry_after=30.0)
+    assert health.state(PROXY.endpoint) is KdcState.SUSPECT

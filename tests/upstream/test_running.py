@@ -187,8 +187,8 @@ async def test_events_in_the_moment_in_which_a_client_leaves_have_no_effect(
     """Both KDCs answer, and the client leaves, in one poll of the event loop."""
     ways: asyncio.Queue[_SilentWay] = asyncio.Queue()
 
-    def open_way(attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
-        del networks
+    def open_way(attempt: Attempt, events: AttemptEvents, **given: Any) -> WayOut:
+        del given
         ways.put_nowait(way := _SilentWay(attempt, events))
         return way
 
@@ -228,10 +228,10 @@ async def test_bug_in_a_later_step_ends_the_exchange(monkeypatch: pytest.MonkeyP
     async with FakeKdc(tcp=DROP) as first, FakeKdc(tcp=DROP) as second, running_upstream() as (upstream, _):
         way_out = upstream.shared.ways_out.open
 
-        def open_or_fail(attempt: Attempt, events: AttemptEvents, *, networks: Sequence[str]) -> WayOut:
+        def open_or_fail(attempt: Attempt, events: AttemptEvents, **given: Any) -> WayOut:
             if attempt.number > 1:
                 raise RuntimeError("a bug")
-            return way_out(attempt, events, networks=networks)
+            return way_out(attempt, events, **given)
 
         monkeypatch.setattr(upstream.shared.ways_out, "open", open_or_fail)
         with pytest.raises(RuntimeError, match="a bug"):
@@ -283,3 +283,35 @@ async def test_hedge_is_counted() -> None:
     assert MetricsReader(metrics).value(HEDGES) == 1
     assert counts_of(metrics, silent)["tried"] == 1
     assert counts_of(metrics, answers) == {"tried": 1, "replied": 1}
+
+
+async def test_caller_learns_that_the_message_is_sent_before_the_kdc_has_it() -> None:
+    async with FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as kdc, running_upstream() as (upstream, _):
+        messages_at_kdc: list[int] = []
+        await upstream.exchange(
+            request_of(PROOF), route_to(kdc), on_sent=lambda: messages_at_kdc.append(len(kdc.messages))
+        )
+        assert messages_at_kdc == [0]
+
+
+async def test_caller_learns_of_each_kdc_that_gets_the_message() -> None:
+    async with (
+        FakeKdc(tcp=fake_kdc.reply(UNAVAILABLE)) as first,
+        FakeKdc(tcp=fake_kdc.reply(REPLIES[PROOF])) as second,
+        running_upstream() as (upstream, _),
+    ):
+        sent: list[str] = []
+        await upstream.exchange(
+            request_of(PROOF), route_to(first, second), on_sent=lambda: sent.append("sent")
+        )
+        assert len(sent) == 2
+
+
+async def test_caller_learns_that_no_kdc_gets_the_message() -> None:
+    async with FakeKdc(tcp=fake_kdc.silent()) as kdc:
+        route = route_to(kdc)
+    sent: list[str] = []
+    async with running_upstream() as (upstream, _):
+        with pytest.raises(ExchangeError):
+            await upstream.exchange(request_of(PROOF), route, on_sent=lambda: sent.append("sent"))
+    assert not sent

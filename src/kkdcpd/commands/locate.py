@@ -15,7 +15,18 @@ from kkdcpd.protocol.probe import build_kpasswd_probe, build_probe
 from kkdcpd.socket_address import socket_address
 from kkdcpd.values import Candidate, DcLocatorFlags, KdcService, LocateQuery, Route
 
-__all__ = ["HINTS", "Finding", "Missing", "Verdict", "judge", "locate", "parse_hint", "render"]
+__all__ = [
+    "HINTS",
+    "TITLES",
+    "Finding",
+    "Missing",
+    "Verdict",
+    "judge",
+    "locate",
+    "parse_hint",
+    "render",
+    "table",
+]
 
 HINTS = {
     "pdc": DcLocatorFlags.PDC_REQUIRED,
@@ -215,14 +226,14 @@ def _section(finding: Finding | Missing) -> list[str]:
         _row(number, candidate, answer)
         for number, (candidate, answer) in enumerate(zip(route.candidates, finding.answers, strict=True), 1)
     ]
-    lines = [f"{title}:", *_table([_HEAD, *rows])]
+    lines = [f"{title}:", *table([_HEAD, *rows])]
     if not finding.is_alive:
         lines += ["", "None of them answers."]
     if any(candidate.is_fallback for candidate in route.candidates):
         lines += ["", "* asked only when no other answers"]
     if route.refused:
         lines += ["", "Refused:"]
-        lines += _table([("", each.target, each.reason, each.source) for each in route.refused])
+        lines += table([("", each.target, each.reason, each.source) for each in route.refused])
     return lines
 
 
@@ -239,7 +250,8 @@ def _row(number: int, candidate: Candidate, answer: Answer) -> tuple[str, ...]:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the columns of a table."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

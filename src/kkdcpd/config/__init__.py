@@ -5,6 +5,7 @@
 
 from kkdcpd.config.addresses import ANY_HOST, EndpointSpec, ListenAddress, Nameserver, Network
 from kkdcpd.config.dates import DatedItem, DatedKind, newly_outside_dates
+from kkdcpd.config.https_files import load_authorities, load_certificate
 from kkdcpd.config.load import (
     LoadedConfig,
     load_config,
@@ -21,6 +22,7 @@ from kkdcpd.config.sections.admin import AdminConfig
 from kkdcpd.config.sections.connections import ConnectionsConfig, ForwardedHeader
 from kkdcpd.config.sections.guard import FailuresConfig, GuardConfig, RatesConfig, RefusalForm
 from kkdcpd.config.sections.http import HttpConfig
+from kkdcpd.config.sections.https import HttpsConfig
 from kkdcpd.config.sections.listen import ClientCertificates, ListenConfig
 from kkdcpd.config.sections.locate import LocateConfig
 from kkdcpd.config.sections.log import LogConfig, LogLevels
@@ -28,8 +30,10 @@ from kkdcpd.config.sections.policy import PolicyConfig
 from kkdcpd.config.sections.process import ProcessConfig
 from kkdcpd.config.sections.realms import Discovery, RealmConfig
 from kkdcpd.config.sections.tls import AdditionalCertificate, TlsConfig
+from kkdcpd.config.sections.tunnel import TunnelConfig
 from kkdcpd.config.sections.upstream import UpstreamConfig
 from kkdcpd.config.system import SystemFiles
+from kkdcpd.config.texts import PinnedKey
 
 __all__ = [
     "ANY_HOST",
@@ -48,6 +52,7 @@ __all__ = [
     "ForwardedHeader",
     "GuardConfig",
     "HttpConfig",
+    "HttpsConfig",
     "ListenAddress",
     "ListenConfig",
     "LoadedConfig",
@@ -56,6 +61,7 @@ __all__ = [
     "LogLevels",
     "Nameserver",
     "Network",
+    "PinnedKey",
     "PolicyConfig",
     "PrincipalPattern",
     "ProcessConfig",
@@ -65,7 +71,10 @@ __all__ = [
     "Setting",
     "SystemFiles",
     "TlsConfig",
+    "TunnelConfig",
     "UpstreamConfig",
+    "load_authorities",
+    "load_certificate",
     "load_config",
     "newly_outside_dates",
     "read_admin",

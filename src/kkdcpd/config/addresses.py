@@ -34,6 +34,7 @@ __all__ = [
     "parse_listen_address",
     "parse_nameserver",
     "parse_network",
+    "parse_server_domain",
     "parse_server_name",
     "parse_source_address",
     "parse_trusted_network",
@@ -213,6 +214,13 @@ def parse_server_name(text: str) -> str:
     """Read a DNS name as TLS clients send it in SNI; `*.` before it stands for any one label."""
     _checked_name(text.removeprefix("*."))
     return text.lower()
+
+
+def parse_server_domain(text: str) -> str:
+    """Read a domain that contains the names of servers."""
+    if _ip_address(text):
+        raise SettingError("is an address, which no domain contains")
+    return _checked_name(text).lower().removesuffix(".")
 
 
 def _split_port(text: str) -> tuple[str, str | None]:

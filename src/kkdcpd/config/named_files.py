@@ -1,5 +1,6 @@
 """Reads the files that a configuration names: krb5.conf, certificates, tokens, the key of the pseudonyms."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,11 +11,13 @@ from kkdcpd.config.certificates import PairFacts, inspect_pair
 from kkdcpd.config.client_ca import inspect_client_ca
 from kkdcpd.config.dates import DatedItem
 from kkdcpd.config.disk import is_temporary, remedy_of
+from kkdcpd.config.https_files import load_authorities, load_certificate
 from kkdcpd.config.krb5_conf import import_realms, is_dns_allowed
 from kkdcpd.config.krb5_profile import MAX_PROFILE_BYTES, read_profile
 from kkdcpd.config.problems import collected, join, refusal
 from kkdcpd.config.schema import Config, find_unserved
 from kkdcpd.config.secret_files import read_principals_key, read_tokens
+from kkdcpd.config.sections.https import HttpsConfig
 from kkdcpd.config.sections.log import LogConfig
 from kkdcpd.config.sections.realms import RealmConfig
 from kkdcpd.config.sections.tls import AdditionalCertificate, TlsConfig
@@ -41,6 +44,7 @@ def read_named_files(config: Config, findings: Findings, *, now: datetime) -> Co
     """Return the configuration with the contents of its files. A file that is not usable is a finding."""
     with collected(findings.problems):
         config = _with_krb5_conf(config, findings)
+    _inspect_https(config.upstream.https, findings)
     return replace(
         config,
         tls=_inspected(config.tls, findings, now) if config.tls else None,
@@ -127,6 +131,17 @@ def _inspected_pair(
     problem = "is missing, and the certificate has no DNS name that clients can ask for"
     remedy = 'write the names it is for, such as ["kdc.example.com"]'
     raise refusal(f"{section}.server_names", problem, remedy)
+
+
+def _inspect_https(https: HttpsConfig, findings: Findings) -> None:
+    """Find files that connections to KDC proxies cannot use."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for setting, load in (("ca_file", load_authorities), ("certificate", load_certificate)):
+        with collected(findings.problems):
+            try:
+                load(context, https)
+            except SettingError as error:
+                raise refusal(f"upstream.https.{setting}", error.problem, error.remedy or "") from error
 
 
 def _with_tokens(realm: RealmConfig, findings: Findings) -> RealmConfig:

@@ -22,6 +22,7 @@ from kkdcpd.config.sections.policy import PolicyConfig
 from kkdcpd.config.sections.process import ProcessConfig
 from kkdcpd.config.sections.realms import RealmConfig, find_realm_problems
 from kkdcpd.config.sections.tls import TlsConfig
+from kkdcpd.config.sections.tunnel import TunnelConfig
 from kkdcpd.config.sections.upstream import UpstreamConfig
 from kkdcpd.config.texts import parse_realm_pattern
 from kkdcpd.errors import ConfigProblem
@@ -61,6 +62,7 @@ class Config:
     admin: AdminConfig = AdminConfig()
     process: ProcessConfig = ProcessConfig()
     http: HttpConfig = HttpConfig()
+    tunnel: TunnelConfig = TunnelConfig()
     upstream: UpstreamConfig = UpstreamConfig()
     locate: LocateConfig = LocateConfig()
     connections: ConnectionsConfig = ConnectionsConfig()

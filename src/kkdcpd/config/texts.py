@@ -3,18 +3,24 @@
 Pure. What names an address is in `addresses`.
 """
 
+import base64
+import binascii
 import re
 from typing import Annotated
 
 from kkdcpd.config.kinds import Text
 from kkdcpd.errors import SettingError
+from kkdcpd.frozen import frozen
 from kkdcpd.protocol.realms import fold_realm
 
 __all__ = [
     "WILDCARD",
+    "PinnedKey",
     "UnixMode",
     "parse_http_path",
     "parse_mode",
+    "parse_origin",
+    "parse_pinned_key",
     "parse_principal",
     "parse_realm_name",
     "parse_realm_pattern",
@@ -29,7 +35,32 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HTTP_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _SITE = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # it is a label in DNS ([MS-ADTS] 6.1.1.2.2.1)
 _PRINCIPAL = re.compile(r"[^/@\\\x00-\x1f\x7f-\x9f]+(?:/[^/@\\\x00-\x1f\x7f-\x9f]+)*")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_SHA256_BYTES = 32
 _MODE = re.compile(r"0?[0-7]{3}")
+
+
+@frozen
+class PinnedKey:
+    """The SHA-256 digest of a public key that a host must have. `host` is in lower case."""
+
+    host: str
+    digest: bytes
+
+
+def parse_pinned_key(text: str) -> PinnedKey:
+    """Read a host, and the digest of a key in curl's form."""
+    host, _, key = text.partition(" ")
+    algorithm, _, encoded = key.strip().partition("//")
+    if not host or algorithm != "sha256":
+        raise SettingError("is no host with the sha256 digest of a key")
+    try:
+        digest = base64.b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise SettingError("has a digest that is no base64") from error
+    if len(digest) != _SHA256_BYTES:
+        raise SettingError(f"has a digest of {len(digest)} bytes, and SHA-256 has {_SHA256_BYTES}")
+    return PinnedKey(host=host.lower().removesuffix("."), digest=digest)
 
 
 def parse_realm_name(text: str) -> str:
@@ -84,6 +115,13 @@ def parse_http_path(text: str) -> str:
         )
     if not _HTTP_PATH.fullmatch(text):
         raise SettingError("has characters that a plain path can't have")
+    return text
+
+
+def parse_origin(text: str) -> str:
+    """Return the origin of a web page, as browsers write it (RFC 6454 6.2)."""
+    if not _ORIGIN.fullmatch(text):
+        raise SettingError("is no origin, which is a scheme and a host in lower case, without a path")
     return text
 
 

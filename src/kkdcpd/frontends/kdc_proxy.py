@@ -2,22 +2,26 @@
 
 import dataclasses
 from collections.abc import Awaitable
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs
 
+from kkdcpd import via
 from kkdcpd.config import Config
 from kkdcpd.errors import (
     MalformedHttpError,
     MethodNotAllowedError,
     PathNotFoundError,
+    PreflightError,
 )
 from kkdcpd.frontends.http import responses
 from kkdcpd.frontends.http.bridge import Head
 from kkdcpd.frontends.http.connection import BrokenBodyError, Connection
+from kkdcpd.frontends.http.cors import Cors
 from kkdcpd.frontends.http.paths import Paths
 from kkdcpd.frontends.http.responses import Response
 from kkdcpd.frontends.http.server import HttpServer
+from kkdcpd.frontends.http.takeover import Upgrade
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.pipeline import IncomingRequest, Pipeline
 from kkdcpd.protocol import framing, kkdcp, messages
@@ -34,29 +38,63 @@ STOP_SECONDS = 0.1
 """The time that requests in flight have when the process stops."""
 
 
-class KdcProxyFrontend:
-    """Serves accepted connections after their TLS handshake."""
+class UpgradeHandler(Protocol):
+    """A way in that takes connections over after an HTTP request (RFC 9110 7.8)."""
 
-    def __init__(self, config: Config, pipeline: Pipeline, counters: Counters) -> None:
+    @property
+    def paths(self) -> Paths:
+        """The paths of its requests."""
+        ...
+
+    async def upgrade(
+        self, request: Head, connection: Connection, client: ClientConnection
+    ) -> Response | Upgrade:
+        """Answer a request for one of the paths. `client` may be behind a trusted proxy."""
+
+    def drain(self) -> None:
+        """End each connection after its requests in flight."""
+
+
+class KdcProxyFrontend:
+    """Serves accepted connections after their TLS handshake.
+
+    `tunnel` serves the GET requests for its paths.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        pipeline: Pipeline,
+        counters: Counters,
+        tunnel: UpgradeHandler | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._connections = config.connections
         self.paths = Paths(config.http.paths, takes_tokens=any(realm.tokens for realm in config.realms))
         self.max_body_bytes = config.http.max_body_bytes
+        self.cors = Cors(config.http.cors_origins)
+        self._tunnel = tunnel
         self._server = HttpServer(self, config.http, config.connections, counters)
         self.connection = self._server.connection
         """Makes the protocol of a new connection."""
-        self.drain = self._server.drain
-        """Ends each connection with its next response."""
+
+    def drain(self) -> None:
+        """End each connection with its next response, and each tunnel after its requests in flight."""
+        self._server.drain()
+        if self._tunnel:
+            self._tunnel.drain()
 
     async def stop(self) -> None:
         """Close every connection."""
         await self._server.stop(STOP_SECONDS)
 
-    def handle(self, request: Head, connection: Connection) -> Awaitable[Response]:
+    def handle(self, request: Head, connection: Connection) -> Awaitable[Response | Upgrade]:
         """Answer a request."""
         client = connection.client
         if connection.is_trusted_proxy:
             client = self._client_behind(client, request)
+        if self._tunnel and request.method == hdrs.METH_GET and self._tunnel.paths.find(request.path):
+            return self._tunnel.upgrade(request, connection, client)
         return self._pipeline.serve(_HttpRequest(self, request, connection, client))
 
     def refuse_malformed(self, connection: Connection, detail: str) -> Response:
@@ -106,12 +144,16 @@ class _HttpRequest(IncomingRequest[Response]):
         if path is None:
             raise PathNotFoundError(f"{http.method} {paths.describe(http.path)}")
         if http.method != hdrs.METH_POST:
+            if self._frontend.cors.is_preflight(http):
+                raise PreflightError
             raise MethodNotAllowedError(http.method)
         try:
             body = await self._connection.read_body(self._frontend.max_body_bytes)
         finally:
             self.bytes_in = self._connection.bytes_read
         request = messages.classify(kkdcp.decode_proxy_message(body))
+        if hdrs.VIA in http.headers:
+            request = dataclasses.replace(request, via=via.extend(http.headers.getall(hdrs.VIA, ())))
         if path.token:
             self.client = dataclasses.replace(self.client, token=path.token)
         return request
@@ -119,10 +161,14 @@ class _HttpRequest(IncomingRequest[Response]):
     def respond(self, result: RequestResult, payload: bytes | None) -> Response:
         """Build the response: 200 with the message, or the status and sentence of the outcome."""
         if payload is None:
-            response = responses.refuse(result.outcome, self.id, result.refusal)
+            response = responses.refuse(
+                result.outcome, self.id, result.refusal, may_be_delivered=result.may_be_delivered
+            )
         else:
             message = ProxyMessage(kerb_message=framing.add_prefix(payload))
             response = responses.answer(kkdcp.encode_proxy_message(message), self.id)
+        if self._http is not None:
+            response = self._frontend.cors.permit(self._http, response)
         self.status = response.status
         self.bytes_out = len(response.body)
         return response

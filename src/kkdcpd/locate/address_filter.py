@@ -1,6 +1,7 @@
-"""Filters ports and addresses learnt from DNS (SSRF, CVE-2025-59088).
+"""Filters ports, names and addresses learnt from DNS (SSRF, CVE-2025-59088).
 
-A record is refused because of its port or its address. Configured endpoints are never refused. Pure.
+A record is refused because of its port, its host's domain or its address. Configured endpoints are never
+refused. Pure.
 """
 
 import ipaddress
@@ -34,19 +35,24 @@ are allowed too, because no host has an address of this kind.
 
 @frozen
 class AddressFilter:
-    """The ports and networks that DNS may name. Without `networks`, all but special addresses are allowed.
+    """The ports, domains and networks that DNS may name; the settings that list them begin with `settings`.
 
-    A listed network may contain special addresses: 127.0.0.0/8 in the list allows loopback addresses.
+    Without `domains`, all names are allowed. Without `networks`, all but special addresses are allowed. A
+    listed network may contain special addresses: 127.0.0.0/8 in the list allows loopback addresses.
     """
 
     ports: tuple[int, ...]
     networks: tuple[Network, ...] = ()
+    domains: tuple[str, ...] = ()
+    settings: str = "locate.allowed"
 
-    def refusal_of_port(self, port: int) -> str | None:
-        """Return why the port is refused, or None."""
-        if port in self.ports:
-            return None
-        return f"port {port} is not in locate.allowed_ports"
+    def refusal_of_server(self, host: str, port: int) -> str | None:
+        """Return why a server with this name or address and port is refused, or None."""
+        if port not in self.ports:
+            return f"port {port} is not in {self.settings}_ports"
+        if self.domains and not any(_is_within(host, domain) for domain in self.domains):
+            return f"{host} is outside {self.settings}_domains"
+        return None
 
     def refusal_of_address(self, text: str) -> str | None:
         """Return why the address is refused, or None."""
@@ -54,9 +60,13 @@ class AddressFilter:
         if self.networks:
             if any(address in network for network in self.networks):
                 return None
-            return f"{text} is outside locate.allowed_networks"
+            return f"{text} is outside {self.settings}_networks"
         kind = _special_kind(address)
         return f"{text} is {kind}" if kind else None
+
+
+def _is_within(host: str, domain: str) -> bool:
+    return f".{host.lower().removesuffix('.')}".endswith(f".{domain.lower().removesuffix('.')}")
 
 
 def _special_kind(address: Address) -> str | None:

@@ -77,7 +77,7 @@ class CandidateFinder:
         """
         refused: list[RefusedCandidate] = []
         in_order = sorted((_with_validity(target, validity) for target in targets), key=_order)
-        allowed = list(_with_allowed_port(in_order, address_filter, refused))
+        allowed = list(_with_allowed_name(in_order, address_filter, refused))
         found = await self._look_up(
             _first_hosts(allowed), address_filter, bypass_cache=bypass_cache, required=False
         )
@@ -150,7 +150,7 @@ class CandidateFinder:
                     continue
                 candidate = _candidate(target, address, found, now)
                 endpoint = candidate.endpoint
-                candidates.setdefault((address, endpoint.port, endpoint.transport), candidate)
+                candidates.setdefault((endpoint.server, endpoint.transport), candidate)
         return tuple(candidates.values())
 
 
@@ -181,12 +181,12 @@ def _with_validity(target: Target, validity: Validity) -> Target:
     return replace(target, expires=validity.expires) if target.expires == math.inf else target
 
 
-def _with_allowed_port(
+def _with_allowed_name(
     targets: Iterable[Target], address_filter: AddressFilter | None, refused: list[RefusedCandidate]
 ) -> Iterator[Target]:
-    """Yield the targets with an allowed port. The hosts of the other targets are not looked up."""
+    """Yield the targets with an allowed port and domain. The hosts of the other targets are not looked up."""
     for target in targets:
-        reason = address_filter.refusal_of_port(target.port) if address_filter else None
+        reason = address_filter.refusal_of_server(target.host, target.port) if address_filter else None
         if reason:
             refused.append(RefusedCandidate(source=target.source, target=str(target), reason=reason))
         else:

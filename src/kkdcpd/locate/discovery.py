@@ -1,31 +1,28 @@
-"""Finds the servers of a realm in DNS: chooses the names to look up and the answers to use.
+"""Finds the servers of a realm in DNS: looks up the names of `questions` and chooses the answers to use.
 
-URI records come before SRV records (krb5's locate_kdc.c: "the first source that yields anything wins"). RFC
-4120 7.2.3.2 and RFC 3244 define the names. All names are looked up at the same time, because an unused answer
-costs little.
+URI records come before SRV records (krb5's locate_kdc.c: "the first source that yields anything wins"). All
+names are looked up at the same time, because an unused answer costs little.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from kkdcpd.endpoints import Transport
 from kkdcpd.errors import DnsFailedError
-from kkdcpd.frozen import frozen
 from kkdcpd.locate.address_filter import AddressFilter
 from kkdcpd.locate.candidates import MAX_REFUSED, STALE, CandidateFinder, FoundCandidates
 from kkdcpd.locate.dns_answers import FOREVER, DnsAnswer
 from kkdcpd.locate.dns_cache import DnsCache
 from kkdcpd.locate.grace_period import gather_with_grace
+from kkdcpd.locate.questions import Question, Stage, kdc_stages
 from kkdcpd.locate.records import (
     RecordTargets,
     SrvRecord,
     Target,
     UriRecord,
     demote_udp_duplicates,
-    read_srv,
-    read_uri,
+    drop_repeated_servers,
 )
 from kkdcpd.values import DcLocatorFlags, KdcService, LocateQuery, RefusedCandidate
 
@@ -48,33 +45,25 @@ class Discoverer(Protocol):
         """Cancel all work in the background."""
 
 
-@frozen
-class _Question:
-    """A name to look up. `port` replaces the port of the records; `primaries_only` selects primary KDCs."""
-
-    name: str
-    is_uri: bool = False
-    transports: tuple[Transport, ...] = ()
-    port: int | None = None
-    primaries_only: bool = False
-
-
 _Answer = DnsAnswer[SrvRecord] | DnsAnswer[UriRecord]
-_Stage = tuple[_Question, ...]
-_TCP, _UDP = (Transport.TCP,), (Transport.UDP,)
 
 
 class DnsDiscovery:
-    """Finds servers by the URI and SRV records of the realm. DNS discovery has no sites."""
+    """Finds servers by the URI and SRV records of the realm. DNS discovery has no sites.
+
+    `list_names` lists the names to look up: those of KDCs, or those of KDC proxies.
+    """
 
     def __init__(
         self,
         dns: DnsCache,
         finder: CandidateFinder,
         address_filter: AddressFilter,
+        list_names: Callable[[str, LocateQuery], Sequence[Stage]] = kdc_stages,
     ) -> None:
         self._dns = dns
         self._finder = finder
+        self._list_names = list_names
         self._address_filter = address_filter
 
     async def discover(self, realm: str, query: LocateQuery, site: str = "") -> FoundCandidates:  # noqa: ARG002 - DNS has no sites
@@ -84,7 +73,7 @@ class DnsDiscovery:
             DnsFailedError: no server is found, and DNS failed for at least one name.
         """
         bypass_cache = bool(query.flags & DcLocatorFlags.FORCE_REDISCOVERY)
-        stages = _stages(realm, query.service, query.flags)
+        stages = self._list_names(realm, query)
         answers = await self._ask(stages, query.service, bypass_cache=bypass_cache, required=False)
         chosen = _choose(stages, answers, query.service)
         if not chosen.targets and not chosen.is_declined and _failure(answers):
@@ -106,8 +95,8 @@ class DnsDiscovery:
         """Do nothing: the callers of `discover` and the cache own all tasks."""
 
     async def _ask(
-        self, stages: Sequence[_Stage], service: KdcService, *, bypass_cache: bool, required: bool
-    ) -> Mapping[_Question, _Answer]:
+        self, stages: Sequence[Stage], service: KdcService, *, bypass_cache: bool, required: bool
+    ) -> Mapping[Question, _Answer]:
         """Look up all names at the same time. Do not wait for late answers once a server is found."""
         # The URI name appears twice, for primaries and for all servers. The cache makes one query of it.
         loop = asyncio.get_running_loop()
@@ -123,40 +112,13 @@ class DnsDiscovery:
         )
         return {question: found.get(question) or self._dns.pending(question.name) for question in tasks}
 
-    async def _answer(self, question: _Question, *, bypass_cache: bool, required: bool) -> _Answer:
+    async def _answer(self, question: Question, *, bypass_cache: bool, required: bool) -> _Answer:
         look_up = self._dns.uri if question.is_uri else self._dns.srv
         return await look_up(question.name, bypass_cache=bypass_cache, required=required)
 
 
-def _stages(realm: str, service: KdcService, flags: DcLocatorFlags) -> tuple[_Stage, ...]:
-    """List the names to look up, by precedence of their answers. A realm may have no primary KDC."""
-    if service is KdcService.KPASSWD:
-        return (
-            (_Question(name=f"_kpasswd.{realm}", is_uri=True),),
-            _srv("_kpasswd", realm),
-            # kadmind serves kpasswd on the same host (krb5's changepw.c).
-            (
-                _Question(
-                    name=f"_kerberos-adm._tcp.{realm}", transports=_TCP + _UDP, port=service.default_port
-                ),
-            ),
-        )
-    all_kdcs = (_Question(name=f"_kerberos.{realm}", is_uri=True),), _srv("_kerberos", realm)
-    if not flags & DcLocatorFlags.PDC_REQUIRED:
-        return all_kdcs
-    primary_uri = _Question(name=f"_kerberos.{realm}", is_uri=True, primaries_only=True)
-    return (primary_uri,), _srv("_kerberos-master", realm, primaries_only=True), *all_kdcs
-
-
-def _srv(service: str, realm: str, *, primaries_only: bool = False) -> _Stage:
-    return (
-        _Question(name=f"{service}._tcp.{realm}", transports=_TCP, primaries_only=primaries_only),
-        _Question(name=f"{service}._udp.{realm}", transports=_UDP, primaries_only=primaries_only),
-    )
-
-
 def _choose(
-    stages: Iterable[_Stage], answers: Mapping[_Question, _Answer], service: KdcService
+    stages: Iterable[Stage], answers: Mapping[Question, _Answer], service: KdcService
 ) -> RecordTargets:
     """Take the first stage that names a server, or says that there is no service (RFC 2782)."""
     refused: dict[RefusedCandidate, None] = {}
@@ -165,27 +127,16 @@ def _choose(
             _record_targets(question, answers[question], service) for question in stage if question in answers
         ]
         refused |= dict.fromkeys(refusal for each in named for refusal in each.refused)
-        targets = demote_udp_duplicates(target for each in named for target in each.targets)
+        found = (target for each in named for target in each.targets)
+        targets = demote_udp_duplicates(drop_repeated_servers(found))
         if targets or any(each.is_declined for each in named):
             return RecordTargets(targets=targets, refused=tuple(refused), is_declined=not targets)
     return RecordTargets(refused=tuple(refused))
 
 
-def _record_targets(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
-    named = _read(question, answer, service)
-    if question.primaries_only:
-        # A domain without a primary KDC may have other KDCs, even if it declines the name of the primary.
-        named = replace(named, is_declined=False)
+def _record_targets(question: Question, answer: _Answer, service: KdcService) -> RecordTargets:
+    named = question.read(answer.records, service)
     return replace(named, targets=tuple(_with_origin(target, answer) for target in named.targets))
-
-
-def _read(question: _Question, answer: _Answer, service: KdcService) -> RecordTargets:
-    if not question.is_uri:
-        records = [record for record in answer.records if isinstance(record, SrvRecord)]
-        return read_srv(records, name=question.name, transports=question.transports, port=question.port)
-    uris = [record for record in answer.records if isinstance(record, UriRecord)]
-    named = read_uri(uris, name=question.name, service=service)
-    return replace(named, targets=named.primary_targets) if question.primaries_only else named
 
 
 def _with_origin(target: Target, answer: _Answer) -> Target:
@@ -193,7 +144,7 @@ def _with_origin(target: Target, answer: _Answer) -> Target:
     return replace(target, source=source, expires=answer.validity.expires)
 
 
-def _failure(answers: Mapping[_Question, _Answer]) -> DnsFailedError | None:
+def _failure(answers: Mapping[Question, _Answer]) -> DnsFailedError | None:
     """Return why "no server" is not certain. It is certain only if DNS answers all names now."""
     for answer in answers.values():
         if answer.failure:

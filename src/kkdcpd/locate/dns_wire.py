@@ -4,6 +4,7 @@ An attacker may control the server that sends a response. At most MAX_RECORDS of
 cost of a response is bounded.
 """
 
+import re
 import struct
 from collections.abc import Iterable
 
@@ -48,6 +49,8 @@ MAX_URI_BYTES = 512
 _COUNTS = struct.Struct("!HHHH")
 _COUNTS_AT = 4
 _HEADER_BYTES = 12
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
 
 Query = dns.message.QueryMessage
 
@@ -150,7 +153,11 @@ def _record(rdata: dns.rdata.Rdata) -> Record | None:
                 target=target if target == "." else target.removesuffix("."),
             )
         case dns.rdtypes.ANY.URI.URI() if len(rdata.target) <= MAX_URI_BYTES:
-            target = rdata.target.decode("ascii", "backslashreplace")
-            return UriRecord(priority=rdata.priority, weight=rdata.weight, target=target)
+            return UriRecord(priority=rdata.priority, weight=rdata.weight, target=_printable(rdata.target))
         case _:  # kkdcpd asks for no other type
             return None
+
+
+def _printable(target: bytes) -> str:
+    """Escape the bytes that no URI has. In a table or a log, they could control the terminal."""
+    return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", target.decode("latin-1"))

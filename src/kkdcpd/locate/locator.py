@@ -22,6 +22,7 @@ from kkdcpd.locate.discovery import Discoverer, DnsDiscovery
 from kkdcpd.locate.dns import DnsClient
 from kkdcpd.locate.dns_cache import DnsCache, Query
 from kkdcpd.locate.host_resolver import HostResolver
+from kkdcpd.locate.questions import proxy_stages
 from kkdcpd.locate.realms import NewRealm, RealmTable, ServedRealm, WildcardRealms
 from kkdcpd.locate.routes import RouteMaker
 from kkdcpd.locate.server_finder import ServerFinder
@@ -303,8 +304,15 @@ def assemble_locator(
     dns = DnsCache(query, config, clock, on_lookup)
     candidates = CandidateFinder(HostResolver(dns, hosts_file=hosts_file), clock)
     address_filter = AddressFilter(ports=config.allowed_ports, networks=config.allowed_networks)
+    proxy_filter = AddressFilter(
+        ports=config.proxy_ports,
+        networks=config.proxy_networks,
+        domains=config.proxy_domains,
+        settings="locate.proxy",
+    )
     discoverers: Mapping[str, Discoverer] = {
         "dns": DnsDiscovery(dns, candidates, address_filter),
+        "proxies": DnsDiscovery(dns, candidates, proxy_filter, proxy_stages),
         "active_directory": ActiveDirectory(dns, candidates, address_filter, CldapPinger().ping, clock),
     }
     finder = ServerFinder(candidates, discoverers)

@@ -1,22 +1,21 @@
 """Reads the servers of a realm from SRV records (RFC 2782) and URI records (RFC 7553).
 
-URIs are `krb5srv:[FLAGS]:TRANSPORT:RESIDUAL` (draft-mccallum-kitten-krb-service-discovery 3, and krb5's
-locate_kdc.c, which is more lenient). Pure: this module asks no DNS server and checks no address.
+`krb5srv` reads the text of a URI. Pure: this module asks no DNS server and checks no address.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kkdcpd.endpoints import (
-    SCHEMES,
-    EndpointText,
+    KDC_TRANSPORTS,
+    PROXY_TRANSPORTS,
     EndpointTextError,
     Transport,
     format_host_port,
-    parse_endpoint_text,
 )
 from kkdcpd.frozen import frozen
+from kkdcpd.locate.krb5srv import INVALID_HOST, is_host, parse_krb5srv
 from kkdcpd.values import KdcService, RefusedCandidate
 
 __all__ = [
@@ -26,6 +25,7 @@ __all__ = [
     "Target",
     "UriRecord",
     "demote_udp_duplicates",
+    "drop_repeated_servers",
     "read_srv",
     "read_uri",
 ]
@@ -33,7 +33,8 @@ __all__ = [
 NOT_OFFERED = "."
 """RFC 2782: with the root as target, a domain says that it does not offer the service."""
 
-_URI_SCHEME = "krb5srv"
+_PROXY_UNWANTED = "the record names a KDC proxy; only discovery of proxies uses it"
+_KDC_UNWANTED = "the record names no KDC proxy; discovery of proxies does not use it"
 
 
 @frozen
@@ -97,11 +98,17 @@ class RecordTargets:
 
 
 def read_srv(
-    records: Iterable[SrvRecord], *, name: str, transports: Sequence[Transport], port: int | None = None
+    records: Iterable[SrvRecord],
+    *,
+    name: str,
+    transports: Sequence[Transport],
+    port: int | None = None,
+    path: str = "",
 ) -> RecordTargets:
     """Read the SRV records of `name`. `port` replaces the records' port if they are for another service.
 
-    The record names the first transport only, so the other transports are fallbacks.
+    The record names the first transport only, so the other transports are fallbacks. `path` is the path of
+    all servers.
     """
     source = f"SRV {name}"
     targets: list[Target] = []
@@ -109,6 +116,9 @@ def read_srv(
     for record in records:
         if record.target == NOT_OFFERED:
             refused.append(_declined(source))
+            continue
+        if path and not is_host(record.target):
+            refused.append(RefusedCandidate(source=source, target=record.target, reason=INVALID_HOST))
             continue
         targets += (
             Target(
@@ -119,6 +129,7 @@ def read_srv(
                 weight=record.weight,
                 source=source,
                 is_fallback=position > 0,
+                path=path,
             )
             for position, transport in enumerate(transports)
         )
@@ -127,14 +138,23 @@ def read_srv(
     )
 
 
-def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) -> RecordTargets:
-    """Read the URI records of `name`. URIs of another scheme belong to other services and are ignored."""
+def read_uri(
+    records: Iterable[UriRecord],
+    *,
+    name: str,
+    service: KdcService,
+    transports: Sequence[Transport] = KDC_TRANSPORTS,
+) -> RecordTargets:
+    """Read the URI records of `name`. URIs of another scheme belong to other services and are ignored.
+
+    Servers with other transports than `transports` are refused.
+    """
     source = f"URI {name}"
     targets: list[Target] = []
     primaries: list[Target] = []
     refused: list[RefusedCandidate] = []
     for record in records:
-        found = _read_krb5srv(record, source, service)
+        found = _read_krb5srv(record, source, service, transports)
         if isinstance(found, RefusedCandidate):
             refused.append(found)
         elif found is not None:
@@ -148,6 +168,18 @@ def read_uri(records: Iterable[UriRecord], *, name: str, service: KdcService) ->
         refused=tuple(refused),
         is_declined=is_declined,
     )
+
+
+def drop_repeated_servers(targets: Iterable[Target]) -> Iterator[Target]:
+    """Yield each server of one name. A later name for the same host, port and transport is the same server.
+
+    The paths of proxies in SRV records do not count: they are conventions of clients.
+    """
+    first_sources: dict[tuple[str, int, Transport], str] = {}
+    for target in targets:
+        key = target.host.lower(), target.port, target.transport
+        if first_sources.setdefault(key, target.source) == target.source:
+            yield target
 
 
 def demote_udp_duplicates(targets: Iterable[Target]) -> tuple[Target, ...]:
@@ -164,50 +196,30 @@ def _demote_if_over_tcp(target: Target, over_tcp: set[tuple[str, int]]) -> Targe
 
 
 def _read_krb5srv(
-    record: UriRecord, source: str, service: KdcService
+    record: UriRecord, source: str, service: KdcService, transports: Sequence[Transport]
 ) -> tuple[Target, bool] | RefusedCandidate | None:
-    scheme, flags, transport, residual = _fields(record.target)
-    if scheme.lower() != _URI_SCHEME:
+    try:
+        named = parse_krb5srv(record.target, default_port=service.default_port)
+    except EndpointTextError as error:
+        return RefusedCandidate(source=source, target=record.target, reason=error.problem)
+    if named is None:
         return None
-    if transport == "kkdcp":
-        reason = "kkdcpd does not forward to other KDC proxies over https yet"
-        return RefusedCandidate(source=source, target=record.target, reason=reason)
-    if not transport or transport not in SCHEMES:
-        reason = "the transport is unknown; known are udp, tcp and kkdcp"
-        return RefusedCandidate(source=source, target=record.target, reason=reason)
-    if residual == NOT_OFFERED:
+    if named.endpoint is None:
         return _declined(source)
-    parsed = _parse_residual(transport, residual, service)
-    if parsed is None:
-        reason = "the host is invalid, or the port after it"
+    (transport,) = named.endpoint.transports
+    if transport not in transports:
+        reason = _PROXY_UNWANTED if transport in PROXY_TRANSPORTS else _KDC_UNWANTED
         return RefusedCandidate(source=source, target=record.target, reason=reason)
     target = Target(
-        host=parsed.host,
-        port=parsed.port,
-        transport=parsed.transports[0],
-        path=parsed.path,
+        host=named.endpoint.host,
+        port=named.endpoint.port,
+        transport=transport,
+        path=named.endpoint.path,
         priority=record.priority,
         weight=record.weight,
         source=source,
     )
-    return target, "m" in flags.lower()
-
-
-def _fields(uri: str) -> tuple[str, str, str, str]:
-    scheme, _, rest = uri.partition(":")
-    flags, _, rest = rest.partition(":")
-    transport, _, residual = rest.partition(":")
-    return scheme, flags, transport.lower(), residual
-
-
-def _parse_residual(transport: str, residual: str, service: KdcService) -> EndpointText | None:
-    try:
-        parsed = parse_endpoint_text(
-            f"{transport}://{residual}", default_port=service.default_port, is_lenient=True
-        )
-    except EndpointTextError:
-        return None
-    return parsed if parsed.host else None
+    return target, named.is_primary
 
 
 def _declined(source: str) -> RefusedCandidate:

@@ -23,6 +23,7 @@ _LEVELS = {
     Outcome.DNS_FAILED: logging.WARNING,
     Outcome.NO_KDC_REACHED: logging.WARNING,
     Outcome.NO_KDC_REPLY: logging.WARNING,
+    Outcome.LOOP_DETECTED: logging.WARNING,
     # A bug.
     Outcome.INTERNAL_ERROR: logging.ERROR,
 }
@@ -41,7 +42,8 @@ class AccessRecord:
     """The facts about a request that has ended.
 
     `request` is None if the request could not be read. `status` is None if the way in has no statuses, or if
-    the client left before the response.
+    the client left before the response. `copies` is the number of further copies of the request that got the
+    same response.
     """
 
     request_id: str
@@ -52,6 +54,7 @@ class AccessRecord:
     seconds: float
     bytes_in: int
     bytes_out: int
+    copies: int = 0
 
 
 class AccessLog:
@@ -86,6 +89,8 @@ def _fields(record: AccessRecord) -> dict[str, object]:
     fields: dict[str, object] = {"id": Plain(record.request_id), "client": client.address}
     if client.port:
         fields["port"] = client.port
+    if client.uid is not None:
+        fields["uid"] = client.uid
     if client.proxy:
         fields["proxy"] = client.proxy
     fields["tls"] = client.tls or "none"
@@ -98,6 +103,8 @@ def _fields(record: AccessRecord) -> dict[str, object]:
     _add_result(fields, result)
     if request and result.reply and result.reply.facts.error_code in _UNKNOWN_NAME_ERRORS:
         _add_advice(fields, request.realm, result.realm)
+    if record.copies:
+        fields["copies"] = record.copies
     if record.status:
         fields["status"] = record.status
     fields["ms"] = round(record.seconds * 1000, 1)

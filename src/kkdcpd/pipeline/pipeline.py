@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Generic, TypeVar
 
 from kkdcpd.config import GuardConfig
@@ -17,7 +18,8 @@ from kkdcpd.log.events import EventLogger
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.pipeline.access_log import AccessLog, AccessRecord
 from kkdcpd.pipeline.relay import Relay, refused, with_monitored
-from kkdcpd.protocol.krb_error import build_policy_error
+from kkdcpd.protocol.error_codes import KrbErrorCode
+from kkdcpd.protocol.krb_error import build_error
 from kkdcpd.values import ClientConnection, Outcome, ProxyRequest, RequestResult
 
 __all__ = ["IncomingRequest", "Pipeline"]
@@ -31,10 +33,21 @@ class IncomingRequest(ABC, Generic[Response]):
     """One request. Each way in has a subclass.
 
     `read` sets `bytes_in`, and may change `client`. `respond` sets `bytes_out` and, if the way in has
-    statuses, `status`. They are for the access log.
+    statuses, `status`. They are for the access log, and so is `copies`, which `pipeline.joining` sets.
+    `on_sent` is called before a KDC gets the message, once for each KDC.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "client", "id", "request", "started_at", "status")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "copies",
+        "id",
+        "on_sent",
+        "request",
+        "started_at",
+        "status",
+    )
 
     own_errors: ClassVar[tuple[type[Exception], ...]] = ()
     """Errors of `read` after which the way in answers and logs the request in its own way."""
@@ -46,8 +59,10 @@ class IncomingRequest(ABC, Generic[Response]):
         self.started_at = time.perf_counter()
         self.request: ProxyRequest | None = None
         self.status: int | None = None
+        self.on_sent: Callable[[], object] | None = None
         self.bytes_in = 0
         self.bytes_out = 0
+        self.copies = 0
 
     @abstractmethod
     async def read(self) -> ProxyRequest:
@@ -112,7 +127,7 @@ class Pipeline:
         with self._guard.in_flight(incoming.client) as concurrency:
             if concurrency.refusal:
                 return refused(concurrency)
-            result = await self._relay.relay(incoming.request, incoming.client)
+            result = await self._relay.relay(incoming.request, incoming.client, on_sent=incoming.on_sent)
         monitored = rate.monitored + concurrency.monitored
         return with_monitored(result, monitored) if monitored else result
 
@@ -124,7 +139,7 @@ class Pipeline:
             return None
         if request is None or result.refusal is None:
             return None
-        return build_policy_error(request, result.refusal.text, time.time())
+        return build_error(KrbErrorCode.KDC_ERR_POLICY, result.refusal.text, request=request, now=time.time())
 
     def _log(self, incoming: IncomingRequest[Response], result: RequestResult) -> None:
         self._access_log.enter(
@@ -137,5 +152,6 @@ class Pipeline:
                 seconds=time.perf_counter() - incoming.started_at,
                 bytes_in=incoming.bytes_in,
                 bytes_out=incoming.bytes_out,
+                copies=incoming.copies,
             )
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from kkdcpd.errors import ExchangeError, LocateError
@@ -27,8 +28,13 @@ class Relay:
         self._upstream = upstream
         self._password_changes = password_changes
 
-    async def relay(self, request: ProxyRequest, client: ClientConnection) -> RequestResult:
-        """Relay a request. Every failure is an outcome of the result, never an exception."""
+    async def relay(
+        self, request: ProxyRequest, client: ClientConnection, *, on_sent: Callable[[], object] | None = None
+    ) -> RequestResult:
+        """Relay a request. Every failure is an outcome of the result, never an exception.
+
+        `on_sent` is called before a KDC gets the message.
+        """
         flags = flags_of(request.dclocator_hint, is_armored=request.is_armored)
         try:
             served_realm = self._locator.match(request.target_domain, flags)
@@ -40,7 +46,7 @@ class Relay:
             return refused(verdict, realm.name)
         started = time.perf_counter()
         try:
-            result = await self._exchange(request, client, served_realm, flags)
+            result = await self._exchange(request, client, served_realm, flags, on_sent)
         except asyncio.CancelledError:
             self._guard.note_departure(request, client, realm, seconds=time.perf_counter() - started)
             raise
@@ -53,7 +59,12 @@ class Relay:
         return with_monitored(result, verdict.monitored) if verdict.monitored else result
 
     async def _exchange(
-        self, request: ProxyRequest, client: ClientConnection, realm: ServedRealm, flags: DcLocatorFlags
+        self,
+        request: ProxyRequest,
+        client: ClientConnection,
+        realm: ServedRealm,
+        flags: DcLocatorFlags,
+        on_sent: Callable[[], object] | None,
     ) -> RequestResult:
         name = realm.config.name
         try:
@@ -63,7 +74,9 @@ class Relay:
         host = self._password_changes.host_for(request, realm.name, client.network)
         started = time.perf_counter()
         try:
-            reply = await self._upstream.exchange(request, route, network=client.network, host=host)
+            reply = await self._upstream.exchange(
+                request, route, network=client.network, host=host, on_sent=on_sent
+            )
         except ExchangeError as error:
             return RequestResult(
                 outcome=error.outcome,

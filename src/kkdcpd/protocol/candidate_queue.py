@@ -15,9 +15,9 @@ class CandidateQueue(list[Candidate]):
         self[:] = [Candidate(endpoint=endpoint, source=source), *others]
 
     def remove_host(self, endpoint: KdcEndpoint) -> None:
-        """Remove the endpoint's host and port by every transport: the next KDC is another."""
-        host = endpoint.address, endpoint.port
-        self[:] = [other for other in self if (other.endpoint.address, other.endpoint.port) != host]
+        """Remove the endpoint's server by every transport: the next KDC is another."""
+        server = endpoint.server
+        self[:] = [other for other in self if other.endpoint.server != server]
 
     def prefer_fallback_of(self, refused: KdcEndpoint) -> None:
         """Move the UDP fallback of a host that refused TCP before the other fallbacks.

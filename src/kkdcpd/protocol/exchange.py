@@ -13,6 +13,9 @@ lockout, burns a one-time password, or comes back as KRB_AP_ERR_REPEAT. There ar
 - KDC_ERR_SVC_UNAVAILABLE: the next KDC gets it. If all KDCs say so, the client gets this reply.
 - Repeatable messages, which prove nothing (`resending`).
 
+A KDC proxy can say that no KDC has the message (`FailureFacts.is_undelivered`). Then the next endpoint gets
+it, whatever the message is.
+
 A repeatable message goes to another KDC after a silence (a hedge). Over UDP it also goes to the same KDC
 again (RFC 4120 7.2.1), with growing pauses: the datagram or its answer may be lost. All copies leave from one
 socket, and every answer comes to this socket.
@@ -38,6 +41,7 @@ from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.resending import (
     HAS_DECIDED,
     NO_DATAGRAM_LEFT,
+    NO_FACTS,
     NOT_THE_ENDPOINT,
     is_repeatable,
     may_be_delivered,
@@ -46,6 +50,7 @@ from kkdcpd.values import (
     Attempt,
     AttemptFailure,
     Candidate,
+    FailureFacts,
     FailureReason,
     KdcReply,
     MessageKind,
@@ -83,6 +88,10 @@ FIRST_PAUSE_SECONDS = 1.0
 MIT's client waits as long. krb5kdc 1.20 crashes when it gets a datagram again to which it has a reply that is
 too big for one. So an endpoint that has had such replies gets the message by TCP instead.
 """
+
+_CONNECT_ROUND_TRIPS = {Transport.HTTPS: 2, Transport.WSS: 3}
+"""Round trips until an endpoint can get a message, if more than one: TLS 1.3 takes one after TCP's. The
+settings for connects are for one round trip."""
 
 CHECK_SECONDS = 1.0
 """The interval at which an exchange checks whether a silent KDC is dead, once `reach_timeout` is over."""
@@ -135,10 +144,14 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Report an endpoint's failure, or (None) its reply, to the health table."""
+    """Report an endpoint's failure, or (None) its reply, to the health table.
+
+    `retry_after` is as in FailureFacts.
+    """
 
     endpoint: KdcEndpoint
     failure: FailureReason | None
+    retry_after: float = 0.0
 
 
 Command = Connect | Send | Abandon | Report
@@ -233,16 +246,19 @@ class Exchange:
             self._abandon_connects()
         self.wakes_at = self._next_moment()
 
-    def failed(self, attempt: Attempt, reason: FailureReason, now: float) -> None:
+    def failed(
+        self, attempt: Attempt, reason: FailureReason, now: float, facts: FailureFacts = NO_FACTS
+    ) -> None:
         """Take the news that the attempt is over without a reply."""
         holder = self._holders.pop(attempt.number, None)
         if not holder and not self._connecting.pop(attempt.number, None):
             return
         endpoint = attempt.endpoint
-        is_delivered = holder is not None and may_be_delivered(endpoint.transport, reason)
+        is_delivered = holder is not None and not facts.is_undelivered
+        is_delivered = is_delivered and may_be_delivered(endpoint.transport, reason)
         self.failures.append(AttemptFailure(endpoint=endpoint, reason=reason, may_be_delivered=is_delivered))
         if reason not in NOT_THE_ENDPOINT:
-            self._commands.append(Report(endpoint, reason))
+            self._commands.append(Report(endpoint, reason, facts.retry_after))
         self._was_delivered = self._was_delivered or is_delivered
         if is_delivered and not is_repeatable(self._request):
             self._give_up()
@@ -375,11 +391,12 @@ class Exchange:
             candidate = self._untried.pop(0)
             self._attempts += 1
             attempt = Attempt(number=self._attempts, endpoint=candidate.endpoint)
-            self._next_connect_at = now + self._limits.stagger
+            round_trips = _CONNECT_ROUND_TRIPS.get(candidate.endpoint.transport, 1)
+            self._next_connect_at = now + round_trips * self._limits.stagger
             self._connecting[self._attempts] = _Connecting(
                 attempt=attempt,
                 candidate=candidate,
-                deadline=now + self._limits.connect_timeout,
+                deadline=now + round_trips * self._limits.connect_timeout,
                 slow_at=self._next_connect_at,
             )
             self._commands.append(Connect(attempt))

@@ -7,7 +7,7 @@ from kkdcpd.protocol import kerberos, kpasswd
 from kkdcpd.protocol.framing import PREFIX_BYTES
 from kkdcpd.values import KdcService, MessageKind, ProxyMessage, ProxyRequest, ReplyFacts
 
-__all__ = ["classify", "inspect_reply", "is_reply_to_another_kind"]
+__all__ = ["classify", "classify_bare", "inspect_reply", "is_reply_to_another_kind"]
 
 _FITTING_REPLIES = {
     MessageKind.AS_REQ: (MessageKind.AS_REP, MessageKind.KRB_ERROR),
@@ -32,18 +32,33 @@ def classify(message: ProxyMessage) -> ProxyRequest:
         MalformedError: the kerb-message is no AS-REQ, TGS-REQ or kpasswd request.
         NoTargetDomainError: the request is well formed, but has no target-domain.
     """
-    data = message.kerb_message
+    request = _classify(message.kerb_message, message.target_domain, message.dclocator_hint)
+    if not message.target_domain:
+        raise NoTargetDomainError("no target-domain")
+    return request
+
+
+def classify_bare(kerb_message: bytes) -> ProxyRequest:
+    """Check a message that came without an envelope. Its target domain is the realm in the message.
+
+    Raises:
+        MalformedError: the message is no AS-REQ, TGS-REQ or kpasswd request.
+    """
+    return _classify(kerb_message, None, None)
+
+
+def _classify(data: bytes, target_domain: str | None, hint: int | None) -> ProxyRequest:
     span = PREFIX_BYTES, len(data)
     if kpasswd.is_kpasswd(data, span):
         change = kpasswd.read_kpasswd_req(data, span)
         return ProxyRequest(
             kind=MessageKind.KPASSWD_REQ,
             service=KdcService.KPASSWD,
-            target_domain=_target_domain(message),
+            target_domain=target_domain or change.realm,
             realm=change.realm,
             kerb_message=data,
             affinity=change.ticket_affinity,
-            dclocator_hint=message.dclocator_hint,
+            dclocator_hint=hint,
             sname=change.sname,
             kpasswd_version=change.version,
         )
@@ -51,11 +66,11 @@ def classify(message: ProxyMessage) -> ProxyRequest:
     return ProxyRequest(
         kind=request.kind,
         service=KdcService.KDC,
-        target_domain=_target_domain(message),
+        target_domain=target_domain or request.realm,
         realm=request.realm,
         kerb_message=data,
         affinity=_affinity(request),
-        dclocator_hint=message.dclocator_hint,
+        dclocator_hint=hint,
         cname=request.cname,
         sname=request.sname,
         etypes=request.etypes,
@@ -71,12 +86,6 @@ def _affinity(request: kerberos.KdcReq) -> int:
     if request.ticket_affinity is not None:
         return request.ticket_affinity
     return crc32(f"{request.cname}@{request.realm}".lower().encode(errors="replace"))
-
-
-def _target_domain(message: ProxyMessage) -> str:
-    if not message.target_domain:
-        raise NoTargetDomainError("no target-domain")
-    return message.target_domain
 
 
 def inspect_reply(request: MessageKind, payload: bytes) -> ReplyFacts:

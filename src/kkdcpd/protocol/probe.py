@@ -10,7 +10,10 @@ from kkdcpd.protocol import der, framing, kerberos, kpasswd, messages
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.values import FailureReason, KdcService, MessageKind, ProxyRequest
 
-__all__ = ["build_kpasswd_probe", "build_probe", "judge_probe"]
+__all__ = ["ENTRA_REALM", "build_empty_probe", "build_kpasswd_probe", "build_probe", "judge_probe"]
+
+ENTRA_REALM = "KERBEROS.MICROSOFTONLINE.COM"
+"""The realm of Entra Kerberos, for every tenant. It has no AS exchange."""
 
 NT_PRINCIPAL = 1
 NT_SRV_INST = 2
@@ -47,6 +50,17 @@ def build_probe(realm: str, principal: str, *, nonce: int = 1) -> ProxyRequest:
         target_domain=realm,
         realm=realm,
         kerb_message=framing.add_prefix(der.encode(0x6A, request)),
+    )
+
+
+def build_empty_probe(realm: str) -> ProxyRequest:
+    """Build the request without a message that Entra Kerberos answers with status 200."""
+    return ProxyRequest(
+        kind=MessageKind.TGS_REQ,
+        service=KdcService.KDC,
+        target_domain=realm,
+        realm=realm,
+        kerb_message=b"",
     )
 
 

@@ -1,9 +1,19 @@
 """The rules for sending a message again: which messages may be repeated, and which failures permit it."""
 
 from kkdcpd.endpoints import Transport
-from kkdcpd.values import FailureReason, MessageKind, ProxyRequest
+from kkdcpd.values import FailureFacts, FailureReason, MessageKind, ProxyRequest
 
-__all__ = ["HAS_DECIDED", "NOT_THE_ENDPOINT", "NO_DATAGRAM_LEFT", "is_repeatable", "may_be_delivered"]
+__all__ = [
+    "HAS_DECIDED",
+    "NOT_THE_ENDPOINT",
+    "NO_DATAGRAM_LEFT",
+    "NO_FACTS",
+    "is_repeatable",
+    "may_be_delivered",
+]
+
+NO_FACTS = FailureFacts()
+"""The facts about a failure whose reason says everything."""
 
 HARMLESS_PADATA = frozenset(
     {
@@ -28,9 +38,10 @@ NOT_THE_ENDPOINT = frozenset(
         FailureReason.LOCAL_ERROR,
         FailureReason.MESSAGE_TOO_BIG,
         FailureReason.PORT_LIMIT,
+        FailureReason.PROXY_REFUSED,
     }
 )
-"""Failures that say nothing about the endpoint's health."""
+"""Failures that say nothing about the endpoint's health. A KDC proxy refuses one message, not all."""
 
 HAS_DECIDED = frozenset(
     {

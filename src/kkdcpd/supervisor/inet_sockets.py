@@ -1,4 +1,4 @@
-"""Opens TCP listening sockets."""
+"""Opens TCP listening sockets, and UDP sockets."""
 
 import socket
 from pathlib import Path
@@ -7,7 +7,7 @@ from kkdcpd.config import ANY_HOST, ListenAddress
 from kkdcpd.socket_address import socket_address
 from kkdcpd.supervisor.unix_sockets import BACKLOG
 
-__all__ = ["SOCKET_BUFFER_BYTES", "limit_buffers", "open_inet"]
+__all__ = ["SOCKET_BUFFER_BYTES", "limit_buffers", "open_datagram", "open_inet"]
 
 SOCKET_BUFFER_BYTES = 32768
 """Size of the kernel's buffers of one connection in each direction (the kernel reserves twice as much).
@@ -25,8 +25,7 @@ def open_inet(address: ListenAddress) -> list[socket.socket]:
         OSError: a socket cannot be opened.
     """
     if address.host != ANY_HOST:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return [_bind(family, address.host, address.port)]
+        return [_bind(_family_of(address), address.host, address.port)]
     first = _bind(socket.AF_INET, "0.0.0.0", address.port)  # noqa: S104 - the administrator wrote `*`
     if not _has_ipv6():
         return [first]
@@ -35,6 +34,27 @@ def open_inet(address: ListenAddress) -> list[socket.socket]:
     except OSError:
         first.close()
         raise
+
+
+def open_datagram(address: ListenAddress) -> socket.socket:
+    """Open the UDP socket of an address, which is not `*`.
+
+    Raises:
+        OSError: the socket cannot be opened.
+    """
+    sock = socket.socket(_family_of(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(socket_address(address.host, address.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _family_of(address: ListenAddress) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
 
 
 def _has_ipv6() -> bool:

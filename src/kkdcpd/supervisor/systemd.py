@@ -30,11 +30,13 @@ _TYPE_PROBLEMS = {
 }
 
 
-def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """Return the listening sockets that systemd passed. Child processes do not inherit the variables.
+def take_sockets(
+    environment: MutableMapping[str, str] = os.environ, *, takes_datagrams: bool = False
+) -> list[socket.socket]:
+    """Return the sockets that systemd passed. Child processes do not inherit the variables.
 
     Raises:
-        ConfigError: a socket is of a kind that clients cannot connect to.
+        ConfigError: a socket is of a kind that clients cannot use.
     """
     pid = environment.pop("LISTEN_PID", None)
     count = environment.pop("LISTEN_FDS", "0")
@@ -42,17 +44,22 @@ def take_sockets(environment: MutableMapping[str, str] = os.environ) -> list[soc
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
     names += [""] * int(count)
-    return [_take_socket(FIRST_DESCRIPTOR + number, names[number]) for number in range(int(count))]
+    return [
+        _take_socket(FIRST_DESCRIPTOR + number, names[number], takes_datagrams=takes_datagrams)
+        for number in range(int(count))
+    ]
 
 
-def _take_socket(descriptor: int, name: str) -> socket.socket:
+def _take_socket(descriptor: int, name: str, *, takes_datagrams: bool) -> socket.socket:
     """Return the socket. By default, systemd names a descriptor after its .socket unit."""
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - the signature of os
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         remedy = "remove ListenFIFO=, ListenSpecial=, ListenMessageQueue= and ListenUSBFunction="
         raise _refusal("a descriptor that is not a socket", remedy, name)
     sock = socket.socket(fileno=descriptor)
-    problem = _family_problem(sock) or _TYPE_PROBLEMS.get(sock.type) or _state_problem(sock)
+    problem = _family_problem(sock)
+    if not problem and not (takes_datagrams and _is_udp(sock)):
+        problem = _TYPE_PROBLEMS.get(sock.type) or _state_problem(sock)
     if problem:
         raise _refusal(*problem, name)
     return sock
@@ -74,6 +81,10 @@ def _family_problem(sock: socket.socket) -> tuple[str, str] | None:
     if sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return f"a socket of the family {sock.family}", remedy
     return None
+
+
+def _is_udp(sock: socket.socket) -> bool:
+    return sock.family != socket.AF_UNIX and sock.proto == socket.IPPROTO_UDP
 
 
 def _state_problem(sock: socket.socket) -> tuple[str, str] | None:

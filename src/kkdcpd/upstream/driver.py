@@ -1,5 +1,7 @@
 """Brings requests to KDCs: chooses the order of candidates, and runs an exchange for each request."""
 
+from collections.abc import Callable
+
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.protocol.exchange import Exchange, ExchangeLimits
@@ -45,12 +47,18 @@ class Upstream:
         )
 
     async def exchange(
-        self, request: ProxyRequest, route: Route, *, network: str = "", host: int | None = None
+        self,
+        request: ProxyRequest,
+        route: Route,
+        *,
+        network: str = "",
+        host: int | None = None,
+        on_sent: Callable[[], object] | None = None,
     ) -> KdcReply:
         """Bring the request to one of the route's candidates and return its reply.
 
         `network` is the client's: networks share slots and ports fairly. `host` is the mark of the host to
-        prefer while it is healthy.
+        prefer while it is healthy. `on_sent` is called before a KDC gets the message.
 
         Raises:
             NoKdcReachedError: no KDC took the message.
@@ -67,7 +75,9 @@ class Upstream:
             facts=self.shared.health.facts,
             now=self.shared.loop.time(),
         )
-        running = RunningExchange(self.shared, exchange, request, route, limited_networks(network))
+        running = RunningExchange(
+            self.shared, exchange, request, route, limited_networks(network), on_sent=on_sent
+        )
         try:
             running.step()
             return await running.done

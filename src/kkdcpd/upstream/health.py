@@ -37,11 +37,20 @@ ANSWER_SHARE = 0.4
 Two probes, one after the other, then end within `reach_timeout` of the message whose silence caused them.
 """
 
+MAX_REST_SECONDS = 300.0
+"""The longest time for which an endpoint can ask to get no requests."""
+
 REST_SECONDS = 1.0
 """The pause after an answered probe. Clients can cause probes, but no more than one in this time."""
 
 FAILS_TO_CONNECT = frozenset(
-    {FailureReason.REFUSED, FailureReason.UNREACHABLE, FailureReason.CONNECT_TIMEOUT}
+    {
+        FailureReason.REFUSED,
+        FailureReason.UNREACHABLE,
+        FailureReason.CONNECT_TIMEOUT,
+        FailureReason.TLS_FAILED,
+        FailureReason.WEB_PROXY_FAILED,
+    }
 )
 """Failures that no message can cause. A client's message may cause any other failure, so probes decide."""
 
@@ -58,7 +67,8 @@ class _Entry:
 
     `is_wanted` means that a request may have used the endpoint since the last probe, `wanted_at` is the time.
     `unanswered` are the times at which the last two probes were sent, if both had no answer. A request awaits
-    the result of probes until `awaited_until`. Before `healthy_from` an answered probe proves nothing. With
+    the result of probes until `awaited_until`. Before `healthy_from` an answered probe proves nothing. The
+    endpoint wants no requests before `rests_until`: until then it stays suspect, whatever it answers. With
     `is_ours` this process sends the probes.
     """
 
@@ -73,11 +83,12 @@ class _Entry:
     unanswered: tuple[float, float] = (-math.inf, -math.inf)
     awaited_until: float = -math.inf
     healthy_from: float = -math.inf
+    rests_until: float = -math.inf
 
     @property
     def can_be_probed(self) -> bool:
         """Whether there is a probe: a password server of UDP alone has none that changes no password."""
-        return self.target.realm is not None or self.target.endpoint.transport is Transport.TCP
+        return self.target.realm is not None or self.target.endpoint.transport is not Transport.UDP
 
 
 class HealthTable:
@@ -148,12 +159,17 @@ class HealthTable:
         if not entry.is_ours:
             entry.probe_at = now + notice.probe_in + self._patience
 
-    def report(self, target: ProbeTarget, failure: FailureReason | None, now: float) -> None:
+    def report(
+        self, target: ProbeTarget, failure: FailureReason | None, now: float, *, retry_after: float = 0.0
+    ) -> None:
         """Process an endpoint's failure of a request, or (None) its reply.
 
-        A request that still waits reports SILENT every second.
+        A request that still waits reports SILENT every second. `retry_after` is as in FailureFacts.
         """
         if failure is None:
+            resting = self._entries.get(target.endpoint)
+            if resting and now < resting.rests_until:
+                return
             if target.endpoint.transport is Transport.UDP and self._note_reachable(target.endpoint):
                 self._notify(HealthNotice(target=target, state=KdcState.HEALTHY))
             self._recover(target)
@@ -165,6 +181,8 @@ class HealthTable:
             self._turn(entry, KdcState.DOWN, failure, now)
         if entry and failure is FailureReason.SILENT:
             self._probe_steadily(entry, now)
+        if entry and retry_after:
+            self._let_rest(entry, failure, now, min(retry_after, MAX_REST_SECONDS))
 
     def probed(
         self, target: ProbeTarget, failure: FailureReason | None, now: float, *, sent_at: float
@@ -262,8 +280,18 @@ class HealthTable:
         entry.awaited_until = now + self._awaited_seconds
         entry.is_ours = entry.is_wanted = True
         if not entry.is_probed_now:
-            pause_ends = max(self._rests_until(entry.target), entry.unanswered[1] + self.answer_seconds)
+            pause_ends = max(
+                self._rests_until(entry.target), entry.rests_until, entry.unanswered[1] + self.answer_seconds
+            )
             entry.probe_at = min(entry.probe_at, max(now, pause_ends))
+
+    def _let_rest(self, entry: _Entry, failure: FailureReason, now: float, seconds: float) -> None:
+        """Keep the endpoint suspect, and send it no probe, for as long as it wants no requests."""
+        entry.rests_until = max(entry.rests_until, now + seconds)
+        entry.healthy_from = max(entry.healthy_from, entry.rests_until)
+        entry.probe_at = max(entry.probe_at, entry.rests_until)
+        entry.is_ours = True
+        self._turn(entry, max(entry.state, KdcState.SUSPECT, key=_SEVERITY.index), failure, now)
 
     def _answered_probe(self, entry: _Entry, now: float) -> None:
         if now >= entry.healthy_from:
@@ -340,6 +368,9 @@ class HealthTable:
         self.version += 1
         self.has_unhealthy = bool(self._entries)
         self._note_change(endpoint, state)
+
+
+_SEVERITY = (KdcState.UNKNOWN, KdcState.HEALTHY, KdcState.SUSPECT, KdcState.DOWN)
 
 
 def _state_after(failure: FailureReason) -> KdcState:

@@ -7,11 +7,12 @@ import secrets
 from kkdcpd.config import UpstreamConfig
 from kkdcpd.endpoints import Transport
 from kkdcpd.process_messages import ProbeTarget
-from kkdcpd.protocol.probe import build_probe, judge_probe
+from kkdcpd.protocol.probe import ENTRA_REALM, build_empty_probe, build_probe, judge_probe
+from kkdcpd.protocol.resending import NO_FACTS
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.sockets import WayOut
 from kkdcpd.upstream.ways_out import WaysOut
-from kkdcpd.values import Attempt, FailureReason, ProxyRequest
+from kkdcpd.values import Attempt, FailureFacts, FailureReason, ProxyRequest
 
 __all__ = ["Prober"]
 
@@ -24,6 +25,9 @@ NONCE_BITS = 31
 
 class Prober:
     """Sends an AS-REQ to an unhealthy KDC, and only connects to an unhealthy password server.
+
+    A KDC proxy gets the same AS-REQ, so that a probe tests the KDCs behind it too. Entra Kerberos answers no
+    AS-REQ and gets an empty request.
 
     No probe of a UDP-only password server exists that changes no password. When its probe is due, the server
     counts as healthy again, and the next request shows its state.
@@ -54,14 +58,15 @@ class Prober:
     async def _probe(self, target: ProbeTarget) -> None:
         """Send one probe. It counts as unanswered after `answer_seconds`, but a late answer still counts."""
         sent_at = asyncio.get_running_loop().time()
-        request = None
-        if target.realm is not None:
-            request = build_probe(target.realm, self._principal, nonce=secrets.randbits(NONCE_BITS))
-        elif target.endpoint.transport is Transport.UDP:
+        request = self._request_for(target)
+        if request is None and target.endpoint.transport is Transport.UDP:
             self._report(target, None, sent_at)
             return
         probe = _Probe(request)
-        way = self._ways_out.open(Attempt(number=1, endpoint=target.endpoint), probe, networks=PROBES)
+        # A probe tests the endpoint, so it needs a new connection.
+        way = self._ways_out.open(
+            Attempt(number=1, endpoint=target.endpoint), probe, networks=PROBES, may_repeat=False
+        )
         try:
             probe.start(way)
             outcome = await self._outcome_of(probe)
@@ -70,6 +75,13 @@ class Prober:
                 self._report(target, None, sent_at)
         finally:
             way.close()
+
+    def _request_for(self, target: ProbeTarget) -> ProxyRequest | None:
+        if target.realm is None:
+            return None
+        if target.endpoint.transport is Transport.HTTPS and target.realm.upper() == ENTRA_REALM:
+            return build_empty_probe(target.realm)
+        return build_probe(target.realm, self._principal, nonce=secrets.randbits(NONCE_BITS))
 
     async def _outcome_of(self, probe: "_Probe") -> FailureReason | None:
         done, _ = await asyncio.wait({probe.outcome}, timeout=self._health.answer_seconds)
@@ -102,11 +114,13 @@ class _Probe:
 
     def received(self, attempt: Attempt, payload: bytes) -> None:
         del attempt
-        self._end(judge_probe(payload))
+        is_empty = self._request is not None and not self._request.kerb_message
+        self._end(None if is_empty else judge_probe(payload))
 
-    def failed(self, attempt: Attempt, reason: FailureReason) -> None:
-        del attempt
-        self._end(reason)
+    def failed(self, attempt: Attempt, reason: FailureReason, facts: FailureFacts = NO_FACTS) -> None:
+        del attempt, facts
+        # A KDC proxy whose policy refuses the probe is up, and more cannot be known.
+        self._end(None if reason is FailureReason.PROXY_REFUSED else reason)
 
     def _end(self, outcome: FailureReason | None) -> None:
         if not self.outcome.done():

@@ -5,13 +5,14 @@ The exchange decides everything. This module has the sockets, the alarm, the slo
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
+from kkdcpd.protocol.resending import NO_FACTS, is_repeatable
 from kkdcpd.upstream.alarms import Alarms
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.load import Slots
@@ -21,6 +22,7 @@ from kkdcpd.upstream.ways_out import WaysOut
 from kkdcpd.values import (
     Attempt,
     AttemptFailure,
+    FailureFacts,
     FailureReason,
     KdcReply,
     KdcService,
@@ -88,10 +90,11 @@ class SharedState:
             return now - self._usual_seconds
         return self.health.facts.passed_over_before(endpoint, now, self._usual_seconds)
 
-    def report(self, endpoint: KdcEndpoint, realm: str | None, failure: FailureReason | None) -> None:
+    def report(self, report: Report, realm: str | None) -> None:
         """Report a request's result to the health table."""
-        self.health.report(ProbeTarget(endpoint=endpoint, realm=realm), failure, self.loop.time())
-        if failure:
+        target = ProbeTarget(endpoint=report.endpoint, realm=realm)
+        self.health.report(target, report.failure, self.loop.time(), retry_after=report.retry_after)
+        if report.failure:
             self._prober.wake()
 
 
@@ -108,7 +111,10 @@ class RunningExchange:
         request: ProxyRequest,
         route: Route,
         networks: Sequence[str],
+        *,
+        on_sent: Callable[[], object] | None = None,
     ) -> None:
+        self._on_sent = on_sent
         self.done: asyncio.Future[KdcReply] = shared.loop.create_future()
         self._shared = shared
         self._exchange = exchange
@@ -140,21 +146,21 @@ class RunningExchange:
                 self._exchange.received(attempt, payload, self._loop.time())
                 self.step()
 
-    def failed(self, attempt: Attempt, reason: FailureReason) -> None:
+    def failed(self, attempt: Attempt, reason: FailureReason, facts: FailureFacts = NO_FACTS) -> None:
         """Handle the end of the attempt without a reply."""
         opened = self._open.pop(attempt.number, None)
         if opened:
             opened.slots.remove(opened)
-            self._note_failure(attempt, reason)
+            self._note_failure(attempt, reason, facts)
 
     def displace(self, attempt: Attempt) -> None:
         """Give the attempt's slot to a request of a smaller network."""
         self._close(attempt.number)
         self._loop.call_soon(self._note_failure, attempt, FailureReason.DISPLACED)
 
-    def _note_failure(self, attempt: Attempt, reason: FailureReason) -> None:
+    def _note_failure(self, attempt: Attempt, reason: FailureReason, facts: FailureFacts = NO_FACTS) -> None:
         if not self.done.done():
-            self._exchange.failed(attempt, reason, self._loop.time())
+            self._exchange.failed(attempt, reason, self._loop.time(), facts)
             self.step()
 
     def step(self) -> None:
@@ -206,12 +212,14 @@ class RunningExchange:
                     case Send():
                         # An event of the same step may have ended the attempt.
                         if command.attempt.number in self._open:
+                            if self._on_sent:
+                                self._on_sent()
                             self._open[command.attempt.number].way_out.send(self._request)
                     case Abandon():
                         self._close(command.attempt.number)
                     # While all endpoints are healthy, the health table has nothing to change.
                     case Report() if command.failure or self._shared.health.has_unhealthy:
-                        self._shared.report(command.endpoint, self._probe_realm, command.failure)
+                        self._shared.report(command, self._probe_realm)
 
     def _connect(self, attempt: Attempt, now: float) -> None:
         shared, endpoint = self._shared, attempt.endpoint
@@ -222,7 +230,9 @@ class RunningExchange:
             self._has_news = True
             return
         shared.counters.kdc_tried(endpoint)
-        way_out = shared.ways_out.open(attempt, self, networks=self._networks)
+        way_out = shared.ways_out.open(
+            attempt, self, networks=self._networks, may_repeat=is_repeatable(self._request)
+        )
         opened = OpenAttempt(attempt, way_out, self, slots, self._networks, now)
         self._open[attempt.number] = opened
         slots.add(opened)

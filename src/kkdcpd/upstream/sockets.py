@@ -17,8 +17,9 @@ from typing import Protocol
 
 from kkdcpd.endpoints import KdcEndpoint
 from kkdcpd.log.events import EventLogger
+from kkdcpd.protocol.resending import NO_FACTS
 from kkdcpd.socket_address import socket_address
-from kkdcpd.values import Attempt, FailureReason, ProxyRequest
+from kkdcpd.values import Attempt, FailureFacts, FailureReason, ProxyRequest
 
 __all__ = [
     "READABLE",
@@ -81,7 +82,7 @@ class AttemptEvents(Protocol):
     def received(self, attempt: Attempt, payload: bytes) -> None:
         """Take a whole reply, without its length prefix."""
 
-    def failed(self, attempt: Attempt, reason: FailureReason) -> None:
+    def failed(self, attempt: Attempt, reason: FailureReason, facts: FailureFacts = NO_FACTS) -> None:
         """Handle the end of the attempt without a reply."""
 
 

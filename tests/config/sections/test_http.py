@@ -30,6 +30,13 @@ BROKEN = {
         REALM + '[http]\npaths = ["/KdcProxy", "/kdcproxy"]',
         "http.paths[1]: is the same path as http.paths[0], as case doesn't count; remove one of them",
     ),
+    "an origin with a path": (
+        REALM + '[http]\ncors_origins = ["https://desktop.example.com/"]',
+        (
+            'http.cors_origins[0]: "https://desktop.example.com/" is no origin, which is a scheme and a host '
+            'in lower case, without a path; write an origin such as "https://desktop.example.com"'
+        ),
+    ),
     "no path": (
         REALM + "[http]\npaths = []",
         'http.paths: is empty; write a list of paths, such as ["/KdcProxy"]',

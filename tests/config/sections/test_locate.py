@@ -30,6 +30,17 @@ BROKEN = {
             'write a network such as "192.0.2.0/24" or "2001:db8::/32"'
         ),
     ),
+    "a domain of proxies that is an address": (
+        REALM + '[locate]\nproxy_domains = ["192.0.2.1"]',
+        (
+            'locate.proxy_domains[0]: "192.0.2.1" is an address, which no domain contains; '
+            'write a domain such as "example.com"'
+        ),
+    ),
+    "no port of proxies": (
+        REALM + "[locate]\nproxy_ports = []",
+        "locate.proxy_ports: is empty; write a list of ports, such as [443]",
+    ),
     "no port to ask": (
         REALM + "[locate]\nallowed_ports = []",
         "locate.allowed_ports: is empty; write a list of ports, such as [88, 464]",

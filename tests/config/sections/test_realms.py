@@ -60,11 +60,11 @@ BROKEN = {
             'write a name such as "EXAMPLE.COM"'
         ),
     ),
-    "a KDC as a URL": (
-        '[realms.TEST]\nkdc = ["https://kdc1/KdcProxy"]',
+    "a KDC with an unknown scheme": (
+        '[realms.TEST]\nkdc = ["http://kdc1/KdcProxy"]',
         (
-            'realms.TEST.kdc[0]: "https://kdc1/KdcProxy" begins with https://, which is no transport; '
-            "write tcp://, udp:// or neither"
+            'realms.TEST.kdc[0]: "http://kdc1/KdcProxy" begins with http://, which is no transport; '
+            "write tcp://, udp://, https://, wss:// or neither"
         ),
     ),
     "two KDCs in one text": (
@@ -156,7 +156,7 @@ BROKEN = {
         REALM + 'discovery = "ad"',
         (
             'realms."EXAMPLE.COM".discovery: "ad" is not one of its values; '
-            'write "auto", "none", "dns" or "active_directory"'
+            'write "auto", "none", "dns", "active_directory" or "proxies"'
         ),
     ),
     "a site that is never used": (

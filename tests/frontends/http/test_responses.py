@@ -9,7 +9,8 @@ import pytest
 from kkdcpd.frontends.http import responses
 from kkdcpd.values import Outcome
 
-REFUSALS = [outcome for outcome in Outcome if outcome not in {Outcome.ANSWERED, Outcome.CLIENT_GONE}]
+NOT_REFUSED = {Outcome.ANSWERED, Outcome.PREFLIGHT, Outcome.CLIENT_GONE}
+REFUSALS = [outcome for outcome in Outcome if outcome not in NOT_REFUSED]
 ID = "0123abcd"
 
 
@@ -46,10 +47,21 @@ def test_refusal_has_the_request_id(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("outcome", REFUSALS)
+@pytest.mark.parametrize(("may_be_delivered", "word"), [(False, "no"), (True, "maybe")])
+def test_refusal_says_whether_a_kdc_may_have_the_message(
+    outcome: Outcome, may_be_delivered: bool, word: str
+) -> None:
+    response = responses.refuse(outcome, ID, may_be_delivered=may_be_delivered)
+    assert dict(response.headers)["Kdc-Has-Message"] == word
+    assert dict(responses.refuse(outcome, ID).headers)["Kdc-Has-Message"] == "maybe"
+    assert "Kdc-Has-Message" not in dict(responses.answer(b"", ID).headers)
+
+
+@pytest.mark.parametrize("outcome", REFUSALS)
 def test_connection_stays_if_and_only_if_the_request_was_well_formed(outcome: Outcome) -> None:
     response = responses.refuse(outcome, ID)
     # A client that sends too many requests may not have sent its body.
-    is_well_formed = response.status in {403, 503} and outcome is not Outcome.OVERLOADED
+    is_well_formed = response.status in {403, 503, 508} and outcome is not Outcome.OVERLOADED
     assert response.closes != is_well_formed
 
 

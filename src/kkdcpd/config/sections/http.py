@@ -4,16 +4,21 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from kkdcpd.config.kinds import Items, Range, Text, seconds
-from kkdcpd.config.texts import parse_http_path
+from kkdcpd.config.problems import items_differ
+from kkdcpd.config.texts import parse_http_path, parse_origin
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.frozen import frozen
 
-__all__ = ["HttpConfig"]
+__all__ = ["HttpConfig", "HttpPath", "paths_differ"]
 
+Origin = Annotated[
+    str, Text(parse=parse_origin, remedy='write an origin such as "https://desktop.example.com"')
+]
 HttpPath = Annotated[str, Text(parse=parse_http_path, remedy='write a plain path such as "/KdcProxy"')]
 
 
-def _paths_differ(paths: Mapping[str, str]) -> Iterator[ConfigProblem]:
+def paths_differ(paths: Mapping[str, str]) -> Iterator[ConfigProblem]:
+    """Find a path that differs from an earlier one only in case."""
     seen: dict[str, str] = {}
     for key, path in paths.items():
         first = seen.setdefault(path.lower(), key)
@@ -31,11 +36,21 @@ class HttpConfig:
 
     paths: Annotated[
         tuple[HttpPath, ...],
-        Items(remedy='write a list of paths, such as ["/KdcProxy"]', may_be_empty=False, rule=_paths_differ),
+        Items(remedy='write a list of paths, such as ["/KdcProxy"]', may_be_empty=False, rule=paths_differ),
     ] = ("/KdcProxy",)
     """The paths of the service; upper and lower case are equal.
 
     Windows always uses /KdcProxy, and other clients use it by default. Other paths get status 404.
+    """
+
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        Items(remedy='write a list of origins, such as ["https://desktop.example.com"]', rule=items_differ),
+    ] = ()
+    """The web pages whose scripts may use this proxy in a browser (CORS), as in
+    ["https://desktop.example.com"]. The default, [], is none.
+
+    The list is also for [tunnel]. It is no access control, because other programs send any origin or none.
     """
 
     max_body_bytes: Annotated[int, Range(1024, 1048576, "bytes")] = 262144

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from kkdcpd.config.addresses import Nameserver, Network, parse_nameserver, parse_network
+from kkdcpd.config.addresses import Nameserver, Network, parse_nameserver, parse_network, parse_server_domain
 from kkdcpd.config.kinds import File, Items, Range, Text, seconds
 from kkdcpd.config.problems import in_order, items_differ
 from kkdcpd.errors import ConfigProblem
@@ -23,6 +23,7 @@ AllowedNetwork = Annotated[
     Network,
     Text(parse=parse_network, remedy='write a network such as "192.0.2.0/24" or "2001:db8::/32"'),
 ]
+Domain = Annotated[str, Text(parse=parse_server_domain, remedy='write a domain such as "example.com"')]
 
 
 @frozen
@@ -115,6 +116,25 @@ class LocateConfig:
 
     The default, [], is every address but special ones: loopback, link-local, site-local, multicast,
     unspecified, reserved, Teredo and benchmark addresses. A listed network is allowed even if it is special.
+    """
+
+    proxy_ports: Annotated[
+        tuple[Annotated[int, Range(1, 65535)], ...],
+        Items(remedy="write a list of ports, such as [443]", may_be_empty=False, rule=items_differ),
+    ] = (443,)
+    proxy_domains: Annotated[
+        tuple[Domain, ...],
+        Items(remedy='write a list of domains, such as ["example.com"]', rule=items_differ),
+    ] = ()
+    proxy_networks: Annotated[
+        tuple[AllowedNetwork, ...],
+        Items(remedy='write a list of networks, such as ["192.0.2.0/24"]', rule=items_differ),
+    ] = ()
+    """The same for KDC proxies, in realms with discovery = "proxies": the ports that DNS records may name,
+    the domains of the proxies' names (default: any), and the networks of their addresses.
+
+    A proxy needs a certificate for its name, but an attacker that forges your DNS can choose the name. So
+    name your domain in proxy_domains, as in ["example.com"].
     """
 
     def find_problems(self, key: str) -> Iterator[ConfigProblem]:

@@ -20,7 +20,7 @@ from kkdcpd.values import KdcService
 
 __all__ = ["Discovery", "RealmConfig", "find_realm_problems"]
 
-Discovery = Literal["auto", "none", "dns", "active_directory"]
+Discovery = Literal["auto", "none", "dns", "active_directory", "proxies"]
 
 Alias = Annotated[str, Text(parse=parse_realm_name, remedy='write a name such as "EXAMPLE.COM"')]
 Site = Annotated[str, Text(parse=parse_site, remedy='write a name such as "Default-First-Site-Name"')]
@@ -107,8 +107,9 @@ class RealmConfig:
     """The source of servers that no list above names: "dns" uses URI and SRV records, as MIT does;
     "active_directory" uses the records of domain controllers, and starts with the nearest site.
 
-    With "none" there is no such source. "auto" means "none" if this section has kdc (or krb5.conf names KDCs,
-    see [locate]), else "dns". [locate] has the limits for DNS.
+    "proxies" uses records of KDC proxies, for a kkdcpd outside the network of the KDCs. With "none" there is
+    no such source. "auto" means "none" if this section has kdc (or krb5.conf names KDCs, see [locate]), else
+    "dns". [locate] has the limits for DNS.
     """
 
     site: Site = ""

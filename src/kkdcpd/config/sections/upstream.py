@@ -7,6 +7,7 @@ from typing import Annotated
 from kkdcpd.config.addresses import parse_source_address
 from kkdcpd.config.kinds import Items, Range, Text, seconds
 from kkdcpd.config.problems import in_order
+from kkdcpd.config.sections.https import HttpsConfig
 from kkdcpd.config.texts import parse_principal
 from kkdcpd.errors import ConfigProblem
 from kkdcpd.frozen import frozen
@@ -128,6 +129,8 @@ class UpstreamConfig:
 
     So kkdcpd notices a restarted KDC within seconds, and probes a KDC that is switched off once a minute.
     """
+
+    https: HttpsConfig = HttpsConfig()
 
     def find_problems(self, key: str) -> Iterator[ConfigProblem]:
         """Find times that are longer than the time that contains them."""

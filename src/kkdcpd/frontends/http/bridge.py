@@ -5,7 +5,7 @@ So the subclasses of aiohttp's classes override public names and keep no state.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Protocol
 
 from aiohttp import HttpVersion, StreamReader, web
@@ -30,6 +30,10 @@ class Headers(Protocol):
 
     def get(self, name: str, default: Any = None, /) -> Any:  # noqa: ANN401 - aiohttp's
         """Return the first value of a header."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return the names and values of all headers."""
+        ...
 
     def getall(self, name: str, default: Any, /) -> Any:  # noqa: ANN401 - aiohttp's
         """Return all values of a header."""

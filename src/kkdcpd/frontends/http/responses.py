@@ -11,13 +11,15 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from kkdcpd.frozen import frozen
+from kkdcpd.protocol.kdc_proxy_http import DELIVERY_HEADER, UNDELIVERED
 from kkdcpd.values import Outcome, Refusal
 
-__all__ = ["SERVER", "Response", "answer", "encode", "encode_upgrade", "refuse"]
+__all__ = ["SERVER", "Response", "answer", "encode", "encode_upgrade", "refuse", "sentence"]
 
 SERVER = "kkdcpd"
 CONTENT_TYPE = "application/kerberos"
 TEXT = "text/plain; charset=utf-8"
+DELIVERY_MAYBE = "maybe"
 
 
 @frozen
@@ -64,28 +66,34 @@ def answer(body: bytes, request_id: str) -> Response:
     )
 
 
-def refuse(outcome: Outcome, request_id: str, refusal: Refusal | None = None) -> Response:
+def refuse(
+    outcome: Outcome, request_id: str, refusal: Refusal | None = None, *, may_be_delivered: bool = True
+) -> Response:
     """Build the response to a request without a reply. A `refusal` of the guard has a sentence of its own.
 
+    `may_be_delivered` is as in RequestResult. It tells another kkdcpd whether it may use its next proxy.
     `x-ms-request-id` is the `id` in the access log. Kerberos.NET shows it to its user in an error.
     """
     ending = _ENDINGS[outcome]
-    headers = [("x-ms-request-id", request_id)]
+    delivery = DELIVERY_MAYBE if may_be_delivered else UNDELIVERED
+    headers = [("x-ms-request-id", request_id), (DELIVERY_HEADER, delivery)]
     if ending.status == 405:
         headers.append(("Allow", "POST"))
     if refusal and refusal.retry_after:
         headers.append(("Retry-After", str(math.ceil(refusal.retry_after))))
-    text = _sentence(refusal.text) if refusal else ending.sentence
     return Response(
         status=ending.status,
-        body=f"{text}\n".encode(),
+        body=f"{sentence(outcome, refusal)}\n".encode(),
         headers=tuple(headers),
         closes=not ending.keeps_connection,
     )
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].removesuffix(".") + "."
+def sentence(outcome: Outcome, refusal: Refusal | None = None) -> str:
+    """Return the sentence for an outcome without a reply."""
+    if refusal is None:
+        return _ENDINGS[outcome].sentence
+    return refusal.text[:1].upper() + refusal.text[1:].removesuffix(".") + "."
 
 
 @lru_cache(maxsize=1)
@@ -125,6 +133,14 @@ _ENDINGS = {
         sentence="This is a Kerberos KDC proxy (MS-KKDCP), and it is up: it serves POST requests of Kerberos"
         " clients. To test it, write `kdc = ` and this URL into your realm's section of krb5.conf, and run"
         " kinit.",
+    ),
+    Outcome.PREFLIGHT: Ending(
+        status=200, sentence="Scripts of this origin may send requests to this proxy.", keeps_connection=True
+    ),
+    Outcome.LOOP_DETECTED: Ending(
+        status=508,
+        sentence="This proxy has forwarded this request before: its KDC proxies forward requests in a loop.",
+        keeps_connection=True,
     ),
     Outcome.BODY_TOO_LARGE: Ending(status=413, sentence="The body is larger than the limit of this proxy."),
     Outcome.BODY_TIMEOUT: Ending(status=408, sentence="The body did not arrive in time."),

@@ -1,0 +1,1 @@
+"""The HTTPS way out: sends messages to KDC proxies ([MS-KKDCP])."""
