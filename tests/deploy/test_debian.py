@@ -49,8 +49,11 @@ def test_package_has_all_files_and_enables_no_unit(
     for name in (
         "/etc/kkdcpd/config.toml",
         "/usr/bin/kkdcpd",
+        "/usr/lib/systemd/system/kkdcpd-agent.service",
+        "/usr/lib/systemd/system/kkdcpd-agent.socket",
         "/usr/lib/systemd/system/kkdcpd.service",
         "/usr/lib/systemd/system/kkdcpd.socket",
+        "/usr/lib/systemd/user/kkdcpd-agent.service",
         "/usr/lib/sysusers.d/kkdcpd.conf",
         "/usr/share/doc/kkdcpd/README.md.gz",
         "/usr/share/man/man5/kkdcpd.toml.5.gz",

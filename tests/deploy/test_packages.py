@@ -64,8 +64,11 @@ def test_sdist_has_what_a_packager_needs(sdist: Path) -> None:
         "requirements-build.lock",
         "requirements.lock",
         "systemd/examples/certbot-deploy-hook",
+        "systemd/kkdcpd-agent.service",
+        "systemd/kkdcpd-agent.socket",
         "systemd/kkdcpd.service",
         "systemd/kkdcpd.socket",
+        "systemd/user/kkdcpd-agent.service",
         "tests/deploy/test_packages.py",
     ):
         assert name in names

@@ -163,21 +163,48 @@ def site(
         yield site
 
 
-def test_exposure_is_low() -> None:
+@pytest.mark.parametrize("name", ["kkdcpd.service", "kkdcpd-agent.service"])
+def test_exposure_is_low(name: str) -> None:
     command = ("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}")
-    unit = str(REPOSITORY / "systemd/kkdcpd.service")
+    unit = str(REPOSITORY / "systemd" / name)
     result = run(*command, unit, environment=os.environ).expect_ok()
-    found = re.search(r"Overall exposure level for kkdcpd.service: ([\d.]+)", result.output)
+    found = re.search(rf"Overall exposure level for {name}: ([\d.]+)", result.output)
     assert found
     assert float(found[1]) <= MAX_EXPOSURE
 
 
 def test_systemd_finds_no_fault(site: Site) -> None:
     # The pages have their own test; this machine has no man to show them.
-    assert (
-        site.machine.output_of("systemd-analyze", "verify", "--man=no", "kkdcpd.service", "kkdcpd.socket")
-        == ""
+    for name in ("kkdcpd", "kkdcpd-agent"):
+        units = (f"{name}.service", f"{name}.socket")
+        assert site.machine.output_of("systemd-analyze", "verify", "--man=no", *units) == ""
+    user = ("systemd-analyze", "--user", "verify", "--man=no", "/usr/lib/systemd/user/kkdcpd-agent.service")
+    assert site.machine.output_of("env", "XDG_RUNTIME_DIR=/tmp", *user) == ""
+
+
+def test_agent_serves_local_programs_at_the_sockets_of_systemd(site: Site, tmp_path: Path) -> None:
+    (site.etc / "hosts").write_text(f"127.0.0.1 {NAME}\n")
+    (site.etc / "kkdcpd/ca.pem").write_bytes(site.authority.certificate.read_bytes())
+    (site.etc / "kkdcpd/agent.env").write_text(
+        f"AGENT_ARGUMENTS=https://{NAME}/KdcProxy --realm {site.realm.name}\n"
+        "SSL_CERT_FILE=/etc/kkdcpd/ca.pem\n"
     )
+    site.machine.output_of("systemctl", "start", "kkdcpd-agent.socket")
+    try:
+        for address, preference in (("127.0.0.1", 1), ("[::1]", 4096)):
+            servers = RealmServers(kdc=(f"{address}:88",))
+            client = KerberosClient(
+                tmp_path / f"client-{preference}",
+                {site.realm.name: servers},
+                libdefaults=(f"udp_preference_limit = {preference}",),
+            )
+            logged_on = client.kinit("alice", PASSWORD)
+            assert logged_on.is_ok, site.machine.output_of("journalctl", "--unit=kkdcpd-agent.service")
+        pid = site.machine.output_of("systemctl", "show", "--value", "--property=MainPID", "kkdcpd-agent")
+        status = site.machine.output_of("cat", f"/proc/{pid.strip()}/status")
+        assert re.search(r"CapEff:\t0{16}\n", status)
+    finally:
+        site.machine.output_of("systemctl", "stop", "kkdcpd-agent.socket", "kkdcpd-agent.service")
 
 
 def test_user_logs_in_through_the_sandbox(site: Site) -> None:

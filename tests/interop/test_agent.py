@@ -27,7 +27,10 @@ PROGRAMS = "10.9.0.2"
 NEW_PASSWORD = "Correct horse 2"
 LOGIN = Path(__file__).parent / "java" / "Login.java"
 SCHEMES = ("https", "wss")
-USERS = tuple(f"{program}-{scheme}" for program in ("mit", "heimdal", "java") for scheme in SCHEMES)
+USERS = (
+    "bystander",
+    *(f"{program}-{scheme}" for program in ("mit", "heimdal", "java") for scheme in SCHEMES),
+)
 
 AGENT = AgentService(
     realms=(REALM,),
@@ -160,6 +163,22 @@ def test_java_logs_on_and_gets_a_ticket(
     )
     done = run(*command, environment=environment(tmp_path), stdin=f"{PASSWORD}\n")
     assert "has a ticket" in done.expect_ok().output
+
+
+@pytest.mark.parametrize("dead", ["https://10.9.0.1:9/KdcProxy", "wss://10.9.0.1:9/KdcTunnel"])
+def test_proxy_behind_a_silent_firewall_costs_no_log_on_and_no_second_proof(
+    dead: str, networks: Networks, scheme: str, tmp_path: Path
+) -> None:
+    """The firewall drops packets to the first proxy of the agent."""
+    before = len(networks.daemon.lines)
+    arguments = (dead, networks.url(scheme), "--realm", REALM, "--listen", "127.0.0.1:10088")
+    with running_agent(tmp_path, networks, *arguments):
+        client = KerberosClient(tmp_path / "client", {REALM: RealmServers(kdc=())})
+        client.krb5_conf.write_text(mit_text(AGENT, is_whole=True))
+        client.kinit("bystander", PASSWORD).expect_ok()
+        networks.daemon.wait_for_line(lambda line: "reply=AS_REP" in line, after=before)
+        replies = [line["reply"] for line in networks.exchanges(before)]
+        assert replies == ["KRB_ERROR", "AS_REP"]
 
 
 def test_drop_in_is_there_while_the_agent_runs_and_only_then(networks: Networks, tmp_path: Path) -> None:
