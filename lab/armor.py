@@ -14,7 +14,7 @@ from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_uint, c_void_p
 
 from kkdcpd.protocol import der
 
-__all__ = ["Armor"]
+__all__ = ["Armor", "armor_padata"]
 
 PA_FX_FAST = 136
 PA_ENCRYPTED_CHALLENGE = 138
@@ -23,6 +23,9 @@ AS_REQ_TAG = 0x6A
 ARMOR_AP_REQUEST = 1
 AP_OPTS_USE_SUBKEY = 1
 GC_CACHED = 2
+
+HMAC_SHA1_AES256 = 16
+"""A checksum type (RFC 3962 7)."""
 
 USAGE_REQUEST_CHECKSUM = 50
 USAGE_REQUEST = 51
@@ -218,6 +221,15 @@ class Armor:
         }
         contents = b"".join(der.encode_explicit(number, field) for number, field in fields.items())
         return der.encode(0x30, contents)
+
+
+def armor_padata(ap_request: bytes) -> tuple[int, bytes]:
+    """Build a PA-FX-FAST with this AP-REQ as its armor. Its checksum and its contents are made up."""
+    armor = _sequence(der.encode_integer(ARMOR_AP_REQUEST), der.encode(der.OCTET_STRING[0], ap_request))
+    checksum = _sequence(der.encode_integer(HMAC_SHA1_AES256), der.encode(der.OCTET_STRING[0], bytes(12)))
+    etype = der.encode_explicit(0, der.encode_integer(AES256))
+    cipher = der.encode_explicit(2, der.encode(der.OCTET_STRING[0], bytes(60)))
+    return PA_FX_FAST, der.encode_explicit(0, _sequence(armor, checksum, der.encode(0x30, etype + cipher)))
 
 
 def _data(content: bytes) -> tuple[_Data, ctypes.Array[ctypes.c_char]]:

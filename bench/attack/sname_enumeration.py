@@ -1,6 +1,8 @@
 """A client searches for users by requesting tickets to them, and gets tickets in the keys of users.
 
-Its AS-REQs have no proof. MIT's KDC accepts krbtgt/REALM and kadmin/changepw as client names too.
+Its AS-REQs have no proof. MIT's KDC accepts krbtgt/REALM and kadmin/changepw as client names too. The client
+also makes up tickets for the names, in TGS-REQs and in the armor of FAST: before a KDC decrypts a ticket, it
+looks for the ticket's service.
 """
 
 import tempfile
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from bench.attack.guarded import REALM, WITHIN, GuardedSite, as_req, guarded_site, tries_of
 from bench.attack.honest import Result
+from lab.armor import armor_padata
 from tests.support import messages
 
 __all__ = ["ENFORCED", "Outcome", "figures", "run", "steal"]
@@ -37,7 +40,21 @@ def run(site: GuardedSite, *, tries: int) -> Outcome:
             outer = messages.as_req(realm=REALM, cname=None)
             hidden = (site.armor.hide(request, outer) for request in requests)
             reached[f"{cname} with FAST"] = tries_of(site.send_all(hidden, f"203.0.113.{2 * number + 1}"))
+        for number, (name, payloads) in enumerate(_with_made_up_tickets(tries).items()):
+            reached[name] = tries_of(site.send_all(payloads, f"203.0.115.{number}"))
     return Outcome(tries=reached, honest=honest.result)
+
+
+def _with_made_up_tickets(tries: int) -> Mapping[str, Iterator[bytes]]:
+    tickets = [messages.ap_req(realm=REALM, sname=(1, (f"unknown{index}",))) for index in range(tries)]
+    armors = [armor_padata(ticket) for ticket in tickets]
+    return {
+        "ticket in a TGS-REQ": (messages.tgs_req(realm=REALM, ticket=ticket) for ticket in tickets),
+        "ticket in the armor": (as_req("armorer", padata=[armor]) for armor in armors),
+        "ticket in the armor, another service": (
+            as_req("armorer", sname="constant", padata=[armor]) for armor in armors
+        ),
+    }
 
 
 def steal(site: GuardedSite, user: str) -> Mapping[str, int]:

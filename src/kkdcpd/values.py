@@ -256,8 +256,9 @@ class ProxyRequest:
     message: the KDC's realm of a KDC-REQ, the ticket's realm of a kpasswd request. `cname` is None if it is
     encrypted (TGS-REQ, kpasswd). With FAST the fields in clear may differ from the real ones. `kdc_options`
     are the first 32 bits of KDCOptions, with bit 0 as the highest (RFC 4120 5.4.1). `additional_tickets` is
-    their number. `affinity` is equal for requests that the same KDC should get: the log-on requests of a
-    user, and the requests with the same ticket (`ReplyFacts.ticket_affinity`). `via` names the HTTP proxies
+    their number. `ticket_sname` is the service of the ticket in a TGS-REQ. `affinity` is equal for requests
+    that the same KDC should get: the log-on requests of a user, and the requests with the same ticket
+    (`ReplyFacts.ticket_affinity`). `via` names the HTTP proxies
     that the request has passed (RFC 9110 7.6.3), as the header that goes on with it.
     """
 
@@ -275,6 +276,7 @@ class ProxyRequest:
     kdc_options: int = 0
     additional_tickets: int = 0
     is_armored: bool = False
+    ticket_sname: PrincipalName | None = None
     kpasswd_version: int | None = None
     via: str = ""
 

@@ -33,6 +33,7 @@ REVOKED = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KDC_ERR
 UNKNOWN = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN)
 GENERIC = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KRB_ERR_GENERIC)
 INTEGRITY = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KRB_AP_ERR_BAD_INTEGRITY)
+NOT_US = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KRB_AP_ERR_NOT_US)
 NO_SERVICE = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN)
 DEMAND = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KDC_ERR_PREAUTH_REQUIRED)
 BUSY = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE)
@@ -53,6 +54,7 @@ def message(
     *,
     sname: PrincipalName | None = None,
     padata: tuple[int, ...] = (),
+    ticket_sname: PrincipalName | None = None,
 ) -> ProxyRequest:
     service = KdcService.KPASSWD if kind is MessageKind.KPASSWD_REQ else KdcService.KDC
     return ProxyRequest(
@@ -65,10 +67,11 @@ def message(
         sname=sname,
         padata_types=padata,
         is_armored=FAST in padata,
+        ticket_sname=ticket_sname,
     )
 
 
-TGS_REQ = message(MessageKind.TGS_REQ)
+TGS_REQ = message(MessageKind.TGS_REQ, ticket_sname=name("krbtgt/EXAMPLE.COM"))
 KPASSWD_REQ = message(MessageKind.KPASSWD_REQ)
 
 
@@ -223,7 +226,7 @@ def test_wrong_passwords_and_locked_accounts_count(site: Site, facts: ReplyFacts
     assert [site.send("alice", facts) for _ in range(11)][-1] is Rule.GUESSING
 
 
-@pytest.mark.parametrize("code", sorted(set(KrbErrorCode) - {6, 7, 18, 24, 31}))
+@pytest.mark.parametrize("code", sorted(set(KrbErrorCode) - {6, 7, 18, 24, 31, 35}))
 def test_other_errors_do_not_count(site: Site, code: KrbErrorCode) -> None:
     facts = ReplyFacts(kind=MessageKind.KRB_ERROR, error_code=code)
     assert [site.send("alice", facts) for _ in range(50)] == [None] * 50
@@ -317,7 +320,9 @@ def test_blocked_client_may_not_log_on_or_change_passwords_but_use_its_tickets(s
         site.send(f"user{number}", WRONG)
     assert site.send("alice", GOOD) is Rule.SPRAYING
     assert site.send("", CHANGED, kind=MessageKind.KPASSWD_REQ) is Rule.SPRAYING
-    assert site.send("", GOOD, kind=MessageKind.TGS_REQ) is None
+    assert site.pass_on(TGS_REQ, ReplyFacts(kind=MessageKind.TGS_REP)) is None
+    made_up = message(MessageKind.TGS_REQ, ticket_sname=name("alice"))
+    assert site.pass_on(made_up, NO_SERVICE) is Rule.SPRAYING
 
 
 def test_client_may_log_on_when_its_block_ends(site: Site) -> None:
@@ -391,6 +396,29 @@ def test_unknown_clients_and_services_add_up(site: Site) -> None:
 def test_one_unknown_service_counts_once(site: Site) -> None:
     request = message(MessageKind.AS_REQ, name("alice"), sname=name("HTTP/old"))
     assert [site.pass_on(request, NO_SERVICE) for _ in range(100)] == [None] * 100
+
+
+def test_unknown_services_of_made_up_tickets_are_enumeration(site: Site) -> None:
+    for number in range(100):
+        request = message(MessageKind.TGS_REQ, sname=name("HTTP/web"), ticket_sname=name(f"guess{number}"))
+        site.pass_on(request, NO_SERVICE)
+    assert site.reached <= 20
+
+
+def test_renewing_the_ticket_of_one_unknown_service_counts_once(site: Site) -> None:
+    request = message(MessageKind.TGS_REQ, sname=name("HTTP/old"), ticket_sname=name("HTTP/old"))
+    assert [site.pass_on(request, NO_SERVICE) for _ in range(100)] == [None] * 100
+
+
+@pytest.mark.parametrize("sname", ["krbtgt/EXAMPLE.COM", "constant"])
+@pytest.mark.parametrize("facts", [NO_SERVICE, NOT_US], ids=["heimdal", "mit"])
+def test_unknown_services_of_tickets_in_the_armor_are_enumeration(
+    site: Site, facts: ReplyFacts, sname: str
+) -> None:
+    request = message(MessageKind.AS_REQ, name("alice"), sname=name(sname), padata=(FAST,))
+    for _ in range(100):
+        site.pass_on(request, replace(facts, cname=name("alice"), sname=name(sname)))
+    assert site.reached <= 20
 
 
 # Names that FAST hides

@@ -72,6 +72,7 @@ def _expected(name: str) -> ProxyRequest:
                 padata_types=(1, 136),
                 kdc_options=0x40010000,
                 is_armored=True,
+                ticket_sname=PrincipalName(name_type=2, components=("krbtgt", "FREEIPA.LOCAL")),
             )
         case "kpasswdreq":
             return dataclasses.replace(

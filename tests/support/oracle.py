@@ -55,8 +55,7 @@ def _kdc_req(payload: bytes) -> dict[str, Any]:
     proofs = [value for number, value in padata if number == 1]
     if is_tgs and len(proofs) != 1:
         raise NotDerError("a TGS-REQ has one PA-TGS-REQ")
-    for proof in proofs if is_tgs else ():
-        asn1.decode(proof, asn1.AP_REQ)
+    ticket = asn1.decode(proofs[0], asn1.AP_REQ)["ticket"] if is_tgs else None
     body = request["req-body"]
     for field in ("from", "till", "rtime"):
         if body[field].isValue and not re.fullmatch(r"[0-9]{14}Z", str(body[field])):
@@ -72,6 +71,7 @@ def _kdc_req(payload: bytes) -> dict[str, Any]:
         "kdc_options": int(body["kdc-options"].asBinary()[:32].ljust(32, "0"), 2),
         "additional_tickets": len(_items(body["additional-tickets"])),
         "is_armored": any(number == 136 for number, _ in padata),
+        "ticket_sname": _name(ticket["sname"]) if ticket is not None else None,
     }
 
 

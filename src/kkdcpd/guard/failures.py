@@ -15,7 +15,9 @@ A principal that fails twice counts once for SPRAYING, because GUESSING stops it
 for each spelling of it. Where the request hides or forges the name (FAST), no block of the name can stop the
 next request: then each failure counts for the client.
 
-Errors in reply to TGS-REQs do not count. A TGS-REQ tries no password, and its ticket shows a log-on.
+Errors in reply to TGS-REQs with a ticket-granting ticket do not count. Such a TGS-REQ tries no password, and
+its ticket shows a log-on. Any client can make up a ticket for another service, and MIT's KDC says whether the
+service exists: these names count for ENUMERATION.
 """
 
 import enum
@@ -26,7 +28,7 @@ from kkdcpd.config import FailuresConfig
 from kkdcpd.frozen import frozen
 from kkdcpd.guard.store import Block, Growth, Key, Store, Tally
 from kkdcpd.guard.subject import Subject, find_spelling, find_subject, fold_named, hides_names
-from kkdcpd.guard.traits import may_have_proof, proves_client
+from kkdcpd.guard.traits import has_tgt, may_have_proof, proves_client
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.ip_addresses import networks_of
 from kkdcpd.protocol.principals import fold_principal
@@ -42,7 +44,14 @@ _FAILURES = frozenset(
         KrbErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
     }
 )
-_UNKNOWN = frozenset({KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN, KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN})
+_UNKNOWN = frozenset(
+    {
+        KrbErrorCode.KDC_ERR_C_PRINCIPAL_UNKNOWN,
+        KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN,
+        # MIT's KDC sends it for an unknown service of the ticket in FAST's armor.
+        KrbErrorCode.KRB_AP_ERR_NOT_US,
+    }
+)
 _SERVER_FAULTS = frozenset({KrbErrorCode.KDC_ERR_SVC_UNAVAILABLE})
 
 _REASONS = (Rule.GUESSING, Rule.SPRAYING, Rule.ENUMERATION, Rule.KPASSWD_FAILURES)
@@ -121,8 +130,8 @@ class FailureGate:
         self._growth = Growth(first=config.block, longest=config.block_maximum, forgiven_after=config.window)
 
     def check(self, request: ProxyRequest, *, client: str, realm: str, now: float) -> Refusal | None:
-        """Return the refusal of a blocked client. A TGS-REQ passes, because its ticket shows a log-on."""
-        if request.kind is MessageKind.TGS_REQ or not self._store.has_blocks(now):
+        """Return the refusal of a blocked client. A TGS-REQ passes if its ticket shows a log-on."""
+        if not self._store.has_blocks(now) or (request.kind is MessageKind.TGS_REQ and has_tgt(request)):
             return None
         block = self._store.blocked((_CLIENT, realm, client), now)
         if block is None:
@@ -146,7 +155,9 @@ class FailureGate:
         if request.kind is MessageKind.KPASSWD_REQ:
             return self._note_kpasswd(facts, client, realm, now)
         if request.kind is not MessageKind.AS_REQ:
-            return ()
+            if facts.error_code not in _UNKNOWN or has_tgt(request):
+                return ()
+            return self._note_unknown(request, facts, client, realm, now)
         if facts.kind is MessageKind.AS_REP:
             self._note_ticket(request, facts, client, realm, now)
             return ()
@@ -215,12 +226,16 @@ class FailureGate:
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
         if facts.error_code in _UNKNOWN:
-            is_shown = find_subject(request, facts).is_shown
-            member = find_spelling(request, facts) if is_shown else None
-            return self._note_failed_logon(member, _Column.UNKNOWN, client, realm, now)
+            return self._note_unknown(request, facts, client, realm, now)
         if facts.error_code in _FAILURES:
             return self._note_failure(find_subject(request, facts), client, realm, now)
         return ()
+
+    def _note_unknown(
+        self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
+    ) -> tuple[Alert | Blocked, ...]:
+        spelling = find_spelling(request, facts)
+        return self._note_failed_logon(spelling, _Column.UNKNOWN, client, realm, now)
 
     def _note_kpasswd(
         self, facts: ReplyFacts, client: str, realm: str, now: float

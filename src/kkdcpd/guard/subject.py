@@ -13,6 +13,13 @@ from kkdcpd.values import PrincipalName, ProxyRequest, ReplyFacts
 __all__ = ["Subject", "find_spelling", "find_subject", "fold_named", "hides_names"]
 
 _ANONYMOUS = "wellknown/anonymous"
+_SERVICE_UNKNOWN = frozenset(
+    {
+        KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN,
+        # MIT's KDC sends it for an unknown service of the ticket in FAST's armor.
+        KrbErrorCode.KRB_AP_ERR_NOT_US,
+    }
+)
 
 
 @frozen
@@ -40,14 +47,23 @@ def find_subject(request: ProxyRequest, facts: ReplyFacts | None = None) -> Subj
     return Subject(name=named, is_shown=named is not None and named == shown)
 
 
-def find_spelling(request: ProxyRequest, facts: ReplyFacts) -> str:
-    """Return the name that the reply is about, as the request spells it."""
-    name = request.sname if _is_about_service(facts) else request.cname
-    return "/".join(name.components) if name else ""
+def find_spelling(request: ProxyRequest, facts: ReplyFacts) -> str | None:
+    """Return the unknown name that the reply is about, as the request spells it. A hidden name is None.
+
+    To a request with FAST, KDCs send the same error for an unknown service of the ticket in the armor.
+    """
+    name = request.cname
+    if request.ticket_sname:
+        name = request.ticket_sname
+    elif _is_about_service(facts):
+        name = None if request.is_armored else request.sname
+    elif not find_subject(request, facts).is_shown:
+        name = None
+    return "/".join(name.components) if name else None
 
 
 def _is_about_service(facts: ReplyFacts | None) -> bool:
-    return facts is not None and facts.error_code == KrbErrorCode.KDC_ERR_S_PRINCIPAL_UNKNOWN
+    return facts is not None and facts.error_code in _SERVICE_UNKNOWN
 
 
 def fold_named(name: PrincipalName | None) -> str | None:

@@ -13,6 +13,7 @@ __all__ = [
     "has_pkinit",
     "has_possible_proof",
     "has_strong_etype",
+    "has_tgt",
     "hides_its_client",
     "is_krbtgt",
     "is_logon_service",
@@ -71,6 +72,11 @@ def is_krbtgt(name: PrincipalName) -> bool:
     """Whether its tickets are ticket-granting tickets, for this realm or on the way to another realm."""
     components = name.components
     return len(components) == 2 and components[0].lower() == "krbtgt"
+
+
+def has_tgt(request: ProxyRequest) -> bool:
+    """Whether a TGS-REQ has a ticket-granting ticket. Any client can make up a ticket for another service."""
+    return request.ticket_sname is not None and is_krbtgt(request.ticket_sname)
 
 
 def is_logon_service(sname: PrincipalName) -> bool:

@@ -139,7 +139,8 @@ class KdcReq:
     padata_types: tuple[int, ...]
     options: int = 0
     additional_tickets: int = 0
-    ticket_affinity: int | None = None
+    ticket: "TicketFacts | None" = None
+    """The ticket in a TGS-REQ."""
 
     @property
     def is_armored(self) -> bool:
@@ -168,12 +169,12 @@ def read_kdc_req(data: bytes, span: Span) -> KdcReq:
     sequence, tag = _open(data, span, AS_REQ_TAG + TGS_REQ_TAG)
     pvno, msg_type, padata, body = der.read_fields(data, sequence, _KDC_REQ)
     _check_header(data, pvno, msg_type, tag)
-    ticket_affinity = None
+    ticket = None
     if tag == TGS_REQ_TAG[0]:
-        padata_types, ticket_affinity = _read_tgs_padata(data, padata)
+        padata_types, ticket = _read_tgs_padata(data, padata)
     else:
         padata_types = _read_padata(data, padata) if padata is not ABSENT else ()
-    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket_affinity)
+    return _read_body(data, body, _REQUESTS[tag], padata_types, ticket)
 
 
 def _open(data: bytes, span: Span, tags: bytes) -> tuple[Span, int]:
@@ -201,20 +202,20 @@ def _read_padata(data: bytes, span: Span) -> tuple[int, ...]:
     return types
 
 
-def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], int]:
-    """Read the types of the padata, and the mark of the ticket in PA-TGS-REQ (RFC 4120 5.2.7.1)."""
+def _read_tgs_padata(data: bytes, span: Span) -> tuple[tuple[int, ...], TicketFacts]:
+    """Read the types of the padata, and the ticket in PA-TGS-REQ (RFC 4120 5.2.7.1)."""
     types = []
-    ticket_affinity = None
+    ticket = None
     for number, value in _padata(data, span) if span is not ABSENT else ():
         padata_type = der.read_integer(data, number)
         if padata_type == PA_TGS_REQ:
-            if ticket_affinity is not None:  # KDCs use the first
+            if ticket is not None:  # KDCs use the first
                 raise MalformedError("a TGS-REQ with more than one PA-TGS-REQ")
-            ticket_affinity = read_ap_req(data, value).mark
+            ticket = read_ap_req(data, value)
         types.append(padata_type)
-    if ticket_affinity is None:
+    if ticket is None:
         raise MalformedError("a TGS-REQ without PA-TGS-REQ")
-    return tuple(types), ticket_affinity
+    return tuple(types), ticket
 
 
 def _padata(data: bytes, span: Span) -> list[list[Span]]:
@@ -223,7 +224,7 @@ def _padata(data: bytes, span: Span) -> list[list[Span]]:
 
 
 def _read_body(
-    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket_affinity: int | None
+    data: bytes, span: Span, kind: MessageKind, padata_types: tuple[int, ...], ticket: TicketFacts | None
 ) -> KdcReq:
     fields = der.read_fields(data, span, _KDC_REQ_BODY)
     options, cname, realm, sname, start, till, renew, nonce, etypes, addresses, authorization, tickets = (
@@ -254,7 +255,7 @@ def _read_body(
         # KerberosFlags have 32 bits or more, bit 0 first (RFC 4120 5.2.8). Some clients send fewer.
         options=int.from_bytes(flags[:4].ljust(4, b"\x00"), "big"),
         additional_tickets=len(additional),
-        ticket_affinity=ticket_affinity,
+        ticket=ticket,
     )
 
 

@@ -78,13 +78,14 @@ def _classify(data: bytes, target_domain: str | None, hint: int | None) -> Proxy
         kdc_options=request.options,
         additional_tickets=request.additional_tickets,
         is_armored=request.is_armored,
+        ticket_sname=request.ticket.sname if request.ticket else None,
     )
 
 
 def _affinity(request: kerberos.KdcReq) -> int:
     """Return a number that is equal for all requests with one ticket, or of one user in AS-REQs."""
-    if request.ticket_affinity is not None:
-        return request.ticket_affinity
+    if request.ticket:
+        return request.ticket.mark
     return crc32(f"{request.cname}@{request.realm}".lower().encode(errors="replace"))
 
 
