@@ -129,6 +129,21 @@ def test_outdated_write_of_a_process_that_slept_reverts_no_count(area: Area, tab
     assert table.add(name, at, 0, 0, 1) == 501
 
 
+def test_processes_that_claim_two_entries_for_one_key_agree_on_one(area: Area, table: EntryTable) -> None:
+    late, quick = table, EntryTable(area)
+    *others, key_of_late, newcomer = names_of_one_bucket(late, 10)
+    key_of_quick = names_of_one_bucket(quick, 9)[-1]
+    for expires, other in zip((2, 1, *range(3, 9)), others, strict=True):
+        put(late, other, NOW, NOW + expires)
+    later = NOW + 10
+    # The late process has found no entry. Before it claims one, the quick process claims one and finds it.
+    put(quick, key_of_quick, later, later + 600)
+    found, _ = quick.find(key_of_quick)
+    put(late, key_of_late, later, later + 600)
+    assert late.find(key_of_late)[0] == quick.find(key_of_quick)[0] < found
+    assert late.claim(newcomer, later) == found  # It is free again.
+
+
 def test_process_that_lost_an_entry_to_another_key_finds_none_of_its_values(
     area: Area, table: EntryTable
 ) -> None:
@@ -149,6 +164,15 @@ def test_value_is_raised_before_it_is_added_to(area: Area, table: EntryTable) ->
     assert table.add(name, at, 1, 50, 5) == 110
     other = EntryTable(area)
     assert other.values(other.names[KEY], at) == [0, 110, 0, 0]
+
+
+def test_process_restores_its_guard_after_another_process_overwrote_it(area: Area) -> None:
+    one, other = EntryTable(area), EntryTable(area)
+    one.guard(one.claim(one.names["a",], NOW), NOW + 60)
+    # The other process had read the time before the first process wrote it.
+    area.memory.cast("d")[-1] = NOW + 20
+    assert one.has_guarded(NOW + 30)
+    assert other.has_guarded(NOW + 30)
 
 
 def test_all_processes_see_until_when_any_entry_is_guarded(area: Area) -> None:

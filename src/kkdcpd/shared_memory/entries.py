@@ -6,6 +6,8 @@ two processes costs a count:
 - Two processes that add to one value at the same moment may add only one. So they read as late as they can.
 - A process that sleeps between reading and writing writes an outdated value. Values never get smaller, so
   each process remembers the values that it saw under the keys that it knows, and the greater value holds.
+- Two processes may claim two entries for one key. Each looks for the other's entry then, and both keep the
+  first of the two.
 - Two processes may claim one entry for different keys at the same moment. Each value holds some bits of its
   key's digest, so that the process that lost the entry finds no value of the other key in it.
 - A process that is killed between two writes leaves an entry that has lost its values.
@@ -23,7 +25,7 @@ A bucket has 64 words: 8 of each kind, in this order, so that all words of one k
     4 values    10 bits of the digest, then 54 bits that begin with a time
 
 The word behind all buckets is the time until which any entry is guarded. Two processes that write it at the
-same moment may leave the earlier time, and then the other process's entry seems unguarded too soon.
+same moment may leave the earlier time. The other process writes its own again when it next reads the word.
 """
 
 import struct
@@ -80,8 +82,7 @@ def entries_bytes(entries: int) -> int:
 class Name:
     """A key's digest, the first word of its bucket, and the values that this process saw under the key.
 
-    `at` is the position at which the last search found the entry. `claim` does not set it: two processes that
-    claim two entries for one key both find the first of these in their next search.
+    `at` is the position at which the last search found the entry.
     """
 
     __slots__ = ("at", "check", "digest", "first", "seen")
@@ -116,7 +117,7 @@ class EntryTable:
     `names` has the name of each key. It remembers the keys that are used often.
     """
 
-    __slots__ = ("_area", "_memory", "_times", "names", "words")
+    __slots__ = ("_area", "_guarded_until", "_memory", "_times", "names", "words")
 
     def __init__(self, area: Area) -> None:
         self._area = area
@@ -124,6 +125,7 @@ class EntryTable:
         self._times = area.memory.cast("d")
         self.words = area.memory.cast("Q")
         self.names = _Names(area)
+        self._guarded_until = 0.0  # by this process
 
     def passing_name(self, key: tuple[str, ...]) -> Name:
         """Return the name of a key that is used only once or twice, and do not remember it."""
@@ -155,7 +157,18 @@ class EntryTable:
         for word in range(at + EXPIRES, at + BUCKET_WORDS, WAYS):
             self.words[word] = 0
         self.words[at] = name.digest
-        return at
+        tags = _eight_tags(self._memory, first * WORD_BYTES)
+        return self._keep_first(name, tags) if tags.count(name.digest) > 1 else at
+
+    def _keep_first(self, name: Name, tags: tuple[int, ...]) -> int:
+        """Free all entries of the name but the first, whose position is returned.
+
+        Another process that has found one of the others in an earlier search has to search again.
+        """
+        first, *others = (name.first + way for way, tag in enumerate(tags) if tag == name.digest)
+        for at in others:
+            self.words[at] = self.words[at + EXPIRES] = 0
+        return first
 
     def _least(self, first: int, now: float) -> int:
         """Return which of the 8 entries has to go when none has expired."""
@@ -210,8 +223,10 @@ class EntryTable:
     def guard(self, at: int, until: float) -> None:
         """Let the entry go only for another guarded entry, until this time."""
         self._times[at + GUARDED] = until
+        self._guarded_until = max(self._guarded_until, until)
         self._times[GUARDED_UNTIL] = max(self._times[GUARDED_UNTIL], until)
 
     def has_guarded(self, now: float) -> bool:
         """Whether any entry is guarded. While there is none, no search for one is needed."""
+        self._times[GUARDED_UNTIL] = max(self._times[GUARDED_UNTIL], self._guarded_until)
         return self._times[GUARDED_UNTIL] > now
