@@ -121,8 +121,10 @@ class WebSocket:
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
-            else:  # the end of our data
+            elif self._protocol.close_rcvd:  # both sides have ended
                 self._transport.close()
+        # A peer that breaks the protocol may still be sending: a close at once would be a reset, and the peer
+        # would not read the reason.
         if self._protocol.close_expected() and not self._is_closing:
             self._is_closing = True
             self._timer.cancel()

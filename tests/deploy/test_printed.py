@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kkdcpd.commands.krb5_texts import AgentService, LocalAddress, heimdal_text, java_text, mit_text
 from kkdcpd.config.problems import Location
 from kkdcpd.config.reader import Table
 from kkdcpd.config.sections import upstream
@@ -158,7 +159,26 @@ def drop_in(unit: str) -> Callable[[Site, Block], None]:
     return take
 
 
+def take_agent_text(_site: Site, printed: Block) -> None:
+    """The agent writes this text. tests/interop/test_krb5_texts.py gives such texts to their programs."""
+    folder = Path("/run/user/1000/kkdcpd")
+    by_port, by_socket = (
+        AgentService(realms=("EXAMPLE.COM",), kdc=kdc, kpasswd=kpasswd)
+        for kdc, kpasswd in (
+            (LocalAddress(host="127.0.0.1", port=10088), LocalAddress(host="127.0.0.1", port=10464)),
+            (LocalAddress(socket=folder / "kdc"), LocalAddress(socket=folder / "kpasswd")),
+        )
+    )
+    assert printed.text in {
+        mit_text(by_port),
+        mit_text(by_socket),
+        java_text(by_port),
+        heimdal_text(by_port),
+    }
+
+
 INI: Mapping[str, Callable[[Site, Block], None]] = {
+    "libdefaults": take_agent_text,
     "realms": log_in_with,
     "Socket": drop_in("kkdcpd.socket"),
     "Service": drop_in("kkdcpd.service"),
@@ -184,6 +204,9 @@ BLOCKS_TRIED_ELSEWHERE = {
     "/opt/kkdcpd/bin/kkdcpd": "test_readme_commands_run_it_in_a_venv",
     "openssl req": "test_readme_commands_run_it_in_a_venv",
     "podman run": "test_container",
+    "kkdcpd agent https": "tests/interop/test_agent.py",
+    "kkdcpd-agent.socket": "test_units",
+    "systemctl --user": "test_units checks the unit; no user manager runs in the machine",
     ".venv/bin/": "what `make lint` and `make test` run; CONTRIBUTING.md",
 }
 COMMANDS_TRIED_ELSEWHERE = {

@@ -99,11 +99,11 @@ def test_response_to_another_query_is_ignored() -> None:
 
 def test_uri_that_could_control_a_terminal_is_escaped() -> None:
     query = _query(RecordType.URI)
-    wire = _wire(_response(query, '1 2 "krb5srv:m:tcp:\\027[2J\\255\\010a"', kind="URI"))
+    wire = _wire(_response(query, '1 2 "krb5srv:m:tcp:\\027[2J\\127\\010a"', kind="URI"))
     response = read_response(query, wire)
     assert response
     assert response.found
-    assert [str(record) for record in response.found.records] == ['1 2 "krb5srv:m:tcp:\\x1b[2J\\xff\\x0aa"']
+    assert [str(record) for record in response.found.records] == ['1 2 "krb5srv:m:tcp:\\x1b[2J\\x7f\\x0aa"']
 
 
 def test_number_of_records_read_of_an_answer_is_limited() -> None:
