@@ -88,7 +88,7 @@ async def test_request_at_a_udp_password_server_yields_after_the_usual_time_of_a
         ]
         await server.wait_for_messages(2)
         server.udp = fake_kdc.reply(messages.kpasswd_rep())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # longer than `hedge_delay`
         assert await _outcome(upstream.exchange(request_of(KPASSWD), route, network="honest")) == "answered"
         assert "displaced" in await waiting[0]
         assert not waiting[1].done()
