@@ -167,7 +167,7 @@ class _HttpRequest(IncomingRequest[Response]):
         else:
             message = ProxyMessage(kerb_message=framing.add_prefix(payload))
             response = responses.answer(kkdcp.encode_proxy_message(message), self.id)
-        if self._http is not None:
+        if self._frontend.cors.is_on and self._http is not None:
             response = self._frontend.cors.permit(self._http, response)
         self.status = response.status
         self.bytes_out = len(response.body)

@@ -187,6 +187,7 @@ class Exchange:
     """The attempts of one request.
 
     Carry out the commands of `due` after each event and at `wakes_at`, until `reply` or `error` is set.
+    `is_repeatable`: two KDCs may get the message.
     """
 
     def __init__(
@@ -205,6 +206,7 @@ class Exchange:
         self.failures: list[AttemptFailure] = []
         self.wakes_at = now
         self._request = request
+        self.is_repeatable = is_repeatable(request)
         self._is_serial = request.kind is MessageKind.KPASSWD_REQ
         self._limits = limits
         self._hedges = hedges
@@ -234,7 +236,7 @@ class Exchange:
             return
         self._seeks_holder = False
         self._deadline = self._reply_deadline
-        may_repeat = attempt.endpoint.transport is Transport.UDP and is_repeatable(self._request)
+        may_repeat = attempt.endpoint.transport is Transport.UDP and self.is_repeatable
         self._holders[attempt.number] = _Holder(
             attempt=attempt,
             sent_at=now,
@@ -260,7 +262,7 @@ class Exchange:
         if reason not in NOT_THE_ENDPOINT:
             self._commands.append(Report(endpoint, reason, facts.retry_after))
         self._was_delivered = self._was_delivered or is_delivered
-        if is_delivered and not is_repeatable(self._request):
+        if is_delivered and not self.is_repeatable:
             self._give_up()
             return
         self._reorder_candidates(reason, endpoint, is_delivered=is_delivered)
@@ -358,7 +360,7 @@ class Exchange:
         holder.silent_at = math.inf
         holder.check_at = max(self._reach_deadline, now)
         self._commands.append(Report(holder.attempt.endpoint, FailureReason.SILENT))
-        if is_repeatable(self._request) and self._untried and self._hedges.take():
+        if self.is_repeatable and self._untried and self._hedges.take():
             self._seek_holder(now)
 
     def _check_whether_dead(self, holder: _Holder, now: float) -> None:
@@ -428,7 +430,7 @@ class Exchange:
         self.wakes_at = now
         if not self._holders and not self._was_delivered:
             self._deadline = self._reach_deadline
-        if not self._holders or is_repeatable(self._request):
+        if not self._holders or self.is_repeatable:
             self._seeks_holder = True
             self._next_connect_at = now
 
@@ -459,7 +461,7 @@ class Exchange:
     def _continue_by_tcp(self, endpoint: KdcEndpoint, now: float) -> None:
         """Send the message to the same KDC by TCP, and to no other KDC if the message is a proof."""
         self._facts.note_overflow(endpoint)
-        if not is_repeatable(self._request):
+        if not self.is_repeatable:
             self._untried.clear()
         self._was_delivered = True
         self._untried.make_next(_by_tcp(endpoint), "UDP")

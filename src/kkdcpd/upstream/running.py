@@ -12,7 +12,7 @@ from kkdcpd.endpoints import KdcEndpoint, Transport
 from kkdcpd.metrics.counters import Counters
 from kkdcpd.process_messages import ProbeTarget
 from kkdcpd.protocol.exchange import Abandon, Connect, Exchange, Report, Send
-from kkdcpd.protocol.resending import NO_FACTS, is_repeatable
+from kkdcpd.protocol.resending import NO_FACTS
 from kkdcpd.upstream.alarms import Alarms
 from kkdcpd.upstream.health import HealthTable
 from kkdcpd.upstream.load import Slots
@@ -231,7 +231,7 @@ class RunningExchange:
             return
         shared.counters.kdc_tried(endpoint)
         way_out = shared.ways_out.open(
-            attempt, self, networks=self._networks, may_repeat=is_repeatable(self._request)
+            attempt, self, networks=self._networks, may_repeat=self._exchange.is_repeatable
         )
         opened = OpenAttempt(attempt, way_out, self, slots, self._networks, now)
         self._open[attempt.number] = opened

@@ -26,10 +26,14 @@ _EXPOSED = (hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, "x-ms-request-id, Retry-After, K
 
 
 class Cors:
-    """The origins of the scripts that may use the proxy, such as `https://desktop.example.com`."""
+    """The origins of the scripts that may use the proxy, such as `https://desktop.example.com`.
+
+    `is_on`: there are such origins.
+    """
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origins)
+        self.is_on = bool(self._origins)
 
     def is_preflight(self, http: Head) -> bool:
         """Whether a browser asks if a script of a listed origin may send a POST."""
@@ -41,8 +45,6 @@ class Cors:
 
     def permit(self, http: Head, response: Response) -> Response:
         """Add the headers with which the browser gives the response to the script."""
-        if not self._origins:
-            return response
         headers = [*response.headers, (hdrs.VARY, hdrs.ORIGIN)]
         origin = http.headers.get(hdrs.ORIGIN)
         if origin in self._origins:
