@@ -27,6 +27,7 @@ GC_CACHED = 2
 HMAC_SHA1_AES256 = 16
 """A checksum type (RFC 3962 7)."""
 
+USAGE_TICKET = 2
 USAGE_REQUEST_CHECKSUM = 50
 USAGE_REQUEST = 51
 USAGE_CLIENT_CHALLENGE = 54
@@ -120,6 +121,22 @@ class Armor:
         }
         contents = b"".join(der.encode_explicit(number, field) for number, field in fields.items())
         return der.encode(AS_REQ_TAG, der.encode(0x30, contents))
+
+    def made_up_ticket(self, user: str, password: str) -> bytes:
+        """Build an AP-REQ with a ticket for the user's key, as the user's password makes it."""
+        encrypted = self._encrypt(
+            c_void_p(ctypes.addressof(self._key_of(user, password))), USAGE_TICKET, b"no EncTicketPart"
+        )
+        components = der.encode(0x30, der.encode(der.GENERAL_STRING[0], user.encode()))
+        ticket = _sequence(
+            der.encode_integer(5),
+            der.encode(der.GENERAL_STRING[0], self._realm.encode()),
+            _sequence(der.encode_integer(1), components),
+            encrypted,
+        )
+        options = der.encode(der.BIT_STRING[0], bytes(5))
+        fields = der.encode_integer(5), der.encode_integer(14), options, der.encode(0x61, ticket), encrypted
+        return der.encode(0x6E, _sequence(*fields))
 
     def _ticket(self, credential_cache: str, service: str) -> c_void_p:
         krb5, context = self._krb5, self._context

@@ -1,6 +1,7 @@
 """One client guesses, sprays and enumerates with FAST, which hides the names, beside an office with FAST.
 
-The attacker has one ticket for armor. Each variant has its own client address.
+The attacker has one ticket for armor. Each variant has its own client address. Two variants need no ticket:
+it encrypts a ticket by the key that a password makes, and the KDC says whether this is the key of the user.
 """
 
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from bench.attack.guarded import PASSWORD, REALM, WITHIN, GuardedSite, as_req, guarded_site, tries_of
 from bench.attack.honest import Result
+from lab.armor import armor_padata
 from tests.support import messages
 
 __all__ = ["Outcome", "figures", "run"]
@@ -69,6 +71,20 @@ def _variants(site: GuardedSite, tries: int) -> Iterator[tuple[str, Iterator[byt
         for shown, outer in _OUTER.items():
             yield f"{aim}, {shown}", _guesses(site, tries, inner, outer)
         yield f"{aim}, names hidden in replies", _guesses(site, tries, inner, None, hides=True)
+    yield (
+        "guess, ticket in a TGS-REQ",
+        (
+            messages.tgs_req(realm=REALM, ticket=site.armor.made_up_ticket(*_WRONG_PROOF))
+            for _ in range(tries)
+        ),
+    )
+    yield (
+        "guess, ticket in the armor",
+        (
+            as_req(f"user{number % 5}", padata=[armor_padata(site.armor.made_up_ticket(*_WRONG_PROOF))])
+            for number in range(tries)
+        ),
+    )
 
 
 def _guesses(

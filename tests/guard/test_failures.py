@@ -405,6 +405,25 @@ def test_unknown_services_of_made_up_tickets_are_enumeration(site: Site) -> None
     assert site.reached <= 20
 
 
+def test_guesses_by_made_up_tickets_block_the_name_of_their_service(site: Site) -> None:
+    request = message(MessageKind.TGS_REQ, name("constant"), ticket_sname=name("alice"))
+    assert [site.pass_on(request, INTEGRITY) for _ in range(12)] == [None] * 10 + [Rule.GUESSING] * 2
+    assert site.send("alice", GOOD) is Rule.GUESSING
+    assert site.pass_on(TGS_REQ, INTEGRITY) is None
+
+
+def test_spray_by_made_up_tickets_is_blocked(site: Site) -> None:
+    for number in range(100):
+        site.pass_on(message(MessageKind.TGS_REQ, ticket_sname=name(f"user{number}")), INTEGRITY)
+    assert site.reached <= 20
+
+
+def test_guesses_by_tickets_in_the_armor_count_for_the_client(site: Site) -> None:
+    for number in range(100):
+        site.send_armored(f"user{number % 5}", INTEGRITY, outer=f"user{number % 5}")
+    assert site.reached <= 20
+
+
 def test_renewing_the_ticket_of_one_unknown_service_counts_once(site: Site) -> None:
     request = message(MessageKind.TGS_REQ, sname=name("HTTP/old"), ticket_sname=name("HTTP/old"))
     assert [site.pass_on(request, NO_SERVICE) for _ in range(100)] == [None] * 100

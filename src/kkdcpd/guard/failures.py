@@ -16,8 +16,9 @@ for each spelling of it. Where the request hides or forges the name (FAST), no b
 next request: then each failure counts for the client.
 
 Errors in reply to TGS-REQs with a ticket-granting ticket do not count. Such a TGS-REQ tries no password, and
-its ticket shows a log-on. Any client can make up a ticket for another service, and MIT's KDC says whether the
-service exists: these names count for ENUMERATION.
+its ticket shows a log-on. Any client can make up a ticket for a user, and encrypt it by the key that a
+password makes. MIT's KDC says whether the user exists, and whether it is the user's key. So errors to
+TGS-REQs with other tickets count for the service of the ticket.
 """
 
 import enum
@@ -40,7 +41,8 @@ _FAILURES = frozenset(
     {
         KrbErrorCode.KDC_ERR_PREAUTH_FAILED,
         KrbErrorCode.KDC_ERR_CLIENT_REVOKED,
-        # Heimdal's KDC sends it for a wrong password within FAST, and for a malformed proof.
+        # Heimdal's KDC sends it for a wrong password within FAST, and for a malformed proof. KDCs send it for
+        # a ticket, in a TGS-REQ or in FAST's armor, that its service's key does not decrypt.
         KrbErrorCode.KRB_AP_ERR_BAD_INTEGRITY,
     }
 )
@@ -137,8 +139,8 @@ class FailureGate:
         if block is None:
             if request.kind is MessageKind.KPASSWD_REQ:
                 block = self._store.blocked((_KPASSWD, realm, client), now)
-            elif request.cname is not None:
-                block = self._principal_block(fold_principal(request.cname), client, realm, now)
+            elif name := request.cname if request.kind is MessageKind.AS_REQ else request.ticket_sname:
+                block = self._principal_block(fold_principal(name), client, realm, now)
         return _refusal(block) if block else None
 
     def _principal_block(self, name: str, client: str, realm: str, now: float) -> Block | None:
@@ -154,10 +156,9 @@ class FailureGate:
         """Count what a reply says about the client."""
         if request.kind is MessageKind.KPASSWD_REQ:
             return self._note_kpasswd(facts, client, realm, now)
-        if request.kind is not MessageKind.AS_REQ:
-            if facts.error_code not in _UNKNOWN or has_tgt(request):
-                return ()
-            return self._note_unknown(request, facts, client, realm, now)
+        if request.kind is MessageKind.TGS_REQ:
+            is_logged_on = facts.error_code is None or has_tgt(request)
+            return () if is_logged_on else self._note_error(request, facts, client, realm, now)
         if facts.kind is MessageKind.AS_REP:
             self._note_ticket(request, facts, client, realm, now)
             return ()
@@ -226,16 +227,11 @@ class FailureGate:
         self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
     ) -> tuple[Alert | Blocked, ...]:
         if facts.error_code in _UNKNOWN:
-            return self._note_unknown(request, facts, client, realm, now)
+            spelling = find_spelling(request, facts)
+            return self._note_failed_logon(spelling, _Column.UNKNOWN, client, realm, now)
         if facts.error_code in _FAILURES:
             return self._note_failure(find_subject(request, facts), client, realm, now)
         return ()
-
-    def _note_unknown(
-        self, request: ProxyRequest, facts: ReplyFacts, client: str, realm: str, now: float
-    ) -> tuple[Alert | Blocked, ...]:
-        spelling = find_spelling(request, facts)
-        return self._note_failed_logon(spelling, _Column.UNKNOWN, client, realm, now)
 
     def _note_kpasswd(
         self, facts: ReplyFacts, client: str, realm: str, now: float

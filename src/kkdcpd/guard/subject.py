@@ -8,7 +8,7 @@ hide the names. Active Directory leaves the client's name out of its errors: the
 from kkdcpd.frozen import frozen
 from kkdcpd.protocol.error_codes import KrbErrorCode
 from kkdcpd.protocol.principals import fold_principal
-from kkdcpd.values import PrincipalName, ProxyRequest, ReplyFacts
+from kkdcpd.values import MessageKind, PrincipalName, ProxyRequest, ReplyFacts
 
 __all__ = ["Subject", "find_spelling", "find_subject", "fold_named", "hides_names"]
 
@@ -37,14 +37,20 @@ class Subject:
 def find_subject(request: ProxyRequest, facts: ReplyFacts | None = None) -> Subject:
     """Return the principal that the reply is about or, without a reply, the request's client.
 
-    It is the client, but the service if the KDC does not know the service.
+    It is the client, but the service if the KDC does not know the service. With a TGS-REQ it is the service
+    of the ticket, because the KDC tries its key.
     """
+    if request.kind is MessageKind.TGS_REQ:
+        service = fold_named(request.ticket_sname)
+        return Subject(name=service, is_shown=service is not None)
     is_service = _is_about_service(facts)
     shown = fold_named(request.sname if is_service else request.cname)
     if not request.is_armored:
         return Subject(name=shown, is_shown=shown is not None)
     named = fold_named(facts.sname if is_service else facts.cname) if facts else None
-    return Subject(name=named, is_shown=named is not None and named == shown)
+    # The ticket in the armor may be for another service, and the KDC may have tried this service's key.
+    is_about_armor = facts is not None and facts.error_code == KrbErrorCode.KRB_AP_ERR_BAD_INTEGRITY
+    return Subject(name=named, is_shown=named is not None and named == shown and not is_about_armor)
 
 
 def find_spelling(request: ProxyRequest, facts: ReplyFacts) -> str | None:
