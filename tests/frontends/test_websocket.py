@@ -146,7 +146,7 @@ async def running(
         config = Config(
             realms=(realm,),
             guard=GuardConfig(rates=RatesConfig(mode=Mode.OFF)),
-            upstream=UpstreamConfig(max_in_flight_per_kdc=1000),
+            upstream=UpstreamConfig(max_in_flight_per_kdc=1000, connect_timeout=20.0, reach_timeout=20.0),
             connections=ConnectionsConfig(write_timeout=write_timeout),
             http=HttpConfig(cors_origins=("https://good.example",)),
             tunnel=settings,

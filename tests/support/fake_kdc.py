@@ -301,7 +301,7 @@ class FakeKdc:
 
         `loop.sock_accept` would lose a connection: one that is accepted when the waiting task is cancelled.
         """
-        listener.listen()
+        listener.listen(1024)  # tests connect hundreds of times at once
         loop = asyncio.get_running_loop()
         loop.add_reader(listener, self._accept, listener)
         stack.callback(loop.remove_reader, listener)

@@ -108,7 +108,7 @@ def config_for(kdc: str, kpasswd: str | None = None, realm: str = "EXAMPLE.COM")
     return Config(
         realms=config.realms,
         guard=GuardConfig(rates=RatesConfig(mode=Mode.OFF)),
-        upstream=UpstreamConfig(max_in_flight_per_kdc=1000),
+        upstream=UpstreamConfig(max_in_flight_per_kdc=1000, connect_timeout=20.0, reach_timeout=20.0),
     )
 
 
@@ -145,7 +145,9 @@ async def test_replies_of_500_exchanges_in_one_tunnel_are_not_mixed_up(
 
     async with (
         proxy_before(echo, server_tls) as (proxy, kdc),
-        running_upstream(https=https, max_in_flight_per_kdc=1000) as (upstream, _),
+        running_upstream(
+            https=https, max_in_flight_per_kdc=1000, connect_timeout=20.0, reach_timeout=20.0
+        ) as (upstream, _),
     ):
 
         async def exchange(name: str) -> bool:
