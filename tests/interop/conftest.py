@@ -75,17 +75,11 @@ class Site:
 
     def exchanges(self, after: int = 0) -> list[dict[str, str]]:
         """Return the exchange lines after the first `after` lines of the log, as fields."""
-        return [fields_of(line) for line in self.daemon.lines[after:] if is_exchange(line)]
+        return exchanges_of(self.daemon, after)
 
     def all_exchanges(self, after: int = 0) -> list[dict[str, str]]:
-        """Return the exchange lines of all exchanges that have ended, as fields.
-
-        A request of this method follows these exchanges in the log; its line is left out.
-        """
-        with self.connect() as client:
-            request_id = client.ask(post(b"", method="OPTIONS")).request_id
-        self.daemon.wait_for_line(lambda line: f" id={request_id} " in line)
-        return [line for line in self.exchanges(after) if line.get("detail") != "OPTIONS"]
+        """Return the exchange lines of all exchanges that have ended, as fields."""
+        return ended_exchanges(self.daemon, self.trust, after)
 
     def mark(self) -> int:
         """Return the number of log lines, after the lines of all ended exchanges."""
@@ -95,6 +89,22 @@ class Site:
     def wait_for_exchanges(self, count: int, after: int = 0) -> list[dict[str, str]]:
         """Wait for `count` exchange lines: another thread reads the log."""
         return [fields_of(line) for line in self.daemon.wait_for_lines(is_exchange, count=count, after=after)]
+
+
+def exchanges_of(daemon: Daemon, after: int = 0) -> list[dict[str, str]]:
+    """Return the exchange lines after the first `after` lines of the log, as fields."""
+    return [fields_of(line) for line in daemon.lines[after:] if is_exchange(line)]
+
+
+def ended_exchanges(daemon: Daemon, trust: ssl.SSLContext, after: int = 0) -> list[dict[str, str]]:
+    """Return the exchange lines of all exchanges that have ended, as fields.
+
+    A request of this function follows these exchanges in the log; its line is left out.
+    """
+    with HttpClient(daemon.ports[0], tls=trust) as client:
+        request_id = client.ask(post(b"", method="OPTIONS")).request_id
+    daemon.wait_for_line(lambda line: f" id={request_id} " in line)
+    return [line for line in exchanges_of(daemon, after) if line.get("detail") != "OPTIONS"]
 
 
 def fields_of(line: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from lab.heimdal import HeimdalClient
 from lab.namespace import NetworkNamespace
 from lab.program import Program, environment, run
 from lab.realm import MitRealm, Principal
-from tests.interop.conftest import PASSWORD, REALM, SERVICE, fields_of
+from tests.interop.conftest import PASSWORD, REALM, SERVICE, exchanges_of
 
 PROXY = "10.9.0.1"
 PROGRAMS = "10.9.0.2"
@@ -51,7 +51,7 @@ class Networks:
         return f"{scheme}://{PROXY}:{self.daemon.ports[0]}/{path}"
 
     def exchanges(self, after: int) -> list[dict[str, str]]:
-        return [fields_of(line) for line in self.daemon.lines[after:] if " exchange " in line]
+        return exchanges_of(self.daemon, after)
 
 
 @pytest.fixture(scope="module")
