@@ -228,5 +228,7 @@ class EntryTable:
 
     def has_guarded(self, now: float) -> bool:
         """Whether any entry is guarded. While there is none, no search for one is needed."""
-        self._times[GUARDED_UNTIL] = max(self._times[GUARDED_UNTIL], self._guarded_until)
-        return self._times[GUARDED_UNTIL] > now
+        until = self._times[GUARDED_UNTIL]
+        if until < self._guarded_until:  # another process has overwritten it at the same moment
+            until = self._times[GUARDED_UNTIL] = self._guarded_until
+        return until > now
