@@ -22,6 +22,7 @@ from kkdcpd.protocol import kkdcp, tunnel
 from kkdcpd.protocol.framing import PREFIX_BYTES
 from kkdcpd.protocol.kdc_proxy_http import MAX_ENVELOPE_BYTES, REFUSALS, encode_body
 from kkdcpd.protocol.tunnel import GoneAway, Refusal, Refused, Replied, Requester
+from kkdcpd.upstream.kdc_proxy_log import log_kdc_proxy_failure
 from kkdcpd.upstream.sockets import AttemptEvents, SourceAddresses, failure_of
 from kkdcpd.values import Attempt, FailureFacts, FailureReason, ProxyRequest
 from kkdcpd.websocket import CloseCode, WebSocket
@@ -162,7 +163,7 @@ class WssAttempt:
         facts = FailureFacts(
             is_undelivered=not refusal.may_be_delivered, retry_after=float(refusal.retry_after)
         )
-        log_failure(self.endpoint, reason, status=refusal.status, problem=refusal.text or None)
+        log_kdc_proxy_failure(self.endpoint, reason, status=refusal.status, problem=refusal.text or None)
         self._end(reason, facts)
 
     def untaken(self, reason: FailureReason) -> None:
@@ -371,7 +372,7 @@ class _Tunnel(asyncio.Protocol):
     def _fail(self, reason: FailureReason, *, status: int | None = None, problem: str | None = None) -> None:
         self._failure = reason
         if problem:
-            log_failure(self.endpoint, reason, status=status, problem=problem)
+            log_kdc_proxy_failure(self.endpoint, reason, status=status, problem=problem)
         self._abort()
 
     def _finish(self) -> None:
@@ -399,7 +400,7 @@ class _Tunnel(asyncio.Protocol):
         try:
             event = self._requester.receive(message)
         except MalformedError as error:
-            log_failure(self.endpoint, FailureReason.BAD_REPLY, status=None, problem=str(error))
+            log_kdc_proxy_failure(self.endpoint, FailureReason.BAD_REPLY, status=None, problem=str(error))
             self._failure = FailureReason.BAD_REPLY
             self._tunnels.forget(self)
             if self._socket:
@@ -422,18 +423,3 @@ class _Tunnel(asyncio.Protocol):
         unused = self._loop.time() - self._used_at
         if self._requester.is_idle and not self._waiting and unused > self._tunnels.options.idle_timeout:
             self.close()
-
-
-def log_failure(
-    endpoint: KdcEndpoint, reason: FailureReason, *, status: int | None, problem: str | None
-) -> None:
-    """Log why a KDC proxy gives no reply."""
-    logger.warning(
-        "kdc_proxy_failed",
-        sum_by=("kdc_proxy_failed", endpoint, reason),
-        kdc=str(endpoint),
-        address=endpoint.address,
-        reason=reason.value,
-        status=status,
-        problem=problem,
-    )

@@ -10,33 +10,13 @@ from kkdcpd.upstream.https.client_tls import build_client_context
 from kkdcpd.upstream.https.connection import Connection, Failure, Setup
 from kkdcpd.upstream.https.pool import Pool
 from kkdcpd.upstream.https.web_proxy import WebProxies, read_environment
+from kkdcpd.upstream.kdc_proxy_log import log_kdc_proxy_failure
 from kkdcpd.upstream.sockets import AttemptEvents, Readiness, SourceAddresses, log_local_error
 from kkdcpd.values import Attempt, FailureFacts, FailureReason, ProxyRequest
 
 __all__ = ["HttpsAttempt", "make_pool"]
 
 logger = EventLogger(__name__)
-
-_ADVICE = {
-    FailureReason.TLS_FAILED: (
-        "let the KDC proxy show a valid certificate for this name; if its authority is your own, name the "
-        "authority's certificate"
-    ),
-    FailureReason.WEB_PROXY_FAILED: (
-        "correct https_proxy and no_proxy in the environment of kkdcpd, or let the web proxy allow CONNECT "
-        "to this host and port"
-    ),
-    FailureReason.NOT_A_KDC_PROXY: (
-        "correct the path, which belongs to another service; in a guest network, log in to its portal"
-    ),
-    FailureReason.PROXY_REFUSED: "the log of the KDC proxy has the reason",
-    FailureReason.PROXY_RATE_LIMITED: "raise the limits that the KDC proxy has for this host",
-    FailureReason.PROXY_UNAVAILABLE: (
-        "the log of the KDC proxy has the reason: it does not serve the realm, or its KDCs do not respond"
-    ),
-    FailureReason.PROXY_LOOP: "correct the endpoints: KDC proxies forward requests for this realm in a loop",
-    FailureReason.PROXY_ERROR: "correct the URL; the log of the KDC proxy has the reason",
-}
 
 
 def make_pool(
@@ -171,31 +151,15 @@ class HttpsAttempt:
         if failure.reason is FailureReason.LOCAL_ERROR and failure.error:
             log_local_error(endpoint, failure.error, self._sources)
         elif failure.problem:
-            self._log(failure.reason, problem=failure.problem, status=failure.status)
+            log_kdc_proxy_failure(endpoint, failure.reason, problem=failure.problem, status=failure.status)
         facts = FailureFacts(is_undelivered=not self._has_left)
         self._events.failed(self._attempt, failure.reason, facts)
 
     def _report(self, verdict: Verdict, response: HttpResponse) -> None:
         assert verdict.failure
-        self._log(verdict.failure, status=response.status, request_id=response.request_id)
-
-    def _log(
-        self,
-        reason: FailureReason,
-        *,
-        status: int | None,
-        problem: str | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        endpoint = self._attempt.endpoint
-        logger.warning(
-            "kdc_proxy_failed",
-            sum_by=("kdc_proxy_failed", endpoint, reason),
-            kdc=str(endpoint),
-            address=endpoint.address,
-            reason=reason.value,
-            status=status,
-            problem=problem,
-            request_id=request_id,
-            advice=_ADVICE.get(reason),
+        log_kdc_proxy_failure(
+            self._attempt.endpoint,
+            verdict.failure,
+            status=response.status,
+            request_id=response.request_id,
         )
